@@ -1,0 +1,113 @@
+"""``imagerestore train``: tools (and the agent that composes them) from photographs, within a budget."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def register(commands: Any) -> None:
+    """Add ``train`` and what can be trained."""
+    parser = commands.add_parser("train", help="train tools or the agent within a budget; resumable")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    _register_tools(kinds)
+
+
+def positive_float(text: str) -> float:
+    """Parse an argument that must be a positive number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """Parse an argument that must be a whole number of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every training command takes."""
+    parser.add_argument("--images", type=Path, help="folder of clean photographs (default: the embedded ones)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, checkpoints, logs, model card")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument("--cache-dir", type=Path, help="keep the decoded images here for the next run")
+
+
+def _register_tools(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "tools",
+        help="train any or all of the twelve tools",
+        description="A run that was stopped goes on when repeated.",
+    )
+    add_common(parser)
+    parser.add_argument("--tools", nargs="+", default=["all"], metavar="NAME", help='tool names, or "all"')
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=positive_float, help="wall-clock budget for all tools together (default 30)")
+    budget.add_argument("--steps", type=positive_int, help="steps of every tool, instead of minutes")
+    parser.add_argument("--batch-size", type=positive_int, default=16)
+    parser.add_argument("--patch-size", type=positive_int, default=48)
+    parser.add_argument("--learning-rate", type=positive_float, default=2e-3)
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
+    )
+    parser.add_argument("--cold", action="store_true", help="do not start tools from one another's weights")
+    parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
+    parser.set_defaults(run=train_tools)
+
+
+def train_tools(arguments: argparse.Namespace) -> int:
+    """Run ``imagerestore train tools``."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from restore_env.sources import ImageSource, open_images
+    from tools_zoo.fitting import Budget, Schedule
+    from tools_zoo.table import TOOLS, training_order
+    from tools_zoo.training import ToolProgress, ToolTraining
+    from tools_zoo.training import train_tools as train
+
+    names = tuple(spec.name for spec in TOOLS) if "all" in arguments.tools else tuple(arguments.tools)
+    training_order(names)
+    minutes = None if arguments.steps else arguments.minutes or 30.0
+    settings = ToolTraining(
+        out=arguments.out,
+        budget=Budget(minutes=minutes, steps=arguments.steps),
+        tools=names,
+        warm_start=not arguments.cold,
+        batch_size=arguments.batch_size,
+        patch_size=arguments.patch_size,
+        seed=arguments.seed,
+        device=arguments.device,
+        workers=arguments.workers,
+        schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
+    )
+    source = open_images(arguments.images, min_size=arguments.patch_size, cache_dir=arguments.cache_dir)
+    if not isinstance(source, ImageSource):
+        raise ValueError("tools are trained on clean photographs, not on pairs")
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TextColumn("{task.fields[quality]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns) as display:
+        tasks = {name: display.add_task(name, total=None, start=False, quality="waiting") for name in names}
+
+        def show(now: ToolProgress) -> None:
+            task = tasks[now.tool]
+            display.start_task(task)
+            quality = f"{now.psnr_input:.2f} -> {now.psnr_output:.2f} dB"
+            display.update(task, completed=now.progress.step, total=now.progress.total, quality=quality)
+
+        fitted = train(settings, source, show)
+    for name, result in fitted.items():
+        state = "finished" if result.finished else "out of time; the same command with more minutes goes on"
+        print(f"{name}: {result.steps} steps, {result.seconds:.0f} s, {state}")
+    print(f"Toolbox written to {arguments.out}")
+    return 0

@@ -1,0 +1,1 @@
+"""Image restoration as a sequential decision problem: the environment."""

@@ -1,0 +1,84 @@
+"""Image quality, batched: PSNR and SSIM of NCHW float32 RGB in [0, 1], one number per image, higher is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+"""``metric(images, targets)``: two ``(N, 3, H, W)`` batches in, ``(N,)`` scores out; higher must be better."""
+
+MSE_FLOOR = 1e-10
+"""Bounds the PSNR of identical images at 100 dB, as RL-Restore does."""
+
+_SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def psnr(images: Tensor, targets: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB: ``10 log10(1 / (MSE + 1e-10))`` over all channels, values as they are.
+
+    Args:
+        images: ``(N, 3, H, W)``, RGB in [0, 1]; values outside are not clipped.
+        targets: the same shape.
+
+    Returns:
+        ``(N,)`` float64, at most 100.
+    """
+    squared = (images - targets).square_().flatten(1)
+    return -10 * torch.log10(squared.mean(1, dtype=torch.float64) + MSE_FLOOR)
+
+
+def ssim(images: Tensor, targets: Tensor) -> Tensor:
+    """Structural similarity (Wang et al., 2004): 11x11 Gaussian window of sigma 1.5, RGB channels averaged.
+
+    Equal to scikit-image's ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    data_range=1)``: the mean is taken where the window lies inside the image.
+
+    Args:
+        images: ``(N, 3, H, W)``, RGB in [0, 1], height and width 11 or more.
+        targets: the same shape.
+
+    Returns:
+        ``(N,)`` float64, at most 1.
+
+    Raises:
+        ValueError: an image is smaller than the window.
+    """
+    n, channels, height, width = images.shape
+    window = 2 * _SSIM_RADIUS + 1
+    if min(height, width) < window:
+        raise ValueError(f"SSIM needs {window}x{window} pixels or more, got {width}x{height}")
+    x, y = images.double(), targets.double()
+    planes = torch.cat([x, y, x * x, y * y, x * y]).reshape(-1, 1, height, width)
+    taps = _gaussian_taps().to(planes)
+    means = F.conv2d(F.conv2d(planes, taps.reshape(1, 1, -1, 1)), taps.reshape(1, 1, 1, -1))
+    mx, my, mxx, myy, mxy = means.reshape(5, n, channels, *means.shape[-2:])
+    vx, vy, vxy = mxx - mx * mx, myy - my * my, mxy - mx * my
+    similarity = ((2 * mx * my + _C1) * (2 * vxy + _C2)) / ((mx * mx + my * my + _C1) * (vx + vy + _C2))
+    return similarity.flatten(1).mean(1)
+
+
+@cache
+def _gaussian_taps() -> Tensor:
+    offsets = torch.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1, dtype=torch.float64)
+    taps = torch.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
+    return taps / taps.sum()
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType({"psnr": psnr, "ssim": ssim})
+"""The rewards that have a name."""
+
+
+def resolve_metric(reward: str | Metric) -> Metric:
+    """Return the metric of that name, or the callable itself; raise ``ValueError`` that lists the names."""
+    if callable(reward):
+        return reward
+    if reward not in METRICS:
+        raise ValueError(f"unknown reward {reward!r}: choose from {', '.join(METRICS)} or pass a callable")
+    return METRICS[reward]

@@ -1,0 +1,177 @@
+"""How an episode starts: a patch of a photograph and its distorted twin, drawn from one seed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from restore_env.distortions import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
+from restore_env.images import ImageError
+from restore_env.sources import ImageSource, PairSource
+
+Pixels = npt.NDArray[np.uint8]
+
+CONTEXT = 32
+"""Pixels around a patch that a user's own distortion gets to see, where the image has them."""
+
+
+@dataclass(frozen=True)
+class EpisodeStart:
+    """What an episode starts from."""
+
+    degraded: npt.NDArray[Any]
+    """RGB ``(h, w, 3)``, uint8 or float32 in [0, 1]."""
+    target: npt.NDArray[Any]
+    """RGB, ``factor`` times as high and wide."""
+    factor: int
+    """The task: 1 same size, 4 low resolution."""
+    image: str
+    """Which photograph."""
+    seed: int
+    """Draws the same start again from the same sampler; -1 if the user gave the pair."""
+    distortion: dict[str, Any]
+    """Where the patch was cut and what was done to it, as plain numbers and strings."""
+
+
+class Compose(Protocol):
+    """What is used of ``albumentations.Compose``."""
+
+    def set_random_seed(self, seed: int | None) -> None: ...
+    def __call__(self, *args: Any, **data: Any) -> dict[str, Any]: ...
+
+
+class StartSampler:
+    """Draws episode starts.
+
+    Args:
+        source: photographs, or pairs, which are cut but not distorted.
+        distortion: a severity's name, or an ``albumentations.Compose`` that maps a uint8 RGB image to one of its size
+            (it sees up to 32 pixels of context around the patch).
+        patch_size: pixels of the degraded patch.
+        factors: task factors, equally likely. With pairs, each pair has its own.
+
+    Raises:
+        ValueError: an unknown severity, or a factor that no image is large enough for.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource | PairSource,
+        distortion: str | Compose = "moderate",
+        *,
+        patch_size: int = 63,
+        factors: Sequence[int] = (1,),
+    ) -> None:
+        self._source = source
+        self._patch_size = patch_size
+        self._factors = tuple(factors)
+        self._compose: Compose | None = None
+        self._severity = ""
+        if isinstance(distortion, str):
+            self._severity = check_severity(distortion)
+        else:
+            self._compose = copy.deepcopy(distortion)
+            self._compose.save_applied_params = True  # type: ignore[attr-defined]
+        if isinstance(source, PairSource):
+            self._factors = tuple(sorted({source.factor(i) for i in range(len(source))}))
+            self._choices: dict[int, list[tuple[int, float]]] = {}
+        else:
+            self._choices = {factor: self._choices_for(source, factor) for factor in self._factors}
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """The task factors that can come up."""
+        return self._factors
+
+    def draw(self, seed: int) -> EpisodeStart:
+        """Draw a start; the same seed gives the same start."""
+        rng = np.random.default_rng(seed)
+        if isinstance(self._source, PairSource):
+            return self._cut_pair(self._source, seed, rng)
+        factor = self._factors[rng.integers(len(self._factors))]
+        choices = self._choices[factor]
+        index, scale = choices[rng.integers(len(choices))]
+        image = self._source.pixels(index, scale)
+        size = self._patch_size
+        height, width = image.shape[0] // factor, image.shape[1] // factor
+        top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+        window = (top, left, size, size)
+        distortion: dict[str, Any] = {"scale": scale, "top": top * factor, "left": left * factor}
+        if self._compose is None:
+            levels = draw_levels(self._severity, rng)
+            degraded = distort_patch(image, window, levels, rng, factor)
+            distortion |= levels.as_dict()
+        else:
+            degraded, applied = self._apply_compose(self._compose, image, window, factor, rng)
+            distortion["transforms"] = applied
+        target = _cut(image, top * factor, left * factor, size * factor)
+        return EpisodeStart(degraded, target, factor, self._source.identity(index), seed, distortion)
+
+    def _choices_for(self, source: ImageSource, factor: int) -> list[tuple[int, float]]:
+        """Every (image, scale) that has room for a target of this factor."""
+        needed = self._patch_size * factor
+        choices = [
+            (index, scale)
+            for scale in SCALES
+            for index in range(len(source))
+            if min(source.size(index, scale)) >= needed
+        ]
+        if not choices:
+            raise ImageError(f"no image has the {needed}x{needed} pixels that a patch of the x{factor} task needs")
+        return choices
+
+    def _cut_pair(self, source: PairSource, seed: int, rng: np.random.Generator) -> EpisodeStart:
+        index = int(rng.integers(len(source)))
+        degraded, target, factor = source.degraded.pixels(index), source.target.pixels(index), source.factor(index)
+        size = self._patch_size
+        top = int(rng.integers(degraded.shape[0] - size + 1))
+        left = int(rng.integers(degraded.shape[1] - size + 1))
+        return EpisodeStart(
+            degraded=_cut(degraded, top, left, size),
+            target=_cut(target, top * factor, left * factor, size * factor),
+            factor=factor,
+            image=source.identity(index),
+            seed=seed,
+            distortion={"scale": 1.0, "top": top * factor, "left": left * factor},
+        )
+
+    def _apply_compose(
+        self, compose: Compose, image: Pixels, window: tuple[int, int, int, int], factor: int, rng: np.random.Generator
+    ) -> tuple[Pixels, str]:
+        top, left, height, width = window
+        first_row, first_column = max(0, top - CONTEXT), max(0, left - CONTEXT)
+        last_row = min(image.shape[0] // factor, top + height + CONTEXT)
+        last_column = min(image.shape[1] // factor, left + width + CONTEXT)
+        region = np.ascontiguousarray(
+            image[first_row * factor : last_row * factor, first_column * factor : last_column * factor]
+        )
+        if factor > 1:
+            region = quantise(downscale(region.astype(np.float32) / 255, factor))
+        compose.set_random_seed(int(rng.integers(2**31)))
+        result = compose(image=region)
+        changed = np.asarray(result["image"])
+        if changed.shape != region.shape or changed.dtype != np.uint8:
+            raise ValueError(
+                f"the distortion must return uint8 of shape {region.shape}, got {changed.dtype} of {changed.shape}"
+            )
+        applied = json.dumps(result.get("applied_transforms", []), default=_as_plain)
+        return _cut(changed, top - first_row, left - first_column, height), applied
+
+
+def _cut(image: Pixels, top: int, left: int, size: int) -> Pixels:
+    return np.ascontiguousarray(image[top : top + size, left : left + size])
+
+
+def _as_plain(value: Any) -> Any:
+    """Numbers as numbers; arrays (noise fields, kernels) by their shape alone; the seed draws them again."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{list(value.shape)}"
+    return str(value)

@@ -1,0 +1,235 @@
+"""Tools and the toolbox: what an action does to a batch of images."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """An image-to-image operation: called with float32 RGB NCHW in [0, 1], it returns the same, ``scale`` times larger.
+
+    Its input may leave [0, 1] a little: nothing is clipped between tools.
+    """
+
+    @property
+    def name(self) -> str:
+        """What toolchains call it."""
+
+    @property
+    def scale(self) -> int:
+        """How many times higher and wider the output is: 1, or 4 for a super-resolver."""
+
+    @property
+    def macs_per_pixel(self) -> float:
+        """Multiply-accumulate operations per input pixel."""
+
+    @property
+    def reach(self) -> int | None:
+        """How many input pixels away an output pixel looks; None if any pixel may matter (then no tiling is done)."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Restore a batch ``(N, 3, H, W)``."""
+
+
+@dataclass(frozen=True)
+class FunctionTool:
+    """Any ``Callable[[Tensor], Tensor]`` as a tool: ``FunctionTool("sharpen", my_module)``."""
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    scale: int = 1
+    macs_per_pixel: float = 0.0
+    reach: int | None = None
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Call the function."""
+        return self.function(images)
+
+    def to(self, device: torch.device) -> FunctionTool:
+        """Move the function to a device in place, where it can be moved (a torch module)."""
+        if isinstance(self.function, torch.nn.Module):
+            self.function.to(device)
+        return self
+
+
+def bicubic_enlarge(images: Tensor, factor: int = 4) -> Tensor:
+    """Enlarge NCHW images bicubically (a = -0.5) by a whole ``factor``."""
+    if factor == 1:
+        return images
+    height, width = images.shape[-2:]
+    return F.interpolate(images, size=(height * factor, width * factor), mode="bicubic", antialias=True)
+
+
+BICUBIC_X4 = FunctionTool("bicubic_x4", bicubic_enlarge, scale=4, macs_per_pixel=16 * 3 * 16, reach=3)
+"""The plain x4 super-resolver: what others are compared with."""
+
+
+class Toolbox:
+    """A list of tools. Action ``i`` is tool ``i``; the action after the last tool is ``stop``.
+
+    Args:
+        tools: tools with names of their own.
+        device: where the tools run; those that can be moved are moved.
+
+    Raises:
+        ValueError: no tools, two of the same name, one called "stop", or a scale that is not a positive whole number.
+    """
+
+    STOP_NAME = "stop"
+
+    def __init__(self, tools: Sequence[Tool], device: str | torch.device = "cpu") -> None:
+        self.tools = tuple(tools)
+        if not self.tools:
+            raise ValueError("a toolbox needs one tool or more")
+        for tool in self.tools:
+            if not isinstance(tool, Tool):
+                raise TypeError(
+                    f"{tool!r} is not a tool: it needs name, scale, macs_per_pixel, reach and a call."
+                    ' A plain function becomes one by FunctionTool("its name", function)'
+                )
+            if int(tool.scale) != tool.scale or tool.scale < 1:
+                raise ValueError(f"tool {tool.name!r} has scale {tool.scale}; expected a whole number of 1 or more")
+        names = [tool.name for tool in self.tools]
+        doubles = sorted({name for name in names if names.count(name) > 1})
+        if doubles or self.STOP_NAME in names:
+            raise ValueError(f"tool names must differ and none may be 'stop'; got {', '.join(doubles) or 'stop'}")
+        self.to(device)
+
+    def __len__(self) -> int:
+        return len(self.tools)
+
+    def __getitem__(self, index: int) -> Tool:
+        return self.tools[index]
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self.tools)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tools' names, in the order of their actions (without "stop")."""
+        return tuple(tool.name for tool in self.tools)
+
+    @property
+    def stop(self) -> int:
+        """The action that ends an episode: the last one."""
+        return len(self.tools)
+
+    @property
+    def scales(self) -> npt.NDArray[np.int64]:
+        """Each tool's scale, ``(len,)``."""
+        return np.array([tool.scale for tool in self.tools], dtype=np.int64)
+
+    @property
+    def macs_per_pixel(self) -> npt.NDArray[np.float64]:
+        """Each tool's multiply-accumulates per input pixel, ``(len,)``."""
+        return np.array([tool.macs_per_pixel for tool in self.tools], dtype=np.float64)
+
+    def action(self, name: str) -> int:
+        """The action of that name ("stop" included); raise ``ValueError`` that lists the names."""
+        names = (*self.names, self.STOP_NAME)
+        if name not in names:
+            raise ValueError(f"no tool {name!r} in this toolbox: choose from {', '.join(names)}")
+        return names.index(name)
+
+    def name(self, action: int) -> str:
+        """The name of an action, "stop" included."""
+        return (*self.names, self.STOP_NAME)[action]
+
+    def to(self, device: str | torch.device) -> Toolbox:
+        """Move every tool that can be moved to ``device``, in place; return the toolbox."""
+        self.device = torch.device(device)
+        for tool in self.tools:
+            move = getattr(tool, "to", None)
+            if callable(move):
+                move(self.device)
+        return self
+
+    @torch.inference_mode()
+    def groups(
+        self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+        """Run each chosen tool once, on all the images that chose it.
+
+        Args:
+            images: ``(N, 3, H, W)`` float32.
+            actions: ``(N,)``; images whose action is ``stop`` are left out.
+
+        Yields:
+            ``(rows, outputs)``: which images, and what became of them, ``(len(rows), 3, H * scale, W * scale)``.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != (len(images),):
+            raise ValueError(f"{len(images)} images need as many actions, got shape {actions.shape}")
+        for action in np.unique(actions):
+            if not 0 <= action <= self.stop:
+                raise ValueError(f"action {action} is none of 0..{self.stop}")
+            if action == self.stop:
+                continue
+            rows = np.flatnonzero(actions == action)
+            chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows).to(images.device)]
+            tool = self.tools[action]
+            outputs = tool(chosen)
+            height, width = images.shape[-2:]
+            expected = (len(rows), 3, height * tool.scale, width * tool.scale)
+            if tuple(outputs.shape) != expected:
+                raise ValueError(f"tool {tool.name!r} returned shape {tuple(outputs.shape)}, expected {expected}")
+            yield rows, outputs
+
+    def apply(self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]) -> Tensor:
+        """Apply to every image the tool that its action names; ``stop`` leaves an image as it is.
+
+        Args:
+            images: ``(N, 3, H, W)`` float32.
+            actions: ``(N,)``.
+
+        Returns:
+            ``(N, 3, H * scale, W * scale)``, a new tensor.
+
+        Raises:
+            ValueError: the chosen tools differ in scale, so that the results are not of one size (use ``groups``).
+        """
+        actions = np.asarray(actions)
+        scales = {1 if action == self.stop else int(self.tools[action].scale) for action in np.unique(actions)}
+        if len(scales) > 1:
+            raise ValueError(f"the chosen tools enlarge by {sorted(scales)}: the results are not of one size")
+        scale = scales.pop() if scales else 1
+        height, width = images.shape[-2:]
+        result = images.clone() if scale == 1 else images.new_empty(len(images), 3, height * scale, width * scale)
+        for rows, outputs in self.groups(images, actions):
+            result[torch.from_numpy(rows).to(images.device)] = outputs
+        return result
+
+
+ToolboxLike: TypeAlias = "Toolbox | Sequence[Tool] | str | Callable[[], Toolbox]"
+"""A toolbox, tools, a factory, or the import string of a factory, ``"package.module:name"``."""
+
+
+def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device = "cpu") -> Toolbox:
+    """Turn what a ``toolbox`` argument takes into a :class:`Toolbox` on ``device``.
+
+    Raises:
+        ValueError: a string that is not of the form ``"package.module:name"``, or names nothing.
+    """
+    if isinstance(toolbox, str):
+        module, _, attribute = toolbox.partition(":")
+        try:
+            toolbox = getattr(importlib.import_module(module), attribute) if attribute else ""
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"toolbox {toolbox!r} cannot be imported: {error}") from None
+        if not toolbox:
+            raise ValueError(f"toolbox {module!r}: expected 'package.module:factory', a Toolbox, or a list of tools")
+    if isinstance(toolbox, Toolbox):
+        return toolbox.to(device)
+    if callable(toolbox):
+        return toolbox().to(device)
+    return Toolbox(toolbox, device)  # type: ignore[arg-type]

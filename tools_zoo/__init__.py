@@ -1,0 +1,1 @@
+"""The tools: their table, networks, weights and training."""

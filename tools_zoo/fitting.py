@@ -1,0 +1,264 @@
+"""Gradient descent by a budget: resumable to the bit, with EMA, live progress and an end on the clock.
+
+Every batch is a function of its step's number, so nothing but the networks, the optimiser and the step has to be kept:
+a run that was killed and resumed equals one that was not.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_env.images import write_atomically
+
+Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+"""Inputs and targets, uint8 RGB ``(N, H, W, 3)``."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: after ``steps``, or, by the wall clock, after ``minutes`` (which plans the steps)."""
+
+    minutes: float | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.steps is None):
+            raise ValueError("give either minutes or steps")
+        if (self.minutes or self.steps or 0) <= 0:
+            raise ValueError("the budget must be positive")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the weights move. The defaults were found on small CNN restorers with minutes of computation."""
+
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    clip_norm: float = 0.1
+    ema_decay: float = 0.998
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 halves the time where the processor has it (AVX512-BF16, AMX, CUDA) and costs ten times it elsewhere."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A glance at a run, handed to the ``report`` callback about twice a second."""
+
+    step: int
+    total: int | None
+    """Planned steps; None while the rate is being measured."""
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome of a run."""
+
+    state: dict[str, Tensor]
+    """The averaged (EMA) weights, on the CPU."""
+    steps: int
+    seconds: float
+    finished: bool
+    """False if the clock ran out before the last planned step."""
+
+
+CHECKPOINT_SECONDS = 20.0
+_RATE_STEPS = 20  # steps by which the rate is measured, after as many to warm up
+_LATE = 1.1  # beyond this share of the budget a run's end is planned anew
+
+
+class FitError(ValueError):
+    """A run that cannot go on; the message says why and what would help."""
+
+
+def fit(
+    network: nn.Module,
+    batch_at: Callable[[int], Batch],
+    budget: Budget,
+    schedule: Schedule,
+    checkpoint: Path,
+    *,
+    device: str | torch.device = "cpu",
+    report: Callable[[Progress], None] = lambda _: None,
+    workers: int = 1,
+) -> Fitted:
+    """Minimise the mean squared error of ``network`` over the batches, or go on where ``checkpoint`` left off.
+
+    Adam with linear warm-up and cosine decay, gradients clipped by norm, weights averaged exponentially. With
+    ``minutes`` the number of steps is planned from the rate of the first ones and kept in the checkpoint; it is
+    shortened only if the machine turns out slower, so that the run ends on the clock.
+
+    Args:
+        network: what to train, its start weights in place.
+        batch_at: the batch of a step, a pure function (it runs on ``workers`` threads, some steps ahead).
+        budget: when to stop.
+        schedule: how to step.
+        checkpoint: file that keeps the run; written every 20 s and at the end, whole or not at all.
+        device: where to compute.
+        report: called about twice a second.
+        workers: threads that make batches.
+
+    Raises:
+        FitError: the checkpoint is damaged or belongs to a run with another schedule.
+    """
+    network = network.to(device).train()
+    run = _Run(network, schedule, checkpoint)
+    run.resume(device)
+    if run.finished:
+        return run.result()
+    before, began = run.seconds, time.monotonic()
+    marks = deque([(run.step, time.monotonic())], maxlen=_RATE_STEPS + 1)
+    reported = saved = 0.0
+    planned = run.total if budget.steps is None else budget.steps
+    with _Ahead(batch_at, run.step, workers) as batches:
+        while planned is None or run.step < planned:
+            rate = run.learning_rate(planned)
+            loss = run.descend(batches.next(), rate, device)
+            now = time.monotonic()
+            run.seconds = before + now - began
+            marks.append((run.step, now))
+            pace = (now - marks[0][1]) / max(1, run.step - marks[0][0])
+            if budget.minutes is not None:
+                left = budget.minutes * 60 - run.seconds
+                if planned is None and run.step >= 2 * _RATE_STEPS:
+                    planned = run.step + max(1, int(left / pace))
+                elif planned is not None and now - saved > CHECKPOINT_SECONDS and saved:
+                    needed = (planned - run.step) * (run.seconds / run.step)
+                    if run.seconds + needed > _LATE * budget.minutes * 60:
+                        planned = run.step + max(1, int(left * run.step / run.seconds))
+                if left <= -0.1 * budget.minutes * 60:
+                    break
+            if now - reported > 0.5 or run.step == planned:
+                reported = now
+                report(Progress(run.step, planned, float(loss), rate, run.seconds))
+            if planned is not None and now - saved > CHECKPOINT_SECONDS:
+                saved = now
+                run.total = planned
+                run.save()
+    run.total = planned
+    run.finished = planned is not None and run.step >= planned
+    run.save()
+    return run.result()
+
+
+class _Run:
+    """What a run is made of and what its checkpoint holds."""
+
+    def __init__(self, network: nn.Module, schedule: Schedule, checkpoint: Path) -> None:
+        self.network, self.schedule, self.checkpoint = network, schedule, checkpoint
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.step = 0
+        self.total: int | None = None
+        self.seconds = 0.0
+        self.finished = False
+
+    def learning_rate(self, total: int | None) -> float:
+        warm = min(1.0, (self.step + 1) / self.schedule.warmup_steps)
+        decay = 1.0 if total is None else 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / total)))
+        return self.schedule.learning_rate * warm * decay
+
+    def descend(self, batch: Batch, rate: float, device: str | torch.device) -> Tensor:
+        inputs, targets = (as_tensor(side, device) for side in batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        kind = torch.device(device).type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.schedule.precision == "bf16"):
+            outputs = self.network(inputs)
+        loss = F.mse_loss(outputs.float(), targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.schedule.ema_decay, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+        return loss.detach()
+
+    def save(self) -> None:
+        state = {
+            "schedule": asdict(self.schedule),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "total": self.total,
+            "seconds": self.seconds,
+            "finished": self.finished,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.checkpoint, buffer.getvalue())
+
+    def resume(self, device: str | torch.device) -> None:
+        if not self.checkpoint.exists():
+            return
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, map_location=device, weights_only=True)
+            schedule = state["schedule"]
+            if schedule == asdict(self.schedule):
+                self.network.load_state_dict(state["network"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.average = state["average"]
+                self.step, self.total = state["step"], state["total"]
+                self.seconds, self.finished = state["seconds"], state["finished"]
+        except Exception as error:  # a damaged file makes torch raise nearly anything
+            raise FitError(
+                f"{self.checkpoint}: damaged checkpoint ({type(error).__name__}); delete it to start anew"
+            ) from None
+        if schedule != asdict(self.schedule):
+            raise FitError(f"{self.checkpoint}: made with another schedule, {schedule}; delete it to start anew")
+
+    def result(self) -> Fitted:
+        state = {name: value.detach().cpu().clone() for name, value in self.average.items()}
+        return Fitted(state, self.step, self.seconds, self.finished)
+
+
+class _Ahead:
+    """Makes the next batches on threads while the network is busy with this one."""
+
+    def __init__(self, batch_at: Callable[[int], Batch], first: int, workers: int) -> None:
+        self._batch_at, self._step = batch_at, first
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="batches")
+        self._futures: deque[Future[Batch]] = deque()
+        self._depth = 2 * workers
+
+    def __enter__(self) -> _Ahead:
+        while len(self._futures) < self._depth:
+            self._submit()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def next(self) -> Batch:
+        self._submit()
+        return self._futures.popleft().result()
+
+    def _submit(self) -> None:
+        self._futures.append(self._pool.submit(self._batch_at, self._step))
+        self._step += 1
+
+
+def as_tensor(images: npt.NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:
+    """uint8 RGB ``(N, H, W, 3)`` as float32 NCHW in [0, 1] on ``device``."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255).contiguous()

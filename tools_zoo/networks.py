@@ -1,0 +1,78 @@
+"""The two small networks of RL-Restore's toolbox, at exactly the published shapes.
+
+Source: Yu et al., CVPR 2018, section 4 and the published checkpoints. Both keep the image's size, pad with zeros, and
+predict what is to be added to their input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ThreeLayer(nn.Module):
+    """Conv 9x9 3->32, conv 5x5 32->16, conv 5x5 16->3, plus the input: 21,827 parameters, 21,776 MAC per pixel."""
+
+    macs_per_pixel = 9 * 9 * 3 * 32 + 5 * 5 * 32 * 16 + 5 * 5 * 16 * 3
+    reach = 4 + 2 + 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 9, padding=4)
+        self.conv2 = nn.Conv2d(32, 16, 5, padding=2)
+        self.conv3 = nn.Conv2d(16, 3, 5, padding=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Restore ``(N, 3, H, W)``."""
+        features = F.relu(self.conv2(F.relu(self.conv1(images))))
+        return images + self.conv3(features)
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(ReLU(conv(ReLU(x))))``, 3x3, of one width."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine ``(N, C, H, W)``."""
+        return features + self.conv2(F.relu(self.conv1(F.relu(features))))
+
+
+class EightLayer(nn.Module):
+    """Two residual blocks of 32 between wide 5x5 ends: 50,851 parameters, 50,560 MAC per pixel."""
+
+    macs_per_pixel = 2 * 5 * 5 * 3 * 64 + 2 * 64 * 32 + 4 * 3 * 3 * 32 * 32
+    reach = 2 + 4 + 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 64, 5, padding=2)
+        self.squeeze = nn.Conv2d(64, 32, 1)
+        self.block1 = ResidualBlock(32)
+        self.block2 = ResidualBlock(32)
+        self.expand = nn.Conv2d(32, 64, 1)
+        self.tail = nn.Conv2d(64, 3, 5, padding=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Restore ``(N, 3, H, W)``."""
+        features = self.block2(self.block1(self.squeeze(F.relu(self.head(images)))))
+        return images + self.tail(F.relu(self.expand(features)))
+
+
+ToolNetwork = ThreeLayer | EightLayer
+
+NETWORKS: Mapping[str, Callable[[], ToolNetwork]] = MappingProxyType(
+    {"three_layer": ThreeLayer, "eight_layer": EightLayer}
+)
+"""The networks by the name that the tools' table and weight files use."""
+
+
+def last_layer(network: ToolNetwork) -> nn.Conv2d:
+    """The convolution whose output is added to the input."""
+    return network.conv3 if isinstance(network, ThreeLayer) else network.tail

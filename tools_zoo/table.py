@@ -1,0 +1,68 @@
+"""The twelve tools of RL-Restore as data: what each undoes, in which band, by which network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["blur", "noise", "jpeg"]
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """One row of the table."""
+
+    name: str
+    kind: Kind
+    """Which distortion the tool undoes."""
+    low: float
+    """Where its band begins: sigma in pixels (blur), sigma of 255 (noise), quality (JPEG)."""
+    high: float
+    """Where its band ends."""
+    network: str
+    """A key of :data:`tools_zoo.networks.NETWORKS`."""
+    parent: str | None
+    """The tool whose weights training starts from; None: from random weights."""
+
+
+TOOLS: tuple[ToolSpec, ...] = (
+    ToolSpec("deblur_1", "blur", 0.0, 1.25, "three_layer", "denoise_1"),
+    ToolSpec("deblur_2", "blur", 1.25, 2.5, "three_layer", "deblur_1"),
+    ToolSpec("deblur_3", "blur", 2.5, 3.75, "eight_layer", "denoise_3"),
+    ToolSpec("deblur_4", "blur", 3.75, 5.0, "eight_layer", "deblur_3"),
+    ToolSpec("denoise_1", "noise", 0.0, 12.5, "three_layer", "denoise_2"),
+    ToolSpec("denoise_2", "noise", 12.5, 25.0, "three_layer", None),
+    ToolSpec("denoise_3", "noise", 25.0, 37.5, "eight_layer", None),
+    ToolSpec("denoise_4", "noise", 37.5, 50.0, "eight_layer", "denoise_3"),
+    ToolSpec("dejpeg_1", "jpeg", 60, 100, "three_layer", "dejpeg_2"),
+    ToolSpec("dejpeg_2", "jpeg", 35, 60, "three_layer", "denoise_1"),
+    ToolSpec("dejpeg_3", "jpeg", 20, 35, "eight_layer", "denoise_3"),
+    ToolSpec("dejpeg_4", "jpeg", 10, 20, "eight_layer", "dejpeg_3"),
+)
+"""The toolbox, in the order of its actions (Yu et al., CVPR 2018, table 1)."""
+
+SPECS = {spec.name: spec for spec in TOOLS}
+
+
+def training_order(names: tuple[str, ...]) -> list[ToolSpec]:
+    """The named tools, every parent before its children.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    unknown = [name for name in names if name not in SPECS]
+    if unknown:
+        raise ValueError(f"unknown tool {unknown[0]!r}: choose from {', '.join(SPECS)}")
+    ordered: list[ToolSpec] = []
+
+    def visit(spec: ToolSpec) -> None:
+        if spec in ordered:
+            return
+        if spec.parent in names:
+            visit(SPECS[spec.parent])
+        ordered.append(spec)
+
+    for spec in TOOLS:
+        if spec.name in names:
+            visit(spec)
+    return ordered

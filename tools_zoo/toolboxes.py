@@ -1,0 +1,150 @@
+"""Toolboxes on disk: a folder with a safetensors file per tool and ``toolbox.json``, which gives their order."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from restore_env.images import write_atomically
+from restore_env.toolbox import Toolbox
+from tools_zoo.networks import NETWORKS
+from tools_zoo.table import TOOLS
+
+MANIFEST = "toolbox.json"
+SHIPPED = Path(__file__).parent / "weights"
+"""The folder of the toolboxes that come with the package."""
+
+
+class ToolboxError(ValueError):
+    """A toolbox that cannot be loaded; the message names the file and says what is wrong, in one line."""
+
+
+@dataclass(frozen=True)
+class ToolWeights:
+    """One tool as it lies on disk."""
+
+    name: str
+    network: str
+    """A key of :data:`tools_zoo.networks.NETWORKS`."""
+    state: Mapping[str, Tensor]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained, as plain numbers and strings."""
+
+
+class NetworkTool(nn.Module):
+    """A trained network as a :class:`restore_env.Tool`."""
+
+    scale = 1
+
+    def __init__(self, name: str, network: nn.Module, macs_per_pixel: float, reach: int) -> None:
+        super().__init__()
+        self.name, self.network = name, network
+        self.macs_per_pixel, self.reach = macs_per_pixel, reach
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Restore ``(N, 3, H, W)`` float32 RGB."""
+        restored: Tensor = self.network(images)
+        return restored
+
+
+def toolbox_names() -> list[str]:
+    """Names of the shipped toolboxes."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
+
+
+def load_toolbox(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> Toolbox:
+    """Load a toolbox by its shipped name ("default") or from a folder that training or import wrote.
+
+    Raises:
+        ToolboxError: no such toolbox, or a file that is missing, damaged, or of another network; the message says which.
+    """
+    folder = SHIPPED / name_or_path if name_or_path in toolbox_names() else Path(name_or_path)
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise ToolboxError(
+            f"{name_or_path}: no toolbox; expected one of {', '.join(toolbox_names())}, or a folder with a {MANIFEST}"
+        )
+    try:
+        rows = [(str(row["name"]), str(row["network"])) for row in json.loads(manifest.read_text())["tools"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ToolboxError(f"{manifest}: not a toolbox manifest ({error})") from None
+    if not rows:
+        raise ToolboxError(f"{manifest}: lists no tools")
+    return Toolbox([_load_tool(folder / f"{name}.safetensors", name, network) for name, network in rows], device)
+
+
+def default_toolbox() -> Toolbox:
+    """The shipped default toolbox, a fresh copy at each call."""
+    return load_toolbox("default")
+
+
+def _load_tool(path: Path, name: str, network_name: str) -> NetworkTool:
+    weights = read_tool(path, network_name)
+    network = NETWORKS[network_name]()
+    network.load_state_dict(dict(weights.state))
+    network.eval().requires_grad_(False)
+    return NetworkTool(name, network, network.macs_per_pixel, network.reach)
+
+
+def read_tool(path: Path, network_name: str) -> ToolWeights:
+    """Read a tool's file and check that its tensors are those of the network.
+
+    Raises:
+        ToolboxError: the network's name is unknown, or the file is missing, damaged, or does not fit the network.
+    """
+    if network_name not in NETWORKS:
+        raise ToolboxError(f"{path}: unknown network {network_name!r}; expected one of {', '.join(NETWORKS)}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise ToolboxError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise ToolboxError(f"{path}: not a readable safetensors file ({error})") from None
+    expected = {key: tuple(value.shape) for key, value in NETWORKS[network_name]().state_dict().items()}
+    actual = {key: tuple(value.shape) for key, value in state.items()}
+    if actual != expected:
+        odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
+        raise ToolboxError(
+            f"{path}: weights of another architecture; {network_name} has {odd} {expected.get(odd, 'not at all')},"
+            f" the file has {actual.get(odd, 'none')}"
+        )
+    if not all(value.dtype == torch.float32 and bool(torch.isfinite(value).all()) for value in state.values()):
+        raise ToolboxError(f"{path}: weights must be finite float32 numbers")
+    try:
+        recipe = json.loads(metadata.get("recipe", "{}"))
+    except ValueError:
+        recipe = {}
+    return ToolWeights(path.stem, network_name, state, recipe)
+
+
+def update_toolbox(folder: str | os.PathLike[str], tools: Sequence[ToolWeights]) -> Path:
+    """Write tools into a toolbox folder, beside or over those that it holds, in the order of the tools' table.
+
+    Every file appears whole or not at all. Returns the folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for tool in tools:
+        tensors = {key: value.detach().cpu().contiguous() for key, value in tool.state.items()}
+        metadata = {"name": tool.name, "network": tool.network, "recipe": json.dumps(dict(tool.recipe))}
+        write_atomically(folder / f"{tool.name}.safetensors", save(tensors, metadata))
+    networks = {tool.name: tool.network for tool in tools}
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        networks = {row["name"]: row["network"] for row in json.loads(manifest.read_text())["tools"]} | networks
+    order = [spec.name for spec in TOOLS]
+    names = sorted(networks, key=lambda name: order.index(name) if name in order else len(order))
+    rows = [{"name": name, "network": networks[name]} for name in names]
+    write_atomically(manifest, (json.dumps({"tools": rows}, indent=2) + "\n").encode())
+    return folder

@@ -1,0 +1,252 @@
+"""Training the tools: each on its own band of its own distortion, half of the time with slight noise and JPEG on top."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from restore_env.distortions import SCALES, Levels, distort_patch
+from restore_env.metrics import psnr
+from restore_env.sources import ImageSource
+from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, fit
+from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer
+from tools_zoo.table import SPECS, TOOLS, ToolSpec, training_order
+from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
+
+SLIGHT_NOISE = (0.0, 10.0)
+"""Sigma of 255 of the noise that may accompany a blur or JPEG tool's distortion."""
+SLIGHT_JPEG = (60.0, 100.0)
+"""Quality of the JPEG that may accompany a blur or noise tool's distortion."""
+HELD_OUT_EVERY = 25
+"""Every so many images one is kept from training, for validation."""
+VALIDATION_PATCHES = 48
+
+
+@dataclass(frozen=True)
+class ToolTraining:
+    """The settings of ``imagerestore train tools``."""
+
+    out: Path
+    """Folder for weights, checkpoints, logs and the model card."""
+    budget: Budget
+    """For all tools together (minutes), or for each (steps)."""
+    tools: tuple[str, ...] = tuple(spec.name for spec in TOOLS)
+    warm_start: bool = True
+    """Start a tool from its parent in the table, if that is trained or lies in ``out``."""
+    slight_share: float = 0.5
+    """Share of the patches that carry slight noise and JPEG besides the tool's own distortion."""
+    batch_size: int = 16
+    patch_size: int = 48
+    seed: int = 0
+    device: str = "cpu"
+    workers: int = 1
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+@dataclass(frozen=True)
+class ToolProgress:
+    """A glance at the training of one tool, for display."""
+
+    tool: str
+    progress: Progress
+    psnr_input: float
+    """Validation patches as they come in, dB."""
+    psnr_output: float
+    """The same patches restored by the current weights, dB."""
+
+
+def draw_band(spec: ToolSpec, rng: np.random.Generator, slight: bool = False) -> Levels:
+    """Draw the levels of a tool's own distortion; with ``slight``, add the slight noise and JPEG of a chain's images."""
+    strength = float(rng.uniform(spec.low, spec.high))
+    noise = float(rng.uniform(*SLIGHT_NOISE)) if slight else 0.0
+    quality = round(rng.uniform(*SLIGHT_JPEG)) if slight else 0
+    if spec.kind == "blur":
+        return Levels(strength, noise, quality)
+    if spec.kind == "noise":
+        return Levels(0.0, strength, quality)
+    return Levels(0.0, noise, round(strength))
+
+
+class PatchSampler:
+    """Draws training pairs from some images of a source, at the protocol's scales.
+
+    Args:
+        source: photographs.
+        indices: which of them.
+        patch_size: pixels.
+        draw_levels: the distortion of each patch.
+
+    Raises:
+        ValueError: no image is as large as a patch.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        indices: Sequence[int],
+        patch_size: int,
+        draw_levels: Callable[[np.random.Generator], Levels],
+    ) -> None:
+        self._source, self._patch_size, self._draw_levels = source, patch_size, draw_levels
+        self._choices = [(i, s) for s in SCALES for i in indices if min(source.size(i, s)) >= patch_size]
+        if not self._choices:
+            raise ValueError(f"no image is as large as a patch of {patch_size}x{patch_size} pixels")
+
+    def batch(self, rng: np.random.Generator, count: int) -> Batch:
+        """Draw ``count`` distorted patches and their clean twins, flipped and turned at random."""
+        size = self._patch_size
+        inputs = np.empty((count, size, size, 3), np.uint8)
+        targets = np.empty_like(inputs)
+        for row in range(count):
+            index, scale = self._choices[rng.integers(len(self._choices))]
+            image = self._source.pixels(index, scale)
+            top = int(rng.integers(image.shape[0] - size + 1))
+            left = int(rng.integers(image.shape[1] - size + 1))
+            distorted = distort_patch(image, (top, left, size, size), self._draw_levels(rng), rng)
+            clean = image[top : top + size, left : left + size]
+            turns, flip = int(rng.integers(4)), rng.integers(2)
+            for batch, patch in ((inputs, distorted), (targets, clean)):
+                turned = np.rot90(patch, turns)
+                batch[row] = turned[:, ::-1] if flip else turned
+        return inputs, targets
+
+
+def train_tools(
+    settings: ToolTraining, source: ImageSource, report: Callable[[ToolProgress], None] = lambda _: None
+) -> dict[str, Fitted]:
+    """Train the tools one after the other, parents first, and write them into ``settings.out`` as they are done.
+
+    A tool that is finished in ``out`` is not trained again; one that was interrupted goes on. Minutes are shared among
+    the tools that are left by their networks' computation.
+
+    Returns:
+        For each tool what training gave.
+    """
+    order = training_order(settings.tools)
+    indices = range(len(source))
+    held_out = list(indices[::HELD_OUT_EVERY]) if len(source) >= HELD_OUT_EVERY else list(indices)
+    kept = [i for i in indices if i not in set(held_out)] or held_out
+    results: dict[str, Fitted] = {}
+    minutes_left = settings.budget.minutes
+    for position, spec in enumerate(order):
+        checkpoint = settings.out / "checkpoints" / f"{spec.name}.pt"
+        budget = settings.budget
+        if minutes_left is not None:
+            costs = [NETWORKS[s.network].macs_per_pixel for s in order[position:]]  # type: ignore[attr-defined]
+            budget = Budget(minutes=max(minutes_left, 0.05) * costs[0] / sum(costs))
+        fitted = _train_one(settings, spec, budget, checkpoint, source, kept, held_out, report)
+        if minutes_left is not None:
+            minutes_left -= fitted.seconds / 60
+        results[spec.name] = fitted
+    return results
+
+
+def _train_one(
+    settings: ToolTraining,
+    spec: ToolSpec,
+    budget: Budget,
+    checkpoint: Path,
+    source: ImageSource,
+    kept: Sequence[int],
+    held_out: Sequence[int],
+    report: Callable[[ToolProgress], None],
+) -> Fitted:
+    row = TOOLS.index(spec)
+    network = _start_network(settings, spec)
+
+    def mixed(rng: np.random.Generator) -> Levels:
+        return draw_band(spec, rng, slight=bool(rng.random() < settings.slight_share))
+
+    sampler = PatchSampler(source, kept, settings.patch_size, mixed)
+    validation = PatchSampler(source, held_out, settings.patch_size, lambda rng: draw_band(spec, rng))
+    pairs = validation.batch(np.random.default_rng([settings.seed, row, 1]), VALIDATION_PATCHES)
+    inputs, targets = (as_tensor(side, settings.device) for side in pairs)
+    psnr_input = float(psnr(inputs, targets).mean())
+    writer = _summary_writer(settings.out / "logs" / spec.name)
+    validated = {"at": -float("inf"), "psnr": psnr_input}
+
+    def show(progress: Progress) -> None:
+        if progress.seconds - validated["at"] >= 5 or progress.step == progress.total:
+            validated["at"] = progress.seconds
+            validated["psnr"] = _validate(network, inputs, targets)
+            writer.add_scalar("psnr/output", validated["psnr"], progress.step)
+            writer.add_scalar("psnr/input", psnr_input, progress.step)
+            writer.add_scalar("train/loss", progress.loss, progress.step)
+            writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
+        report(ToolProgress(spec.name, progress, psnr_input, validated["psnr"]))
+
+    try:
+        fitted = fit(
+            network,
+            lambda step: sampler.batch(np.random.default_rng([settings.seed, row, 0, step]), settings.batch_size),
+            budget,
+            settings.schedule,
+            checkpoint,
+            device=settings.device,
+            report=show,
+            workers=settings.workers,
+        )
+    finally:
+        writer.close()
+    network.load_state_dict(fitted.state)
+    psnr_output = _validate(network, inputs, targets)
+    recipe = {
+        "steps": fitted.steps,
+        "seconds": round(fitted.seconds, 1),
+        "finished": fitted.finished,
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "patch_size": settings.patch_size,
+        "precision": settings.schedule.precision,
+        "learning_rate": settings.schedule.learning_rate,
+        "warm_start": _parent_name(settings, spec) or "none",
+        "images": len(kept),
+        "psnr_input": round(psnr_input, 3),
+        "psnr_output": round(psnr_output, 3),
+    }
+    update_toolbox(settings.out, [ToolWeights(spec.name, spec.network, fitted.state, recipe)])
+    return fitted
+
+
+def _validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    network.eval()
+    with torch.no_grad():
+        score = float(psnr(network(inputs), targets).mean())
+    network.train()
+    return score
+
+
+def _parent_name(settings: ToolTraining, spec: ToolSpec) -> str | None:
+    """The parent to start from: the nearest forebear with the same network whose weights lie in ``out``."""
+    parent = spec.parent if settings.warm_start else None
+    while parent is not None:
+        path = settings.out / f"{parent}.safetensors"
+        if path.exists() and SPECS[parent].network == spec.network:
+            return parent
+        parent = SPECS[parent].parent
+    return None
+
+
+def _start_network(settings: ToolTraining, spec: ToolSpec) -> ToolNetwork:
+    torch.manual_seed(settings.seed)
+    network = NETWORKS[spec.network]()
+    last = last_layer(network)
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+    parent = _parent_name(settings, spec)
+    if parent is not None:
+        network.load_state_dict(read_tool(settings.out / f"{parent}.safetensors", spec.network).state)
+    return network
+
+
+def _summary_writer(folder: str | os.PathLike[str]):  # type: ignore[no-untyped-def]
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))
