@@ -1,0 +1,224 @@
+"""The recurrent agent's network, by RL-Restore's published design, and its weights on disk.
+
+Four strided convolutions look at the patch; their features, joined with the previous action, go into an LSTM, whose
+output scores every tool and ``stop``: 87,863 parameters with twelve tools (200 more here: PyTorch's LSTM has a second
+bias). Source: Yu et al., CVPR 2018, section 3.2 and the published checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_env.images import write_atomically
+
+Observation = Mapping[str, npt.NDArray[Any]]
+"""A batch of the environment's observations: ``image`` (N, P, P, 3), ``last_action`` (N,), ``action_mask`` (N, A)."""
+State = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""The LSTM's hidden and cell state, each ``(1, N, hidden)``, as Stable-Baselines3 passes them."""
+
+PATCH_SIZE = 63
+KERNELS = (9, 5, 5, 5)
+HIDDEN = 50
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be loaded or does not fit; the message says what is wrong, in one line."""
+
+
+class PatchFeatures(nn.Module):
+    """Observations to features: the patch through four convolutions to 32 numbers, joined with the previous tool.
+
+    Args:
+        n_tools: tools in the toolbox; the previous action is one-hot over them, all zero at an episode's start.
+    """
+
+    def __init__(self, n_tools: int) -> None:
+        super().__init__()
+        self.n_tools = n_tools
+        widths = (3, 32, 24, 24, 24)
+        self.features = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[i + 1], kernel, stride=2) for i, kernel in enumerate(KERNELS)
+        )
+        self.embed = nn.Linear(24 * 4 * 4, 32)
+        self.width = 32 + n_tools
+
+    def forward(self, images: Tensor, last_action: Tensor) -> Tensor:
+        """Map RGB patches ``(N, 3, 63, 63)`` in [0, 1] and previous actions ``(N,)`` to ``(N, 32 + n_tools)``."""
+        for conv, kernel in zip(self.features, KERNELS, strict=True):
+            images = F.relu(conv(_pad_same(images, kernel)))
+        embedded = F.relu(self.embed(images.flatten(1)))
+        previous = F.one_hot(last_action.long(), self.n_tools + 2)[:, : self.n_tools]
+        return torch.cat([embedded, previous.to(embedded)], dim=1)
+
+
+def _pad_same(images: Tensor, kernel: int) -> Tensor:
+    """Pad with zeros so that a stride of 2 halves the size, rounded up; an odd pixel goes to the right and bottom."""
+    missing = [max(0, (-(-size // 2) - 1) * 2 + kernel - size) for size in images.shape[-2:]]
+    top, left = missing[0] // 2, missing[1] // 2
+    return F.pad(images, (left, missing[1] - left, top, missing[0] - top))
+
+
+class RecurrentAgent(nn.Module):
+    """A recurrent policy that restores without Stable-Baselines3, with its ``predict``.
+
+    Args:
+        tools: names of the tools it was trained with, in the order of its actions.
+        kind: what the scores are: "logits" of a distribution over actions, or "q" values.
+        recipe: how it was trained, as plain numbers and strings.
+    """
+
+    def __init__(
+        self, tools: tuple[str, ...], kind: Literal["logits", "q"] = "logits", recipe: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.tools, self.kind, self.recipe = tools, kind, dict(recipe or {})
+        self.patch_size = PATCH_SIZE
+        self.extractor = PatchFeatures(len(tools))
+        self.lstm = nn.LSTM(self.extractor.width, HIDDEN)
+        self.head = nn.Linear(HIDDEN, len(tools) + 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def forward(self, images: Tensor, last_action: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+        """One step: scores ``(N, n_tools + 1)`` and the next LSTM state."""
+        features = self.extractor(images, last_action)
+        latent, state = self.lstm(features[None], state)
+        return self.head(latent[0]), state
+
+    @torch.inference_mode()
+    def scores(
+        self, observation: Observation, state: State | None = None, episode_start: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.float32], State]:
+        """Score every action of a batch of observations.
+
+        Args:
+            observation: as the vector environment gives it; uint8 images, or float in [0, 1].
+            state: what the last call returned; None at the start.
+            episode_start: ``(N,)``, where the state is to be forgotten.
+
+        Returns:
+            Scores ``(N, n_tools + 1)``, minus infinity where the mask forbids an action, and the next state.
+        """
+        images = torch.as_tensor(observation["image"]).to(self.device)
+        scale = 255 if images.dtype == torch.uint8 else 1
+        images = images.permute(0, 3, 1, 2).float().div(scale)
+        if images.shape[1:] != (3, self.patch_size, self.patch_size):
+            raise PolicyError(
+                f"the policy looks at {self.patch_size}x{self.patch_size} patches, the observation holds"
+                f" {images.shape[3]}x{images.shape[2]}"
+            )
+        n = len(images)
+        if state is None:
+            hidden = cell = torch.zeros(1, n, HIDDEN, device=self.device)
+        else:
+            hidden, cell = (torch.as_tensor(part).to(self.device) for part in state)
+        if episode_start is not None:
+            going_on = torch.as_tensor(~np.asarray(episode_start, dtype=bool)).to(hidden)[None, :, None]
+            hidden, cell = hidden * going_on, cell * going_on
+        last_action = torch.as_tensor(np.asarray(observation["last_action"])).to(self.device)
+        scores, (hidden, cell) = self(images, last_action, (hidden, cell))
+        allowed = torch.as_tensor(np.asarray(observation["action_mask"], dtype=bool)).to(self.device)
+        scores = scores.masked_fill(~allowed, -torch.inf)
+        return scores.cpu().numpy(), (hidden.cpu().numpy(), cell.cpu().numpy())
+
+    def predict(
+        self,
+        observation: Observation,
+        state: State | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[npt.NDArray[np.int64], State]:
+        """Choose an action for each observation, with the signature of Stable-Baselines3's ``predict``.
+
+        Not ``deterministic``: drawn from the distribution (kind "logits" only; torch's global generator).
+        """
+        scores, state = self.scores(observation, state, episode_start)
+        if deterministic or self.kind == "q":
+            return scores.argmax(axis=1), state
+        drawn = torch.distributions.Categorical(logits=torch.from_numpy(scores)).sample()  # type: ignore[no-untyped-call]
+        return drawn.numpy(), state
+
+
+SHIPPED = Path(__file__).parent / "weights"
+"""The folder of the policies that come with the package."""
+
+
+def policy_names() -> list[str]:
+    """Names of the shipped policies."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> RecurrentAgent:
+    """Load a policy by its shipped name ("default") or from a safetensors file that training or import wrote.
+
+    Raises:
+        PolicyError: no such policy, or a file that is damaged or of another architecture; the message says which.
+    """
+    path = SHIPPED / f"{name_or_path}.safetensors" if str(name_or_path) in policy_names() else Path(name_or_path)
+    if path.is_dir():
+        path = path / "agent.safetensors"
+    if not path.is_file():
+        raise PolicyError(
+            f"{name_or_path}: no policy; expected one of {', '.join(policy_names())}, or a safetensors file"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        tools = tuple(str(name) for name in json.loads(metadata["tools"]))
+        kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
+        recipe = json.loads(metadata.get("recipe", "{}"))
+    except (SafetensorError, OSError) as error:
+        raise PolicyError(f"{path}: not a readable safetensors file ({error})") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise PolicyError(f"{path}: not a policy (its header has no valid {error})") from None
+    agent = RecurrentAgent(tools, kind, recipe)
+    expected = {key: tuple(value.shape) for key, value in agent.state_dict().items()}
+    actual = {_inside(key): tuple(value.shape) for key, value in state.items()}
+    if actual != expected:
+        odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
+        raise PolicyError(
+            f"{path}: weights of another architecture; {odd} should be {expected.get(odd, 'absent')},"
+            f" the file has {actual.get(odd, 'none')}"
+        )
+    agent.load_state_dict({_inside(key): value for key, value in state.items()})
+    agent.eval().requires_grad_(False)
+    return agent.to(device)
+
+
+def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
+    """Write a policy as safetensors; the file appears whole or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    tensors = {_outside(key): value.detach().cpu().contiguous() for key, value in agent.state_dict().items()}
+    metadata = {
+        "kind": agent.kind,
+        "tools": json.dumps(agent.tools),
+        "patch_size": str(agent.patch_size),
+        "recipe": json.dumps(agent.recipe),
+    }
+    write_atomically(path, save(tensors, metadata))
+
+
+def _outside(key: str) -> str:
+    """A tensor's name in a file: without the name of the module that holds the extractor."""
+    return key.removeprefix("extractor.")
+
+
+def _inside(key: str) -> str:
+    return f"extractor.{key}" if key.startswith(("features.", "embed.")) else key
