@@ -1,1 +1,22 @@
-"""Agents that compose toolchains."""
+"""Agents that compose toolchains: policies, whole-image restoration, training on Stable-Baselines3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agents.network import RecurrentAgent, load_policy
+    from agents.restorer import Restoration, Restorer
+
+__all__ = ["RecurrentAgent", "Restoration", "Restorer", "load_policy"]
+
+_HOMES = {"RecurrentAgent": "network", "load_policy": "network", "Restoration": "restorer", "Restorer": "restorer"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is asked for: the command line starts without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"agents.{_HOMES[name]}"), name)

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 COMMANDS = ("restore", "evaluate", "train", "import_rl_restore")
@@ -33,19 +33,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
+    """Run the command line and return the exit code, as :func:`run_guarded` gives it."""
     parsed = build_parser().parse_args(arguments)
+    return run_guarded(lambda: parsed.run(parsed), "imagerestore")
+
+
+def run_guarded(command: Callable[[], int | None], program: str) -> int:
+    """Run a command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
     try:
-        return int(parsed.run(parsed) or 0)
+        return int(command() or 0)
     except KeyboardInterrupt:
-        print("imagerestore: interrupted; what is written is whole, the same command goes on", file=sys.stderr)
+        print(f"{program}: interrupted; what is written is whole, the same command goes on", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"imagerestore: error: {message}", file=sys.stderr)
+        print(f"{program}: error: {message}", file=sys.stderr)
         return 2
 
 

@@ -1,1 +1,37 @@
-"""Image restoration as a sequential decision problem: the environment."""
+"""Image restoration as a sequential decision problem: the environment.
+
+Importing this package registers ``ImageRestore-v0``; ``gym.make("restore_env:ImageRestore-v0")`` imports it too.
+"""
+
+from __future__ import annotations
+
+import gymnasium as gym
+
+from restore_env.env import ImageRestoreEnv
+from restore_env.episodes import Task
+from restore_env.images import ImageError
+from restore_env.record import EpisodeRecord
+from restore_env.toolbox import FunctionTool, Tool, Toolbox
+from restore_env.vector_env import ImageRestoreVectorEnv
+
+__all__ = [
+    "EpisodeRecord",
+    "FunctionTool",
+    "ImageError",
+    "ImageRestoreEnv",
+    "ImageRestoreVectorEnv",
+    "Task",
+    "Tool",
+    "Toolbox",
+]
+__version__ = "0.1.0"
+
+ENV_ID = "ImageRestore-v0"
+
+if ENV_ID not in gym.registry:
+    gym.register(
+        ENV_ID,
+        entry_point="restore_env.env:ImageRestoreEnv",
+        vector_entry_point="restore_env.vector_env:ImageRestoreVectorEnv",
+        kwargs={"toolbox": "tools_zoo:default_toolbox"},
+    )

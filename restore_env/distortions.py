@@ -34,7 +34,7 @@ SCALES: tuple[float, ...] = (1.0, 2 / 3, 1 / 3)
 SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"mild": (9, 11), "moderate": (12, 17), "severe": (18, 20)}
 )
-"""Severity (the sum of the three levels, minus 2), inclusive, by name. Agents train on moderate; the others are unseen."""
+"""Severity (the sum of the three levels, minus 2), inclusive, by name. Agents train on moderate alone."""
 
 KERNEL_SIZE = 21
 BLUR_REACH = KERNEL_SIZE // 2
@@ -81,7 +81,7 @@ def quantise(image: Float) -> Byte:
     """Round a float image in [0, 1] to 8 bits, clipping what lies outside."""
     scaled = image * np.float32(255)
     np.rint(scaled, out=scaled)
-    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
+    return np.asarray(np.clip(scaled, 0, 255, out=scaled), dtype=np.uint8)
 
 
 def jpeg(image: Byte, quality: int) -> Byte:
@@ -90,6 +90,7 @@ def jpeg(image: Byte, quality: int) -> Byte:
     if not ok:
         raise ValueError(f"cannot encode an image of shape {image.shape} as JPEG")
     decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    assert decoded is not None
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
@@ -110,7 +111,7 @@ class Levels:
 
 
 def level_triples(lowest: int, highest: int) -> npt.NDArray[np.int64]:
-    """Every (blur, noise, JPEG) triple of levels 1..10 whose severity, sum - 2, lies in [lowest, highest]: ``(N, 3)``."""
+    """All (blur, noise, JPEG) triples of levels 1..10 whose severity, sum - 2, is in [lowest, highest]: ``(N, 3)``."""
     triples = [t for t in itertools.product(range(1, 11), repeat=3) if lowest <= sum(t) - 2 <= highest]
     return np.array(triples, dtype=np.int64)
 

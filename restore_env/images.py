@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import tempfile
+import secrets
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -24,7 +26,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 MAX_PIXELS = 178_956_970
 """An image that declares more pixels is refused before it is decoded (Pillow's own bound)."""
 
-_READ_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF")
+_READ_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 _WRITE_FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
         ".png": ("PNG", {}),
@@ -38,8 +40,16 @@ _WRITE_FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 WRITABLE = tuple(_WRITE_FORMATS)
 """Suffixes that :func:`write_image` can write."""
 
-_TIFF_BITS, _TIFF_FORMAT, _TIFF_FLOAT = 258, 339, 3
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_DEPTH_AT = 24  # the byte of a PNG file that holds its bit depth
+_ICC_SPACE = slice(16, 20)  # the bytes of a colour profile that name the space it describes
+_LAYOUT_TAGS = frozenset(
+    (*range(254, 267), 273, 274, *range(277, 282), 284, *range(288, 294), 297, 317, *range(320, 348))
+    + (*range(512, 533), 700, 34377, 34675)
+)
+"""EXIF tags that tell how the pixels were stored, orientation among them: not true of what is written later."""
+
+_FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 class ImageError(ValueError):
@@ -68,6 +78,8 @@ def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint
         ImageError: another shape or type, no pixels, or floats that are not finite or lie outside [0, 1].
     """
     array = np.asarray(array)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or array.size == 0:
@@ -75,7 +87,7 @@ def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint
     if array.dtype == np.uint8:
         pixels: npt.NDArray[Any] = array
     elif array.dtype == np.uint16:
-        pixels = ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        pixels = _FROM_16_BITS[array]
     elif array.dtype == np.bool_:
         pixels = array.astype(np.uint8) * np.uint8(255)
     elif np.issubdtype(array.dtype, np.floating):
@@ -106,6 +118,8 @@ def read_image(path: str | os.PathLike[str]) -> Photo:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}, not an image file")
         data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
@@ -115,25 +129,53 @@ def read_image(path: str | os.PathLike[str]) -> Photo:
 
 
 def decode_image(data: bytes, name: str = "image") -> Photo:
-    """Decode a file's bytes as :func:`read_image` does; ``name`` is what errors call it."""
+    """Decode a file's bytes as :func:`read_image` does; ``name`` is what errors call it. Safe in several threads."""
     if not data:
         raise ImageError(f"{name}: the file is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                image = Image.open(io.BytesIO(data), formats=_READ_FORMATS)
-            except Image.UnidentifiedImageError:
-                return Photo(as_rgb8(_decode_unknown(data, name), name))
-            _check_size(*image.size, name)
-            return _decode_pillow(image, data, name)
+        with _SILENCE:
+            return _decode_tiff(data, name) if data[:4] in _TIFF_STARTS else _decode(data, name)
     except ImageError:
         raise
+    except Image.UnidentifiedImageError:
+        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        raise ImageError(f"{name}: damaged, or not an image of a supported kind ({kinds})") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: declares more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused") from None
     except Exception as error:  # decoders raise whatever a broken file provokes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: damaged or not a supported image ({reason})") from None
+
+
+class _Silence:
+    """Keeps decoders from warning and logging about damaged files: the error that is raised says it.
+
+    ``warnings.catch_warnings`` restores what it found, so in overlapping threads one's filter could outlive them all.
+    Here the first thread that enters silences, and the last one that leaves restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._restore = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._restore.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                self._restore.callback(cv2.utils.logging.setLogLevel, cv2.utils.logging.getLogLevel())
+                cv2.utils.logging.setLogLevel(0)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._restore.close()
+
+
+_SILENCE = _Silence()
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -145,31 +187,18 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise ImageError(f"{name}: the image has no pixels")
 
 
-def _is_deep(image: Image.Image, data: bytes) -> bool:
-    """Whether samples have more than 8 bits, which Pillow would cut or cannot convert."""
-    if image.mode.startswith(("I", "F")):
-        return True
-    if image.format == "PNG":
-        return data[_PNG_DEPTH_AT] == 16
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        return max(tags.get(_TIFF_BITS, (8,))) > 8 or _TIFF_FLOAT in tags.get(_TIFF_FORMAT, ())
-    return False
-
-
-def _decode_pillow(image: Image.Image, data: bytes, name: str) -> Photo:
-    deep = _is_deep(image, data)
-    describes_rgb = image.mode in ("RGB", "RGBA", "P", "PA")
-    icc_profile = image.info.get("icc_profile") if describes_rgb else None
-    exif = image.getexif()
-    orientation = exif.pop(ExifTags.Base.Orientation, 1)
-    if deep:
-        pixels = _decode_deep(data, name)
+def _decode(data: bytes, name: str) -> Photo:
+    """Decode any format but TIFF."""
+    image = Image.open(io.BytesIO(data), formats=_READ_FORMATS)
+    _check_size(*image.size, name)
+    image.load()
+    if image.format == "PNG" and data[_PNG_DEPTH_AT] == 16:
+        pixels = _deep_png_pixels(image, data, name)
     else:
-        has_alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
-        pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+        pixels = _pillow_pixels(image)
+    orientation, icc_profile, exif = _metadata(image)
     upright = _UPRIGHT.get(orientation, np.asarray)(as_rgb8(pixels, name))
-    return Photo(np.ascontiguousarray(upright), icc_profile, exif.tobytes() if len(exif) else None)
+    return Photo(np.ascontiguousarray(upright), icc_profile, exif)
 
 
 _UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = MappingProxyType(
@@ -186,32 +215,151 @@ _UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = MappingProxyType(
 """What turns an image of each EXIF orientation upright."""
 
 
-def _decode_deep(data: bytes, name: str) -> npt.NDArray[Any]:
-    """Decode a PNG or TIFF of 16-bit or float samples to RGB(A) or grey, its samples as they are."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)
+def _pillow_pixels(image: Image.Image) -> npt.NDArray[Any]:
+    has_alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
+    return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+
+
+def _metadata(image: Image.Image) -> tuple[int, bytes | None, bytes | None]:
+    """Orientation, colour profile and EXIF. EXIF that cannot be read is left out: the picture is none the worse."""
+    icc_profile = image.info.get("icc_profile")
+    if not isinstance(icc_profile, bytes) or icc_profile[_ICC_SPACE] != b"RGB ":
+        icc_profile = None
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+        exif = image.getexif()
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+        for tag in _LAYOUT_TAGS.intersection(exif):
+            del exif[tag]
+        return (orientation if orientation in _UPRIGHT else 1), icc_profile, exif.tobytes() if len(exif) else None
+    except Exception:  # as varied as the ways to break it
+        return 1, icc_profile, None
+
+
+def _deep_png_pixels(image: Image.Image, data: bytes, name: str) -> npt.NDArray[Any]:
+    """All 16 bits of a PNG that Pillow, which would cut colours to 8, has found to be whole."""
+    kept, at = [data[:8]], 8
+    while at < len(data):  # the chunks that make the picture: about the others libpng prints complaints
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] in (b"IHDR", b"IDAT", b"IEND"):
+            kept.append(data[at:end])
+        at = end
+    pixels = _opencv_pixels(b"".join(kept), name)
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        pixels[(pixels == transparent).all(axis=2)] = 65535
+    return pixels
+
+
+def _opencv_pixels(data: bytes, name: str) -> npt.NDArray[Any]:
+    """Decode to ``(H, W, 1, 3 or 4)`` grey, RGB or RGBA, the samples as they are."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ImageError(f"{name}: damaged, or samples of a kind that is not supported")
-    if pixels.ndim == 3 and pixels.shape[2] >= 3:
-        pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2)
-    return np.asarray(pixels)
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    return np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2)
 
 
-def _decode_unknown(data: bytes, name: str) -> npt.NDArray[Any]:
-    """Decode what Pillow does not know: TIFF with several float samples per pixel."""
-    if data[:4] not in (b"II*\0", b"MM\0*"):
-        raise ImageError(f"{name}: not an image of a supported kind ({', '.join(s[1:] for s in SUFFIXES)})")
-    import tifffile
+def _decode_tiff(data: bytes, name: str) -> Photo:
+    layout = _TiffLayout.read(data)
+    _check_size(layout.width, layout.height, name)
+    try:
+        image = Image.open(io.BytesIO(data), formats=("TIFF",))
+    except Image.UnidentifiedImageError:  # Pillow knows no image of several float samples
+        image = None
+    if layout.opencv_reads_it:
+        pixels = _opencv_pixels(data, name)  # upright
+        if {*pixels.shape[:2]} != {layout.height, layout.width} or pixels.shape[2] != layout.samples:
+            raise ImageError(f"{name}: a TIFF of a kind that is not supported ({layout})")
+        pixels = layout.interpret(pixels)
+    elif image is None or layout.deep:
+        raise ImageError(f"{name}: a TIFF of a kind that is not supported ({layout})")
+    else:
+        image.load()  # upright
+        pixels = _pillow_pixels(image)
+    _, icc_profile, exif = _metadata(image) if image else (1, None, None)
+    return Photo(as_rgb8(pixels, name), icc_profile, exif)
 
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        page = tiff.pages[0]
-        height, width = page.shape[:2]
-    _check_size(width, height, name)
-    return _decode_deep(data, name)
+
+@dataclass(frozen=True)
+class _TiffLayout:
+    """What a TIFF's first image says of its samples."""
+
+    width: int
+    height: int
+    bits: frozenset[int]
+    formats: frozenset[int]
+    photometric: int
+    compression: int
+    samples: int
+    extra: int
+    """The kind of the fourth sample."""
+    planar: bool
+
+    UNSIGNED, FLOAT = 1, 3
+    WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+    LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 5, 7, 8, 32946, 32773
+    ASSOCIATED, UNASSOCIATED = 1, 2
+
+    @classmethod
+    def read(cls, data: bytes) -> _TiffLayout:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        samples = tags.get(277, 1)
+        return cls(
+            width=tags[256],
+            height=tags[257],
+            bits=frozenset(tags.get(258, (1,))),
+            formats=frozenset(tags.get(339, (cls.UNSIGNED,))),
+            photometric=tags.get(262, cls.BLACK_IS_ZERO),
+            compression=tags.get(259, 1),
+            samples=samples,
+            extra=tags.get(338, (0,))[0],
+            planar=samples > 1 and tags.get(284, 1) == 2,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{'/'.join(map(str, sorted(self.bits)))} bits of format {'/'.join(map(str, sorted(self.formats)))},"
+            f" {self.samples} sample(s){' in planes' * self.planar}, photometric {self.photometric},"
+            f" compression {self.compression}"
+        )
+
+    @property
+    def deep(self) -> bool:
+        """Whether samples have more than 8 bits, which Pillow would cut or cannot convert."""
+        return max(self.bits) > 8 or self.FLOAT in self.formats
+
+    @property
+    def opencv_reads_it(self) -> bool:
+        """Whether OpenCV reads it right: 16-bit or float grey, RGB(A), and common compressed 8 bits.
+
+        Pillow reads these 8 bits as well, but its libtiff prints to stderr if they are damaged.
+        """
+        if self.planar or len(self.bits) != 1 or len(self.formats) != 1:
+            return False
+        (bits,), (sample_format,) = self.bits, self.formats
+        if (bits, sample_format) in ((16, self.UNSIGNED), (32, self.FLOAT), (64, self.FLOAT)):
+            greys = (self.WHITE_IS_ZERO, self.BLACK_IS_ZERO)
+            return self.photometric in greys if self.samples == 1 else self.photometric == self.RGB
+        if (bits, sample_format) != (8, self.UNSIGNED) or self.samples not in (1, 3):
+            return False
+        if self.compression == self.JPEG:
+            return self.photometric in (self.BLACK_IS_ZERO, self.RGB, self.YCBCR)
+        compressed = self.compression in (self.LZW, self.DEFLATE, self.OLD_DEFLATE, self.PACKBITS)
+        return compressed and self.photometric in (self.BLACK_IS_ZERO, self.RGB)
+
+    def interpret(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Turn samples as they are in the file into grey, RGB or RGBA of straight alpha."""
+        white = pixels.dtype.type(1) if self.FLOAT in self.formats else np.iinfo(pixels.dtype).max
+        if self.photometric == self.WHITE_IS_ZERO:
+            return white - pixels
+        if pixels.shape[2] == 4 and self.extra != self.UNASSOCIATED:
+            colour, alpha = pixels[..., :3], pixels[..., 3:]
+            return np.minimum(colour, alpha) + (white - alpha) if self.extra == self.ASSOCIATED else colour
+        return pixels
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -246,18 +394,11 @@ def write_image(path: str | os.PathLike[str], photo: Photo) -> None:
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file under a temporary name beside ``path``, then rename: readers see the old file or the whole new one."""
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -61,7 +61,8 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     mx, my, mxx, myy, mxy = means.reshape(5, n, channels, *means.shape[-2:])
     vx, vy, vxy = mxx - mx * mx, myy - my * my, mxy - mx * my
     similarity = ((2 * mx * my + _C1) * (2 * vxy + _C2)) / ((mx * mx + my * my + _C1) * (vx + vy + _C2))
-    return similarity.flatten(1).mean(1)
+    means_of_images: Tensor = similarity.flatten(1).mean(1)
+    return means_of_images
 
 
 @cache

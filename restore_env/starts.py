@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_env.distortions import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
-from restore_env.images import ImageError
-from restore_env.sources import ImageSource, PairSource
+from restore_env.images import ImageError, as_rgb8, read_image
+from restore_env.sources import ImageLike, ImageSource, PairSource, pair_factor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -42,8 +43,11 @@ class EpisodeStart:
 class Compose(Protocol):
     """What is used of ``albumentations.Compose``."""
 
-    def set_random_seed(self, seed: int | None) -> None: ...
-    def __call__(self, *args: Any, **data: Any) -> dict[str, Any]: ...
+    def set_random_seed(self, seed: int | None) -> None:
+        """Fix what the next call draws."""
+
+    def __call__(self, *args: Any, **data: Any) -> dict[str, Any]:
+        """Transform ``image=``; the result is under the same key."""
 
 
 class StartSampler:
@@ -152,7 +156,7 @@ class StartSampler:
             image[first_row * factor : last_row * factor, first_column * factor : last_column * factor]
         )
         if factor > 1:
-            region = quantise(downscale(region.astype(np.float32) / 255, factor))
+            region = quantise(downscale(region.astype(np.float32) / np.float32(255), factor))
         compose.set_random_seed(int(rng.integers(2**31)))
         result = compose(image=region)
         changed = np.asarray(result["image"])
@@ -175,3 +179,24 @@ def _as_plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
     return str(value)
+
+
+def own_pair(degraded: ImageLike, target: ImageLike) -> EpisodeStart:
+    """A start from a pair of the user's own: paths, or arrays (float in [0, 1] keeps its precision).
+
+    Raises:
+        ImageError: an image cannot be used, or the sizes do not fit together.
+    """
+    images = [_own_image(image, name) for image, name in ((degraded, "degraded"), (target, "target"))]
+    factor = pair_factor(images[0].shape[:2], images[1].shape[:2], "the pair")
+    name = str(degraded) if isinstance(degraded, (str, os.PathLike)) else "own pair"
+    return EpisodeStart(images[0], images[1], factor, name, -1, {})
+
+
+def _own_image(image: ImageLike, name: str) -> npt.NDArray[Any]:
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image).pixels
+    array = np.asarray(image)
+    checked = as_rgb8(array, name)
+    keeps_precision = np.issubdtype(array.dtype, np.floating) and array.ndim == 3 and array.shape[2] == 3
+    return array.astype(np.float32) if keeps_precision else checked

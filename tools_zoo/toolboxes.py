@@ -65,7 +65,7 @@ def load_toolbox(name_or_path: str | os.PathLike[str] = "default", device: str |
     """Load a toolbox by its shipped name ("default") or from a folder that training or import wrote.
 
     Raises:
-        ToolboxError: no such toolbox, or a file that is missing, damaged, or of another network; the message says which.
+        ToolboxError: no such toolbox, or a file that is missing, damaged, or of another network.
     """
     folder = SHIPPED / name_or_path if name_or_path in toolbox_names() else Path(name_or_path)
     manifest = folder / MANIFEST

@@ -1,4 +1,4 @@
-"""Training the tools: each on its own band of its own distortion, half of the time with slight noise and JPEG on top."""
+"""Training the tools: each on its own band of its own distortion, half of the time with slight noise and JPEG too."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ToolProgress:
 
 
 def draw_band(spec: ToolSpec, rng: np.random.Generator, slight: bool = False) -> Levels:
-    """Draw the levels of a tool's own distortion; with ``slight``, add the slight noise and JPEG of a chain's images."""
+    """Draw the levels of a tool's own distortion; with ``slight``, add slight noise and JPEG, as chains leave them."""
     strength = float(rng.uniform(spec.low, spec.high))
     noise = float(rng.uniform(*SLIGHT_NOISE)) if slight else 0.0
     quality = round(rng.uniform(*SLIGHT_JPEG)) if slight else 0

@@ -1,0 +1,30 @@
+"""``imagerestore import-rl-restore``: the published RL-Restore checkpoints as a toolbox and an agent."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def register(commands: Any) -> None:
+    """Add ``import-rl-restore``."""
+    parser = commands.add_parser(
+        "import-rl-restore",
+        help="import the published RL-Restore tools and agent",
+        description="Reads the authors' TensorFlow checkpoints (TensorFlow is not needed) and checks them in full.",
+    )
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder that holds toolbox/ and models/")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write the toolbox and the agent to")
+    parser.set_defaults(run=import_rl_restore)
+
+
+def import_rl_restore(arguments: argparse.Namespace) -> int:
+    """Run ``imagerestore import-rl-restore``."""
+    from tools_zoo.published import AGENT
+    from tools_zoo.published import import_rl_restore as import_checkpoints
+    from tools_zoo.table import TOOLS
+
+    folder = import_checkpoints(arguments.src, arguments.out)
+    print(f"Toolbox of {len(TOOLS)} tools and {AGENT} written to {folder}")
+    return 0

@@ -1,0 +1,170 @@
+"""Measure the tools one by one, each on patches of its own band: ``python -m benchmarks.tools --images DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from agents.cli import OneLineParser, run_guarded
+from restore_env.images import write_atomically
+from restore_env.metrics import psnr
+from restore_env.sources import ImageSource, open_images
+from restore_env.toolbox import Tool, Toolbox
+from tools_zoo.fitting import Batch, as_tensor
+from tools_zoo.table import TOOLS, ToolSpec
+from tools_zoo.toolboxes import load_toolbox
+from tools_zoo.training import PatchSampler, draw_band
+
+PROGRAM = "benchmarks.tools"
+PATCH_SIZE = 63
+BATCH_SIZE = 50
+BEGIN, END = "<!-- tools:begin -->", "<!-- tools:end -->"
+"""What encloses the table in a model card."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one tool: mean PSNR over its patches, dB, values not clipped."""
+
+    tool: str
+    undoes: str
+    network: str
+    psnr_input: float
+    psnr_ours: float
+    psnr_published: float | None = None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser."""
+    parser = OneLineParser(prog=PROGRAM, description="Measure each tool on patches of its own distortion and band.")
+    parser.add_argument("--images", type=Path, required=True, help="folder of clean photographs")
+    parser.add_argument("--toolbox", default="default", help="name of a shipped toolbox, or a toolbox folder")
+    parser.add_argument("--against", help="folder of the imported published toolbox, to compare with")
+    parser.add_argument("--patches", type=int, default=500, help="patches per tool (default 500)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
+    parser.add_argument("--card", type=Path, metavar="FILE", help=f"put the table between {BEGIN} and {END} here")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
+    parsed = build_parser().parse_args(arguments)
+    return run_guarded(lambda: run(parsed), PROGRAM)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print the table, and write it where it was asked for."""
+    if arguments.patches < 1 or arguments.seed < 0:
+        raise ValueError("--patches must be 1 or more, --seed 0 or more")
+    if arguments.json is not None and not arguments.json.parent.is_dir():  # what can fail fails before the long work
+        raise ValueError(f"{arguments.json.parent}: no such folder")
+    if arguments.card is not None:
+        _replace_table(arguments.card, "")
+    ours = _checked(load_toolbox(arguments.toolbox), arguments.toolbox)
+    published = None if arguments.against is None else _checked(load_toolbox(arguments.against), arguments.against)
+    source = open_images(arguments.images, min_size=PATCH_SIZE)
+    if not isinstance(source, ImageSource):
+        raise ValueError("tools are measured on clean photographs, not on pairs")
+    rows = measure(source, ours, published, arguments.patches, arguments.seed)
+    table = markdown(rows)
+    print(table)
+    if arguments.json is not None:
+        record = {"command": command_line(arguments), "images": len(source), "tools": [asdict(row) for row in rows]}
+        write_atomically(arguments.json, (json.dumps(record, indent=2) + "\n").encode())
+    if arguments.card is not None:
+        images = f"{len(source)} photograph{'s' if len(source) > 1 else ''}"
+        text = f"{table}\n\nMean PSNR over {arguments.patches} patches of {PATCH_SIZE}x{PATCH_SIZE} pixels per tool,"
+        text += f" from {images}:\n\n```\n{command_line(arguments)}\n```"
+        write_atomically(arguments.card, _replace_table(arguments.card, text).encode())
+    return 0
+
+
+def measure(source: ImageSource, ours: Toolbox, published: Toolbox | None, patches: int, seed: int) -> list[Row]:
+    """Measure every tool of the table on ``patches`` patches of its own pure band; both toolboxes see the same ones."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    rows = []
+    for number, spec in enumerate(
+        track(TOOLS, "Measuring", console=console, transient=True, disable=not console.is_terminal)
+    ):
+        sampler = PatchSampler(source, range(len(source)), PATCH_SIZE, partial(draw_band, spec))
+        pairs = sampler.batch(np.random.default_rng([seed, number]), patches)
+        boxes = (None, ours) if published is None else (None, ours, published)
+        means = [_mean_psnr(None if box is None else box[box.action(spec.name)], pairs) for box in boxes]
+        rows.append(Row(spec.name, undoes(spec), spec.network, *means))
+    return rows
+
+
+@torch.inference_mode()
+def _mean_psnr(tool: Tool | None, pairs: Batch) -> float:
+    """Mean of the patches' PSNR, dB, after the tool; None: as they come in."""
+    scores = []
+    for start in range(0, len(pairs[0]), BATCH_SIZE):
+        inputs, targets = (as_tensor(side[start : start + BATCH_SIZE]) for side in pairs)
+        scores.append(psnr(inputs if tool is None else tool(inputs), targets))
+    return float(torch.cat(scores).mean())
+
+
+def undoes(spec: ToolSpec) -> str:
+    """The tool's distortion and band in words."""
+    kind, unit = {"blur": ("blur, sigma", " px"), "noise": ("noise, sigma", " of 255"), "jpeg": ("JPEG, quality", "")}[
+        spec.kind
+    ]
+    return f"{kind} {spec.low:g} to {spec.high:g}{unit}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table; with two columns more if the published tools were measured too."""
+    head = ["tool", "undoes", "network", "input, dB", "ours, dB"]
+    compared = any(row.psnr_published is not None for row in rows)
+    head += ["published, dB", "difference, dB"] if compared else []
+    lines = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
+    for row in rows:
+        cells = [row.tool, row.undoes, row.network, f"{row.psnr_input:.2f}", f"{row.psnr_ours:.2f}"]
+        if row.psnr_published is not None:
+            cells += [f"{row.psnr_published:.2f}", f"{row.psnr_ours - row.psnr_published:+.2f}"]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def command_line(arguments: argparse.Namespace) -> str:
+    """The command that repeats the run; absolute paths become relative to the working directory."""
+    words = ["python", "-m", PROGRAM]
+    for name in ("images", "toolbox", "against", "patches", "seed", "json", "card"):
+        value = getattr(arguments, name)
+        if value is not None:
+            word = str(value)
+            words += [f"--{name}", os.path.relpath(word) if Path(word).is_absolute() else word]
+    return shlex.join(words)
+
+
+def _checked(toolbox: Toolbox, name: str) -> Toolbox:
+    missing = [spec.name for spec in TOOLS if spec.name not in toolbox.names]
+    if missing:
+        raise ValueError(f"{name}: the toolbox has no {missing[0]}; all {len(TOOLS)} tools are measured")
+    return toolbox
+
+
+def _replace_table(card: Path, table: str) -> str:
+    """The card's text with ``table`` between the two marks."""
+    text = card.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"{card}: expected {BEGIN} and, after it, {END}, once each")
+    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{table}\n{text[text.index(END) :]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""The one implementation of an episode's step, for a batch of episodes: what the environments are made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from restore_env.gallery import Gallery, Slots
+from restore_env.metrics import Metric, psnr, resolve_metric
+from restore_env.sources import ImagesLike, open_images
+from restore_env.starts import Compose, EpisodeStart, StartSampler
+from restore_env.toolbox import Toolbox, ToolboxLike, bicubic_enlarge, resolve_toolbox
+
+DEFAULT_TOOLBOX = "tools_zoo:default_toolbox"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an environment is asked to do: the arguments that the single and the vector environment share."""
+
+    images: ImagesLike = None
+    """Photographs: None (embedded ones), a folder, a file, a list of paths or arrays, or (degraded, target) pairs."""
+    severity: str = "moderate"
+    """Mixed distortion by RL-Restore's protocol: mild, moderate or severe."""
+    distortion: Compose | None = None
+    """An ``albumentations.Compose`` to be used in place of ``severity``."""
+    patch_size: int = 63
+    """Pixels of the degraded patch and of the observation."""
+    upscale: Sequence[int] = (1,)
+    """Task factors to draw from: 1 same size, 4 low resolution."""
+    max_steps: int = 3
+    """Tools at most; part of the task, so the episode then terminates."""
+    stop_if_worse: bool = False
+    """End an episode when its PSNR falls below where it began."""
+    reward: str | Metric = "psnr"
+    """The quality whose gain is paid: "psnr" (dB), "ssim", or a callable ``(images, targets) -> (N,)``."""
+    cost_weight: float = 0.0
+    """Price of computation, in reward per GMAC (dB per GMAC with "psnr")."""
+    toolbox: ToolboxLike = DEFAULT_TOOLBOX
+    """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory."""
+    dtype: Literal["uint8", "float32"] = "uint8"
+    """Of the observed image: uint8, clipped and rounded; or float32, the working image exactly, unclipped."""
+    device: str = "cpu"
+    """Where images are kept and tools run."""
+    cache_dir: str | os.PathLike[str] | None = None
+    """Folder that keeps decoded photographs for the next process; None: a temporary one."""
+
+    def __post_init__(self) -> None:
+        upscale = tuple(self.upscale) if isinstance(self.upscale, Sequence) else (self.upscale,)
+        if not upscale or any(int(factor) != factor or factor < 1 for factor in upscale):
+            raise ValueError(f"upscale must list whole factors such as (1, 4), got {self.upscale!r}")
+        object.__setattr__(self, "upscale", upscale)
+        for name in ("patch_size", "max_steps"):
+            value = getattr(self, name)
+            if int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+        if self.dtype not in ("uint8", "float32"):
+            raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
+        if not 0 <= self.cost_weight < float("inf"):
+            raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
+        resolve_metric(self.reward)
+
+    def sampler(self) -> StartSampler:
+        """Open the photographs and return what draws episode starts from them."""
+        source = open_images(self.images, min_size=self.patch_size, cache_dir=self.cache_dir)
+        distortion = self.severity if self.distortion is None else self.distortion
+        return StartSampler(source, distortion, patch_size=self.patch_size, factors=self.upscale)
+
+    def episodes(self, n: int) -> EpisodeBatch:
+        """Return ``n`` episode slots with the task's toolbox, waiting for their starts."""
+        return EpisodeBatch(self, n, resolve_toolbox(self.toolbox, self.device))
+
+
+class EpisodeBatch:
+    """``n`` episodes side by side: working images, targets, chains so far.
+
+    Working images are float32 RGB NCHW, never clipped or quantised between tools.
+
+    Args:
+        task: rewards, limits and devices.
+        n: number of slots.
+        toolbox: what the actions do.
+    """
+
+    def __init__(self, task: Task, n: int, toolbox: Toolbox) -> None:
+        self.task, self.n, self.toolbox = task, n, toolbox
+        self._metric = resolve_metric(task.reward)
+        self._working = Gallery(n, toolbox.device)
+        self._targets = Gallery(n, toolbox.device)
+        self._score = np.zeros(n)
+        self._factor = np.ones(n, dtype=np.int64)
+        self._enlarged = np.ones(n, dtype=np.int64)
+        self.starts: list[EpisodeStart | None] = [None] * n
+        self.actions: list[list[int]] = [[] for _ in range(n)]
+        self.psnr_trace: list[list[float]] = [[] for _ in range(n)]
+        self.last_action = np.full(n, self.no_action, dtype=np.int64)
+        self.gmacs = np.zeros(n)
+        self.over = np.ones(n, dtype=np.bool_)
+
+    @property
+    def n_actions(self) -> int:
+        """Tools and ``stop``."""
+        return len(self.toolbox) + 1
+
+    @property
+    def no_action(self) -> int:
+        """What ``last_action`` is before the first action."""
+        return self.n_actions
+
+    def begin(self, slots: Slots, starts: Sequence[EpisodeStart]) -> None:
+        """Start new episodes in ``slots``.
+
+        Raises:
+            ValueError: a degraded image is smaller than the observation's patch.
+        """
+        for start in starts:
+            height, width = start.degraded.shape[:2]
+            if min(height, width) < self.task.patch_size:
+                raise ValueError(
+                    f"{start.image}: {width}x{height} is smaller than a patch of {self.task.patch_size} pixels"
+                )
+        self._place(self._working, slots, [start.degraded for start in starts])
+        self._place(self._targets, slots, [start.target for start in starts])
+        for slot, start in zip(slots, starts, strict=True):
+            self.starts[slot] = start
+            self.actions[slot] = []
+            self._factor[slot] = start.factor
+        self._enlarged[slots] = 1
+        self.last_action[slots] = self.no_action
+        self.gmacs[slots] = 0
+        self.over[slots] = False
+        scores, psnrs = self._assess(slots)
+        self._score[slots] = scores
+        for slot, value in zip(slots, psnrs, strict=True):
+            self.psnr_trace[slot] = [float(value)]
+
+    def step(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Carry out one action in each of the ``slots``, update ``over``, and return the rewards ``(len(slots),)``.
+
+        Raises:
+            ValueError: an action that is none of the toolbox's.
+        """
+        actions = np.asarray(actions, dtype=np.int64)
+        if not ((actions >= 0) & (actions < self.n_actions)).all():
+            raise ValueError(f"actions must lie in 0..{self.n_actions - 1}, got {actions.tolist()}")
+        allowed = self.action_mask()[slots, actions].astype(bool)
+        acting = np.flatnonzero(allowed & (actions != self.toolbox.stop))
+        spent = self._apply(slots[acting], actions[acting])
+        rewards = np.zeros(len(slots))
+        scores, psnrs = self._assess(slots[acting])
+        rewards[acting] = scores - self._score[slots[acting]] - self.task.cost_weight * spent
+        self._score[slots[acting]] = scores
+        self.gmacs[slots[acting]] += spent
+        self.last_action[slots] = actions
+        latest = np.array([self.psnr_trace[slot][-1] for slot in slots])
+        latest[acting] = psnrs
+        for slot, action, value in zip(slots, actions, latest, strict=True):
+            self.actions[slot].append(int(action))
+            self.psnr_trace[slot].append(float(value))
+            worse = self.task.stop_if_worse and value < self.psnr_trace[slot][0]
+            self.over[slot] = action == self.toolbox.stop or len(self.actions[slot]) >= self.task.max_steps or worse
+        return rewards
+
+    def action_mask(self) -> npt.NDArray[np.int8]:
+        """``(n, n_actions)``: 1 where the action is allowed; a super-resolver must not exceed the target."""
+        enlarged = self._enlarged[:, None] * self.toolbox.scales[None]
+        mask = np.ones((self.n, self.n_actions), dtype=np.int8)
+        mask[:, :-1] = self._factor[:, None] % enlarged == 0
+        return mask
+
+    def observe(self, slots: Slots) -> dict[str, npt.NDArray[Any]]:
+        """Observations of ``slots``, batched along the first axis; new arrays at each call."""
+        size = self.task.patch_size
+        images = np.empty((len(slots), size, size, 3), dtype=self.task.dtype)
+        for positions, working in self._working.groups(slots):
+            top, left = (working.shape[-2] - size) // 2, (working.shape[-1] - size) // 2
+            patch = working[..., top : top + size, left : left + size]
+            images[positions] = self._as_observed(patch).permute(0, 2, 3, 1).cpu().numpy()
+        return {
+            "image": images,
+            "last_action": self.last_action[slots],
+            "action_mask": self.action_mask()[slots],
+        }
+
+    def info(self, slot: int) -> dict[str, Any]:
+        """What is known of an episode beyond its observation: plain numbers and strings, for analysis."""
+        start = self.start(slot)
+        return {
+            "psnr": self.psnr_trace[slot][-1],
+            "initial_psnr": self.psnr_trace[slot][0],
+            "toolchain": tuple(self.toolbox.name(action) for action in self.actions[slot]),
+            "gmacs": float(self.gmacs[slot]),
+            "upscale": start.factor,
+            "image": start.image,
+            "episode_seed": start.seed,
+            "distortion": dict(start.distortion),
+        }
+
+    def start(self, slot: int) -> EpisodeStart:
+        """What the slot's episode started from."""
+        start = self.starts[slot]
+        if start is None:
+            raise ValueError("no episode has begun: call reset first")
+        return start
+
+    def working_image(self, slot: int) -> npt.NDArray[np.uint8]:
+        """The working image of a slot as it would be saved: uint8 RGB ``(H, W, 3)``."""
+        return _to_rgb8(self._working.image(slot))
+
+    def target_image(self, slot: int) -> npt.NDArray[np.uint8]:
+        """The target of a slot, uint8 RGB ``(H, W, 3)``."""
+        return _to_rgb8(self._targets.image(slot))
+
+    def _place(self, gallery: Gallery, slots: Slots, images: Sequence[npt.NDArray[Any]]) -> None:
+        shapes = [(image.shape, image.dtype) for image in images]
+        for shape in dict.fromkeys(shapes):
+            rows = [row for row, other in enumerate(shapes) if other == shape]
+            stacked = torch.from_numpy(np.stack([images[row] for row in rows])).to(self.toolbox.device)
+            nchw = stacked.permute(0, 3, 1, 2).float()
+            gallery.put(slots[rows], nchw.div(255) if stacked.dtype == torch.uint8 else nchw)
+
+    def _apply(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Run the chosen tools, note the enlargement, and return what each slot spent, GMAC."""
+        pixels = self._working.shapes(slots).prod(axis=1)
+        results: list[tuple[Slots, Tensor]] = []
+        for positions, images in self._working.groups(slots):
+            here = slots[positions]
+            results += [(here[rows], outputs) for rows, outputs in self.toolbox.groups(images, actions[positions])]
+        for changed, outputs in results:
+            self._working.put(changed, outputs)
+        self._enlarged[slots] *= self.toolbox.scales[actions]
+        return np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
+
+    @torch.inference_mode()
+    def _assess(self, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Reward's metric and PSNR of ``slots`` against their targets, at the targets' size."""
+        scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
+        for positions, working in self._working.groups(slots):
+            for among, targets in self._targets.groups(slots[positions]):
+                images = working if len(among) == len(working) else working[torch.from_numpy(among)]
+                images = bicubic_enlarge(images, targets.shape[-1] // images.shape[-1])
+                rows = positions[among]
+                psnrs[rows] = psnr(images, targets).cpu().numpy()
+                if self._metric is psnr:
+                    scores[rows] = psnrs[rows]
+                else:
+                    scores[rows] = _checked(self._metric(images, targets), len(rows))
+        return scores, psnrs
+
+    def _as_observed(self, images: Tensor) -> Tensor:
+        return images if self.task.dtype == "float32" else _quantised(images)
+
+
+def _quantised(images: Tensor) -> Tensor:
+    return images.clamp(0, 1).mul_(255).round_().to(torch.uint8)
+
+
+def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(_quantised(image).permute(1, 2, 0).cpu().numpy())
+
+
+def _checked(scores: Tensor, n: int) -> npt.NDArray[np.float64]:
+    scores = torch.as_tensor(scores).detach()
+    if tuple(scores.shape) != (n,):
+        raise ValueError(f"the reward must return one score per image, shape ({n},), got {tuple(scores.shape)}")
+    return np.asarray(scores.double().cpu().numpy())

@@ -1,0 +1,191 @@
+"""The native vector environment: N episodes, one batched step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, draw_start, observation_space
+from restore_env.episodes import Task
+from restore_env.gallery import Slots
+from restore_env.record import EpisodeRecord
+from restore_env.rendering import EpisodeView, render_episode
+
+Infos = dict[str, Any]
+
+
+class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[Any]]):
+    """N environments of :class:`ImageRestoreEnv` that share one batched step.
+
+    Equal to ``SyncVectorEnv`` of the single environment, slot by slot; slot ``i`` is seeded ``seed + i``. A pair of
+    one's own is passed to ``reset`` as two lists, ``options={"degraded": [...], "target": [...]}``, an entry per slot.
+
+    Args:
+        num_envs: number of slots.
+        autoreset_mode: ``NEXT_STEP`` (Gymnasium's default), ``SAME_STEP`` (as Stable-Baselines3 wants it), or
+            ``DISABLED`` (then ``reset(options={"reset_mask": mask})`` starts new episodes).
+        render_mode: "rgb_array" or None; ``render()`` gives a picture per slot.
+        arguments: the fields of :class:`restore_env.Task`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        **ImageRestoreEnv.metadata,
+        "render_modes": ["rgb_array"],
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        images: Any = None,
+        *,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        if int(num_envs) != num_envs or num_envs < 1:
+            raise ValueError(f"num_envs must be a whole number of 1 or more, got {num_envs!r}")
+        check_render_mode(render_mode, self.metadata["render_modes"])
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        self.num_envs, self.render_mode = int(num_envs), render_mode
+        self.task = Task(images=images, **arguments)
+        self._episodes = self.task.episodes(self.num_envs)
+        self._sampler = self.task.sampler()
+        self.toolbox = self._episodes.toolbox
+        self.single_observation_space = observation_space(self.task, len(self.toolbox))
+        self.single_action_space = spaces.Discrete(len(self.toolbox) + 1)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._slots: Slots = np.arange(self.num_envs)
+        self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
+        self._views: list[EpisodeView | None] = [None] * self.num_envs
+        self._begun = False
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Infos]:
+        """Start an episode in every slot, or in those of ``options["reset_mask"]``.
+
+        Raises:
+            ValueError: a mask, seeds or options that do not fit.
+        """
+        seeds = self._seeds(seed)
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        slots = self._slots if mask is None else np.flatnonzero(self._checked_mask(mask))
+        for slot in slots:
+            if seeds[slot] is not None or self._rngs[slot] is None:
+                self._rngs[slot] = seeding.np_random(seeds[slot])[0]
+        self._begin(slots, options)
+        self._begun = True
+        infos: Infos = {}
+        for slot in slots:
+            infos = self._add_info(infos, self._episodes.info(slot), slot)
+        return self._episodes.observe(self._slots), infos
+
+    def step(
+        self, actions: npt.NDArray[np.int64]
+    ) -> tuple[Observation, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], Infos]:
+        """Step every slot; in mode NEXT_STEP a slot whose episode is over starts a new one instead.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun, or, in mode DISABLED, a slot's episode is over.
+            ValueError: an action that does not exist, or not one action per slot.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,):
+            raise ValueError(f"{self.num_envs} environments need as many actions, got shape {actions.shape}")
+        over = self._episodes.over.copy()
+        if not self._begun or (over.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP):
+            finished = np.flatnonzero(over).tolist()
+            raise gym.error.ResetNeeded(f"no episode goes on in slot(s) {finished}: call reset first")
+        going_on = np.flatnonzero(~over)
+        rewards = np.zeros(self.num_envs)
+        rewards[going_on] = self._episodes.step(going_on, actions[going_on])
+        for slot in going_on:
+            view = self._views[slot]
+            if view is not None:
+                view.update()
+        self._begin(np.flatnonzero(over))
+        terminated = self._episodes.over.copy()
+        infos: Infos = {}
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and terminated.any():
+            infos = self._restart(np.flatnonzero(terminated))
+        for slot in self._slots:
+            infos = self._add_info(infos, self._episodes.info(slot), slot)
+        return self._episodes.observe(self._slots), rewards, terminated, np.zeros_like(terminated), infos
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Which actions are allowed, ``(num_envs, n + 1)``."""
+        return np.asarray(self._episodes.action_mask(), dtype=np.bool_)
+
+    def record(self, slot: int) -> EpisodeRecord:
+        """A slot's episode so far as a record that can be saved and replayed."""
+        return EpisodeRecord.of(self._episodes, slot)
+
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
+        """A picture of each slot's episode, uint8 RGB, in mode "rgb_array"."""
+        views = [view for view in self._views if view is not None]
+        return tuple(render_episode(view) for view in views) if views else None
+
+    def _restart(self, finished: Slots) -> Infos:
+        """Put the last observations and infos aside and start new episodes."""
+        infos: Infos = {}
+        last = self._episodes.observe(finished)
+        for row, slot in enumerate(finished):
+            observation = {key: value[row] for key, value in last.items()}
+            final = {"final_obs": observation, "final_info": self._episodes.info(slot)}
+            infos = self._add_info(infos, final, slot)
+        self._begin(finished)
+        return infos
+
+    def _begin(self, slots: Slots, options: dict[str, Any] | None = None) -> None:
+        if not len(slots):
+            return
+        starts = []
+        for slot in slots:
+            rng = self._rngs[slot]
+            assert rng is not None
+            starts.append(draw_start(self._sampler, rng, self._options_of(slot, options)))
+        self._episodes.begin(slots, starts)
+        if self.render_mode is not None:
+            for slot in slots:
+                self._views[slot] = EpisodeView(self._episodes, slot)
+
+    def _options_of(self, slot: int, options: dict[str, Any] | None) -> dict[str, Any]:
+        """What the options say for one slot: lists have an entry per slot, anything else holds for all."""
+        own: dict[str, Any] = {}
+        for key, value in (options or {}).items():
+            if isinstance(value, (list, tuple)):
+                if len(value) != self.num_envs:
+                    raise ValueError(f"reset option {key!r} needs {self.num_envs} entries, got {len(value)}")
+                own[key] = value[slot]
+            else:
+                own[key] = value
+        return own
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + slot for slot in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"{self.num_envs} environments need as many seeds, got {len(seed)}")
+        return seed
+
+    def _checked_mask(self, mask: Any) -> npt.NDArray[np.bool_]:
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(f"reset_mask must be {self.num_envs} booleans, at least one of them True, got {mask!r}")
+        if not self._begun and not mask.all():
+            raise ValueError("the first reset must start every slot: leave reset_mask out")
+        return np.asarray(mask)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # benchmarks/ is not installed, it is run from the checkout
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data that is not part of the project; a test that needs it is skipped without it."""
+    folder = Path(os.environ.get("IMAGERESTORE_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    if not folder.is_dir():
+        pytest.skip("no shared data: set IMAGERESTORE_SHARED to the folder that holds published/ and data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(shared: Path) -> Path:
+    """The published RL-Restore checkpoints, samples and what they give."""
+    folder = shared / "published" / "rl-restore"
+    if not (folder / "toolbox").is_dir():
+        pytest.skip("no published RL-Restore checkpoints: IMAGERESTORE_SHARED has no published/rl-restore/toolbox")
+    return folder
