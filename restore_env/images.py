@@ -8,7 +8,8 @@ import os
 import secrets
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -41,12 +42,11 @@ WRITABLE = tuple(_WRITE_FORMATS)
 """Suffixes that :func:`write_image` can write."""
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MOST_SAMPLES = 6  # per pixel that Pillow knows what to do with
 _PNG_DEPTH_AT = 24  # the byte of a PNG file that holds its bit depth
 _ICC_SPACE = slice(16, 20)  # the bytes of a colour profile that name the space it describes
-_LAYOUT_TAGS = frozenset(
-    (*range(254, 267), 273, 274, *range(277, 282), 284, *range(288, 294), 297, 317, *range(320, 348))
-    + (*range(512, 533), 700, 34377, 34675)
-)
+_STORAGE = ((254, 266), (273, 274), (277, 281), (284, 284), (288, 293), (297, 297), (317, 317), (320, 347), (512, 532))
+_LAYOUT_TAGS = frozenset((700, 34377, 34675, *(tag for first, last in _STORAGE for tag in range(first, last + 1))))
 """EXIF tags that tell how the pixels were stored, orientation among them: not true of what is written later."""
 
 _FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
@@ -137,7 +137,7 @@ def decode_image(data: bytes, name: str = "image") -> Photo:
             return _decode_tiff(data, name) if data[:4] in _TIFF_STARTS else _decode(data, name)
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         raise ImageError(f"{name}: damaged, or not an image of a supported kind ({kinds})") from None
     except Image.DecompressionBombError:
@@ -180,9 +180,7 @@ _SILENCE = _Silence()
 
 def _check_size(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {width}x{height} is more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused (decompression bomb?)"
-        )
+        raise ImageError(f"{name}: {width}x{height} is more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused")
     if width * height == 0:
         raise ImageError(f"{name}: the image has no pixels")
 
@@ -236,18 +234,25 @@ def _metadata(image: Image.Image) -> tuple[int, bytes | None, bytes | None]:
 
 
 def _deep_png_pixels(image: Image.Image, data: bytes, name: str) -> npt.NDArray[Any]:
-    """All 16 bits of a PNG that Pillow, which would cut colours to 8, has found to be whole."""
-    kept, at = [data[:8]], 8
-    while at < len(data):  # the chunks that make the picture: about the others libpng prints complaints
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] in (b"IHDR", b"IDAT", b"IEND"):
-            kept.append(data[at:end])
-        at = end
-    pixels = _opencv_pixels(b"".join(kept), name)
+    """All 16 bits of a PNG, of which Pillow would cut colours to 8; it has decoded ``image`` from the same data."""
+    pixels = _opencv_pixels(b"".join((data[:8], *_essential_chunks(data, name))), name)
     transparent = image.info.get("transparency")
     if transparent is not None:
         pixels[(pixels == transparent).all(axis=2)] = 65535
     return pixels
+
+
+def _essential_chunks(data: bytes, name: str) -> Iterator[bytes]:
+    """The chunks that make a PNG's picture, checked: about anything wrong or odd libpng prints to stderr."""
+    kind, at = b"", 8
+    while kind != b"IEND":
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind, checksum = data[at + 4 : at + 8], int.from_bytes(data[end - 4 : end], "big")
+        if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != checksum:
+            raise ImageError(f"{name}: damaged (part of the file is missing or altered)")
+        if kind in (b"IHDR", b"IDAT", b"IEND"):
+            yield data[at:end]
+        at = end
 
 
 def _opencv_pixels(data: bytes, name: str) -> npt.NDArray[Any]:
@@ -263,17 +268,22 @@ def _opencv_pixels(data: bytes, name: str) -> npt.NDArray[Any]:
 def _decode_tiff(data: bytes, name: str) -> Photo:
     layout = _TiffLayout.read(data)
     _check_size(layout.width, layout.height, name)
+    if not layout.whole:
+        raise ImageError(f"{name}: damaged (part of the file is missing or altered)")
+    unsupported = ImageError(f"{name}: a TIFF of a kind that is not supported ({layout})")
+    if not 1 <= layout.samples <= _MOST_SAMPLES:
+        raise unsupported
     try:
         image = Image.open(io.BytesIO(data), formats=("TIFF",))
-    except Image.UnidentifiedImageError:  # Pillow knows no image of several float samples
+    except UnidentifiedImageError:  # Pillow knows no image of several float samples
         image = None
     if layout.opencv_reads_it:
         pixels = _opencv_pixels(data, name)  # upright
         if {*pixels.shape[:2]} != {layout.height, layout.width} or pixels.shape[2] != layout.samples:
-            raise ImageError(f"{name}: a TIFF of a kind that is not supported ({layout})")
+            raise unsupported
         pixels = layout.interpret(pixels)
     elif image is None or layout.deep:
-        raise ImageError(f"{name}: a TIFF of a kind that is not supported ({layout})")
+        raise unsupported
     else:
         image.load()  # upright
         pixels = _pillow_pixels(image)
@@ -295,10 +305,12 @@ class _TiffLayout:
     extra: int
     """The kind of the fourth sample."""
     planar: bool
+    whole: bool
+    """Whether all of the image's bytes are there, and sound as far as checksums tell: OpenCV does not tell."""
 
     UNSIGNED, FLOAT = 1, 3
     WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
-    LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 5, 7, 8, 32946, 32773
+    FAX, LZW, JPEG, DEFLATE, PACKBITS = (2, 3, 4), 5, 7, (8, 32946), 32773
     ASSOCIATED, UNASSOCIATED = 1, 2
 
     @classmethod
@@ -307,17 +319,24 @@ class _TiffLayout:
         file = io.BytesIO(data)
         file.seek(tags.next)
         tags.load(file)
-        samples = tags.get(277, 1)
+        width, height, samples = tags.get(256, 0), tags.get(257, 0), tags.get(277, 1)
+        offsets, counts = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
+        parts = [(offset, offset + count) for offset, count in zip(offsets, counts, strict=False)]
+        whole = all(stop <= len(data) for _, stop in parts)
+        compression = tags.get(259, 1)
+        if compression in cls.DEFLATE:
+            whole = whole and all(_inflates(data[start:stop], width * height * samples) for start, stop in parts)
         return cls(
-            width=tags[256],
-            height=tags[257],
+            width=width,
+            height=height,
             bits=frozenset(tags.get(258, (1,))),
             formats=frozenset(tags.get(339, (cls.UNSIGNED,))),
             photometric=tags.get(262, cls.BLACK_IS_ZERO),
-            compression=tags.get(259, 1),
+            compression=compression,
             samples=samples,
             extra=tags.get(338, (0,))[0],
             planar=samples > 1 and tags.get(284, 1) == 2,
+            whole=whole,
         )
 
     def __str__(self) -> str:
@@ -334,25 +353,25 @@ class _TiffLayout:
 
     @property
     def opencv_reads_it(self) -> bool:
-        """Whether OpenCV reads it right: 16-bit or float grey, RGB(A), and common compressed 8 bits.
+        """Whether OpenCV reads it right: 16-bit or float grey and RGB(A), and the usual compressed images.
 
-        Pillow reads these 8 bits as well, but its libtiff prints to stderr if they are damaged.
+        Pillow reads the latter as well, but its libtiff prints to stderr if they are damaged.
         """
         if self.planar or len(self.bits) != 1 or len(self.formats) != 1:
             return False
         (bits,), (sample_format,) = self.bits, self.formats
-        if (bits, sample_format) in ((16, self.UNSIGNED), (32, self.FLOAT), (64, self.FLOAT)):
-            greys = (self.WHITE_IS_ZERO, self.BLACK_IS_ZERO)
-            return self.photometric in greys if self.samples == 1 else self.photometric == self.RGB
-        if (bits, sample_format) != (8, self.UNSIGNED) or self.samples not in (1, 3):
-            return False
-        if self.compression == self.JPEG:
-            return self.photometric in (self.BLACK_IS_ZERO, self.RGB, self.YCBCR)
-        compressed = self.compression in (self.LZW, self.DEFLATE, self.OLD_DEFLATE, self.PACKBITS)
-        return compressed and self.photometric in (self.BLACK_IS_ZERO, self.RGB)
+        grey = self.samples == 1 and self.photometric in (self.WHITE_IS_ZERO, self.BLACK_IS_ZERO)
+        if self.deep:
+            of_known_kind = (bits, sample_format) in ((16, self.UNSIGNED), (32, self.FLOAT), (64, self.FLOAT))
+            return of_known_kind and (grey or (self.samples in (3, 4) and self.photometric == self.RGB))
+        colour = self.samples == 3 and self.photometric in (self.RGB, self.YCBCR)
+        kinds = {1: self.FAX, 8: (self.LZW, self.JPEG, *self.DEFLATE, self.PACKBITS)}
+        return sample_format == self.UNSIGNED and (grey or colour) and self.compression in kinds.get(bits, ())
 
     def interpret(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Turn samples as they are in the file into grey, RGB or RGBA of straight alpha."""
+        """Turn OpenCV's pixels, deep ones as they are in the file, into grey, RGB or RGBA of straight alpha."""
+        if not self.deep:
+            return pixels
         white = pixels.dtype.type(1) if self.FLOAT in self.formats else np.iinfo(pixels.dtype).max
         if self.photometric == self.WHITE_IS_ZERO:
             return white - pixels
@@ -360,6 +379,13 @@ class _TiffLayout:
             colour, alpha = pixels[..., :3], pixels[..., 3:]
             return np.minimum(colour, alpha) + (white - alpha) if self.extra == self.ASSOCIATED else colour
         return pixels
+
+
+def _inflates(strip: bytes, samples: int) -> bool:
+    """Whether a part of a TIFF is a zlib stream to its end; no more is unpacked than an image has."""
+    stream = zlib.decompressobj()
+    stream.decompress(strip, 8 * samples + 2**20)
+    return stream.eof
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -392,7 +418,7 @@ def write_image(path: str | os.PathLike[str], photo: Photo) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file under a temporary name beside ``path``, then rename: readers see the old file or the whole new one."""
+    """Write under a temporary name beside ``path``, then rename: readers see the old file or the whole new one."""
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:

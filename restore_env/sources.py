@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import tempfile
+import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from restore_env.images import SUFFIXES, ImageError, as_rgb8, read_image
 Pixels = npt.NDArray[np.uint8]
 ImageLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any]"
 """A path or an array that :func:`restore_env.images.as_rgb8` accepts."""
-ImagesLike: TypeAlias = "None | str | os.PathLike[str] | Sequence[ImageLike] | Sequence[tuple[ImageLike, ImageLike]]"
+ImagesLike: TypeAlias = "str | os.PathLike[str] | Sequence[ImageLike] | Sequence[tuple[ImageLike, ImageLike]] | None"
 """What the ``images`` argument takes: None, a folder, a file, a list of images, or a list of (degraded, target)."""
 
 EMBEDDED = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
@@ -32,6 +34,9 @@ EMBEDDED = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg
 
 MAPPED_BYTES = 256 * 2**20
 """At most so much of the decoded images is mapped into memory at a time."""
+
+NAMED_SKIPPED = 20
+"""The warning about skipped files names so many of them."""
 
 _TAG = re.compile(r"[_-](in|input|lq|lr|degraded|noisy|blurred|gt|hq|hr|target|clean)$", re.IGNORECASE)
 
@@ -42,45 +47,63 @@ class PixelCache:
     Args:
         folder: where the files live on. None makes a temporary folder that is deleted with the cache.
         mapped_bytes: bound on what is mapped at a time.
+
+    It may be used from several threads.
+
+    Raises:
+        ImageError: the folder cannot be made or written to.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, mapped_bytes: int = MAPPED_BYTES) -> None:
         if folder is None:
-            temporary = tempfile.TemporaryDirectory(prefix="imagerestore-")
-            self._finalizer = weakref.finalize(self, temporary.cleanup)
-            folder = temporary.name
+            folder = tempfile.mkdtemp(prefix="imagerestore-")
+            weakref.finalize(self, _remove_folder, folder, os.getpid())
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(f"{folder}: cannot keep decoded images there ({error.strerror})") from None
         self._mapped_bytes = mapped_bytes
         self._maps: OrderedDict[str, Pixels] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).exists()
 
     def put(self, key: str, pixels: Pixels) -> None:
         """Store an image; it appears whole or not at all."""
-        descriptor, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.save(file, pixels)
-            Path(temporary).replace(self._path(key))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            descriptor, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    np.save(file, pixels)
+                Path(temporary).replace(self._path(key))
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise ImageError(f"{self._folder}: cannot keep decoded images there ({error.strerror or error})") from None
 
     def get(self, key: str) -> Pixels:
         """Return the image, read-only and backed by its file."""
-        pixels = self._maps.pop(key, None)
-        if pixels is None:
-            pixels = np.load(self._path(key), mmap_mode="r")
-        self._maps[key] = pixels
-        mapped = sum(p.nbytes for p in self._maps.values())
-        while mapped > self._mapped_bytes and len(self._maps) > 1:
-            mapped -= self._maps.popitem(last=False)[1].nbytes
-        return pixels
+        with self._lock:
+            pixels = self._maps.pop(key, None)
+            if pixels is None:
+                pixels = np.load(self._path(key), mmap_mode="r")
+            self._maps[key] = pixels
+            mapped = sum(p.nbytes for p in self._maps.values())
+            while mapped > self._mapped_bytes and len(self._maps) > 1:
+                mapped -= self._maps.popitem(last=False)[1].nbytes
+            return pixels
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.npy"
+
+
+def _remove_folder(folder: str, owner: int) -> None:
+    """Delete a temporary folder, unless this is a forked child's copy of the object that it belongs to."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -94,25 +117,26 @@ class _Entry:
 class ImageSource:
     """A fixed list of photographs, each decoded once, at the sizes that the protocol shows them in.
 
-    Built by :func:`open_images`. ``source.pixels(i, scale)`` is uint8 RGB ``(H, W, 3)``, read-only.
+    Built by :func:`open_images`. ``source.pixels(i, scale)`` is uint8 RGB ``(H, W, 3)``, read-only. ``skipped`` holds
+    the reason for each image that was left out (only with ``lenient``; otherwise such an image is an error).
     """
 
-    def __init__(self, images: Iterable[ImageLike], cache: PixelCache, *, min_size: int, lenient: bool) -> None:
+    def __init__(self, images: Sequence[ImageLike], cache: PixelCache, *, min_size: int, lenient: bool) -> None:
         self._cache = cache
         self._min_size = min_size
-        entries: list[_Entry] = []
-        skipped: list[str] = []
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            for outcome in pool.map(self._take, *zip(*enumerate(images), strict=True)) if images else ():
+        self._entries: list[_Entry] = []
+        self.skipped: list[str] = []
+        pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+        try:
+            for outcome in pool.map(self._take, range(len(images)), images):
                 if isinstance(outcome, _Entry):
-                    entries.append(outcome)
+                    self._entries.append(outcome)
                 elif lenient:
-                    skipped.append(str(outcome))
+                    self.skipped.append(outcome)
                 else:
-                    raise outcome
-        if skipped:
-            warnings.warn(f"{len(skipped)} image file(s) skipped: " + "; ".join(skipped), stacklevel=4)
-        self._entries = entries
+                    raise ImageError(outcome)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -124,7 +148,7 @@ class ImageSource:
     def size(self, index: int, scale: float = 1.0) -> tuple[int, int]:
         """Height and width of image ``index`` at ``scale``."""
         entry = self._entries[index]
-        return round(entry.height * scale), round(entry.width * scale)
+        return max(1, round(entry.height * scale)), max(1, round(entry.width * scale))
 
     def pixels(self, index: int, scale: float = 1.0) -> Pixels:
         """Image ``index`` at ``scale`` (antialiased bicubic), computed at its first use and then kept."""
@@ -138,22 +162,24 @@ class ImageSource:
             self._cache.put(key, np.asarray(full.resize((width, height), Image.Resampling.BICUBIC)))
         return self._cache.get(key)
 
-    def _take(self, index: int, image: ImageLike) -> _Entry | ImageError:
-        """Decode one image into the cache; an image that cannot be used is returned as its error."""
+    def _take(self, index: int, image: ImageLike) -> _Entry | str:
+        """Decode one image into the cache, which keeps the pixels; tell why where it cannot be used."""
         try:
             if isinstance(image, np.ndarray):
                 pixels = as_rgb8(image, f"image {index}")
-                key = hashlib.sha1(pixels.tobytes(), usedforsecurity=False).hexdigest()
+                digest = hashlib.sha1(repr(pixels.shape).encode(), usedforsecurity=False)
+                digest.update(pixels.data)
+                key = digest.hexdigest()
                 identity = f"array-{index}-{key[:8]}"
             else:
                 path = Path(image)
                 identity, key = str(path), _file_key(path)
                 pixels = self._cache.get(key) if key in self._cache else read_image(path).pixels
         except ImageError as error:
-            return error
+            return str(error)
         height, width = pixels.shape[:2]
         if min(height, width) < self._min_size:
-            return ImageError(f"{identity}: {width}x{height} is smaller than a patch of {self._min_size} pixels")
+            return f"{identity}: {width}x{height} is smaller than a patch of {self._min_size} pixels"
         if key not in self._cache:
             self._cache.put(key, pixels)
         return _Entry(identity, key, height, width)
@@ -222,20 +248,37 @@ def open_images(
             raise ImageError(f"{folder}: the folder holds no image files ({', '.join(s[1:] for s in SUFFIXES)})")
         source = ImageSource(paths, cache, min_size=min_size, lenient=True)
         if not len(source):
-            raise ImageError(f"{folder}: none of its {len(paths)} image files can be used")
+            raise ImageError(f"{folder}: none of its {len(paths)} image file(s) can be used: {source.skipped[0]}")
+        if source.skipped:
+            warnings.warn(_skipped_message(source.skipped), stacklevel=2)
         return source
-    if isinstance(images, np.ndarray):
-        raise ImageError("images: pass a list of arrays, [array], not one array")
-    if not len(images):
+    if isinstance(images, np.ndarray) or not isinstance(images, Sequence):
+        raise ImageError(
+            f"images: expected a folder, a file, or a list of paths, arrays or pairs; got {type(images).__name__}"
+        )
+    if not images:
         raise ImageError("images: the list is empty")
     if all(isinstance(item, (tuple, list)) and len(item) == 2 for item in images):
-        return PairSource([(item[0], item[1]) for item in images], cache, min_size=min_size)  # type: ignore[index]
-    for index, item in enumerate(images):
-        if not isinstance(item, (str, os.PathLike, np.ndarray)):
-            raise ImageError(
-                f"images[{index}]: expected a path, an array or a pair of these, got {type(item).__name__}"
-            )
-    return ImageSource(list(images), cache, min_size=min_size, lenient=False)  # type: ignore[arg-type]
+        pairs = [
+            (_checked(item[0], f"images[{index}][0]"), _checked(item[1], f"images[{index}][1]"))
+            for index, item in enumerate(images)
+            if isinstance(item, (tuple, list))
+        ]
+        return PairSource(pairs, cache, min_size=min_size)
+    singles = [_checked(item, f"images[{index}]") for index, item in enumerate(images)]
+    return ImageSource(singles, cache, min_size=min_size, lenient=False)
+
+
+def _checked(item: object, name: str) -> ImageLike:
+    if not isinstance(item, (str, os.PathLike, np.ndarray)):
+        raise ImageError(f"{name}: expected a path or an array (or a list of pairs only), got {type(item).__name__}")
+    return item
+
+
+def _skipped_message(skipped: Sequence[str]) -> str:
+    shown = "; ".join(skipped[:NAMED_SKIPPED])
+    more = f"; and {len(skipped) - NAMED_SKIPPED} more" if len(skipped) > NAMED_SKIPPED else ""
+    return f"{len(skipped)} image file(s) skipped: {shown}{more}"
 
 
 def embedded_paths() -> list[Path]:

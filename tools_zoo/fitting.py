@@ -117,7 +117,7 @@ def fit(
     Raises:
         FitError: the checkpoint is damaged or belongs to a run with another schedule.
     """
-    network = network.to(device).train()
+    network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     run = _Run(network, schedule, checkpoint)
     run.resume(device)
     if run.finished:
@@ -260,5 +260,5 @@ class _Ahead:
 
 
 def as_tensor(images: npt.NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:
-    """uint8 RGB ``(N, H, W, 3)`` as float32 NCHW in [0, 1] on ``device``."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255).contiguous()
+    """uint8 RGB ``(N, H, W, 3)`` as float32 NCHW in [0, 1] on ``device``, channels last in memory."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)

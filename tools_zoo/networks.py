@@ -28,7 +28,8 @@ class ThreeLayer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)``."""
         features = F.relu(self.conv2(F.relu(self.conv1(images))))
-        return images + self.conv3(features)
+        restored: Tensor = images + self.conv3(features)
+        return restored
 
 
 class ResidualBlock(nn.Module):
@@ -41,7 +42,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
-        return features + self.conv2(F.relu(self.conv1(F.relu(features))))
+        refined: Tensor = features + self.conv2(F.relu(self.conv1(F.relu(features))))
+        return refined
 
 
 class EightLayer(nn.Module):
@@ -62,7 +64,8 @@ class EightLayer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)``."""
         features = self.block2(self.block1(self.squeeze(F.relu(self.head(images)))))
-        return images + self.tail(F.relu(self.expand(features)))
+        restored: Tensor = images + self.tail(F.relu(self.expand(features)))
+        return restored
 
 
 ToolNetwork = ThreeLayer | EightLayer

@@ -1,0 +1,89 @@
+"""The recurrent policy for sb3-contrib's ``RecurrentPPO``: the published design, with masked actions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor
+
+from agents.network import HIDDEN, PatchFeatures, RecurrentAgent
+
+_FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
+
+TensorObservation = dict[str, Tensor]
+
+
+class RestoreFeatures(BaseFeaturesExtractor):
+    """The agent's patch features for Stable-Baselines3's observations (images scaled, ``last_action`` one-hot)."""
+
+    def __init__(self, observation_space: spaces.Dict) -> None:
+        last_action = observation_space["last_action"]
+        assert isinstance(last_action, spaces.Discrete)
+        features = PatchFeatures(int(last_action.n) - 2)
+        super().__init__(observation_space, features.width)
+        self.patch = features
+        shape = observation_space["image"].shape
+        self._channels_last = shape is not None and shape[-1] == 3
+        self.mask = torch.ones(1)
+        """The action mask of the batch that was seen last: features and mask belong together."""
+
+    def forward(self, observations: TensorObservation) -> Tensor:
+        """Map a batch of observations to ``(N, 32 + n_tools)`` and remember its mask."""
+        self.mask = observations["action_mask"]
+        images = observations["image"]
+        if self._channels_last:
+            images = images.permute(0, 3, 1, 2)
+        features: Tensor = self.patch(images, observations["last_action"].argmax(dim=1))
+        return features
+
+
+class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
+    """An LSTM policy over :class:`RestoreFeatures` that never picks an action that ``action_mask`` forbids.
+
+    ``RecurrentPPO(MaskedRecurrentPolicy, env)`` needs no ``policy_kwargs``: the defaults are the published agent's
+    widths, actor and critic each with an LSTM of 50 over shared features.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        **kwargs: Any,
+    ) -> None:
+        defaults: dict[str, Any] = {
+            "features_extractor_class": RestoreFeatures,
+            "lstm_hidden_size": HIDDEN,
+            "net_arch": [],
+        }
+        super().__init__(observation_space, action_space, lr_schedule, **{**defaults, **kwargs})
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        extractor, distribution = self.pi_features_extractor, self.action_dist
+        assert isinstance(extractor, RestoreFeatures)
+        assert isinstance(distribution, CategoricalDistribution)
+        logits = self.action_net(latent_pi).masked_fill(extractor.mask == 0, _FORBIDDEN)
+        return distribution.proba_distribution(action_logits=logits)
+
+    def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:
+        """The actor alone, as the agent that restores without Stable-Baselines3; equal in its every choice."""
+        agent = RecurrentAgent(tools, "logits", recipe)
+        for target, source in self._shared_parts(agent):
+            target.load_state_dict(source.state_dict())
+        return agent.eval().requires_grad_(False)
+
+    def load_agent(self, agent: RecurrentAgent) -> None:
+        """Take over the actor's weights from an agent, to train it further."""
+        for source, target in self._shared_parts(agent):
+            target.load_state_dict(source.state_dict())
+
+    def _shared_parts(self, agent: RecurrentAgent) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
+        extractor = self.pi_features_extractor
+        assert isinstance(extractor, RestoreFeatures)
+        return [(agent.extractor, extractor.patch), (agent.lstm, self.lstm_actor), (agent.head, self.action_net)]
