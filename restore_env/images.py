@@ -38,10 +38,11 @@ _WRITE_FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
     }
 )
+_LONGEST_SIDE: Mapping[str, int] = MappingProxyType({"JPEG": 65500, "WEBP": 16383})
 WRITABLE = tuple(_WRITE_FORMATS)
 """Suffixes that :func:`write_image` can write."""
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0")
 _MOST_SAMPLES = 6  # per pixel that Pillow knows what to do with
 _PNG_DEPTH_AT = 24  # the byte of a PNG file that holds its bit depth
 _ICC_SPACE = slice(16, 20)  # the bytes of a colour profile that name the space it describes
@@ -143,8 +144,11 @@ def decode_image(data: bytes, name: str = "image") -> Photo:
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: declares more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused") from None
     except Exception as error:  # decoders raise whatever a broken file provokes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: damaged or not a supported image ({reason})") from None
+        raise ImageError(f"{name}: damaged or not a supported image ({_one_line(error)})") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class _Silence:
@@ -315,7 +319,7 @@ class _TiffLayout:
 
     @classmethod
     def read(cls, data: bytes) -> _TiffLayout:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8])
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
         file = io.BytesIO(data)
         file.seek(tags.next)
         tags.load(file)
@@ -402,19 +406,26 @@ def write_image(path: str | os.PathLike[str], photo: Photo) -> None:
     The file appears whole or not at all.
 
     Raises:
-        ImageError: an unknown suffix, or a place that cannot be written to.
+        ImageError: an unknown suffix, a size that the format cannot hold, or a place that cannot be written to.
     """
     path = check_writable(path)
     file_format, options = _WRITE_FORMATS[path.suffix.lower()]
     kept = {key: value for key, value in (("icc_profile", photo.icc_profile), ("exif", photo.exif)) if value}
+    if file_format == "TIFF" and photo.exif:
+        options = {}  # Pillow's compressed TIFF cannot hold the directories inside EXIF
+    height, width = photo.pixels.shape[:2]
+    longest = _LONGEST_SIDE.get(file_format)
+    if longest is not None and max(height, width) > longest:
+        raise ImageError(f"{path}: {width}x{height} is too large for {file_format} (at most {longest} pixels a side)")
     buffer = io.BytesIO()
     try:
         Image.fromarray(photo.pixels).save(buffer, file_format, **options, **kept)
+    except Exception as error:  # such as a tag that the format cannot hold: each encoder raises something else
+        raise ImageError(f"{path}: cannot be written as {file_format} ({_one_line(error)})") from None
+    try:
         write_atomically(path, buffer.getvalue())
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from None
-    except ValueError as error:  # a size or a tag that the format cannot hold
-        raise ImageError(f"{path}: cannot be written as {file_format} ({error})") from None
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

@@ -39,6 +39,8 @@ class ToolTraining:
     tools: tuple[str, ...] = tuple(spec.name for spec in TOOLS)
     warm_start: bool = True
     """Start a tool from its parent in the table, if that is trained or lies in ``out``."""
+    init: Path | None = None
+    """A toolbox folder: tools that it holds start from their own weights there."""
     slight_share: float = 0.5
     """Share of the patches that carry slight noise and JPEG besides the tool's own distortion."""
     batch_size: int = 16
@@ -158,6 +160,8 @@ def _train_one(
     report: Callable[[ToolProgress], None],
 ) -> Fitted:
     row = TOOLS.index(spec)
+    start = _start_weights(settings, spec)
+    started_from = "random weights" if start is None else start.stem if start.parent == settings.out else "itself"
     network = _start_network(settings, spec)
 
     def mixed(rng: np.random.Generator) -> Levels:
@@ -205,7 +209,8 @@ def _train_one(
         "patch_size": settings.patch_size,
         "precision": settings.schedule.precision,
         "learning_rate": settings.schedule.learning_rate,
-        "warm_start": _parent_name(settings, spec) or "none",
+        "slight_share": settings.slight_share,
+        "started_from": started_from,
         "images": len(kept),
         "psnr_input": round(psnr_input, 3),
         "psnr_output": round(psnr_output, 3),
@@ -222,13 +227,15 @@ def _validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
     return score
 
 
-def _parent_name(settings: ToolTraining, spec: ToolSpec) -> str | None:
-    """The parent to start from: the nearest forebear with the same network whose weights lie in ``out``."""
+def _start_weights(settings: ToolTraining, spec: ToolSpec) -> Path | None:
+    """The file to start from: the tool itself in ``init``, or the nearest forebear of its network in ``out``."""
+    if settings.init is not None and (settings.init / f"{spec.name}.safetensors").exists():
+        return settings.init / f"{spec.name}.safetensors"
     parent = spec.parent if settings.warm_start else None
     while parent is not None:
         path = settings.out / f"{parent}.safetensors"
         if path.exists() and SPECS[parent].network == spec.network:
-            return parent
+            return path
         parent = SPECS[parent].parent
     return None
 
@@ -240,9 +247,9 @@ def _start_network(settings: ToolTraining, spec: ToolSpec) -> ToolNetwork:
     nn.init.zeros_(last.weight)
     if last.bias is not None:
         nn.init.zeros_(last.bias)
-    parent = _parent_name(settings, spec)
-    if parent is not None:
-        network.load_state_dict(read_tool(settings.out / f"{parent}.safetensors", spec.network).state)
+    start = _start_weights(settings, spec)
+    if start is not None:
+        network.load_state_dict(dict(read_tool(start, spec.network).state))
     return network
 
 

@@ -12,6 +12,7 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("train", help="train tools or the agent within a budget; resumable")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
     _register_tools(kinds)
+    _register_agent(kinds)
 
 
 def positive_float(text: str) -> float:
@@ -27,6 +28,14 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """Parse an argument that must lie in [0, 1]."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie in [0, 1]")
     return value
 
 
@@ -56,6 +65,13 @@ def _register_tools(kinds: Any) -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
     )
+    parser.add_argument("--init", type=Path, help="toolbox folder whose weights training starts from")
+    parser.add_argument(
+        "--slight-share",
+        type=share,
+        default=0.5,
+        help="share of the patches that get slight noise and JPEG as well (default 0.5)",
+    )
     parser.add_argument("--cold", action="store_true", help="do not start tools from one another's weights")
     parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
     parser.set_defaults(run=train_tools)
@@ -79,6 +95,8 @@ def train_tools(arguments: argparse.Namespace) -> int:
         budget=Budget(minutes=minutes, steps=arguments.steps),
         tools=names,
         warm_start=not arguments.cold,
+        init=arguments.init,
+        slight_share=arguments.slight_share,
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size,
         seed=arguments.seed,
@@ -110,4 +128,65 @@ def train_tools(arguments: argparse.Namespace) -> int:
         state = "finished" if result.finished else "out of time; the same command with more minutes goes on"
         print(f"{name}: {result.steps} steps, {result.seconds:.0f} s, {state}")
     print(f"Toolbox written to {arguments.out}")
+    return 0
+
+
+def _register_agent(kinds: Any) -> None:
+    parser = kinds.add_parser(
+        "agent",
+        help="train the agent that composes toolchains",
+        description="A run that was stopped goes on when repeated.",
+    )
+    add_common(parser)
+    parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
+    parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
+    parser.add_argument("--max-steps", type=positive_int, default=3, help="tools in a chain at most (default 3)")
+    parser.add_argument("--cost-weight", type=float, default=0.0, help="price of computation, dB per GMAC")
+    parser.add_argument("--init", help="policy to start from: shipped name or file (default: random weights)")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=positive_float, help="wall-clock budget (default 30)")
+    budget.add_argument("--steps", type=positive_int, help="environment steps, instead of minutes")
+    parser.add_argument("--envs", type=positive_int, default=64, help="environments side by side (default 64)")
+    parser.add_argument("--learning-rate", type=positive_float, default=1e-3)
+    parser.set_defaults(run=train_agent)
+
+
+def train_agent(arguments: argparse.Namespace) -> int:
+    """Run ``imagerestore train agent``."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from agents.training import AgentProgress, AgentTraining, PPOSettings
+    from agents.training import train_agent as train
+    from restore_env.episodes import Task
+    from tools_zoo.fitting import Budget
+    from tools_zoo.toolboxes import load_toolbox
+
+    minutes = None if arguments.steps else arguments.minutes or 30.0
+    settings = AgentTraining(
+        out=arguments.out,
+        budget=Budget(minutes=minutes, steps=arguments.steps),
+        task=Task(
+            images=arguments.images,
+            severity=arguments.severity,
+            max_steps=arguments.max_steps,
+            cost_weight=arguments.cost_weight,
+            toolbox=load_toolbox(arguments.toolbox, arguments.device),
+            device=arguments.device,
+            cache_dir=arguments.cache_dir,
+        ),
+        ppo=PPOSettings(n_envs=arguments.envs, learning_rate=arguments.learning_rate),
+        init=arguments.init,
+        seed=arguments.seed,
+    )
+    columns = (BarColumn(), TextColumn("{task.fields[quality]}"), TimeElapsedColumn())
+    with Progress(*columns) as display:
+        row = display.add_task("agent", total=1.0, quality="starting")
+
+        def show(now: AgentProgress) -> None:
+            quality = f"{now.steps} steps, return {now.gain:.2f}, validation {now.validation_gain:.2f} dB"
+            display.update(row, completed=now.share, quality=quality)
+
+        _, progress = train(settings, show)
+    print(f"{progress.steps} steps, validation gain {progress.validation_gain:.2f} dB")
+    print(f"Policy written to {arguments.out / 'agent.safetensors'}")
     return 0

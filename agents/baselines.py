@@ -1,0 +1,91 @@
+"""Policies that need no learning, with the same ``predict``: what an agent has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from restore_env.metrics import psnr
+from restore_env.toolbox import Toolbox
+
+
+class FixedChain:
+    """Always the same tools in the same order, then ``stop``.
+
+    Args:
+        chain: actions of the chain.
+        stop: the toolbox's stop action.
+    """
+
+    def __init__(self, chain: Sequence[int], stop: int) -> None:
+        self.chain, self.stop = tuple(chain), stop
+
+    def predict(
+        self,
+        observation: Any,
+        state: npt.NDArray[np.int64] | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The next action of the chain; the state counts the steps of each episode."""
+        n = len(observation["last_action"])
+        steps = np.zeros(n, dtype=np.int64) if state is None else state.copy()
+        if episode_start is not None:
+            steps[episode_start] = 0
+        actions = np.array([*self.chain, self.stop])
+        return actions[np.minimum(steps, len(self.chain))], steps + 1
+
+
+class RandomPolicy:
+    """Any allowed action, all equally likely.
+
+    Args:
+        seed: of the policy's own generator.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[np.int64], None]:
+        """Draw an action for each observation."""
+        mask = np.asarray(observation["action_mask"], dtype=bool)
+        return np.where(mask, self._rng.random(mask.shape), -1.0).argmax(axis=1), None
+
+
+def best_chains(
+    toolbox: Toolbox, images: torch.Tensor, targets: torch.Tensor, depth: int = 3, beam: int = 36
+) -> dict[int, tuple[int, ...]]:
+    """For each length up to ``depth``, the fixed chain with the highest mean PSNR on a batch of images.
+
+    Chains of one length share their prefixes; only the ``beam`` best ones are prolonged (all of them, and so the search
+    is exhaustive, if there are no more).
+
+    Args:
+        toolbox: same-size tools.
+        images: ``(N, 3, H, W)``.
+        targets: the same shape.
+        depth: longest chain.
+        beam: prefixes that are kept.
+    """
+    best: dict[int, tuple[int, ...]] = {}
+    prefixes: list[tuple[tuple[int, ...], torch.Tensor]] = [((), images)]
+    for length in range(1, depth + 1):
+        scored: list[tuple[float, tuple[int, ...], torch.Tensor]] = []
+        for chain, image in prefixes:
+            for action in range(len(toolbox)):
+                result = toolbox.apply(image, np.full(len(image), action))
+                scored.append((float(psnr(result, targets).mean()), (*chain, action), result))
+            scored = sorted(scored, key=lambda entry: -entry[0])[:beam]
+        best[length] = scored[0][1]
+        prefixes = [(chain, image) for _, chain, image in scored]
+    return best

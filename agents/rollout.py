@@ -1,0 +1,87 @@
+"""Playing episodes with a policy, and what they gained: for validation during training and for benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from restore_env.episodes import Task
+from restore_env.starts import EpisodeStart
+
+BATCH = 64
+"""Episodes that are played side by side."""
+
+
+class Policy(Protocol):
+    """Anything that chooses actions with the signature of Stable-Baselines3's ``predict``."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[np.int64], Any | None]:
+        """Choose an action for each observation of a batch, and return the state to be passed on."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a number of episodes came to, an entry each."""
+
+    initial_psnr: npt.NDArray[np.float64]
+    """dB, as the episodes began."""
+    psnr: npt.NDArray[np.float64]
+    """dB, as they ended."""
+    returns: npt.NDArray[np.float64]
+    """Sums of rewards."""
+    gmacs: npt.NDArray[np.float64]
+    """Computation of the chosen tools."""
+    actions: tuple[tuple[int, ...], ...]
+
+    @property
+    def gain(self) -> float:
+        """Mean PSNR gain, dB."""
+        return float((self.psnr - self.initial_psnr).mean())
+
+
+def draw_starts(task: Task, count: int, seed: int) -> list[EpisodeStart]:
+    """Draw the starts of a test set: the same for the same task and seed."""
+    sampler = task.sampler()
+    seeds = np.random.default_rng(seed).integers(2**53, size=count)
+    return [sampler.draw(int(s)) for s in seeds]
+
+
+def play(policy: Policy, task: Task, starts: Sequence[EpisodeStart], *, deterministic: bool = True) -> Played:
+    """Play one episode from each start.
+
+    Args:
+        policy: chooses the actions.
+        task: toolbox, limits and reward.
+        starts: as :func:`draw_starts` gives them.
+        deterministic: passed on to the policy.
+    """
+    parts: list[tuple[npt.NDArray[np.float64], ...]] = []
+    chains: list[tuple[int, ...]] = []
+    for first in range(0, len(starts), BATCH):
+        batch = starts[first : first + BATCH]
+        episodes = task.episodes(len(batch))
+        slots = np.arange(len(batch))
+        episodes.begin(slots, batch)
+        returns = np.zeros(len(batch))
+        state: Any = None
+        episode_start = np.ones(len(batch), dtype=np.bool_)
+        while not episodes.over.all():
+            actions, state = policy.predict(episodes.observe(slots), state, episode_start, deterministic)
+            going_on = np.flatnonzero(~episodes.over)
+            returns[going_on] += episodes.step(going_on, np.asarray(actions)[going_on])
+            episode_start = np.zeros(len(batch), dtype=np.bool_)
+        traces = episodes.psnr_trace
+        parts.append((np.array([t[0] for t in traces]), np.array([t[-1] for t in traces]), returns, episodes.gmacs))
+        chains += [tuple(actions) for actions in episodes.actions]
+    initial, final, returned, gmacs = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Played(initial, final, returned, gmacs, tuple(chains))

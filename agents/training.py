@@ -1,0 +1,228 @@
+"""Training the recurrent agent with sb3-contrib's RecurrentPPO, within a budget, resumable."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecMonitor
+
+from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy
+from agents.policy import MaskedRecurrentPolicy
+from agents.rollout import draw_starts, play
+from agents.sb3_env import RestoreVecEnv
+from restore_env.episodes import Task
+from restore_env.images import write_atomically
+from restore_env.toolbox import resolve_toolbox
+from tools_zoo.fitting import Budget
+
+CHECKPOINT_SECONDS = 60.0
+VALIDATION_EPISODES = 128
+_UNBOUNDED = 10**12  # steps; the budget ends a run, not SB3's count
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """Hyperparameters of RecurrentPPO."""
+
+    learning_rate: float = 1e-3
+    """At the start; falls linearly to zero over the budget."""
+    n_envs: int = 64
+    n_steps: int = 18
+    batch_size: int = 384
+    n_epochs: int = 3
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    ent_coef: float = 0.01
+    vf_coef: float = 0.25
+    clip_range: float = 0.2
+    max_grad_norm: float = 0.5
+
+
+@dataclass(frozen=True)
+class AgentTraining:
+    """The settings of ``imagerestore train agent``."""
+
+    out: Path
+    """Folder for ``agent.safetensors``, the checkpoint, logs and the model card."""
+    budget: Budget
+    """Minutes, or environment steps."""
+    task: Task
+    """What to be good at."""
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    init: str | None = None
+    """A policy (name or path) to start from; None: random weights."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AgentProgress:
+    """A glance at a run, for display."""
+
+    steps: int
+    share: float
+    """Of the budget, 0 to 1."""
+    gain: float
+    """Mean return of the latest episodes."""
+    validation_gain: float
+    """Mean gain of the deterministic policy on the same 128 episodes each time, dB."""
+
+
+def train_agent(
+    settings: AgentTraining, report: Callable[[AgentProgress], None] = lambda _: None
+) -> tuple[RecurrentAgent, AgentProgress]:
+    """Train an agent, or go on where ``out`` left off, and write ``out/agent.safetensors``.
+
+    Raises:
+        PolicyError: a checkpoint that is damaged or of other settings, or an ``init`` that does not fit the toolbox.
+    """
+    settings.out.mkdir(parents=True, exist_ok=True)
+    toolbox = resolve_toolbox(settings.task.toolbox, settings.task.device)
+    arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
+    environment = VecMonitor(RestoreVecEnv(settings.ppo.n_envs, **arguments))
+    run = _Run(settings, toolbox.names)
+    ppo = {name: value for name, value in asdict(settings.ppo).items() if name not in ("n_envs", "learning_rate")}
+    model = RecurrentPPO(
+        MaskedRecurrentPolicy,
+        environment,
+        learning_rate=lambda _: settings.ppo.learning_rate * max(0.0, 1 - run.share),
+        seed=settings.seed,
+        device=settings.task.device,
+        **ppo,
+    )
+    policy = model.policy
+    assert isinstance(policy, MaskedRecurrentPolicy)
+    if settings.init is not None:
+        agent = load_policy(settings.init)
+        if agent.tools != toolbox.names:
+            raise PolicyError(f"{settings.init}: was trained with other tools, {', '.join(agent.tools)}")
+        policy.load_agent(agent)
+    run.resume(model)
+    environment.seed(settings.seed + run.steps)
+    model.set_logger(configure(str(settings.out / "logs"), ["tensorboard"]))
+    callback = _Budgeted(run, Task(**arguments), report)
+    if not run.done:
+        model.learn(_UNBOUNDED, callback=callback, reset_num_timesteps=False)
+    progress = callback.validated()
+    run.save(model)
+    agent = run.agent(model, progress)
+    save_policy(agent, settings.out / "agent.safetensors")
+    environment.close()
+    return agent, progress
+
+
+class _Run:
+    """How far a run has come, and its checkpoint."""
+
+    def __init__(self, settings: AgentTraining, tools: tuple[str, ...]) -> None:
+        self.settings, self.tools = settings, tools
+        self.path = settings.out / "checkpoint.pt"
+        self.steps = 0
+        self.seconds = 0.0
+
+    @property
+    def share(self) -> float:
+        budget = self.settings.budget
+        used = self.steps / budget.steps if budget.steps else self.seconds / (60 * (budget.minutes or 1))
+        return min(1.0, used)
+
+    @property
+    def done(self) -> bool:
+        return self.share >= 1
+
+    def save(self, model: RecurrentPPO) -> None:
+        state = {
+            "ppo": asdict(self.settings.ppo),
+            "policy": model.policy.state_dict(),
+            "optimizer": model.policy.optimizer.state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.path, buffer.getvalue())
+
+    def resume(self, model: RecurrentPPO) -> None:
+        if not self.path.exists():
+            return
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location=model.device, weights_only=True)
+            if state["ppo"] != asdict(self.settings.ppo):
+                raise PolicyError(f"{self.path}: made with other hyperparameters; delete it to start anew")
+            model.policy.load_state_dict(state["policy"])
+            model.policy.optimizer.load_state_dict(state["optimizer"])
+            self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+        except PolicyError:
+            raise
+        except Exception as error:  # a damaged file makes torch raise nearly anything
+            name = type(error).__name__
+            raise PolicyError(f"{self.path}: damaged or of another toolbox ({name}); delete it to start anew") from None
+        model.num_timesteps = self.steps
+
+    def agent(self, model: RecurrentPPO, progress: AgentProgress) -> RecurrentAgent:
+        policy = model.policy
+        assert isinstance(policy, MaskedRecurrentPolicy)
+        recipe = {
+            "algorithm": "RecurrentPPO",
+            **asdict(self.settings.ppo),
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "seed": self.settings.seed,
+            "severity": self.settings.task.severity,
+            "max_steps": self.settings.task.max_steps,
+            "init": self.settings.init or "none",
+            "validation_gain_db": round(progress.validation_gain, 3),
+        }
+        return policy.to_agent(self.tools, recipe)
+
+
+class _Budgeted(BaseCallback):
+    """Ends a run by its budget; validates, reports and keeps checkpoints on the way."""
+
+    def __init__(self, run: _Run, task: Task, report: Callable[[AgentProgress], None]) -> None:
+        super().__init__()
+        self._run, self._task, self._report = run, task, report
+        self._starts = draw_starts(task, VALIDATION_EPISODES, seed=run.settings.seed + 1_000_003)
+        self._validation_gain = float("nan")
+        self._before, self._began = run.seconds, time.monotonic()
+        self._saved = self._validated_at = time.monotonic()
+
+    def _on_step(self) -> bool:
+        self._run.steps = self.num_timesteps
+        self._run.seconds = self._before + time.monotonic() - self._began
+        self._report(self._progress())
+        return not self._run.done
+
+    def _on_rollout_start(self) -> None:
+        now = time.monotonic()
+        if now - self._saved > CHECKPOINT_SECONDS:
+            self._saved = now
+            self._run.save(self._recurrent_model())
+            self.validated()
+            self.logger.record("validation/gain_db", self._validation_gain)
+
+    def validated(self) -> AgentProgress:
+        """Play the validation episodes and return the progress with their gain."""
+        policy = self._recurrent_model().policy if self.model is not None else None
+        if isinstance(policy, MaskedRecurrentPolicy):
+            agent = policy.to_agent(self._run.tools)
+            self._validation_gain = play(agent, self._task, self._starts).gain
+        return self._progress()
+
+    def _progress(self) -> AgentProgress:
+        episodes = self.model.ep_info_buffer if self.model is not None else None
+        gain = float(np.mean([episode["r"] for episode in episodes])) if episodes else float("nan")
+        return AgentProgress(self._run.steps, self._run.share, gain, self._validation_gain)
+
+    def _recurrent_model(self) -> RecurrentPPO:
+        assert isinstance(self.model, RecurrentPPO)
+        return self.model

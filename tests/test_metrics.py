@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from restore_env.metrics import METRICS, Metric, psnr, resolve_metric, ssim
+
+skimage: Any = importlib.import_module("skimage.metrics")  # it has no types
+
+
+def skimage_psnr(image: Tensor, target: Tensor) -> float:
+    return float(skimage.peak_signal_noise_ratio(target.double().numpy(), image.double().numpy(), data_range=1))
+
+
+def skimage_ssim(image: Tensor, target: Tensor) -> float:
+    score = skimage.structural_similarity(
+        target.double().numpy(),
+        image.double().numpy(),
+        channel_axis=0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+    )
+    return float(score)
+
+
+ORACLES: dict[str, Callable[[Tensor, Tensor], float]] = {"psnr": skimage_psnr, "ssim": skimage_ssim}
+
+
+def pictures(count: int, height: int, width: int, noise: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Noisy images and their targets; the noise differs from image to image, so that their scores do."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=rng)
+    targets = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+    strengths = noise * torch.arange(1, count + 1).reshape(-1, 1, 1, 1)
+    return targets + strengths * torch.randn(targets.shape, generator=rng), targets
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("noise", [0.001, 0.03, 0.2])
+@pytest.mark.parametrize("size", [(63, 63), (11, 40), (24, 17)])
+def test_equals_scikit_image(metric: str, noise: float, size: tuple[int, int]) -> None:
+    images, targets = pictures(3, *size, noise)
+    scores = METRICS[metric](images, targets)
+    assert scores.shape == (3,)
+    assert scores.dtype == torch.float64
+    expected = [ORACLES[metric](image, target) for image, target in zip(images, targets, strict=True)]
+    # scikit-image's PSNR lacks the floor of 1e-10, which takes 0.0005 dB off a PSNR of 60
+    np.testing.assert_allclose(scores.numpy(), expected, atol={"psnr": 1e-3, "ssim": 1e-6}[metric])
+
+
+@pytest.mark.parametrize(("metric", "best"), [("psnr", 100.0), ("ssim", 1.0)])
+def test_identical_images_score_the_finite_best(metric: str, best: float) -> None:
+    images, _ = pictures(2, 20, 20, 0.1)
+    np.testing.assert_allclose(METRICS[metric](images, images.clone()).numpy(), best, rtol=1e-12)
+
+
+def test_psnr_of_a_known_error() -> None:
+    targets = torch.full((2, 3, 8, 8), 0.5, dtype=torch.float64)
+    images = targets + torch.tensor([0.1, 0.01], dtype=torch.float64).reshape(2, 1, 1, 1)
+    np.testing.assert_allclose(psnr(images, targets).numpy(), [20.0, 40.0], atol=1e-4)
+
+
+def test_psnr_does_not_clip() -> None:
+    targets = torch.ones(1, 3, 8, 8)
+    assert psnr(targets + 0.1, targets).item() == pytest.approx(20, abs=1e-3)
+
+
+@pytest.mark.parametrize("metric", METRICS.values())
+@given(count=st.integers(1, 4), seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_images_of_a_batch_do_not_touch_each_other(metric: Metric, count: int, seed: int) -> None:
+    images, targets = pictures(count, 16, 19, 0.02, seed)
+    together = metric(images, targets)
+    apart = torch.cat([metric(images[i : i + 1], targets[i : i + 1]) for i in range(count)])
+    torch.testing.assert_close(together, apart, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS.values())
+def test_higher_is_better_and_inputs_are_left_alone(metric: Metric) -> None:
+    images, targets = pictures(4, 32, 32, 0.02)
+    before = images.clone(), targets.clone()
+    scores = metric(images, targets)
+    assert (scores[:-1] > scores[1:]).all()  # the noise grows from image to image
+    torch.testing.assert_close((images, targets), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [(10, 30), (30, 10)])
+def test_ssim_refuses_what_is_smaller_than_its_window(size: tuple[int, int]) -> None:
+    images = torch.zeros(1, 3, *size)
+    with pytest.raises(ValueError, match=f"needs 11x11 pixels or more, got {size[1]}x{size[0]}"):
+        ssim(images, images)
+
+
+def test_metrics_by_name() -> None:
+    assert resolve_metric("psnr") is psnr
+    assert resolve_metric("ssim") is ssim
+    with pytest.raises(ValueError, match=r"'lpips': choose from psnr, ssim or pass a callable"):
+        resolve_metric("lpips")
+
+
+def test_a_metric_of_ones_own() -> None:
+    def darkness(images: Tensor, targets: Tensor) -> Tensor:
+        return -images.flatten(1).mean(1)
+
+    assert resolve_metric(darkness) is darkness
