@@ -39,7 +39,7 @@ class RestoreFeatures(BaseFeaturesExtractor):
         images = observations["image"]
         if self._channels_last:
             images = images.permute(0, 3, 1, 2)
-        features: Tensor = self.patch(images, observations["last_action"].argmax(dim=1))
+        features: Tensor = self.patch(images, observations["last_action"].flatten(1).argmax(dim=1))
         return features
 
 

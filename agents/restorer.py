@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.network import PATCH_SIZE, load_policy
+from agents.rollout import Policy
 from agents.tiling import apply_tool, enlarge, to_pixels, to_tensor
 from restore_env.images import MAX_PIXELS, ImageError, Photo, as_rgb8, read_image, write_image
 from restore_env.metrics import psnr
@@ -30,19 +31,6 @@ Progress = Callable[[str, float], None]
 
 BATCH_SIZE = 256
 """Tiles that the policy sees at a time."""
-
-
-class Policy(Protocol):
-    """What chooses the actions; Stable-Baselines3's models and :class:`agents.network.RecurrentAgent` fit.
-
-    Its ``patch_size`` (63 without one) is the side of what it looks at, its ``tools``, if it has them, must be the
-    names of the toolbox's. A state that is not None is a tuple of arrays whose second axis is the batch.
-    """
-
-    def predict(
-        self, observation: dict[str, npt.NDArray[Any]], /, *, state: Any, episode_start: Any, deterministic: bool
-    ) -> tuple[npt.NDArray[Any], Any]:
-        """Choose an action for each of a batch of observations; return them and the next state."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,9 @@ class Restorer:
 
     Args:
         toolbox: a shipped name, a toolbox's folder, "package.module:factory", a :class:`Toolbox` or a list of tools.
-        policy: a shipped name, a policy's file, or an object with ``predict`` (see :class:`Policy`).
+        policy: a shipped name, a policy's file, or an object with Stable-Baselines3's ``predict``. Its ``patch_size``
+            (63 if it has none) is the side of what it looks at; its ``tools``, if it has them, must be the toolbox's
+            names. A state that it returns is a tuple of arrays whose second axis is the batch.
         device: where tools and policy run; images stay in main memory.
         max_steps: tools at most.
         borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over.
@@ -327,8 +317,7 @@ def tile_starts(length: int, size: int, borders: bool = True) -> list[int]:
 
 def quality(pixels: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> float:
     """PSNR in dB of two uint8 RGB images ``(H, W, 3)``."""
-    with torch.inference_mode():
-        return float(psnr(to_tensor(pixels), to_tensor(target)))
+    return float(psnr(to_tensor(pixels), to_tensor(target)))
 
 
 def usable_device(device: str) -> torch.device:

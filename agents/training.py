@@ -23,6 +23,7 @@ from agents.sb3_env import RestoreVecEnv
 from restore_env.episodes import Task
 from restore_env.images import write_atomically
 from restore_env.toolbox import resolve_toolbox
+from tools_zoo.cards import source_version, write_card
 from tools_zoo.fitting import Budget
 
 CHECKPOINT_SECONDS = 60.0
@@ -62,6 +63,8 @@ class AgentTraining:
     init: str | None = None
     """A policy (name or path) to start from; None: random weights."""
     seed: int = 0
+    command: str = ""
+    """The command line, for the model card."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,30 @@ def train_agent(
     run.save(model)
     agent = run.agent(model, progress)
     save_policy(agent, settings.out / "agent.safetensors")
+    _write_card(agent, settings)
     environment.close()
     return agent, progress
+
+
+def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in agent.recipe.items())
+    text = f"""# An agent that composes toolchains
+
+The recurrent policy of `agents/network.py` (RL-Restore's design: Yu et al., CVPR 2018) over the tools
+{", ".join(agent.tools)}. It looks at {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
+
+Trained with sb3-contrib's RecurrentPPO in `ImageRestore-v0` on mixed distortions of {settings.task.severity} severity;
+the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the same ones each time.
+
+| | |
+|---|---|
+{rows}
+
+```
+{settings.command}
+```
+"""
+    write_card(settings.out / "README.md", text, ["agents"])
 
 
 class _Run:
@@ -181,6 +206,7 @@ class _Run:
             "max_steps": self.settings.task.max_steps,
             "init": self.settings.init or "none",
             "validation_gain_db": round(progress.validation_gain, 3),
+            "version": source_version(),
         }
         return policy.to_agent(self.tools, recipe)
 
@@ -197,13 +223,15 @@ class _Budgeted(BaseCallback):
         self._saved = self._validated_at = time.monotonic()
 
     def _on_step(self) -> bool:
-        self._run.steps = self.num_timesteps
-        self._run.seconds = self._before + time.monotonic() - self._began
         self._report(self._progress())
-        return not self._run.done
+        return not self._run.done  # false at the first step after the last update, which does not count
+
+    def _on_rollout_end(self) -> None:
+        self._run.steps = self.num_timesteps
 
     def _on_rollout_start(self) -> None:
         now = time.monotonic()
+        self._run.seconds = self._before + now - self._began
         if now - self._saved > CHECKPOINT_SECONDS:
             self._saved = now
             self._run.save(self._recurrent_model())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from restore_env.images import write_atomically
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from restore_env.toolbox import Tool, Toolbox
+from tools_zoo.cards import check_section, command_line, replace_section
 from tools_zoo.fitting import Batch, as_tensor
 from tools_zoo.table import TOOLS, ToolSpec
 from tools_zoo.toolboxes import load_toolbox
@@ -28,8 +27,8 @@ from tools_zoo.training import PatchSampler, draw_band
 PROGRAM = "benchmarks.tools"
 PATCH_SIZE = 63
 BATCH_SIZE = 50
-BEGIN, END = "<!-- tools:begin -->", "<!-- tools:end -->"
-"""What encloses the table in a model card."""
+SECTION = "tools"
+"""The section of a model card that holds the table."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--patches", type=int, default=500, help="patches per tool (default 500)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
-    parser.add_argument("--card", type=Path, metavar="FILE", help=f"put the table between {BEGIN} and {END} here")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="Markdown file whose section the table replaces")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
     parsed = build_parser().parse_args(arguments)
+    parsed.command_line = command_line(PROGRAM, sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), PROGRAM)
 
 
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json is not None and not arguments.json.parent.is_dir():  # what can fail fails before the long work
         raise ValueError(f"{arguments.json.parent}: no such folder")
     if arguments.card is not None:
-        _replace_table(arguments.card, "")
+        check_section(arguments.card, SECTION)
     ours = _checked(load_toolbox(arguments.toolbox), arguments.toolbox)
     published = None if arguments.against is None else _checked(load_toolbox(arguments.against), arguments.against)
     source = open_images(arguments.images, min_size=PATCH_SIZE)
@@ -80,13 +80,13 @@ def run(arguments: argparse.Namespace) -> int:
     table = markdown(rows)
     print(table)
     if arguments.json is not None:
-        record = {"command": command_line(arguments), "images": len(source), "tools": [asdict(row) for row in rows]}
+        record = {"command": arguments.command_line, "images": len(source), "tools": [asdict(row) for row in rows]}
         write_atomically(arguments.json, (json.dumps(record, indent=2) + "\n").encode())
     if arguments.card is not None:
         images = f"{len(source)} photograph{'s' if len(source) > 1 else ''}"
         text = f"{table}\n\nMean PSNR over {arguments.patches} patches of {PATCH_SIZE}x{PATCH_SIZE} pixels per tool,"
-        text += f" from {images}:\n\n```\n{command_line(arguments)}\n```"
-        write_atomically(arguments.card, _replace_table(arguments.card, text).encode())
+        text += f" from {images}:\n\n```\n{arguments.command_line}\n```"
+        replace_section(arguments.card, SECTION, text)
     return 0
 
 
@@ -140,30 +140,11 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def command_line(arguments: argparse.Namespace) -> str:
-    """The command that repeats the run; absolute paths become relative to the working directory."""
-    words = ["python", "-m", PROGRAM]
-    for name in ("images", "toolbox", "against", "patches", "seed", "json", "card"):
-        value = getattr(arguments, name)
-        if value is not None:
-            word = str(value)
-            words += [f"--{name}", os.path.relpath(word) if Path(word).is_absolute() else word]
-    return shlex.join(words)
-
-
 def _checked(toolbox: Toolbox, name: str) -> Toolbox:
     missing = [spec.name for spec in TOOLS if spec.name not in toolbox.names]
     if missing:
         raise ValueError(f"{name}: the toolbox has no {missing[0]}; all {len(TOOLS)} tools are measured")
     return toolbox
-
-
-def _replace_table(card: Path, table: str) -> str:
-    """The card's text with ``table`` between the two marks."""
-    text = card.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{card}: expected {BEGIN} and, after it, {END}, once each")
-    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{table}\n{text[text.index(END) :]}"
 
 
 if __name__ == "__main__":

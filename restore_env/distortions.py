@@ -42,6 +42,10 @@ CUBIC_SUPPORT = 2  # pixels of the smaller image, to either side
 MCU = 16  # pixels: a minimum coded unit of JPEG with 4:2:0 chroma
 CHROMA_REACH = 2  # pixels that the decoder's chroma upsampling looks across an MCU's edge
 
+# Two of the libraries' ways that decide the last bit: libjpeg enlarges the chroma of thinner images differently, and
+# OpenCV blurs what its vectors leave over at the right edge with other rounding.
+_THIN, _VECTOR = 4, 32
+
 
 def gaussian_blur(image: Float, sigma: float) -> Float:
     """Blur with a 21x21 Gaussian of ``sigma`` pixels, the edge replicated; ``sigma`` 0 leaves the image as it is."""
@@ -199,11 +203,15 @@ class _Span:
         if levels.jpeg_quality:
             coded_start = max(0, (start - CHROMA_REACH) // MCU * MCU)
             coded_stop = min(limit, -(-(stop + CHROMA_REACH) // MCU) * MCU)
+            if coded_stop - coded_start <= _THIN:
+                coded_start = max(0, coded_start - MCU)
         else:
             coded_start, coded_stop = start, stop
         blur_reach = BLUR_REACH if levels.blur_sigma > 0 else 0
         reach = -(-blur_reach // factor) + (CUBIC_SUPPORT if factor > 1 else 0)
         source_start, source_stop = max(0, coded_start - reach), min(limit, coded_stop + reach)
+        if blur_reach and source_stop == limit:
+            source_start -= source_start % _VECTOR
         return cls(
             source=slice(source_start * factor, source_stop * factor),
             inside=slice(coded_start - source_start, coded_stop - source_start),

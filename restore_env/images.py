@@ -111,8 +111,8 @@ def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint
 def read_image(path: str | os.PathLike[str]) -> Photo:
     """Read a PNG, JPEG, WebP, TIFF, BMP or GIF file.
 
-    EXIF orientation is applied; grey, palette and CMYK become RGB; 16 bits become 8 (65535 becomes 255); alpha is
-    composited over white; of an animation the first frame is taken.
+    EXIF orientation is applied; grey, palette and CMYK become RGB; 16 bits become 8 (65535 becomes 255), and so do
+    the floats in [0, 1] that a TIFF may hold; alpha is composited over white; of an animation the first frame is taken.
 
     Raises:
         ImageError: the file is missing, is no such image, is damaged, or declares more than ``MAX_PIXELS`` pixels.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -43,8 +44,8 @@ class EpisodeStart:
 class Compose(Protocol):
     """What is used of ``albumentations.Compose``."""
 
-    def set_random_seed(self, seed: int | None) -> None:
-        """Fix what the next call draws."""
+    def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
+        """Give the transforms the generators that they draw from."""
 
     def __call__(self, *args: Any, **data: Any) -> dict[str, Any]:
         """Transform ``image=``; the result is under the same key."""
@@ -157,7 +158,7 @@ class StartSampler:
         )
         if factor > 1:
             region = quantise(downscale(region.astype(np.float32) / np.float32(255), factor))
-        compose.set_random_seed(int(rng.integers(2**31)))
+        compose.set_random_state(rng, random.Random(int(rng.integers(2**31))))
         result = compose(image=region)
         changed = np.asarray(result["image"])
         if changed.shape != region.shape or changed.dtype != np.uint8:

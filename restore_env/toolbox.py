@@ -167,12 +167,8 @@ class Toolbox:
         Yields:
             ``(rows, outputs)``: which images, and what became of them, ``(len(rows), 3, H * scale, W * scale)``.
         """
-        actions = np.asarray(actions)
-        if actions.shape != (len(images),):
-            raise ValueError(f"{len(images)} images need as many actions, got shape {actions.shape}")
+        actions = self._checked(actions, len(images))
         for action in np.unique(actions):
-            if not 0 <= action <= self.stop:
-                raise ValueError(f"action {action} is none of 0..{self.stop}")
             if action == self.stop:
                 continue
             rows = np.flatnonzero(actions == action)
@@ -198,7 +194,7 @@ class Toolbox:
         Raises:
             ValueError: the chosen tools differ in scale, so that the results are not of one size (use ``groups``).
         """
-        actions = np.asarray(actions)
+        actions = self._checked(actions, len(images))
         scales = {1 if action == self.stop else int(self.tools[action].scale) for action in np.unique(actions)}
         if len(scales) > 1:
             raise ValueError(f"the chosen tools enlarge by {sorted(scales)}: the results are not of one size")
@@ -208,6 +204,14 @@ class Toolbox:
         for rows, outputs in self.groups(images, actions):
             result[torch.from_numpy(rows).to(images.device)] = outputs
         return result
+
+    def _checked(self, actions: npt.NDArray[np.int64] | Sequence[int], count: int) -> npt.NDArray[np.int64]:
+        actions = np.asarray(actions)
+        if actions.shape != (count,):
+            raise ValueError(f"{count} images need as many actions, got shape {actions.shape}")
+        if count and not 0 <= actions.min() <= actions.max() <= self.stop:
+            raise ValueError(f"actions must lie in 0..{self.stop}, got {actions.min()}..{actions.max()}")
+        return actions
 
 
 ToolboxLike: TypeAlias = "Toolbox | Sequence[Tool] | str | Callable[[], Toolbox]"

@@ -455,7 +455,7 @@ def test_benchmark_fills_the_card(
     assert text.endswith("```\n<!-- tools:end -->\n\nThe end.\n")
     assert "old" not in text
     assert "python -m benchmarks.tools --images photographs --toolbox " in text
-    assert "--patches 2 --seed 3 --json numbers.json --card card.md\n" in text
+    assert "--patches 2 --seed 3 --card card.md --json numbers.json\n" in text
     assert f" {tmp_path}" not in text
     record = json.loads(numbers.read_text())
     assert [row["tool"] for row in record["tools"]] == [spec.name for spec in TOOLS]

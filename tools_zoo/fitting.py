@@ -78,7 +78,7 @@ class Fitted:
     """False if the clock ran out before the last planned step."""
 
 
-CHECKPOINT_SECONDS = 20.0
+CHECKPOINT_SECONDS, REPORT_SECONDS = 20.0, 0.5
 _RATE_STEPS = 20  # steps by which the rate is measured, after as many to warm up
 _LATE = 1.1  # beyond this share of the budget a run's end is planned anew
 
@@ -144,7 +144,7 @@ def fit(
                         planned = run.step + max(1, int(left * run.step / run.seconds))
                 if left <= -0.1 * budget.minutes * 60:
                     break
-            if now - reported > 0.5 or run.step == planned:
+            if now - reported > REPORT_SECONDS or run.step == planned:
                 reported = now
                 report(Progress(run.step, planned, float(loss), rate, run.seconds))
             if planned is not None and now - saved > CHECKPOINT_SECONDS:

@@ -68,18 +68,28 @@ def load_toolbox(name_or_path: str | os.PathLike[str] = "default", device: str |
         ToolboxError: no such toolbox, or a file that is missing, damaged, or of another network.
     """
     folder = SHIPPED / name_or_path if name_or_path in toolbox_names() else Path(name_or_path)
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
+    if not (folder / MANIFEST).is_file():
         raise ToolboxError(
             f"{name_or_path}: no toolbox; expected one of {', '.join(toolbox_names())}, or a folder with a {MANIFEST}"
         )
+    rows = read_manifest(folder)
+    return Toolbox([_load_tool(folder / f"{name}.safetensors", name, network) for name, network in rows], device)
+
+
+def read_manifest(folder: Path) -> list[tuple[str, str]]:
+    """The names of a toolbox's tools and of their networks, in order.
+
+    Raises:
+        ToolboxError: the manifest cannot be read, or lists no tools.
+    """
+    manifest = folder / MANIFEST
     try:
         rows = [(str(row["name"]), str(row["network"])) for row in json.loads(manifest.read_text())["tools"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ToolboxError(f"{manifest}: not a toolbox manifest ({error})") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ToolboxError(f"{manifest}: not a toolbox manifest ({type(error).__name__}: {error})") from None
     if not rows:
         raise ToolboxError(f"{manifest}: lists no tools")
-    return Toolbox([_load_tool(folder / f"{name}.safetensors", name, network) for name, network in rows], device)
+    return rows
 
 
 def default_toolbox() -> Toolbox:
@@ -142,7 +152,7 @@ def update_toolbox(folder: str | os.PathLike[str], tools: Sequence[ToolWeights])
     networks = {tool.name: tool.network for tool in tools}
     manifest = folder / MANIFEST
     if manifest.exists():
-        networks = {row["name"]: row["network"] for row in json.loads(manifest.read_text())["tools"]} | networks
+        networks = dict(read_manifest(folder)) | networks
     order = [spec.name for spec in TOOLS]
     names = sorted(networks, key=lambda name: order.index(name) if name in order else len(order))
     rows = [{"name": name, "network": networks[name]} for name in names]

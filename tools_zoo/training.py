@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from restore_env.distortions import SCALES, Levels, distort_patch
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
+from tools_zoo.cards import source_version, write_card
 from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, fit
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer
 from tools_zoo.table import SPECS, TOOLS, ToolSpec, training_order
-from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
+from tools_zoo.toolboxes import ToolWeights, read_manifest, read_tool, update_toolbox
 
 SLIGHT_NOISE = (0.0, 10.0)
 """Sigma of 255 of the noise that may accompany a blur or JPEG tool's distortion."""
@@ -48,6 +49,8 @@ class ToolTraining:
     seed: int = 0
     device: str = "cpu"
     workers: int = 1
+    command: str = ""
+    """The command line, for the model card."""
     schedule: Schedule = field(default_factory=Schedule)
 
 
@@ -146,6 +149,7 @@ def train_tools(
         if minutes_left is not None:
             minutes_left -= fitted.seconds / 60
         results[spec.name] = fitted
+        write_tools_card(settings.out)
     return results
 
 
@@ -214,9 +218,43 @@ def _train_one(
         "images": len(kept),
         "psnr_input": round(psnr_input, 3),
         "psnr_output": round(psnr_output, 3),
+        "version": source_version(),
+        "command": settings.command,
     }
     update_toolbox(settings.out, [ToolWeights(spec.name, spec.network, fitted.state, recipe)])
     return fitted
+
+
+def write_tools_card(folder: Path) -> None:
+    """Write ``folder/README.md``: what the tools are, how each was trained, and room for their measurement."""
+    tools = [read_tool(folder / f"{name}.safetensors", network) for name, network in read_manifest(folder)]
+    columns = ["tool", "network", "steps", "minutes", "precision", "started from", "input, dB", "output, dB"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for tool in tools:
+        recipe = tool.recipe
+        minutes = f"{float(recipe.get('seconds', 0)) / 60:.1f}"
+        cells = [recipe.get("steps"), minutes, recipe.get("precision"), recipe.get("started_from")]
+        cells += [recipe.get("psnr_input"), recipe.get("psnr_output")]
+        lines.append(f"| {' | '.join(str(cell) for cell in (tool.name, tool.network, *cells))} |")
+    made = {(tool.recipe.get("command"), tool.recipe.get("version"), tool.recipe.get("images")): None for tool in tools}
+    commands = [f"{command}  # {version}, {images} training images" for command, version, images in made if command]
+    text = f"""# A toolbox of {len(tools)} restoration tools
+
+Small CNNs that each undo one distortion in one band (`tools_zoo/table.py`), at the shapes published with RL-Restore (Yu
+et al., CVPR 2018), for 8-bit RGB scaled to [0, 1]. Load with `tools_zoo.load_toolbox`.
+
+Trained from scratch on patches of clean photographs (at 1, 2/3 and 1/3 of their size) that carry the tool's own
+distortion, a share of them slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100) as well. Mean squared
+error, Adam with warm-up and cosine decay, weights averaged. PSNR: {VALIDATION_PATCHES} validation patches of the tool's
+own distortion alone, from photographs that were not trained on.
+
+{chr(10).join(lines)}
+
+```
+{chr(10).join(commands)}
+```
+"""
+    write_card(folder / "README.md", text, ["tools"])
 
 
 def _validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,7 @@ def train_tools(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         device=arguments.device,
         workers=arguments.workers,
+        command=_command_line(),
         schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
     )
     source = open_images(arguments.images, min_size=arguments.patch_size, cache_dir=arguments.cache_dir)
@@ -129,6 +132,11 @@ def train_tools(arguments: argparse.Namespace) -> int:
         print(f"{name}: {result.steps} steps, {result.seconds:.0f} s, {state}")
     print(f"Toolbox written to {arguments.out}")
     return 0
+
+
+def _command_line() -> str:
+    """The command as it was typed, for a model card."""
+    return shlex.join(["imagerestore", *sys.argv[1:]])
 
 
 def _register_agent(kinds: Any) -> None:
@@ -177,6 +185,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
         ppo=PPOSettings(n_envs=arguments.envs, learning_rate=arguments.learning_rate),
         init=arguments.init,
         seed=arguments.seed,
+        command=_command_line(),
     )
     columns = (BarColumn(), TextColumn("{task.fields[quality]}"), TimeElapsedColumn())
     with Progress(*columns) as display:

@@ -1,0 +1,111 @@
+"""``imagerestore evaluate``: PSNR and SSIM before and after, over two folders of paired images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.commands.restore import add_restorer, open_restorer, progress_bar
+
+if TYPE_CHECKING:
+    from agents.restorer import Restorer
+
+MEASURED = ("psnr_before", "psnr_after", "ssim_before", "ssim_after", "seconds", "gmacs")
+"""What is measured of every image and averaged."""
+
+
+def register(commands: Any) -> None:
+    """Add ``evaluate``."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure PSNR and SSIM on pairs of degraded and clean images",
+        description="Pairs the images of two folders by name (tags such as _in and _gt aside), restores the degraded"
+        " ones and measures the results as 8-bit images. A degraded image that is 4 times smaller than its target is"
+        " enlarged, and compared with bicubic enlargement.",
+    )
+    parser.add_argument("--degraded", type=Path, required=True, metavar="DIR", help="folder of degraded images")
+    parser.add_argument("--target", type=Path, required=True, metavar="DIR", help="folder of clean images")
+    add_restorer(parser)
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(run=evaluate)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Run ``imagerestore evaluate``."""
+    from restore_env.sources import pair_folders
+
+    pairs = pair_folders(arguments.degraded, arguments.target)
+    restorer = open_restorer(arguments)
+    rows: list[dict[str, Any]] = []
+    for number, (degraded, target) in enumerate(pairs, 1):
+        name = str(degraded.relative_to(arguments.degraded))
+        rows.append(measure(restorer, name, degraded, target, f"[{number}/{len(pairs)}] {name}"))
+    mean = {key: _mean([row[key] for row in rows]) for key in MEASURED}
+    if arguments.json:
+        print(json.dumps({"mean": mean, "images": rows}, indent=2))
+    else:
+        print(as_table(mean, rows))
+    return 0
+
+
+def measure(restorer: Restorer, name: str, degraded: Path, target: Path, label: str) -> dict[str, Any]:
+    """Restore one image and compare it with its target before and after: one row of the result."""
+    from agents.tiling import enlarge, ssim_in_bands, to_pixels, to_tensor
+    from restore_env.images import read_image
+    from restore_env.sources import pair_factor
+
+    photo, clean = read_image(degraded), read_image(target)
+    scale = pair_factor(photo.pixels.shape[:2], clean.pixels.shape[:2], str(degraded))
+    with progress_bar(label) as show:
+        result = restorer.restore(photo, clean, scale=scale, progress=show)
+        before = to_pixels(enlarge(to_tensor(photo.pixels), scale))
+        ssims = [ssim_in_bands(to_tensor(pixels), to_tensor(clean.pixels)) for pixels in (before, result.image)]
+    return {
+        "name": name,
+        "psnr_before": result.psnr_before,
+        "psnr_after": result.psnr_after,
+        "ssim_before": ssims[0],
+        "ssim_after": ssims[1],
+        "seconds": result.seconds,
+        "gmacs": result.gmacs,
+        "scale": scale,
+        "toolchain": list(result.toolchain),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of what is there; None if nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def as_table(mean: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """Rows and their mean in aligned columns."""
+    lines: list[tuple[str, ...]] = [
+        ("image", "PSNR", "after", "gain", "SSIM", "after", "seconds", "GMACs", "toolchain")
+    ]
+    for row in (*rows, {"name": f"mean of {len(rows)}", "toolchain": [], **mean}):
+        chain = ", ".join(row["toolchain"]) or ("" if row["name"].startswith("mean of ") else "no tool")
+        lines.append(
+            (
+                " ".join(row["name"].split()),
+                f"{row['psnr_before']:.2f}",
+                f"{row['psnr_after']:.2f}",
+                f"{row['psnr_after'] - row['psnr_before']:+.2f}",
+                *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("ssim_before", "ssim_after")),
+                f"{row['seconds']:.2f}",
+                f"{row['gmacs']:.2f}",
+                chain,
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in (0, len(line) - 1) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,255 @@
+"""``imagerestore restore``: photographs and folders of them, restored, with the toolchain that did it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.commands.train import positive_int
+
+if TYPE_CHECKING:
+    from agents.restorer import Restoration, Restorer
+
+TAG = ".restored"
+"""``photo.jpg`` becomes ``photo.restored.png`` if nothing else is said; a folder's search passes these over."""
+ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
+"""What goes wrong with one file; the others are still restored."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore."""
+
+    source: Path
+    output: Path
+
+
+def register(commands: Any) -> None:
+    """Add ``restore``."""
+    parser = commands.add_parser(
+        "restore",
+        help="restore photographs or folders of them",
+        description="Restores each photograph by a chain of tools on whose every link its tiles vote.",
+    )
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF, BMP or GIF, or a folder of them"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a file (.png, .jpg, .webp or .tif) for one FILE, or a folder, in which NAME.png is written and the"
+        " sub-folders of a folder FILE are kept (default: NAME.restored.png beside the input)",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist (never an input)")
+    parser.add_argument("--scale", type=int, choices=(1, 4), default=1, help="enlarge so many times (default 1)")
+    parser.add_argument("--target", type=Path, metavar="FILE", help="what the one FILE should look like: gives PSNR")
+    add_restorer(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print results as JSON: an object for one FILE, else a list"
+    )
+    parser.set_defaults(run=restore)
+
+
+def add_restorer(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses the toolbox and the agent."""
+    parser.add_argument("--toolbox", default="default", metavar="NAME|FOLDER", help="shipped name, or a folder")
+    parser.add_argument("--policy", default="default", metavar="NAME|FILE", help="the agent: shipped name, or a file")
+    parser.add_argument("--max-steps", type=positive_int, default=3, metavar="N", help="tools at most (default 3)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+
+
+def open_restorer(arguments: argparse.Namespace) -> Restorer:
+    """Make the restorer that the arguments of :func:`add_restorer` describe."""
+    from agents.restorer import Restorer
+
+    return Restorer(arguments.toolbox, arguments.policy, arguments.device, arguments.max_steps)
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Run ``imagerestore restore``; 2 if a file could not be restored."""
+    many = len(arguments.files) > 1 or arguments.files[0].is_dir()
+    if many and arguments.target is not None:
+        raise ValueError("--target goes with one FILE; for folders there is imagerestore evaluate")
+    jobs, problems = plan(arguments.files, arguments.output, many)
+    for problem in problems:
+        complain(problem)
+    failed = bool(problems)
+    inputs = {key for path in (*(job.source for job in jobs), arguments.target) if (key := _identity(path))}
+    restorer = open_restorer(arguments) if jobs else None
+    results: list[dict[str, Any]] = []
+    for number, job in enumerate(jobs, 1):
+        assert restorer is not None
+        try:
+            check_output(job.output, inputs, arguments.force)
+            label = f"[{number}/{len(jobs)}] {job.source.name}"
+            with progress_bar(label) as show:
+                result = restorer.restore(job.source, arguments.target, scale=arguments.scale, progress=show)
+                job.output.parent.mkdir(parents=True, exist_ok=True)
+                result.save(job.output)
+        except ERRORS as error:
+            failed = True
+            complain(_naming(job.source, job.output, error))
+            continue
+        if arguments.json:
+            results.append(as_json(job, result))
+        else:
+            print(as_line(job, result), flush=True)
+    if arguments.json and (many or results):
+        print(json.dumps(results if many else results[0], indent=2))
+    return 2 if failed else 0
+
+
+def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Job], list[str]]:
+    """Decide what is written where, before any work.
+
+    Args:
+        files: files and folders.
+        output: what ``-o`` says.
+        many: whether ``output`` must be a folder.
+
+    Returns:
+        The jobs, and a line for each of the ``files`` that there is nothing to do for.
+
+    Raises:
+        ValueError: an output of the wrong kind, or two inputs that would be written to one file.
+    """
+    from restore_env.images import WRITABLE, check_writable
+
+    folder: Path | None = None
+    if output is not None:
+        path = Path(output)
+        names_file = path.suffix.lower() in WRITABLE or path.is_file()
+        if path.is_dir() or output.endswith(("/", os.sep)) or (many and not names_file):
+            folder = path
+        elif many:
+            raise ValueError(f"{path}: names a file; several images need a folder to go to")
+        else:
+            check_writable(path)
+            if not path.parent.is_dir():
+                raise ValueError(f"{path}: no such folder as {path.parent}")
+    jobs: list[Job] = []
+    problems: list[str] = []
+    for file in files:
+        if not file.is_dir():
+            if not file.exists():
+                problems.append(f"{file}: no such file")
+            elif output is not None and folder is None:
+                jobs.append(Job(file, Path(output)))
+            else:
+                jobs.append(Job(file, _place(file, Path(file.name), folder)))
+            continue
+        found = _search(file, folder)
+        if not found:
+            problems.append(f"{file}: the folder holds no image files")
+        jobs += [Job(path, _place(path, path.relative_to(file), folder)) for path in found]
+    _check_distinct(jobs)
+    return jobs, problems
+
+
+def _search(folder: Path, output: Path | None) -> list[Path]:
+    """A folder's images without what an earlier run has left there."""
+    from restore_env.sources import list_images
+
+    images = [path for path in list_images(folder) if not path.stem.endswith(TAG)]
+    if output is None or output.resolve() == folder.resolve():
+        return images
+    return [path for path in images if output.resolve() not in path.resolve().parents]
+
+
+def _place(file: Path, inside: Path, folder: Path | None) -> Path:
+    """Where a file's result goes: beside it, or under the output folder as ``inside`` lies under its own."""
+    return file.with_name(f"{file.stem}{TAG}.png") if folder is None else folder / inside.with_suffix(".png")
+
+
+def _check_distinct(jobs: Sequence[Job]) -> None:
+    seen: dict[Path, Path] = {}
+    for job in jobs:
+        place = job.output.parent.resolve() / job.output.name
+        if place in seen:
+            raise ValueError(f"{seen[place]} and {job.source} would both be written to {job.output}")
+        seen[place] = job.source
+
+
+def check_output(output: Path, inputs: set[tuple[int, int]], force: bool) -> None:
+    """Raise ``ValueError``, before any work, if the output must not or can not be written."""
+    if _identity(output) in inputs:
+        raise ValueError(f"{output}: is an input of this run and is not overwritten")
+    if output.is_dir():
+        raise ValueError(f"{output}: is a folder")
+    if os.path.lexists(output) and not force:
+        raise ValueError(f"{output}: exists; --force overwrites it")
+    nearest = next(parent for parent in output.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{output}: cannot be written, {nearest} is not a folder that can be written to")
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """What two names of one file share; None if there is no such file."""
+    try:
+        status = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)
+
+
+def _naming(source: Path, output: Path, error: BaseException) -> str:
+    message = str(error) or type(error).__name__
+    return message if str(source) in message or str(output) in message else f"{source}: {message}"
+
+
+def complain(message: str) -> None:
+    """Print one line on standard error."""
+    print(f"imagerestore: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[str, float], None]]:
+    """Show a bar on standard error while a file is worked on, if somebody watches; yield what moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[what]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
+        task = display.add_task(label, total=1.0, what="reading")
+        yield lambda what, share: display.update(task, completed=share, what=what)
+
+
+def as_json(job: Job, result: Restoration) -> dict[str, Any]:
+    """One file's result as plain data."""
+    height, width = result.image.shape[:2]
+    row: dict[str, Any] = {
+        "file": str(job.source),
+        "output": str(job.output),
+        "size": [width, height],
+        "toolchain": list(result.toolchain),
+        "votes": [{"action": vote.action, "counts": dict(vote.counts)} for vote in result.votes],
+        "gmacs": result.gmacs,
+        "seconds": result.seconds,
+    }
+    if result.psnr_before is not None:
+        row |= {"psnr_before": result.psnr_before, "psnr_after": result.psnr_after}
+    return row
+
+
+def as_line(job: Job, result: Restoration) -> str:
+    """One file's result as one line."""
+    chain = ", ".join(result.toolchain) or "no tool"
+    line = f"{job.source} -> {job.output}: {chain}"
+    if result.psnr_before is not None and result.psnr_after is not None:
+        gain = result.psnr_after - result.psnr_before
+        line += f"; PSNR {result.psnr_before:.2f} -> {result.psnr_after:.2f} dB ({gain:+.2f})"
+    return " ".join(line.split())

@@ -1,0 +1,198 @@
+"""Steps per second of everything that runs tools: ``python -m benchmarks.throughput``.
+
+All contenders play a uniformly random policy on the same photographs with the same toolbox. Resets are included: a step
+that only resets a slot is not counted. Bare forwards run the tools on as many patches, drawn by the same policy, and do
+nothing else. The share of time in tools is measured inside each contender.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from agents.cli import OneLineParser, run_guarded
+from agents.commands.train import positive_float, positive_int
+from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
+from restore_env.images import write_atomically
+from restore_env.toolbox import Tool
+from tools_zoo import load_toolbox
+
+
+class TimedTool:
+    """A tool that adds up the time that it runs."""
+
+    def __init__(self, tool: Tool) -> None:
+        self._tool = tool
+        self.name, self.scale = tool.name, tool.scale
+        self.macs_per_pixel, self.reach = tool.macs_per_pixel, tool.reach
+        self.seconds = 0.0
+
+    def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
+        """Run the tool and take the time."""
+        began = time.perf_counter()
+        outputs = self._tool(images)
+        if outputs.is_cuda:
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - began
+        return outputs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    contender: str
+    envs: int
+    steps_per_second: float
+    """Environment steps in which an action was carried out, per second."""
+    share_in_tools: float
+    """Of the wall time."""
+
+
+def timed_toolbox(name: str, device: str) -> tuple[Toolbox, list[TimedTool]]:
+    """The toolbox, every tool timed."""
+    tools = [TimedTool(tool) for tool in load_toolbox(name, device)]
+    toolbox = Toolbox(tools)
+    toolbox.device = torch.device(device)
+    return toolbox, tools
+
+
+def measure(name: str, envs: int, tools: Sequence[TimedTool], step: Callable[[], int], seconds: float) -> Row:
+    """Call ``step`` for ``seconds``, once more before that to warm up; it returns how many steps it carried out."""
+    step()
+    for tool in tools:
+        tool.seconds = 0.0
+    steps, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        steps += step()
+    elapsed = time.perf_counter() - began
+    return Row(name, envs, steps / elapsed, sum(tool.seconds for tool in tools) / elapsed)
+
+
+def bare_forwards(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], seconds: float, patch_size: int) -> Row:
+    """The tools alone, on groups of the sizes that ``envs`` environments with a random policy give."""
+    rng = np.random.default_rng(0)
+    images = torch.rand(envs, 3, patch_size, patch_size, device=toolbox.device)
+
+    def step() -> int:
+        actions = rng.integers(0, toolbox.stop + 1, envs)
+        for action in np.unique(actions[actions != toolbox.stop]):
+            with torch.inference_mode():
+                toolbox[action](images[: int((actions == action).sum())])
+        return envs
+
+    return measure("bare tool forwards", envs, tools, step, seconds)
+
+
+def native(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], seconds: float, **arguments: Any) -> Row:
+    """The native vector environment."""
+    env = ImageRestoreVectorEnv(envs, toolbox=toolbox, autoreset_mode=AutoresetMode.SAME_STEP, **arguments)
+    return _play_vector("native vector env", env, envs, tools, seconds)
+
+
+def synchronous(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], seconds: float, **arguments: Any) -> Row:
+    """Gymnasium's SyncVectorEnv of the single environment."""
+    env = SyncVectorEnv(
+        [lambda: ImageRestoreEnv(toolbox=toolbox, **arguments)] * envs, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    return _play_vector("SyncVectorEnv", env, envs, tools, seconds)
+
+
+def _play_vector(name: str, env: Any, envs: int, tools: Sequence[TimedTool], seconds: float) -> Row:
+    rng = np.random.default_rng(0)
+    env.reset(seed=0)
+    actions = int(env.single_action_space.n)
+
+    def step() -> int:
+        env.step(rng.integers(0, actions, envs))
+        return envs
+
+    row = measure(name, envs, tools, step, seconds)
+    env.close()
+    return row
+
+
+def dummy(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], seconds: float, **arguments: Any) -> Row:
+    """Stable-Baselines3's DummyVecEnv of the single environment."""
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    env = DummyVecEnv([lambda: ImageRestoreEnv(toolbox=toolbox, **arguments)] * envs)
+    rng = np.random.default_rng(0)
+    env.reset()
+
+    def step() -> int:
+        env.step(rng.integers(0, toolbox.stop + 1, envs))
+        return envs
+
+    row = measure("SB3 DummyVecEnv", envs, tools, step, seconds)
+    env.close()
+    return row
+
+
+def peak_memory_mib() -> float:
+    """The largest resident size of this process so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def table(rows: Sequence[Row], bare: dict[int, float]) -> str:
+    """The rows as a Markdown table; each against the bare forwards of as many environments."""
+    lines = ["| contender | envs | steps/s | of bare forwards | time in tools |", "|---|---:|---:|---:|---:|"]
+    lines += [
+        f"| {row.contender} | {row.envs} | {row.steps_per_second:.0f} |"
+        f" {row.steps_per_second / bare[row.envs]:.0%} | {row.share_in_tools:.0%} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure everything and print the table."""
+    toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device)
+    task: dict[str, Any] = {"images": arguments.images, "device": arguments.device}
+    rows: list[Row] = []
+    bare: dict[int, float] = {}
+    for envs in arguments.envs:
+        alone = bare_forwards(envs, toolbox, tools, arguments.seconds, patch_size=63)
+        played = native(envs, toolbox, tools, arguments.seconds, **task)
+        bare[envs] = alone.steps_per_second
+        rows += [alone, played]
+    widest = 64 if 64 in arguments.envs else arguments.envs[-1]
+    rows.append(synchronous(widest, toolbox, tools, arguments.seconds, **task))
+    rows.append(dummy(widest, toolbox, tools, arguments.seconds, **task))
+    print(table(rows, bare))
+    print(f"\n{torch.get_num_threads()} threads, peak memory {peak_memory_mib():.0f} MiB, PyTorch {torch.__version__}")
+    if arguments.json:
+        values = {"rows": [asdict(row) for row in rows], "threads": torch.get_num_threads(), "peak": peak_memory_mib()}
+        write_atomically(arguments.json, json.dumps(values, indent=2).encode())
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = OneLineParser(prog="benchmarks.throughput", description=__doc__)
+    parser.add_argument("--images", type=Path, help="folder of photographs (default: the embedded ones)")
+    parser.add_argument("--toolbox", default="default", help="shipped name or folder")
+    parser.add_argument("--envs", type=positive_int, nargs="+", default=[8, 64, 256])
+    parser.add_argument("--seconds", type=positive_float, default=10.0, help="per measurement (default 10)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    parsed = parser.parse_args(arguments)
+    return run_guarded(lambda: run(parsed), parser.prog)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    sys.exit(main())

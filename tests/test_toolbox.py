@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from restore_env import FunctionTool, Tool, Toolbox
+from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge, resolve_toolbox
+from tests.toolkit import pixelwise_toolbox, random_toolbox
+from tools_zoo.networks import NETWORKS, EightLayer, ThreeLayer
+from tools_zoo.table import TOOLS, training_order
+
+
+@given(actions=st.lists(st.integers(0, 3), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_apply_does_to_every_image_what_its_own_action_says(actions: list[int]) -> None:
+    toolbox = pixelwise_toolbox()
+    images = torch.rand(len(actions), 3, 5, 7)
+    result = toolbox.apply(images, actions)
+    for image, action, output in zip(images, actions, result, strict=True):
+        expected = image if action == toolbox.stop else toolbox[action](image[None])[0]
+        assert torch.equal(output, expected)
+
+
+def test_each_chosen_tool_runs_once_on_its_group() -> None:
+    calls: list[int] = []
+
+    def count(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        return images
+
+    toolbox = Toolbox([FunctionTool("a", count), FunctionTool("b", count), FunctionTool("c", count)])
+    toolbox.apply(torch.rand(64, 3, 8, 8), np.arange(64) % 2)
+    assert calls == [32, 32]
+
+
+def test_apply_leaves_its_input_alone() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    before = images.clone()
+    pixelwise_toolbox().apply(images, [0, 1, 3, 2]).zero_()
+    assert torch.equal(images, before)
+
+
+def test_tools_of_different_scale_come_in_groups() -> None:
+    toolbox = pixelwise_toolbox(super_resolver=True)
+    images = torch.rand(3, 3, 8, 8)
+    shapes = {int(row): tuple(out.shape[-2:]) for rows, out in toolbox.groups(images, [0, 3, 0]) for row in rows}
+    assert shapes == {0: (8, 8), 1: (32, 32), 2: (8, 8)}
+    with pytest.raises(ValueError, match="not of one size"):
+        toolbox.apply(images, [0, 3, 0])
+
+
+@pytest.mark.parametrize("actions", [[0, 1], [[0, 1, 2]], [0, 1, 9], [0, -1, 1]])
+def test_wrong_actions_are_refused(actions: list[int]) -> None:
+    with pytest.raises(ValueError, match="action"):
+        pixelwise_toolbox().apply(torch.rand(3, 3, 8, 8), actions)
+
+
+def test_a_tool_that_returns_another_shape_is_named() -> None:
+    toolbox = Toolbox([FunctionTool("crop", lambda images: images[..., 1:])])
+    with pytest.raises(ValueError, match="'crop' returned shape"):
+        toolbox.apply(torch.rand(1, 3, 8, 8), [0])
+
+
+def test_an_opencv_denoiser_becomes_a_tool_in_one_line() -> None:
+    def median(images: torch.Tensor) -> torch.Tensor:
+        filtered = [cv2.medianBlur(image.permute(1, 2, 0).numpy(), 3) for image in images]
+        return torch.from_numpy(np.stack(filtered)).permute(0, 3, 1, 2)
+
+    tool = FunctionTool("median", median, macs_per_pixel=27)
+    assert isinstance(tool, Tool)
+    images = torch.zeros(2, 3, 9, 9)
+    images[:, :, 4, 4] = 1
+    assert not Toolbox([tool]).apply(images, [0, 0]).any()
+
+
+@pytest.mark.parametrize(
+    ("tools", "message"),
+    [
+        ([], "one tool or more"),
+        ([BICUBIC_X4, BICUBIC_X4], "bicubic_x4"),
+        ([FunctionTool("stop", abs)], "stop"),
+        ([FunctionTool("half", abs, scale=0)], "scale 0"),
+    ],
+)
+def test_impossible_toolboxes_are_refused(tools: list[Tool], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Toolbox(tools)
+
+
+def test_what_is_no_tool_is_refused_with_the_remedy() -> None:
+    with pytest.raises(TypeError, match="FunctionTool"):
+        Toolbox([abs])  # type: ignore[list-item]
+
+
+def test_names_and_actions_translate() -> None:
+    toolbox = pixelwise_toolbox()
+    assert [toolbox.name(action) for action in range(4)] == ["brighten", "dim", "invert", "stop"]
+    assert toolbox.action("stop") == toolbox.stop == 3
+    with pytest.raises(ValueError, match=r"brighten, dim, invert, stop"):
+        toolbox.action("sharpen")
+
+
+@pytest.mark.parametrize("name", ["no.such.module:box", "tools_zoo:nothing", "default"])
+def test_an_import_string_that_names_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="toolbox"):
+        resolve_toolbox(name)
+
+
+def test_bicubic_enlargement_keeps_constants_and_size() -> None:
+    enlarged = bicubic_enlarge(torch.full((1, 3, 9, 7), 0.25), 4)
+    assert enlarged.shape == (1, 3, 36, 28)
+    torch.testing.assert_close(enlarged, torch.full_like(enlarged, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters", "macs"), [(ThreeLayer, 21_827, 21_776), (EightLayer, 50_851, 50_560)]
+)
+def test_networks_have_the_published_size(network: type[ThreeLayer | EightLayer], parameters: int, macs: int) -> None:
+    assert sum(p.numel() for p in network().parameters()) == parameters
+    assert network.macs_per_pixel == macs
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_a_network_looks_exactly_as_far_as_its_reach(name: str) -> None:
+    torch.manual_seed(1)
+    network = NETWORKS[name]().double()
+    image = torch.rand(1, 3, 41, 41, dtype=torch.float64, requires_grad=True)
+    network(image)[0, :, 20, 20].sum().backward()
+    assert image.grad is not None
+    seen = image.grad[0].abs().sum(0).nonzero()
+    assert (seen - 20).abs().max() == network.reach
+
+
+def test_the_table_trains_parents_first() -> None:
+    names = tuple(spec.name for spec in TOOLS)
+    order = [spec.name for spec in training_order(names)]
+    assert sorted(order) == sorted(names)
+    for spec in TOOLS:
+        assert spec.parent is None or order.index(spec.parent) < order.index(spec.name)
+    with pytest.raises(ValueError, match="unknown tool 'sharpen'"):
+        training_order(("sharpen",))
+
+
+def test_grouped_and_single_application_of_the_networks_agree() -> None:
+    toolbox = random_toolbox()
+    images = torch.rand(12, 3, 32, 32)
+    together = toolbox.apply(images, np.arange(12))
+    apart = torch.cat([toolbox.apply(images[i : i + 1], [i]) for i in range(12)])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from restore_env.sources import ImageSource, open_images
+from tests.toolkit import photographs
+from tools_zoo import load_toolbox
+from tools_zoo.fitting import Batch, Budget, FitError, Progress, Schedule, fit
+from tools_zoo.networks import ThreeLayer
+from tools_zoo.table import SPECS
+from tools_zoo.toolboxes import ToolboxError, read_tool
+from tools_zoo.training import PatchSampler, ToolProgress, ToolTraining, draw_band, train_tools
+
+
+class KilledError(Exception):
+    pass
+
+
+def source() -> ImageSource:
+    opened = open_images(photographs(2, 120, 140), min_size=16)
+    assert isinstance(opened, ImageSource)
+    return opened
+
+
+def settings(out: Path, steps: int = 30, **changes: object) -> ToolTraining:
+    base = ToolTraining(
+        out, Budget(steps=steps), tools=("denoise_2",), batch_size=2, patch_size=16, schedule=Schedule(warmup_steps=60)
+    )
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def kill_at(step: int) -> Callable[[ToolProgress], None]:
+    def report(now: ToolProgress) -> None:
+        if now.progress.step >= step:
+            raise KilledError
+
+    return report
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints and reports at every step."""
+    monkeypatch.setattr("tools_zoo.fitting.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("tools_zoo.fitting.REPORT_SECONDS", -1.0)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    train_tools(settings(tmp_path / "whole"), source())
+    for step in (3, 17):
+        with pytest.raises(KilledError):
+            train_tools(settings(tmp_path / "killed"), source(), kill_at(step))
+    assert not (tmp_path / "killed" / "denoise_2.safetensors").exists()
+    train_tools(settings(tmp_path / "killed"), source())
+    whole, killed = (
+        read_tool(tmp_path / name / "denoise_2.safetensors", "three_layer").state for name in ("whole", "killed")
+    )
+    assert all(torch.equal(value, killed[key]) for key, value in whole.items())
+
+
+def test_training_improves_on_the_input_and_documents_itself(tmp_path: Path) -> None:
+    seen: list[ToolProgress] = []
+    train_tools(settings(tmp_path, steps=150, patch_size=24), source(), seen.append)
+    assert seen[-1].psnr_output > seen[-1].psnr_input + 1
+    assert seen[-1].progress.step == seen[-1].progress.total == 150
+    toolbox = load_toolbox(tmp_path)
+    assert toolbox.names == ("denoise_2",)
+    recipe = read_tool(tmp_path / "denoise_2.safetensors", "three_layer").recipe
+    assert recipe["steps"] == 150
+    assert recipe["psnr_output"] > recipe["psnr_input"]
+    card = (tmp_path / "README.md").read_text()
+    assert "denoise_2" in card
+    assert "150" in card
+    assert list((tmp_path / "logs" / "denoise_2").glob("events*"))
+
+
+def test_children_start_from_their_parents(tmp_path: Path) -> None:
+    tools = ("denoise_1", "denoise_2")
+    train_tools(settings(tmp_path / "warm", steps=3, tools=tools), source())
+    train_tools(settings(tmp_path / "cold", steps=3, tools=tools, warm_start=False), source())
+    started = {
+        name: read_tool(tmp_path / name / "denoise_1.safetensors", "three_layer").recipe["started_from"]
+        for name in ("warm", "cold")
+    }
+    assert started == {"warm": "denoise_2", "cold": "random weights"}
+
+
+def test_a_second_tool_joins_the_toolbox_in_the_tables_order(tmp_path: Path) -> None:
+    for tool in ("denoise_2", "deblur_1"):
+        train_tools(settings(tmp_path, steps=2, tools=(tool,)), source())
+    assert load_toolbox(tmp_path).names == ("deblur_1", "denoise_2")
+
+
+def test_minutes_end_on_the_clock(tmp_path: Path) -> None:
+    fitted = train_tools(settings(tmp_path, steps=1, budget=Budget(minutes=0.05)), source())["denoise_2"]
+    assert 1.5 < fitted.seconds < 6
+    assert fitted.steps > 40
+
+
+def batch(step: int) -> Batch:
+    rng = np.random.default_rng(step)
+    targets = rng.integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    return 255 - targets, targets
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.pt"
+    fit(ThreeLayer(), batch, Budget(steps=2), Schedule(), checkpoint)
+    with pytest.raises(FitError, match="another schedule"):
+        fit(ThreeLayer(), batch, Budget(steps=4), Schedule(learning_rate=1.0), checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(FitError, match=r"run\.pt: damaged"):
+        fit(ThreeLayer(), batch, Budget(steps=4), Schedule(), checkpoint)
+
+
+def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    def note(now: Progress) -> None:
+        rates.append(now.learning_rate)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tools_zoo.fitting.REPORT_SECONDS", -1.0)
+        fit(ThreeLayer(), batch, Budget(steps=20), Schedule(warmup_steps=60), tmp_path / "run.pt", report=note)
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 0.05 * max(rates)
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [{}, {"minutes": 1.0, "steps": 1}, {"minutes": 0.0}, {"steps": -1}],
+    ids=["none", "both", "zero", "negative"],
+)
+def test_impossible_budgets_are_refused(budget: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"budget|either"):
+        Budget(**budget)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["deblur_2", "denoise_3", "dejpeg_4"])
+@pytest.mark.parametrize("slight", [False, True])
+def test_bands_are_kept(name: str, slight: bool) -> None:
+    spec = SPECS[name]
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        levels = draw_band(spec, rng, slight)
+        own = {"blur": levels.blur_sigma, "noise": levels.noise_sigma, "jpeg": levels.jpeg_quality}[spec.kind]
+        assert spec.low <= own <= spec.high
+        assert slight or sum(v > 0 for v in (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality)) == 1
+
+
+def test_samples_are_pairs_of_the_same_place() -> None:
+    sampler = PatchSampler(source(), [0, 1], 16, lambda rng: draw_band(SPECS["denoise_1"], rng))
+    inputs, targets = sampler.batch(np.random.default_rng(0), 40)
+    assert np.abs(inputs.astype(int) - targets).mean() < 8
+    with pytest.raises(ValueError, match="no image is as large"):
+        PatchSampler(source(), [0], 500, lambda rng: draw_band(SPECS["denoise_1"], rng))
+
+
+class TestBrokenToolboxes:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        train_tools(settings(tmp_path, steps=1), source())
+        return tmp_path
+
+    def test_a_missing_file_is_named(self, folder: Path) -> None:
+        (folder / "denoise_2.safetensors").unlink()
+        with pytest.raises(ToolboxError, match=r"denoise_2\.safetensors: no such file"):
+            load_toolbox(folder)
+
+    def test_a_cut_file_is_named(self, folder: Path) -> None:
+        path = folder / "denoise_2.safetensors"
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(ToolboxError, match=r"denoise_2\.safetensors: not a readable"):
+            load_toolbox(folder)
+
+    def test_weights_of_another_architecture_are_named(self, folder: Path) -> None:
+        manifest = folder / "toolbox.json"
+        manifest.write_text(manifest.read_text().replace("three_layer", "eight_layer"))
+        with pytest.raises(ToolboxError, match="another architecture"):
+            load_toolbox(folder)
+
+    @pytest.mark.parametrize("text", ["", "{}", '{"tools": []}', '{"tools": [{"name": 1}]}'])
+    def test_a_broken_manifest_is_named(self, folder: Path, text: str) -> None:
+        (folder / "toolbox.json").write_text(text)
+        with pytest.raises(ToolboxError, match=r"toolbox\.json"):
+            load_toolbox(folder)
+
+    def test_no_toolbox_at_all(self, tmp_path: Path) -> None:
+        with pytest.raises(ToolboxError, match="no toolbox"):
+            load_toolbox(tmp_path / "nowhere")
+
+    def test_an_unknown_network_is_named(self, folder: Path) -> None:
+        rows = {"tools": [{"name": "denoise_2", "network": "nine_layer"}]}
+        (folder / "toolbox.json").write_text(json.dumps(rows))
+        with pytest.raises(ToolboxError, match="nine_layer"):
+            load_toolbox(folder)

@@ -1,0 +1,53 @@
+"""Small tools, photographs and policies that the tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from restore_env.toolbox import BICUBIC_X4, FunctionTool, Toolbox
+from tools_zoo.networks import NETWORKS
+from tools_zoo.table import TOOLS
+from tools_zoo.toolboxes import NetworkTool
+
+
+def pixelwise_tools() -> list[FunctionTool]:
+    """Tools whose arithmetic does not depend on the batch's size, so that equality can be exact."""
+    return [
+        FunctionTool("brighten", lambda images: images * 1.1, macs_per_pixel=3, reach=0),
+        FunctionTool("dim", lambda images: images * 0.9, macs_per_pixel=3, reach=0),
+        FunctionTool("invert", lambda images: 1 - images, macs_per_pixel=6, reach=0),
+    ]
+
+
+def double_pixels(images: torch.Tensor) -> torch.Tensor:
+    """Enlarge four times by repeating pixels."""
+    return images.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+
+
+def pixelwise_toolbox(super_resolver: bool = False) -> Toolbox:
+    """A toolbox of :func:`pixelwise_tools`, with a x4 tool if wanted."""
+    extra = [FunctionTool("nearest_x4", double_pixels, scale=4, macs_per_pixel=0, reach=0)] if super_resolver else []
+    return Toolbox([*pixelwise_tools(), *extra])
+
+
+def random_toolbox(seed: int = 0, super_resolver: bool = False) -> Toolbox:
+    """The twelve tools with random weights, and bicubic x4 if wanted."""
+    torch.manual_seed(seed)
+    tools = []
+    for spec in TOOLS:
+        network = NETWORKS[spec.network]().eval().requires_grad_(False)
+        tools.append(NetworkTool(spec.name, network, network.macs_per_pixel, network.reach))
+    return Toolbox([*tools, BICUBIC_X4] if super_resolver else tools)
+
+
+def photographs(count: int = 3, height: int = 280, width: int = 300, seed: int = 0) -> list[npt.NDArray[np.uint8]]:
+    """Smooth random pictures."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(count):
+        coarse = torch.from_numpy(rng.random((1, 3, height // 20, width // 20), dtype=np.float32))
+        fine = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
+        pictures.append((fine[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
+    return pictures

@@ -1,0 +1,78 @@
+"""Model cards: what training writes next to weights, and the sections that benchmarks fill in later."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from restore_env.images import write_atomically
+
+
+def write_card(card: Path, text: str, sections: Sequence[str] = ()) -> None:
+    """Write a model card that ends with empty ``sections``; what stands in them already is kept.
+
+    Args:
+        card: the Markdown file.
+        text: everything above the sections.
+        sections: names for :func:`replace_section`.
+    """
+    parts = [text.rstrip()]
+    for section in sections:
+        begin, end = f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
+        try:
+            old = card.read_text(encoding="utf-8")
+            kept = old[old.index(begin) + len(begin) : old.index(end)]
+        except (FileNotFoundError, ValueError):
+            kept = "\n"
+        parts.append(f"{begin}{kept}{end}")
+    write_atomically(card, ("\n\n".join(parts) + "\n").encode())
+
+
+def source_version() -> str:
+    """The version of this package, with the commit where it runs from a checkout."""
+    try:
+        text = f"imagerestore {version('imagerestore')}"
+    except PackageNotFoundError:
+        text = "imagerestore"
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return text
+    return f"{text}, commit {commit}"
+
+
+def replace_section(card: Path, section: str, text: str) -> None:
+    """Put ``text`` between ``<!-- section:begin -->`` and ``<!-- section:end -->``.
+
+    The file changes whole or not at all.
+
+    Raises:
+        ValueError: the file has no such marks, or not in this order.
+    """
+    before, after = _around(card, section)
+    write_atomically(card, f"{before}\n{text.strip()}\n{after}".encode())
+
+
+def check_section(card: Path, section: str) -> None:
+    """Raise ``ValueError`` now if :func:`replace_section` would, after long work, do so later."""
+    _around(card, section)
+
+
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """The command that repeats a run, absolute paths made relative to the working directory."""
+    words = [os.path.relpath(word) if Path(word).is_absolute() else word for word in arguments]
+    return shlex.join(["python", "-m", program, *words])
+
+
+def _around(card: Path, section: str) -> tuple[str, str]:
+    """The card's text up to and with the first mark, and from the second mark on."""
+    begin, end = f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
+    text = card.read_text(encoding="utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"{card}: expected {begin} and, after it, {end}, once each")
+    return text[: text.index(begin) + len(begin)], text[text.index(end) :]
