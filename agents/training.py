@@ -97,7 +97,7 @@ def train_agent(
     model = RecurrentPPO(
         MaskedRecurrentPolicy,
         environment,
-        learning_rate=lambda _: settings.ppo.learning_rate * max(0.0, 1 - run.share),
+        learning_rate=lambda _: settings.ppo.learning_rate * (1 - run.rollout_share),
         seed=settings.seed,
         device=settings.task.device,
         **ppo,
@@ -153,6 +153,8 @@ class _Run:
         self.path = settings.out / "checkpoint.pt"
         self.steps = 0
         self.seconds = 0.0
+        self.rollout_share = 0.0
+        """The share when the present rollout began: what the learning rate follows."""
 
     @property
     def share(self) -> float:
@@ -232,6 +234,7 @@ class _Budgeted(BaseCallback):
     def _on_rollout_start(self) -> None:
         now = time.monotonic()
         self._run.seconds = self._before + now - self._began
+        self._run.rollout_share = self._run.share
         if now - self._saved > CHECKPOINT_SECONDS:
             self._saved = now
             self._run.save(self._recurrent_model())

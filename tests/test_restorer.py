@@ -535,8 +535,8 @@ def test_on_one_patch_it_does_what_the_environment_does(observe: Literal["uint8"
         assert tuple(vote.action for vote in result.votes) == info["toolchain"]
         assert result.gmacs == pytest.approx(info["gmacs"])
         assert result.float_image is not None
-        if observe == "float32" and info["toolchain"][-1] != "stop":
-            np.testing.assert_array_equal(result.float_image, observation["image"])
+        if observe == "float32":  # memory layouts differ, and with them the order of summation
+            np.testing.assert_allclose(result.float_image, observation["image"], rtol=0, atol=5e-6)
         chains.append(info["toolchain"])
     assert len(set(chains)) > 1
 
