@@ -12,7 +12,7 @@ from gymnasium import spaces
 from restore_env.episodes import EpisodeBatch, Task
 from restore_env.record import EpisodeRecord
 from restore_env.rendering import EpisodeView, check_display, render_episode
-from restore_env.starts import EpisodeStart, StartSampler, own_pair
+from restore_env.starts import EpisodeStart, own_pair
 
 Observation = dict[str, npt.NDArray[Any]]
 _ONLY = np.zeros(1, dtype=np.int64)
@@ -34,8 +34,8 @@ def observation_space(task: Task, n_tools: int) -> spaces.Dict:
     )
 
 
-def draw_start(sampler: StartSampler, rng: np.random.Generator, options: dict[str, Any] | None) -> EpisodeStart:
-    """Draw an episode's start, or take the one that ``reset``'s options ask for.
+def choose_start(rng: np.random.Generator, options: dict[str, Any] | None) -> int | EpisodeStart:
+    """Choose how an episode starts, by ``reset``'s options: an ``episode_seed`` to draw it from, or the pair itself.
 
     Raises:
         ValueError: an unknown option, or only one image of a pair.
@@ -49,7 +49,7 @@ def draw_start(sampler: StartSampler, rng: np.random.Generator, options: dict[st
             raise ValueError("a pair of one's own needs both options, degraded and target, and no other")
         return own_pair(options["degraded"], options["target"])
     seed = options.get("episode_seed")
-    return sampler.draw(int(rng.integers(2**53)) if seed is None else int(seed))
+    return int(rng.integers(2**53)) if seed is None else int(seed)
 
 
 class ImageRestoreEnv(gym.Env[Observation, np.int64]):
@@ -122,7 +122,7 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode; see "Starting State"."""
         super().reset(seed=seed)
-        self._episodes.begin(_ONLY, [draw_start(self._sampler, self.np_random, options)])
+        self._episodes.begin(_ONLY, self._sampler.starts([choose_start(self.np_random, options)]))
         if self.render_mode is not None:
             self._view = EpisodeView(self._episodes, 0)
             self._show()

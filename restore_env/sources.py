@@ -142,7 +142,7 @@ class ImageSource:
         return len(self._entries)
 
     def identity(self, index: int) -> str:
-        """What records call the image: its path, or ``array-<index>-<digest>``."""
+        """What records call the image: its path, ``scikit-image/<name>``, or ``array-<index>-<digest>``."""
         return self._entries[index].identity
 
     def size(self, index: int, scale: float = 1.0) -> tuple[int, int]:
@@ -173,7 +173,7 @@ class ImageSource:
                 identity = f"array-{index}-{key[:8]}"
             else:
                 path = Path(image)
-                identity, key = str(path), _file_key(path)
+                identity, key = _identity(path), _file_key(path)
                 pixels = self._cache.get(key) if key in self._cache else read_image(path).pixels
         except ImageError as error:
             return str(error)
@@ -322,6 +322,11 @@ def _keyed(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Path]]:
         yield key, path
     if not seen:
         raise ImageError(f"{folder}: the folder holds no image files")
+
+
+def _identity(path: Path) -> str:
+    """A file's name in records: its path, but for embedded photographs, which lie elsewhere on every machine."""
+    return f"scikit-image/{path.name}" if path.parent.parts[-2:] == ("skimage", "data") else str(path)
 
 
 def _file_key(path: Path) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,6 +84,7 @@ class StartSampler:
         else:
             self._compose = copy.deepcopy(distortion)
             self._compose.save_applied_params = True  # type: ignore[attr-defined]
+        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="starts")
         if isinstance(source, PairSource):
             self._factors = tuple(sorted({source.factor(i) for i in range(len(source))}))
             self._choices: dict[int, list[tuple[int, float]]] = {}
@@ -93,6 +95,13 @@ class StartSampler:
     def factors(self) -> tuple[int, ...]:
         """The task factors that can come up."""
         return self._factors
+
+    def starts(self, chosen: Sequence[int | EpisodeStart]) -> list[EpisodeStart]:
+        """Draw the starts of many seeds, on several threads where there is work for them; starts stay as they are."""
+        seeds = [start for start in chosen if isinstance(start, int)]
+        alone = self._compose is not None or len(seeds) < 2  # a Compose keeps state and is no place for threads
+        drawn = iter(map(self.draw, seeds) if alone else self._pool.map(self.draw, seeds))
+        return [next(drawn) if isinstance(start, int) else start for start in chosen]
 
     def draw(self, seed: int) -> EpisodeStart:
         """Draw a start; the same seed gives the same start."""

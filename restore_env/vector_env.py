@@ -13,7 +13,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, draw_start, observation_space
+from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, choose_start, observation_space
 from restore_env.episodes import Task
 from restore_env.gallery import Slots
 from restore_env.record import EpisodeRecord
@@ -151,12 +151,12 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
     def _begin(self, slots: Slots, options: dict[str, Any] | None = None) -> None:
         if not len(slots):
             return
-        starts = []
+        chosen = []
         for slot in slots:
             rng = self._rngs[slot]
             assert rng is not None
-            starts.append(draw_start(self._sampler, rng, self._options_of(slot, options)))
-        self._episodes.begin(slots, starts)
+            chosen.append(choose_start(rng, self._options_of(slot, options)))
+        self._episodes.begin(slots, self._sampler.starts(chosen))
         if self.render_mode is not None:
             for slot in slots:
                 self._views[slot] = EpisodeView(self._episodes, slot)

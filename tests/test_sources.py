@@ -507,3 +507,8 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
     (tmp_path / "degraded").mkdir()
     with pytest.raises(ImageError, match="degraded: the folder holds no image files"):
         pair_folders(tmp_path / "degraded", tmp_path)
+
+
+def test_embedded_photographs_have_the_same_identity_everywhere() -> None:
+    source = open_images()
+    assert {source.identity(i) for i in range(len(source))} >= {"scikit-image/coffee.png", "scikit-image/rocket.jpg"}

@@ -159,7 +159,7 @@ def _search(folder: Path, output: Path | None) -> list[Path]:
     from restore_env.sources import list_images
 
     images = [path for path in list_images(folder) if not path.stem.endswith(TAG)]
-    if output is None or output.resolve() == folder.resolve():
+    if output is None or folder.resolve() not in output.resolve().parents:
         return images
     return [path for path in images if output.resolve() not in path.resolve().parents]
 
