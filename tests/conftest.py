@@ -1,14 +1,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # benchmarks/ is not installed, it is run from the checkout
 
 
 @pytest.fixture(scope="session")

@@ -84,23 +84,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def as_table(mean: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     """Rows and their mean in aligned columns."""
-    lines: list[tuple[str, ...]] = [
-        ("image", "PSNR", "after", "gain", "SSIM", "after", "seconds", "GMACs", "toolchain")
-    ]
-    for row in (*rows, {"name": f"mean of {len(rows)}", "toolchain": [], **mean}):
-        chain = ", ".join(row["toolchain"]) or ("" if row["name"].startswith("mean of ") else "no tool")
-        lines.append(
-            (
-                " ".join(row["name"].split()),
-                f"{row['psnr_before']:.2f}",
-                f"{row['psnr_after']:.2f}",
-                f"{row['psnr_after'] - row['psnr_before']:+.2f}",
-                *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("ssim_before", "ssim_after")),
-                f"{row['seconds']:.2f}",
-                f"{row['gmacs']:.2f}",
-                chain,
-            )
-        )
+    lines = [("image", "PSNR", "after", "gain", "SSIM", "after", "seconds", "GMACs", "toolchain")]
+    lines += [_cells(row["name"], row, ", ".join(row["toolchain"]) or "no tool") for row in rows]
+    lines.append(_cells(f"mean of {len(rows)}", mean, ""))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
@@ -108,4 +94,19 @@ def as_table(mean: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
+    )
+
+
+def _cells(name: str, row: dict[str, Any], chain: str) -> tuple[str, str, str, str, str, str, str, str, str]:
+    ssims = ["-" if row[key] is None else f"{row[key]:.4f}" for key in ("ssim_before", "ssim_after")]
+    return (
+        " ".join(name.split()),
+        f"{row['psnr_before']:.2f}",
+        f"{row['psnr_after']:.2f}",
+        f"{row['psnr_after'] - row['psnr_before']:+.2f}",
+        ssims[0],
+        ssims[1],
+        f"{row['seconds']:.2f}",
+        f"{row['gmacs']:.2f}",
+        chain,
     )
