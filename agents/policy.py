@@ -68,7 +68,7 @@ class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
         extractor, distribution = self.pi_features_extractor, self.action_dist
         assert isinstance(extractor, RestoreFeatures)
         assert isinstance(distribution, CategoricalDistribution)
-        logits = self.action_net(latent_pi).masked_fill(extractor.mask == 0, _FORBIDDEN)
+        logits = self.action_net(latent_pi).float().masked_fill(extractor.mask == 0, _FORBIDDEN)
         return distribution.proba_distribution(action_logits=logits)
 
     def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:

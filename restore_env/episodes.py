@@ -168,6 +168,26 @@ class EpisodeBatch:
             self.over[slot] = action == self.toolbox.stop or len(self.actions[slot]) >= self.task.max_steps or worse
         return rewards
 
+    @torch.inference_mode()
+    def outlook(self, slots: Slots) -> npt.NDArray[np.float64]:
+        """The reward that each action would pay now, found by trying every tool: ``(len(slots), n_actions)``.
+
+        0 for ``stop`` and for what the mask forbids. Nothing changes.
+        """
+        rewards = np.zeros((len(slots), self.n_actions))
+        mask = self.action_mask()[slots].astype(bool)
+        for positions, images in self._working.groups(slots):
+            pixels = images.shape[-2] * images.shape[-1]
+            for action, tool in enumerate(self.toolbox):
+                rows = np.flatnonzero(mask[positions, action])
+                if not len(rows):
+                    continue
+                here = slots[positions[rows]]
+                outputs = tool(images if len(rows) == len(images) else images[torch.from_numpy(rows)])
+                price = self.task.cost_weight * tool.macs_per_pixel * pixels / 1e9
+                rewards[positions[rows], action] = self._compare(outputs, here)[0] - self._score[here] - price
+        return rewards
+
     def action_mask(self) -> npt.NDArray[np.int8]:
         """``(n, n_actions)``: 1 where the action is allowed; a super-resolver must not exceed the target."""
         enlarged = self._enlarged[:, None] * self.toolbox.scales[None]
@@ -240,18 +260,23 @@ class EpisodeBatch:
 
     @torch.inference_mode()
     def _assess(self, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Reward's metric and PSNR of ``slots`` against their targets, at the targets' size."""
+        """Reward's metric and PSNR of the working images of ``slots``."""
         scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
         for positions, working in self._working.groups(slots):
-            for among, targets in self._targets.groups(slots[positions]):
-                images = working if len(among) == len(working) else working[torch.from_numpy(among)]
-                images = bicubic_enlarge(images, targets.shape[-1] // images.shape[-1])
-                rows = positions[among]
-                psnrs[rows] = psnr(images, targets).cpu().numpy()
-                if self._metric is psnr:
-                    scores[rows] = psnrs[rows]
-                else:
-                    scores[rows] = _checked(self._metric(images, targets), len(rows))
+            scores[positions], psnrs[positions] = self._compare(working, slots[positions])
+        return scores, psnrs
+
+    def _compare(self, images: Tensor, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Reward's metric and PSNR of images of one size against the targets of ``slots``, at the targets' size."""
+        scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
+        for rows, targets in self._targets.groups(slots):
+            chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows)]
+            chosen = bicubic_enlarge(chosen, targets.shape[-1] // chosen.shape[-1])
+            psnrs[rows] = psnr(chosen, targets).cpu().numpy()
+            if self._metric is psnr:
+                scores[rows] = psnrs[rows]
+            else:
+                scores[rows] = _checked(self._metric(chosen, targets), len(rows))
         return scores, psnrs
 
     def _as_observed(self, images: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,12 @@ def published(shared: Path) -> Path:
     if not (folder / "toolbox").is_dir():
         pytest.skip("no published RL-Restore checkpoints: IMAGERESTORE_SHARED has no published/rl-restore/toolbox")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: for small images more of them only wait for one another when the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

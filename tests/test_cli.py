@@ -32,6 +32,8 @@ from tests.toolkit import photographs
 from tools_zoo.networks import NETWORKS, last_layer
 from tools_zoo.toolboxes import ToolWeights, update_toolbox
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Pixels = npt.NDArray[np.uint8]
 TOOLS = ("denoise_2", "denoise_3", "dejpeg_1")
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,6 +27,8 @@ from tools_zoo.networks import NETWORKS
 from tools_zoo.published import import_rl_restore
 from tools_zoo.toolboxes import NetworkTool
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Pixels = npt.NDArray[np.uint8]
 Observation = dict[str, npt.NDArray[Any]]
 Script = Callable[[Observation], Sequence[int] | npt.NDArray[np.int64]]
@@ -133,13 +135,16 @@ def test_tiles_give_the_whole_image_exactly(height: int, width: int, reach: int,
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize(("height", "width"), [(257, 520), (300, 261), (40, 2100), (66000, 1)])
-def test_networks_in_tiles_are_equal_to_the_last_bit(network: str, height: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "threads"), [(257, 520, 1), (300, 261, 2), (40, 2100, 1), (2100, 40, 2), (66000, 1, 1)]
+)
+def test_networks_in_tiles_are_equal_to_the_last_bit(network: str, height: int, width: int, threads: int) -> None:
     torch.manual_seed(0)
     module = NETWORKS[network]().eval().requires_grad_(False)
     tool = NetworkTool(network, module, module.macs_per_pixel, module.reach)
     image = torch.rand(1, 3, height, width) * 1.2 - 0.1
     assert len(list(_tiles(height, width, 256))) > 1
+    torch.set_num_threads(threads)
     with torch.inference_mode():
         assert torch.equal(apply_tool(tool, image), tool(image))
 

@@ -156,6 +156,15 @@ def _register_agent(kinds: Any) -> None:
     budget.add_argument("--steps", type=positive_int, help="environment steps, instead of minutes")
     parser.add_argument("--envs", type=positive_int, default=64, help="environments side by side (default 64)")
     parser.add_argument("--learning-rate", type=positive_float, default=1e-3)
+    parser.add_argument(
+        "--warm-start",
+        type=positive_float,
+        metavar="MINUTES",
+        help="first learn from an oracle that tries every tool, on top of the budget",
+    )
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
+    )
     parser.set_defaults(run=train_agent)
 
 
@@ -184,6 +193,8 @@ def train_agent(arguments: argparse.Namespace) -> int:
         ),
         ppo=PPOSettings(n_envs=arguments.envs, learning_rate=arguments.learning_rate),
         init=arguments.init,
+        warm_start_minutes=arguments.warm_start or 0.0,
+        precision=arguments.precision,
         seed=arguments.seed,
         command=_command_line(),
     )
@@ -193,6 +204,8 @@ def train_agent(arguments: argparse.Namespace) -> int:
 
         def show(now: AgentProgress) -> None:
             quality = f"{now.steps} steps, return {now.gain:.2f}, validation {now.validation_gain:.2f} dB"
+            if now.warm_start < 1:
+                quality = f"warm start {now.warm_start:.0%}"
             display.update(row, completed=now.share, quality=quality)
 
         _, progress = train(settings, show)

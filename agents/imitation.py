@@ -1,0 +1,151 @@
+"""Warm start: learning from what every tool would have gained, before learning from what the chosen one did.
+
+Episodes are played by a greedy oracle that now and then picks at random, and the reward of *all* actions is noted at
+every step. The agent then maximises the expected reward of its own choice under these, which says more per tool run
+than reinforcement learning's one reward per step; RecurrentPPO goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agents.network import HIDDEN, RecurrentAgent
+from restore_env.episodes import Task
+
+EPISODES = 32
+"""Played side by side."""
+EXPLORE = 0.35
+"""Share of the steps at which a random tool takes the place of the best one."""
+_FORBIDDEN = -1e8
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Episodes of one length with the reward of every action at every step."""
+
+    images: npt.NDArray[np.uint8]
+    """``(E, T, P, P, 3)``."""
+    last_actions: npt.NDArray[np.int64]
+    """``(E, T)``."""
+    masks: npt.NDArray[np.bool_]
+    """``(E, T, A)``."""
+    rewards: npt.NDArray[np.float32]
+    """``(E, T, A)``."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def demonstrate(
+    task: Task, seconds: float, seed: int, report: Callable[[float], None] = lambda _: None
+) -> Demonstrations:
+    """Play episodes by the exploring oracle for so many seconds (one batch at least).
+
+    Args:
+        task: what is to be learnt; its observations must be uint8.
+        seconds: how long.
+        seed: of starts and exploration.
+        report: called with the share of the time that has passed.
+    """
+    if task.dtype != "uint8":
+        raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
+    rng = np.random.default_rng(seed)
+    sampler, episodes = task.sampler(), task.episodes(EPISODES)
+    slots = np.arange(EPISODES)
+    batches: list[
+        tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
+    ] = []
+    began = time.monotonic()
+    while not batches or time.monotonic() - began < seconds:
+        episodes.begin(slots, sampler.starts(rng.integers(2**53, size=EPISODES).tolist()))
+        seen = []
+        for _ in range(task.max_steps):
+            observation, rewards = episodes.observe(slots), episodes.outlook(slots)
+            mask = observation["action_mask"].astype(bool)
+            seen.append((observation["image"], observation["last_action"], mask, rewards.astype(np.float32)))
+            preference = np.where(rng.random((EPISODES, 1)) < EXPLORE, rng.random(rewards.shape), rewards)
+            episodes.step(slots, np.where(mask, preference, -np.inf)[:, :-1].argmax(axis=1))
+        images, last, masks, gains = (np.stack(part, axis=1) for part in zip(*seen, strict=True))
+        batches.append((images, last, masks, gains))
+        report(min(1.0, (time.monotonic() - began) / seconds))
+    images, last, masks, gains = (np.concatenate(part) for part in zip(*batches, strict=True))
+    return Demonstrations(images, last, masks, gains)
+
+
+def imitate(
+    agent: RecurrentAgent,
+    shown: Demonstrations,
+    seconds: float,
+    seed: int,
+    *,
+    learning_rate: float = 2e-3,
+    batch_size: int = 128,
+    entropy: float = 0.02,
+    report: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Train the agent, in place, to choose what pays most at each step, for so many seconds.
+
+    The loss of a step is minus the expected reward, less an entropy bonus. Images are flipped and turned at random,
+    which leaves the rewards nearly as they are.
+
+    Args:
+        agent: of kind "logits".
+        shown: what to learn from.
+        seconds: how long; the learning rate falls to zero over it.
+        seed: of the batches.
+        learning_rate: Adam's, after a short warm-up.
+        batch_size: episodes.
+        entropy: weight of the bonus.
+        report: called with the share of the time that has passed.
+    """
+    rng = np.random.default_rng(seed)
+    agent.train().requires_grad_(True)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=learning_rate)
+    began, share, step = time.monotonic(), 0.0, 0
+    while share < 1:
+        step += 1
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 - share) * min(1.0, step / 50)
+        rows = rng.integers(len(shown), size=batch_size)
+        images = _turned(shown.images[rows], int(rng.integers(4)), bool(rng.integers(2)))
+        logits = sequence_logits(agent, images, shown.last_actions[rows], shown.masks[rows])
+        log_probabilities = F.log_softmax(logits.float(), dim=-1)
+        probabilities = log_probabilities.exp()
+        expected = (probabilities * torch.from_numpy(shown.rewards[rows]).to(logits.device)).sum(-1).mean()
+        bonus = -(probabilities * log_probabilities).sum(-1).mean()
+        optimizer.zero_grad(set_to_none=True)
+        (-expected - entropy * (1 - share) * bonus).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(agent.parameters(), 1.0)
+        optimizer.step()
+        share = min(1.0, (time.monotonic() - began) / seconds)
+        report(share)
+    agent.eval().requires_grad_(False)
+
+
+def sequence_logits(
+    agent: RecurrentAgent,
+    images: npt.NDArray[np.uint8],
+    last_actions: npt.NDArray[np.int64],
+    masks: npt.NDArray[np.bool_],
+) -> Tensor:
+    """The agent's logits along whole episodes: ``(E, T, P, P, 3)`` images to ``(E, T, A)``."""
+    n, length = images.shape[:2]
+    pixels = torch.from_numpy(images).to(agent.device).flatten(0, 1).permute(0, 3, 1, 2).float().div_(255)
+    features = agent.extractor(pixels, torch.from_numpy(last_actions).to(agent.device).flatten())
+    zeros = features.new_zeros(1, n, HIDDEN)
+    latent, _ = agent.lstm(features.reshape(n, length, -1).transpose(0, 1), (zeros, zeros))
+    logits: Tensor = agent.head(latent.transpose(0, 1))
+    return logits.masked_fill(~torch.from_numpy(masks).to(logits.device), _FORBIDDEN)
+
+
+def _turned(images: npt.NDArray[np.uint8], turns: int, flip: bool) -> npt.NDArray[np.uint8]:
+    turned = np.rot90(images, turns, axes=(2, 3))
+    return np.ascontiguousarray(turned[:, :, :, ::-1] if flip else turned)

@@ -1,0 +1,96 @@
+"""What comes with the package: weights, their cards, and the first commands that a user types."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import agents.network
+import benchmarks.agents
+import benchmarks.throughput
+import tools_zoo.toolboxes
+from agents import Restorer, load_policy
+from agents.baselines import FixedChain
+from agents.cli import main
+from agents.rollout import draw_starts, play
+from restore_env import Task
+from restore_env.images import read_image
+from restore_env.sources import embedded_paths
+from tools_zoo import TOOLS, load_toolbox, toolbox_names
+
+
+def test_the_default_toolbox_is_the_table() -> None:
+    assert toolbox_names() == ["default"]
+    toolbox = load_toolbox()
+    assert toolbox.names == tuple(spec.name for spec in TOOLS)
+    assert load_policy().tools == toolbox.names
+
+
+def test_weights_are_small_and_have_cards() -> None:
+    folders = [tools_zoo.toolboxes.SHIPPED / "default", agents.network.SHIPPED]
+    for folder in folders:
+        assert (folder / "README.md").read_text().startswith("# ")
+        assert all(path.stat().st_size < 10_000_000 for path in folder.rglob("*.safetensors"))
+    card = (folders[0] / "README.md").read_text()
+    assert all(f"| {spec.name} |" in card for spec in TOOLS)
+
+
+def test_the_default_environment_starts_and_the_agent_gains_in_it() -> None:
+    task = Task()
+    starts = draw_starts(task, 64, seed=7)
+    agent = play(load_policy(), task, starts)
+    toolbox = load_toolbox()
+    single = max(play(FixedChain((action,), toolbox.stop), task, starts[:32]).gain for action in range(len(toolbox)))
+    assert agent.gain > 1.5
+    assert agent.gain > single - 0.3  # 64 patches are few; benchmarks.agents tells with certainty
+
+
+def test_the_demo_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    gain = float(printed.split("gain: ")[1].split(" dB")[0])
+    assert gain > 2
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+        "input.png",
+        "restored.png",
+        "target.png",
+        "chain.png",
+    }
+    assert read_image(tmp_path / "demo" / "chain.png").pixels.std() > 10
+
+
+def test_a_clean_photograph_is_not_ruined() -> None:
+    photo = read_image(next(path for path in embedded_paths() if path.stem == "chelsea"))
+    result = Restorer().restore(photo, photo)
+    assert result.psnr_after is not None
+    assert result.psnr_after > 25
+
+
+def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["--envs", "2", "--seconds", "0.05", "--json", str(tmp_path / "t.json")]
+    assert benchmarks.throughput.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for contender in ("bare tool forwards", "native vector env", "SyncVectorEnv", "SB3 DummyVecEnv"):
+        assert f"| {contender} | 2 |" in printed
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert all(row["steps_per_second"] > 0 and 0 < row["share_in_tools"] <= 1 for row in rows)
+
+
+def test_the_agents_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    from PIL import Image
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(photos / "a.png")
+    card = tmp_path / "card.md"
+    card.write_text("<!-- agents:begin -->\n<!-- agents:end -->\n")
+    arguments = ["--images", str(photos), "--patches", "3", "--search-patches", "1", "--beam", "1", "--card", str(card)]
+    assert benchmarks.agents.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "| agent |" in printed
+    assert "best single tool" in card.read_text()
+    assert benchmarks.agents.main(["--images", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
