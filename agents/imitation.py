@@ -1,8 +1,8 @@
 """Warm start: learning from what every tool would have gained, before learning from what the chosen one did.
 
 Episodes are played by a greedy oracle that now and then picks at random, and the reward of *all* actions is noted at
-every step. The agent then maximises the expected reward of its own choice under these, which says more per tool run
-than reinforcement learning's one reward per step; RecurrentPPO goes on from there.
+every step. The agent then learns to prefer actions by these rewards, which say more per tool run than reinforcement
+learning's one reward per step; RecurrentPPO goes on from there.
 """
 
 from __future__ import annotations
@@ -86,15 +86,15 @@ def imitate(
     seconds: float,
     seed: int,
     *,
-    learning_rate: float = 2e-3,
-    batch_size: int = 128,
-    entropy: float = 0.02,
+    learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    temperature: float = 0.3,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Train the agent, in place, to choose what pays most at each step, for so many seconds.
 
-    The loss of a step is minus the expected reward, less an entropy bonus. Images are flipped and turned at random,
-    which leaves the rewards nearly as they are.
+    The loss is the cross-entropy to the softmax of the rewards. Images are flipped and turned at random, which leaves
+    the rewards nearly as they are.
 
     Args:
         agent: of kind "logits".
@@ -103,7 +103,7 @@ def imitate(
         seed: of the batches.
         learning_rate: Adam's, after a short warm-up.
         batch_size: episodes.
-        entropy: weight of the bonus.
+        temperature: of the softmax, in the reward's unit (dB).
         report: called with the share of the time that has passed.
     """
     rng = np.random.default_rng(seed)
@@ -117,12 +117,10 @@ def imitate(
         rows = rng.integers(len(shown), size=batch_size)
         images = _turned(shown.images[rows], int(rng.integers(4)), bool(rng.integers(2)))
         logits = sequence_logits(agent, images, shown.last_actions[rows], shown.masks[rows])
-        log_probabilities = F.log_softmax(logits.float(), dim=-1)
-        probabilities = log_probabilities.exp()
-        expected = (probabilities * torch.from_numpy(shown.rewards[rows]).to(logits.device)).sum(-1).mean()
-        bonus = -(probabilities * log_probabilities).sum(-1).mean()
+        rewards = torch.from_numpy(np.where(shown.masks[rows], shown.rewards[rows], _FORBIDDEN)).to(logits)
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), F.softmax(rewards / temperature, dim=-1).flatten(0, 1))
         optimizer.zero_grad(set_to_none=True)
-        (-expected - entropy * (1 - share) * bonus).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(agent.parameters(), 1.0)
         optimizer.step()
         share = min(1.0, (time.monotonic() - began) / seconds)

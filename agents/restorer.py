@@ -169,19 +169,22 @@ class Restorer:
         working = enlarge(episode.working, episode.remaining, self.device)
         result = to_pixels(working)
         seconds = time.perf_counter() - started
+        votes, gmacs = tuple(episode.votes), episode.gmacs
+        float_image = np.ascontiguousarray(working[0].permute(1, 2, 0).numpy()) if keep_float else None
+        del episode, working  # their memory is needed for the comparison
         before = after = None
         if reference is not None:
             before = quality(to_pixels(enlarge(to_tensor(pixels), scale, self.device)), reference)
             after = quality(result, reference)
         return Restoration(
             photo=Photo(result, photo.icc_profile, photo.exif),
-            toolchain=tuple(vote.action for vote in episode.votes if vote.action != Toolbox.STOP_NAME),
-            votes=tuple(episode.votes),
-            gmacs=episode.gmacs,
+            toolchain=tuple(vote.action for vote in votes if vote.action != Toolbox.STOP_NAME),
+            votes=votes,
+            gmacs=gmacs,
             seconds=seconds,
             psnr_before=before,
             psnr_after=after,
-            float_image=np.ascontiguousarray(working[0].permute(1, 2, 0).numpy()) if keep_float else None,
+            float_image=float_image,
         )
 
 

@@ -36,7 +36,7 @@ _UNBOUNDED = 10**12  # steps; the budget ends a run, not SB3's count
 class PPOSettings:
     """Hyperparameters of RecurrentPPO."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     """At the start; falls linearly to zero over the budget."""
     n_envs: int = 64
     n_steps: int = 18
@@ -90,7 +90,7 @@ class AgentProgress:
 def train_agent(
     settings: AgentTraining, report: Callable[[AgentProgress], None] = lambda _: None
 ) -> tuple[RecurrentAgent, AgentProgress]:
-    """Train an agent, or go on where ``out`` left off, and write ``out/agent.safetensors``.
+    """Train an agent, or go on where ``out`` left off, and write ``out/agent.safetensors``: the best in validation.
 
     Raises:
         PolicyError: a checkpoint that is damaged or of other settings, or an ``init`` that does not fit the toolbox.
@@ -116,7 +116,8 @@ def train_agent(
         if agent.tools != toolbox.names:
             raise PolicyError(f"{settings.init}: was trained with other tools, {', '.join(agent.tools)}")
         policy.load_agent(agent)
-    autocast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
+    half = settings.precision == "bf16"
+    autocast = torch.autocast(model.device.type, torch.bfloat16, half, cache_enabled=False)  # weights change inside
     if settings.warm_start_minutes and not run.path.exists():
         with autocast:
             _warm_start(policy, settings, Task(**arguments), toolbox.names, report)
@@ -130,8 +131,7 @@ def train_agent(
             model.learn(_UNBOUNDED, callback=callback, reset_num_timesteps=False)
     progress = callback.validated()
     run.save(model)
-    agent = run.agent(model, progress)
-    save_policy(agent, settings.out / "agent.safetensors")
+    agent = load_policy(run.best_path)
     _write_card(agent, settings)
     environment.close()
     return agent, progress
@@ -185,6 +185,8 @@ class _Run:
         self.path = settings.out / "checkpoint.pt"
         self.steps = 0
         self.seconds = 0.0
+        self.best_gain = -float("inf")
+        """Of the validations so far, dB; the agent that had it is what is written."""
         self.rollout_share = 0.0
         """The share when the present rollout began: what the learning rate follows."""
 
@@ -205,6 +207,7 @@ class _Run:
             "optimizer": model.policy.optimizer.state_dict(),
             "steps": self.steps,
             "seconds": self.seconds,
+            "best_gain": self.best_gain,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -220,6 +223,7 @@ class _Run:
             model.policy.load_state_dict(state["policy"])
             model.policy.optimizer.load_state_dict(state["optimizer"])
             self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+            self.best_gain = float(state["best_gain"])
         except PolicyError:
             raise
         except Exception as error:  # a damaged file makes torch raise nearly anything
@@ -227,10 +231,16 @@ class _Run:
             raise PolicyError(f"{self.path}: damaged or of another toolbox ({name}); delete it to start anew") from None
         model.num_timesteps = self.steps
 
-    def agent(self, model: RecurrentPPO, progress: AgentProgress) -> RecurrentAgent:
-        policy = model.policy
-        assert isinstance(policy, MaskedRecurrentPolicy)
-        recipe = {
+    @property
+    def best_path(self) -> Path:
+        return self.settings.out / "agent.safetensors"
+
+    def keep_best(self, agent: RecurrentAgent, gain: float) -> None:
+        """Write the agent, with how it came to be, if no agent before it had a higher gain in validation."""
+        if gain < self.best_gain and self.best_path.exists():
+            return
+        self.best_gain = gain
+        agent.recipe = {
             "algorithm": "RecurrentPPO",
             **asdict(self.settings.ppo),
             "steps": self.steps,
@@ -241,10 +251,10 @@ class _Run:
             "init": self.settings.init or "none",
             "warm_start_minutes": self.settings.warm_start_minutes,
             "precision": self.settings.precision,
-            "validation_gain_db": round(progress.validation_gain, 3),
+            "validation_gain_db": round(gain, 3),
             "version": source_version(),
         }
-        return policy.to_agent(self.tools, recipe)
+        save_policy(agent, self.best_path)
 
 
 class _Budgeted(BaseCallback):
@@ -256,7 +266,7 @@ class _Budgeted(BaseCallback):
         self._starts = draw_starts(task, VALIDATION_EPISODES, seed=run.settings.seed + 1_000_003)
         self._validation_gain = float("nan")
         self._before, self._began = run.seconds, time.monotonic()
-        self._saved = self._validated_at = time.monotonic()
+        self._saved = -float("inf")
 
     def _on_step(self) -> bool:
         self._report(self._progress())
@@ -271,8 +281,8 @@ class _Budgeted(BaseCallback):
         self._run.rollout_share = self._run.share
         if now - self._saved > CHECKPOINT_SECONDS:
             self._saved = now
-            self._run.save(self._recurrent_model())
             self.validated()
+            self._run.save(self._recurrent_model())
             self.logger.record("validation/gain_db", self._validation_gain)
 
     def validated(self) -> AgentProgress:
@@ -281,6 +291,7 @@ class _Budgeted(BaseCallback):
         if isinstance(policy, MaskedRecurrentPolicy):
             agent = policy.to_agent(self._run.tools)
             self._validation_gain = play(agent, self._task, self._starts).gain
+            self._run.keep_best(agent, self._validation_gain)
         return self._progress()
 
     def _progress(self) -> AgentProgress:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent, save_policy
 from agents.restorer import Restorer, quality, tile_starts
-from agents.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_bands, to_pixels, to_tensor
+from agents.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_tiles, to_pixels, to_tensor
 from restore_env import ImageRestoreEnv
 from restore_env.images import ImageError, Photo, read_image
 from restore_env.metrics import ssim
@@ -201,16 +201,16 @@ def test_a_tool_of_a_wrong_shape_is_named() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(11, 11), (37, 50), (200, 40)])
-def test_ssim_in_bands_is_ssim(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.tiling._SSIM_BAND", 700)
-    generator = torch.Generator().manual_seed(0)
-    image, target = torch.rand(2, 1, 3, height, width, generator=generator)
-    assert ssim_in_bands(image, target) == pytest.approx(float(ssim(image, target)), abs=1e-12)
+def test_ssim_in_tiles_is_ssim(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.tiling._SSIM_TILE", 24)
+    image, target = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    expected = float(ssim(to_tensor(image), to_tensor(target)))
+    assert ssim_in_tiles(image, target) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 50), (50, 10), (1, 1)])
 def test_ssim_of_a_small_image_is_none(height: int, width: int) -> None:
-    assert ssim_in_bands(torch.zeros(1, 3, height, width), torch.zeros(1, 3, height, width)) is None
+    assert ssim_in_tiles(picture(height, width), picture(height, width)) is None
 
 
 @pytest.mark.parametrize("height", [1, 5, 1500])

@@ -53,7 +53,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def measure(restorer: Restorer, name: str, degraded: Path, target: Path, label: str) -> dict[str, Any]:
     """Restore one image and compare it with its target before and after: one row of the result."""
-    from agents.tiling import enlarge, ssim_in_bands, to_pixels, to_tensor
+    from agents.tiling import enlarge, ssim_in_tiles, to_pixels, to_tensor
     from restore_env.images import read_image
     from restore_env.sources import pair_factor
 
@@ -62,7 +62,7 @@ def measure(restorer: Restorer, name: str, degraded: Path, target: Path, label: 
     with progress_bar(label) as show:
         result = restorer.restore(photo, clean, scale=scale, progress=show)
         before = to_pixels(enlarge(to_tensor(photo.pixels), scale))
-        ssims = [ssim_in_bands(to_tensor(pixels), to_tensor(clean.pixels)) for pixels in (before, result.image)]
+        ssims = [ssim_in_tiles(pixels, clean.pixels) for pixels in (before, result.image)]
     return {
         "name": name,
         "psnr_before": result.psnr_before,

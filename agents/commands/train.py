@@ -155,7 +155,7 @@ def _register_agent(kinds: Any) -> None:
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget (default 30)")
     budget.add_argument("--steps", type=positive_int, help="environment steps, instead of minutes")
     parser.add_argument("--envs", type=positive_int, default=64, help="environments side by side (default 64)")
-    parser.add_argument("--learning-rate", type=positive_float, default=1e-3)
+    parser.add_argument("--learning-rate", type=positive_float, default=5e-4)
     parser.add_argument(
         "--warm-start",
         type=positive_float,
