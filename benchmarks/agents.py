@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     parser.add_argument("--card", type=Path, help="Markdown file whose section the table replaces")
     parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(PROGRAM, sys.argv[1:] if arguments is None else arguments)
+    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

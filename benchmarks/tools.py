@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
     parsed = build_parser().parse_args(arguments)
-    parsed.command_line = command_line(PROGRAM, sys.argv[1:] if arguments is None else arguments)
+    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), PROGRAM)
 
 

@@ -66,7 +66,7 @@ def check_section(card: Path, section: str) -> None:
 def command_line(program: str, arguments: Sequence[str]) -> str:
     """The command that repeats a run, absolute paths made relative to the working directory."""
     words = [os.path.relpath(word) if Path(word).is_absolute() else word for word in arguments]
-    return shlex.join(["python", "-m", program, *words])
+    return shlex.join([*program.split(), *words])
 
 
 def _around(card: Path, section: str) -> tuple[str, str]:

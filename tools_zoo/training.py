@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -204,6 +205,7 @@ def _train_one(
         writer.close()
     network.load_state_dict(fitted.state)
     psnr_output = _validate(network, inputs, targets)
+    earlier = [] if started_from != "itself" or start is None else _passes(read_tool(start, spec.network).recipe)
     recipe = {
         "steps": fitted.steps,
         "seconds": round(fitted.seconds, 1),
@@ -220,23 +222,29 @@ def _train_one(
         "psnr_output": round(psnr_output, 3),
         "version": source_version(),
         "command": settings.command,
+        "earlier": earlier,
     }
     update_toolbox(settings.out, [ToolWeights(spec.name, spec.network, fitted.state, recipe)])
     return fitted
 
 
 def write_tools_card(folder: Path) -> None:
-    """Write ``folder/README.md``: what the tools are, how each was trained, and room for their measurement."""
+    """Write ``folder/README.md``: what the tools are, how each was trained, and room for their measurement.
+
+    A tool that was trained in several passes has the steps of each.
+    """
     tools = [read_tool(folder / f"{name}.safetensors", network) for name, network in read_manifest(folder)]
     columns = ["tool", "network", "steps", "minutes", "precision", "started from", "input, dB", "output, dB"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for tool in tools:
-        recipe = tool.recipe
-        minutes = f"{float(recipe.get('seconds', 0)) / 60:.1f}"
-        cells = [recipe.get("steps"), minutes, recipe.get("precision"), recipe.get("started_from")]
-        cells += [recipe.get("psnr_input"), recipe.get("psnr_output")]
+        passes = _passes(tool.recipe)
+        steps = " + ".join(str(recipe.get("steps")) for recipe in passes)
+        minutes = f"{sum(float(recipe.get('seconds', 0)) for recipe in passes) / 60:.1f}"
+        cells = [steps, minutes, tool.recipe.get("precision"), passes[0].get("started_from")]
+        cells += [tool.recipe.get("psnr_input"), tool.recipe.get("psnr_output")]
         lines.append(f"| {' | '.join(str(cell) for cell in (tool.name, tool.network, *cells))} |")
-    made = {(tool.recipe.get("command"), tool.recipe.get("version"), tool.recipe.get("images")): None for tool in tools}
+    recipes = [recipe for tool in tools for recipe in _passes(tool.recipe)]
+    made = {(recipe.get("command"), recipe.get("version"), recipe.get("images")): None for recipe in recipes}
     commands = [f"{command}  # {version}, {images} training images" for command, version, images in made if command]
     text = f"""# A toolbox of {len(tools)} restoration tools
 
@@ -255,6 +263,12 @@ own distortion alone, from photographs that were not trained on.
 ```
 """
     write_card(folder / "README.md", text, ["tools"])
+
+
+def _passes(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The recipes of all passes that led to some weights, the first one first."""
+    own = {key: value for key, value in recipe.items() if key != "earlier"}
+    return [*recipe.get("earlier", []), own]
 
 
 def _validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,6 +83,7 @@ def train_tools(arguments: argparse.Namespace) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from restore_env.sources import ImageSource, open_images
+    from tools_zoo.cards import command_line
     from tools_zoo.fitting import Budget, Schedule
     from tools_zoo.table import TOOLS, training_order
     from tools_zoo.training import ToolProgress, ToolTraining
@@ -104,7 +104,7 @@ def train_tools(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         device=arguments.device,
         workers=arguments.workers,
-        command=_command_line(),
+        command=command_line("imagerestore", sys.argv[1:]),
         schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
     )
     source = open_images(arguments.images, min_size=arguments.patch_size, cache_dir=arguments.cache_dir)
@@ -132,11 +132,6 @@ def train_tools(arguments: argparse.Namespace) -> int:
         print(f"{name}: {result.steps} steps, {result.seconds:.0f} s, {state}")
     print(f"Toolbox written to {arguments.out}")
     return 0
-
-
-def _command_line() -> str:
-    """The command as it was typed, for a model card."""
-    return shlex.join(["imagerestore", *sys.argv[1:]])
 
 
 def _register_agent(kinds: Any) -> None:
@@ -175,6 +170,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
     from agents.training import AgentProgress, AgentTraining, PPOSettings
     from agents.training import train_agent as train
     from restore_env.episodes import Task
+    from tools_zoo.cards import command_line
     from tools_zoo.fitting import Budget
     from tools_zoo.toolboxes import load_toolbox
 
@@ -196,7 +192,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
         warm_start_minutes=arguments.warm_start or 0.0,
         precision=arguments.precision,
         seed=arguments.seed,
-        command=_command_line(),
+        command=command_line("imagerestore", sys.argv[1:]),
     )
     columns = (BarColumn(), TextColumn("{task.fields[quality]}"), TimeElapsedColumn())
     with Progress(*columns) as display:
