@@ -64,8 +64,8 @@ class RandomPolicy:
 
 def best_chains(
     toolbox: Toolbox, images: torch.Tensor, targets: torch.Tensor, depth: int = 3, beam: int = 36
-) -> dict[int, tuple[int, ...]]:
-    """For each length up to ``depth``, the fixed chain with the highest mean PSNR on a batch of images.
+) -> dict[int, list[tuple[int, ...]]]:
+    """For each length up to ``depth``, the ``beam`` fixed chains with the highest mean PSNR, the best one first.
 
     Chains of one length share their prefixes; only the ``beam`` best ones are prolonged (all of them, and so the search
     is exhaustive, if there are no more).
@@ -77,7 +77,7 @@ def best_chains(
         depth: longest chain.
         beam: prefixes that are kept.
     """
-    best: dict[int, tuple[int, ...]] = {}
+    best: dict[int, list[tuple[int, ...]]] = {}
     prefixes: list[tuple[tuple[int, ...], torch.Tensor]] = [((), images)]
     for length in range(1, depth + 1):
         scored: list[tuple[float, tuple[int, ...], torch.Tensor]] = []
@@ -86,6 +86,6 @@ def best_chains(
                 result = toolbox.apply(image, np.full(len(image), action))
                 scored.append((float(psnr(result, targets).mean()), (*chain, action), result))
             scored = sorted(scored, key=lambda entry: -entry[0])[:beam]
-        best[length] = scored[0][1]
+        best[length] = [chain for _, chain, _ in scored]
         prefixes = [(chain, image) for _, chain, image in scored]
     return best

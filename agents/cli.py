@@ -46,12 +46,12 @@ def run_guarded(command: Callable[[], int | None], program: str) -> int:
     try:
         return int(command() or 0)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; what is written is whole, the same command goes on", file=sys.stderr)
+        print(f"{program}: interrupted; what is written is whole", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"{program}: error: {message}", file=sys.stderr)
         return 2

@@ -134,7 +134,7 @@ class RecurrentAgent(nn.Module):
         scores, (hidden, cell) = self(images, last_action, (hidden, cell))
         allowed = torch.as_tensor(np.asarray(observation["action_mask"], dtype=bool)).to(self.device)
         scores = scores.masked_fill(~allowed, -torch.inf)
-        return scores.cpu().numpy(), (hidden.cpu().numpy(), cell.cpu().numpy())
+        return scores.float().cpu().numpy(), (hidden.float().cpu().numpy(), cell.float().cpu().numpy())
 
     def predict(
         self,

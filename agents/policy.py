@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from agents.network import HIDDEN, PatchFeatures, RecurrentAgent
+from agents.network import HIDDEN, PATCH_SIZE, PatchFeatures, RecurrentAgent
 
 _FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
 
@@ -25,6 +25,11 @@ class RestoreFeatures(BaseFeaturesExtractor):
     def __init__(self, observation_space: spaces.Dict) -> None:
         last_action = observation_space["last_action"]
         assert isinstance(last_action, spaces.Discrete)
+        size = (observation_space["image"].shape or ())[-2:]
+        if PATCH_SIZE not in size:
+            raise ValueError(
+                f"the policy looks at patches of {PATCH_SIZE} pixels; make the environment with that patch_size"
+            )
         features = PatchFeatures(int(last_action.n) - 2)
         super().__init__(observation_space, features.width)
         self.patch = features
@@ -76,7 +81,7 @@ class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
         agent = RecurrentAgent(tools, "logits", recipe)
         for target, source in self._shared_parts(agent):
             target.load_state_dict(source.state_dict())
-        return agent.eval().requires_grad_(False)
+        return agent.eval().requires_grad_(False).to(self.device)
 
     def load_agent(self, agent: RecurrentAgent) -> None:
         """Take over the actor's weights from an agent, to train it further."""

@@ -20,7 +20,7 @@ from agents.rollout import Policy
 from agents.tiling import apply_tool, enlarge, to_pixels, to_tensor
 from restore_env.images import MAX_PIXELS, ImageError, Photo, as_rgb8, read_image, write_image
 from restore_env.metrics import psnr
-from restore_env.toolbox import Tool, Toolbox, resolve_toolbox
+from restore_env.toolbox import Tool, Toolbox, resolve_toolbox, usable_device
 from tools_zoo.toolboxes import load_toolbox
 
 Actions = npt.NDArray[np.int64]
@@ -321,17 +321,6 @@ def tile_starts(length: int, size: int, borders: bool = True) -> list[int]:
 def quality(pixels: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> float:
     """PSNR in dB of two uint8 RGB images ``(H, W, 3)``."""
     return float(psnr(to_tensor(pixels), to_tensor(target)))
-
-
-def usable_device(device: str) -> torch.device:
-    """Return the device after trying it; raise ``ValueError`` in one line if it does not exist here."""
-    try:
-        chosen = torch.device(device)
-        float(torch.zeros(1, device=chosen))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"device {device!r} cannot be used: {reason}") from None
-    return chosen
 
 
 def _open_toolbox(toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str], device: torch.device) -> Toolbox:

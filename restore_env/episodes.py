@@ -56,11 +56,12 @@ class Task:
         upscale = tuple(self.upscale) if isinstance(self.upscale, Sequence) else (self.upscale,)
         if not upscale or any(int(factor) != factor or factor < 1 for factor in upscale):
             raise ValueError(f"upscale must list whole factors such as (1, 4), got {self.upscale!r}")
-        object.__setattr__(self, "upscale", upscale)
+        object.__setattr__(self, "upscale", tuple(int(factor) for factor in upscale))
         for name in ("patch_size", "max_steps"):
             value = getattr(self, name)
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+            object.__setattr__(self, name, int(value))
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
         if not 0 <= self.cost_weight < float("inf"):
@@ -147,7 +148,9 @@ class EpisodeBatch:
         Raises:
             ValueError: an action that is none of the toolbox's.
         """
-        actions = np.asarray(actions, dtype=np.int64)
+        actions = np.asarray(actions)
+        if not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"actions must be whole numbers, got {actions.tolist()}")
         if not ((actions >= 0) & (actions < self.n_actions)).all():
             raise ValueError(f"actions must lie in 0..{self.n_actions - 1}, got {actions.tolist()}")
         allowed = self.action_mask()[slots, actions].astype(bool)
@@ -183,7 +186,9 @@ class EpisodeBatch:
                 if not len(rows):
                     continue
                 here = slots[positions[rows]]
-                outputs = tool(images if len(rows) == len(images) else images[torch.from_numpy(rows)])
+                outputs = self.toolbox.run(
+                    action, images if len(rows) == len(images) else images[torch.from_numpy(rows)]
+                )
                 price = self.task.cost_weight * tool.macs_per_pixel * pixels / 1e9
                 rewards[positions[rows], action] = self._compare(outputs, here)[0] - self._score[here] - price
         return rewards

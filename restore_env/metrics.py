@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from functools import cache
 from types import MappingProxyType
 
 import torch
@@ -18,6 +18,8 @@ MSE_FLOOR = 1e-10
 
 _SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
 _C1, _C2 = 0.01**2, 0.03**2
+_WEIGHTS = [math.exp(-0.5 * (offset / _SSIM_SIGMA) ** 2) for offset in range(-_SSIM_RADIUS, _SSIM_RADIUS + 1)]
+_TAPS = [weight / sum(_WEIGHTS) for weight in _WEIGHTS]
 
 
 def psnr(images: Tensor, targets: Tensor) -> Tensor:
@@ -56,20 +58,13 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
         raise ValueError(f"SSIM needs {window}x{window} pixels or more, got {width}x{height}")
     x, y = images.double(), targets.double()
     planes = torch.cat([x, y, x * x, y * y, x * y]).reshape(-1, 1, height, width)
-    taps = _gaussian_taps().to(planes)
+    taps = planes.new_tensor(_TAPS)
     means = F.conv2d(F.conv2d(planes, taps.reshape(1, 1, -1, 1)), taps.reshape(1, 1, 1, -1))
     mx, my, mxx, myy, mxy = means.reshape(5, n, channels, *means.shape[-2:])
     vx, vy, vxy = mxx - mx * mx, myy - my * my, mxy - mx * my
     similarity = ((2 * mx * my + _C1) * (2 * vxy + _C2)) / ((mx * mx + my * my + _C1) * (vx + vy + _C2))
     means_of_images: Tensor = similarity.flatten(1).mean(1)
     return means_of_images
-
-
-@cache
-def _gaussian_taps() -> Tensor:
-    offsets = torch.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1, dtype=torch.float64)
-    taps = torch.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
-    return taps / taps.sum()
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType({"psnr": psnr, "ssim": ssim})

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 TOLERANCE_DB = 1e-3
 """How far a replayed PSNR may be off: rounding differs between machines and batch sizes."""
 
-_TASK_FIELDS = ("images", "severity", "patch_size", "upscale", "max_steps", "stop_if_worse", "toolbox")
+_TASK_FIELDS = ("images", "severity", "distortion", "patch_size", "upscale", "max_steps", "stop_if_worse", "toolbox")
+_KINDS: dict[str, type | tuple[type, ...]] = {"actions": int, "toolchain": str, "psnr": (int, float), "omitted": str}
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ class EpisodeRecord:
     """dB, at the start and after each action."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the environment, those that are plain values."""
+    omitted: tuple[str, ...] = ()
+    """Arguments that were no plain values (a Compose, arrays, a Toolbox object): a replay needs the environment."""
 
     @classmethod
     def of(cls, episodes: EpisodeBatch, slot: int) -> EpisodeRecord:
         """The record of a slot's episode so far."""
         start = episodes.start(slot)
+        arguments, omitted = _plain_arguments(episodes.task)
         return cls(
             image=start.image,
             seed=start.seed,
@@ -67,7 +71,8 @@ class EpisodeRecord:
             actions=tuple(episodes.actions[slot]),
             toolchain=tuple(episodes.toolbox.name(action) for action in episodes.actions[slot]),
             psnr=tuple(episodes.psnr_trace[slot]),
-            task=_plain_arguments(episodes.task),
+            task=arguments,
+            omitted=omitted,
         )
 
     def to_json(self) -> str:
@@ -86,10 +91,17 @@ class EpisodeRecord:
         except ValueError as error:
             raise ValueError(f"not an episode record: {error}") from None
         names = {f.name for f in fields(cls)}
-        if not isinstance(values, dict) or not names - {"task"} <= values.keys() <= names:
+        if not isinstance(values, dict) or not names - {"task", "omitted"} <= values.keys() <= names:
             raise ValueError(f"not an episode record: expected an object with {', '.join(sorted(names))}")
-        for name in ("actions", "toolchain", "psnr"):
-            values[name] = tuple(values[name])
+        for name, kind in _KINDS.items():
+            items = values.setdefault(name, []) if name == "omitted" else values[name]
+            if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+                raise ValueError(f"not an episode record: {name} is {items!r}")
+            values[name] = tuple(items)
+        if not isinstance(values["seed"], int) or not isinstance(values.get("task", {}), dict):
+            raise ValueError("not an episode record: seed must be a whole number, task an object")
+        if len(values["psnr"]) != len(values["actions"]) + 1:
+            raise ValueError("not an episode record: psnr must have one entry more than actions")
         return cls(**values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -115,14 +127,18 @@ class EpisodeRecord:
             raise ValueError(
                 "the episode began from a pair of the user's own: reset with that pair and compare by hand"
             )
+        if env is None and self.omitted:
+            raise ValueError(f"the record does not hold {', '.join(self.omitted)}: pass the environment to validate")
         if env is None:
             from restore_env.env import ImageRestoreEnv
 
             env = ImageRestoreEnv(**self.task)
         unwrapped: ImageRestoreEnv = env.unwrapped  # type: ignore[assignment]
         unwrapped.reset(options={"episode_seed": self.seed})
-        for action in self.actions:
-            unwrapped.step(np.int64(action))
+        for step, action in enumerate(self.actions):
+            _, _, terminated, _, _ = unwrapped.step(np.int64(action))
+            if terminated and step + 1 < len(self.actions):
+                return Validation((f"the replay ended after {step + 1} action(s), the record has {len(self.actions)}",))
         replayed = unwrapped.record()
         differences = [
             f"{name}: recorded {getattr(self, name)!r}, replayed {getattr(replayed, name)!r}"
@@ -137,10 +153,11 @@ class EpisodeRecord:
         return Validation(tuple(differences))
 
 
-def _plain_arguments(task: Task) -> dict[str, Any]:
-    """The task's arguments that JSON can hold; photographs by path."""
+def _plain_arguments(task: Task) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The task's arguments that JSON can hold (photographs by path), and the names of those that it cannot."""
     arguments = {name: _plain(getattr(task, name)) for name in _TASK_FIELDS}
-    return {name: value for name, value in arguments.items() if value is not _UNKNOWN}
+    plain = {name: value for name, value in arguments.items() if value is not _UNKNOWN}
+    return plain, tuple(name for name in arguments if name not in plain)
 
 
 _UNKNOWN = object()

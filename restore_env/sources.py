@@ -218,6 +218,17 @@ def pair_factor(degraded: tuple[int, int], target: tuple[int, int], name: str) -
     return factor
 
 
+_SHARED: weakref.WeakValueDictionary[int, PixelCache] = weakref.WeakValueDictionary()
+
+
+def _shared_cache() -> PixelCache:
+    """The process's temporary cache, which all sources share for as long as one of them lives."""
+    cache = _SHARED.get(os.getpid())
+    if cache is None:
+        cache = _SHARED[os.getpid()] = PixelCache()
+    return cache
+
+
 def open_images(
     images: ImagesLike = None,
     *,
@@ -236,7 +247,7 @@ def open_images(
     Raises:
         ImageError: an image named explicitly cannot be used, or nothing is left.
     """
-    cache = PixelCache(cache_dir)
+    cache = PixelCache(cache_dir) if cache_dir is not None else _shared_cache()
     if images is None:
         return ImageSource(embedded_paths(), cache, min_size=min_size, lenient=False)
     if isinstance(images, (str, os.PathLike)):

@@ -20,6 +20,8 @@ from restore_env.sources import ImageLike, ImageSource, PairSource, pair_factor
 
 Pixels = npt.NDArray[np.uint8]
 
+_LISTED = 1024  # entries of an array that a record spells out
+
 CONTEXT = 32
 """Pixels around a patch that a user's own distortion gets to see, where the image has them."""
 
@@ -183,9 +185,11 @@ def _cut(image: Pixels, top: int, left: int, size: int) -> Pixels:
 
 
 def _as_plain(value: Any) -> Any:
-    """Numbers as numbers; arrays (noise fields, kernels) by their shape alone; the seed draws them again."""
+    """Numbers as numbers, small arrays as lists, large ones (noise fields) by shape: the seed draws them again."""
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, np.ndarray) and value.size <= _LISTED:
+        return value.tolist()
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
     return str(value)

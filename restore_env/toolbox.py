@@ -147,7 +147,7 @@ class Toolbox:
 
     def to(self, device: str | torch.device) -> Toolbox:
         """Move every tool that can be moved to ``device``, in place; return the toolbox."""
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         for tool in self.tools:
             move = getattr(tool, "to", None)
             if callable(move):
@@ -173,13 +173,29 @@ class Toolbox:
                 continue
             rows = np.flatnonzero(actions == action)
             chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows).to(images.device)]
-            tool = self.tools[action]
-            outputs = tool(chosen)
-            height, width = images.shape[-2:]
-            expected = (len(rows), 3, height * tool.scale, width * tool.scale)
-            if tuple(outputs.shape) != expected:
-                raise ValueError(f"tool {tool.name!r} returned shape {tuple(outputs.shape)}, expected {expected}")
-            yield rows, outputs
+            yield rows, self.run(int(action), chosen)
+
+    @torch.inference_mode()
+    def run(self, action: int, images: Tensor) -> Tensor:
+        """Run one tool on a batch, guarding the caller's images and checking what comes back.
+
+        Args:
+            action: which tool.
+            images: ``(N, 3, H, W)`` float32; not changed, even by a tool that works in place.
+
+        Returns:
+            ``(N, 3, H * scale, W * scale)``, of the images' type and on their device.
+
+        Raises:
+            ValueError: the tool returned another shape.
+        """
+        tool = self.tools[action]
+        outputs = tool(images.clone())
+        n, channels, height, width = images.shape
+        expected = (n, channels, height * tool.scale, width * tool.scale)
+        if tuple(outputs.shape) != expected:
+            raise ValueError(f"tool {tool.name!r} returned shape {tuple(outputs.shape)}, expected {expected}")
+        return outputs.to(images)
 
     def apply(self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]) -> Tensor:
         """Apply to every image the tool that its action names; ``stop`` leaves an image as it is.
@@ -234,6 +250,20 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device = "cpu") ->
             raise ValueError(f"toolbox {module!r}: expected 'package.module:factory', a Toolbox, or a list of tools")
     if isinstance(toolbox, Toolbox):
         return toolbox.to(device)
-    if callable(toolbox):
-        return toolbox().to(device)
-    return Toolbox(toolbox, device)  # type: ignore[arg-type]
+    if isinstance(toolbox, Sequence) and not isinstance(toolbox, str):
+        return Toolbox(toolbox, device)
+    made = toolbox() if callable(toolbox) else toolbox
+    if not isinstance(made, Toolbox):
+        raise ValueError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
+    return made.to(device)
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """Return the device after trying it; raise ``ValueError`` in one line if it does not exist here."""
+    try:
+        chosen = torch.device(device)
+        float(torch.zeros(1, device=chosen))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from None
+    return chosen

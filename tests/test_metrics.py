@@ -113,3 +113,12 @@ def test_a_metric_of_ones_own() -> None:
         return -images.flatten(1).mean(1)
 
     assert resolve_metric(darkness) is darkness
+
+
+def test_ssim_can_be_trained_on_after_it_was_measured() -> None:
+    images = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        ssim(images, images)
+    moving = images.clone().requires_grad_()
+    torch.autograd.backward(ssim(moving, images).sum())
+    assert moving.grad is not None

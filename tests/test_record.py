@@ -80,6 +80,17 @@ def test_ones_own_pair_cannot_be_replayed() -> None:
         env.record().validate(env)
 
 
+def test_what_a_record_cannot_hold_must_be_passed() -> None:
+    env = ImageRestoreEnv(images=photographs(), patch_size=40, toolbox=pixelwise_toolbox())
+    env.reset(seed=0)
+    env.step(np.int64(0))
+    record = EpisodeRecord.from_json(env.record().to_json())
+    assert record.omitted == ("images", "toolbox")
+    with pytest.raises(ValueError, match="images, toolbox"):
+        record.validate()
+    assert record.validate(env).okay
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"image": 1}'])
 def test_what_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an episode record"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,15 @@ def settings(out: Path, steps: int) -> AgentTraining:
     return AgentTraining(out, Budget(steps=steps), task, PPOSettings(n_envs=8, n_steps=6, batch_size=24, n_epochs=1))
 
 
+def test_a_warm_start_learns_from_the_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 32)
+    cold, warm = (dataclasses.replace(settings(tmp_path / name, 48)) for name in ("cold", "warm"))
+    _, before = train_agent(cold)
+    _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.1))
+    assert after.validation_gain > before.validation_gain - 0.05
+    assert (tmp_path / "warm" / "README.md").exists()
+
+
 def test_training_writes_a_policy_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 4)
     _, progress = train_agent(settings(tmp_path, 48))
@@ -137,8 +147,12 @@ def test_training_writes_a_policy_and_goes_on(tmp_path: Path, monkeypatch: pytes
     assert first.recipe["steps"] == 48
     _, progress = train_agent(settings(tmp_path, 96))
     assert progress.steps == 96
-    second = load_policy(tmp_path / "agent.safetensors")
-    assert not torch.equal(first.head.weight, second.head.weight)
+    weights = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["policy"]["action_net.weight"]
+    assert not torch.equal(first.head.weight, weights)
+    _, repeated = train_agent(settings(tmp_path, 96))
+    assert repeated.steps == 96
+    with pytest.raises(PolicyError, match="seed 0, not 5"):
+        train_agent(dataclasses.replace(settings(tmp_path, 144), seed=5))
     (tmp_path / "checkpoint.pt").write_bytes(b"nonsense")
     with pytest.raises(PolicyError, match=r"checkpoint\.pt: damaged"):
         train_agent(settings(tmp_path, 144))

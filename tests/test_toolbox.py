@@ -44,6 +44,15 @@ def test_apply_leaves_its_input_alone() -> None:
     assert torch.equal(images, before)
 
 
+def test_a_tool_that_works_in_place_or_in_double_does_no_harm() -> None:
+    toolbox = Toolbox([FunctionTool("wipe", lambda images: images.mul_(0)), FunctionTool("wide", torch.Tensor.double)])
+    images = torch.rand(2, 3, 8, 8)
+    before = images.clone()
+    assert not toolbox.apply(images, [0, 0]).any()
+    assert torch.equal(images, before)
+    assert toolbox.apply(images, [1, 1]).dtype == torch.float32
+
+
 def test_tools_of_different_scale_come_in_groups() -> None:
     toolbox = pixelwise_toolbox(super_resolver=True)
     images = torch.rand(3, 3, 8, 8)

@@ -67,18 +67,25 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
 
 def test_training_improves_on_the_input_and_documents_itself(tmp_path: Path) -> None:
     seen: list[ToolProgress] = []
-    train_tools(settings(tmp_path, steps=150, patch_size=24), source(), seen.append)
+    train_tools(settings(tmp_path, steps=400, patch_size=32), source(), seen.append)
     assert seen[-1].psnr_output > seen[-1].psnr_input + 1
-    assert seen[-1].progress.step == seen[-1].progress.total == 150
+    assert seen[-1].progress.step == seen[-1].progress.total == 400
     toolbox = load_toolbox(tmp_path)
     assert toolbox.names == ("denoise_2",)
     recipe = read_tool(tmp_path / "denoise_2.safetensors", "three_layer").recipe
-    assert recipe["steps"] == 150
+    assert recipe["steps"] == 400
     assert recipe["psnr_output"] > recipe["psnr_input"]
     card = (tmp_path / "README.md").read_text()
     assert "denoise_2" in card
-    assert "150" in card
+    assert "| 400 |" in card
     assert list((tmp_path / "logs" / "denoise_2").glob("events*"))
+
+
+def test_another_run_in_the_same_folder_is_refused_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+    train_tools(settings(tmp_path, steps=2), source())
+    with pytest.raises(FitError, match="seed 0, not 7"):
+        train_tools(settings(tmp_path, steps=2, seed=7), source())
+    assert train_tools(settings(tmp_path, steps=5), source())["denoise_2"].steps == 5
 
 
 def test_children_start_from_their_parents(tmp_path: Path) -> None:
@@ -113,7 +120,7 @@ def batch(step: int) -> Batch:
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.pt"
     fit(ThreeLayer(), batch, Budget(steps=2), Schedule(), checkpoint)
-    with pytest.raises(FitError, match="another schedule"):
+    with pytest.raises(FitError, match=r"learning_rate 0\.002, not 1\.0"):
         fit(ThreeLayer(), batch, Budget(steps=4), Schedule(learning_rate=1.0), checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(FitError, match=r"run\.pt: damaged"):

@@ -38,12 +38,13 @@ def source_version() -> str:
         text = f"imagerestore {version('imagerestore')}"
     except PackageNotFoundError:
         text = "imagerestore"
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        commands = ([*git, "ls-files", "--error-unmatch", __file__], [*git, "rev-parse", "--short=12", "HEAD"])
+        outputs = [subprocess.run(c, capture_output=True, text=True, timeout=5, check=True).stdout for c in commands]
     except (OSError, subprocess.SubprocessError):
         return text
-    return f"{text}, commit {commit}"
+    return f"{text}, commit {outputs[1].strip()}"
 
 
 def replace_section(card: Path, section: str, text: str) -> None:

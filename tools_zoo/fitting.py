@@ -10,10 +10,11 @@ import io
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +96,7 @@ def fit(
     checkpoint: Path,
     *,
     device: str | torch.device = "cpu",
+    identity: Mapping[str, str | int | float] = MappingProxyType({}),
     report: Callable[[Progress], None] = lambda _: None,
     workers: int = 1,
 ) -> Fitted:
@@ -111,17 +113,19 @@ def fit(
         schedule: how to step.
         checkpoint: file that keeps the run; written every 20 s and at the end, whole or not at all.
         device: where to compute.
+        identity: what else makes the run what it is (seed, data); kept in the checkpoint, and compared.
         report: called about twice a second.
         workers: threads that make batches.
 
     Raises:
-        FitError: the checkpoint is damaged or belongs to a run with another schedule.
+        FitError: the checkpoint is damaged or belongs to a run with another schedule or identity.
     """
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    run = _Run(network, schedule, checkpoint)
+    run = _Run(network, schedule, checkpoint, {**asdict(schedule), **identity})
     run.resume(device)
-    if run.finished:
+    if run.finished and (budget.steps is None or run.step >= budget.steps):
         return run.result()
+    run.finished = False
     before, began = run.seconds, time.monotonic()
     marks = deque([(run.step, time.monotonic())], maxlen=_RATE_STEPS + 1)
     reported = saved = 0.0
@@ -160,8 +164,10 @@ def fit(
 class _Run:
     """What a run is made of and what its checkpoint holds."""
 
-    def __init__(self, network: nn.Module, schedule: Schedule, checkpoint: Path) -> None:
-        self.network, self.schedule, self.checkpoint = network, schedule, checkpoint
+    def __init__(
+        self, network: nn.Module, schedule: Schedule, checkpoint: Path, identity: dict[str, str | int | float]
+    ) -> None:
+        self.network, self.schedule, self.checkpoint, self.identity = network, schedule, checkpoint, identity
         self.optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step = 0
@@ -195,7 +201,7 @@ class _Run:
 
     def save(self) -> None:
         state = {
-            "schedule": asdict(self.schedule),
+            "identity": self.identity,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
@@ -213,20 +219,24 @@ class _Run:
         if not self.checkpoint.exists():
             return
         try:
-            state: dict[str, Any] = torch.load(self.checkpoint, map_location=device, weights_only=True)
-            schedule = state["schedule"]
-            if schedule == asdict(self.schedule):
+            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            identity = dict(state["identity"])
+            if identity == self.identity:
                 self.network.load_state_dict(state["network"])
                 self.optimizer.load_state_dict(state["optimizer"])
-                self.average = state["average"]
+                self.average = {name: value.to(device) for name, value in state["average"].items()}
                 self.step, self.total = state["step"], state["total"]
                 self.seconds, self.finished = state["seconds"], state["finished"]
         except Exception as error:  # a damaged file makes torch raise nearly anything
             raise FitError(
                 f"{self.checkpoint}: damaged checkpoint ({type(error).__name__}); delete it to start anew"
             ) from None
-        if schedule != asdict(self.schedule):
-            raise FitError(f"{self.checkpoint}: made with another schedule, {schedule}; delete it to start anew")
+        for name in sorted({*identity, *self.identity}):
+            if identity.get(name) != self.identity.get(name):
+                raise FitError(
+                    f"{self.checkpoint}: was made with {name} {identity.get(name)}, not {self.identity.get(name)};"
+                    " delete it to start anew"
+                )
 
     def result(self) -> Fitted:
         state = {name: value.detach().cpu().clone() for name, value in self.average.items()}

@@ -58,8 +58,11 @@ def training_order(names: tuple[str, ...]) -> list[ToolSpec]:
     def visit(spec: ToolSpec) -> None:
         if spec in ordered:
             return
-        if spec.parent in names:
-            visit(SPECS[spec.parent])
+        parent = spec.parent
+        while parent is not None and parent not in names:
+            parent = SPECS[parent].parent
+        if parent is not None:
+            visit(SPECS[parent])
         ordered.append(spec)
 
     for spec in TOOLS:

@@ -64,17 +64,23 @@ def toolbox_names() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
 
 
+def toolbox_folder(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder of a shipped toolbox, or of one of the user's own; raise ToolboxError if it is neither."""
+    folder = SHIPPED / name_or_path if str(name_or_path) in toolbox_names() else Path(name_or_path)
+    if not (folder / MANIFEST).is_file():
+        raise ToolboxError(
+            f"{name_or_path}: no toolbox; expected one of {', '.join(toolbox_names())}, or a folder with a {MANIFEST}"
+        )
+    return folder
+
+
 def load_toolbox(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> Toolbox:
     """Load a toolbox by its shipped name ("default") or from a folder that training or import wrote.
 
     Raises:
         ToolboxError: no such toolbox, or a file that is missing, damaged, or of another network.
     """
-    folder = SHIPPED / name_or_path if name_or_path in toolbox_names() else Path(name_or_path)
-    if not (folder / MANIFEST).is_file():
-        raise ToolboxError(
-            f"{name_or_path}: no toolbox; expected one of {', '.join(toolbox_names())}, or a folder with a {MANIFEST}"
-        )
+    folder = toolbox_folder(name_or_path)
     rows = read_manifest(folder)
     return Toolbox([_load_tool(folder / f"{name}.safetensors", name, network) for name, network in rows], device)
 

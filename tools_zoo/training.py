@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from restore_env.distortions import SCALES, Levels, distort_patch
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
+from restore_env.toolbox import usable_device
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, fit
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer
@@ -135,6 +136,7 @@ def train_tools(
         For each tool what training gave.
     """
     order = training_order(settings.tools)
+    usable_device(settings.device)
     indices = range(len(source))
     held_out = list(indices[::HELD_OUT_EVERY]) if len(source) >= HELD_OUT_EVERY else list(indices)
     kept = [i for i in indices if i not in set(held_out)] or held_out
@@ -198,6 +200,14 @@ def _train_one(
             settings.schedule,
             checkpoint,
             device=settings.device,
+            identity={
+                "seed": settings.seed,
+                "batch_size": settings.batch_size,
+                "patch_size": settings.patch_size,
+                "slight_share": settings.slight_share,
+                "images": len(kept),
+                "started_from": started_from,
+            },
             report=show,
             workers=settings.workers,
         )
@@ -243,6 +253,8 @@ def write_tools_card(folder: Path) -> None:
         cells = [steps, minutes, tool.recipe.get("precision"), passes[0].get("started_from")]
         cells += [tool.recipe.get("psnr_input"), tool.recipe.get("psnr_output")]
         lines.append(f"| {' | '.join(str(cell) for cell in (tool.name, tool.network, *cells))} |")
+    fair = all(int(tool.recipe.get("images", 0)) >= HELD_OUT_EVERY - 1 for tool in tools)
+    held_out = ", from photographs that were not trained on" if fair else ""
     recipes = [recipe for tool in tools for recipe in _passes(tool.recipe)]
     made = {(recipe.get("command"), recipe.get("version"), recipe.get("images")): None for recipe in recipes}
     commands = [f"{command}  # {version}, {images} training images" for command, version, images in made if command]
@@ -254,7 +266,7 @@ et al., CVPR 2018), for 8-bit RGB scaled to [0, 1]. Load with `tools_zoo.load_to
 Trained from scratch on patches of clean photographs (at 1, 2/3 and 1/3 of their size) that carry the tool's own
 distortion, a share of them slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100) as well. Mean squared
 error, Adam with warm-up and cosine decay, weights averaged. PSNR: {VALIDATION_PATCHES} validation patches of the tool's
-own distortion alone, from photographs that were not trained on.
+own distortion alone{held_out}.
 
 {chr(10).join(lines)}
 

@@ -66,7 +66,7 @@ def _register_tools(kinds: Any) -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
     )
-    parser.add_argument("--init", type=Path, help="toolbox folder whose weights training starts from")
+    parser.add_argument("--init", help="toolbox whose weights training starts from: shipped name or folder")
     parser.add_argument(
         "--slight-share",
         type=share,
@@ -86,6 +86,7 @@ def train_tools(arguments: argparse.Namespace) -> int:
     from tools_zoo.cards import command_line
     from tools_zoo.fitting import Budget, Schedule
     from tools_zoo.table import TOOLS, training_order
+    from tools_zoo.toolboxes import toolbox_folder
     from tools_zoo.training import ToolProgress, ToolTraining
     from tools_zoo.training import train_tools as train
 
@@ -97,7 +98,7 @@ def train_tools(arguments: argparse.Namespace) -> int:
         budget=Budget(minutes=minutes, steps=arguments.steps),
         tools=names,
         warm_start=not arguments.cold,
-        init=arguments.init,
+        init=None if arguments.init is None else toolbox_folder(arguments.init),
         slight_share=arguments.slight_share,
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size,
