@@ -1,0 +1,30 @@
+"""The README's Python runs as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from restore_env.images import Photo, read_image, write_image
+    from restore_env.sources import embedded_paths
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    photo = read_image(embedded_paths()[1]).pixels[:120, :130]
+    for name in ("photo.jpg", "photos/a.png"):
+        write_image(tmp_path / name, Photo(photo))
+    text = "\n".join(BLOCKS).replace("200_000", "4").replace("RestoreVecEnv(64,", "RestoreVecEnv(2,")
+    text = text.replace(
+        "RecurrentPPO(MaskedRecurrentPolicy,", "RecurrentPPO(MaskedRecurrentPolicy, n_steps=2, batch_size=4, env="
+    )
+    assert len(BLOCKS) >= 4
+    exec(compile(text, "README.md", "exec"), {"__name__": "readme"})
+    assert (tmp_path / "better.png").exists()
+    assert (tmp_path / "episode.json").exists()
