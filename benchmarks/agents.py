@@ -62,11 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     toolbox = load_toolbox(arguments.toolbox)
     lines: list[str] = []
     results: dict[str, list[dict[str, object]]] = {}
+    tasks = {name: Task(images=arguments.images, severity=name, toolbox=toolbox) for name in arguments.severity}
+    test_sets = {name: draw_starts(task, arguments.patches, arguments.seed) for name, task in tasks.items()}
     search = Task(images=arguments.search_images, toolbox=toolbox)
     chains = search_chains(toolbox, search, arguments.search_patches, arguments.beam, seed=arguments.seed + 1)
-    for severity in arguments.severity:
-        task = Task(images=arguments.images, severity=severity, toolbox=toolbox)
-        starts = draw_starts(task, arguments.patches, arguments.seed)
+    for severity, task in tasks.items():
+        starts = test_sets[severity]
         singles = [(play(FixedChain((a,), toolbox.stop), task, starts), a) for a in range(len(toolbox))]
         single, tool = max(singles, key=lambda entry: entry[0].gain)
         contenders: list[tuple[str, Policy]] = [("random", RandomPolicy(arguments.seed))]

@@ -108,7 +108,7 @@ def test_a_second_tool_joins_the_toolbox_in_the_tables_order(tmp_path: Path) -> 
 def test_minutes_end_on_the_clock(tmp_path: Path) -> None:
     fitted = train_tools(settings(tmp_path, steps=1, budget=Budget(minutes=0.05)), source())["denoise_2"]
     assert 1.5 < fitted.seconds < 6
-    assert fitted.steps > 40
+    assert fitted.steps > 5
 
 
 def batch(step: int) -> Batch:

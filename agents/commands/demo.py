@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-
 TILE = 240
 """Pixels of the picture's middle that the figure shows."""
 
