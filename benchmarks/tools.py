@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from restore_env.toolbox import Tool, Toolbox
 from tools_zoo.cards import check_section, command_line, replace_section
 from tools_zoo.fitting import Batch, as_tensor
 from tools_zoo.table import TOOLS, ToolSpec
-from tools_zoo.toolboxes import load_toolbox
+from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
 from tools_zoo.training import PatchSampler, draw_band
 
 PROGRAM = "benchmarks.tools"
@@ -76,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     source = open_images(arguments.images, min_size=PATCH_SIZE)
     if not isinstance(source, ImageSource):
         raise ValueError("tools are measured on clean photographs, not on pairs")
-    rows = measure(source, ours, published, arguments.patches, arguments.seed)
+    networks = dict(read_manifest(toolbox_folder(arguments.toolbox)))
+    rows = measure(source, ours, published, networks, arguments.patches, arguments.seed)
     table = markdown(rows)
     print(table)
     if arguments.json is not None:
@@ -90,7 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def measure(source: ImageSource, ours: Toolbox, published: Toolbox | None, patches: int, seed: int) -> list[Row]:
+def measure(
+    source: ImageSource, ours: Toolbox, published: Toolbox | None, networks: Mapping[str, str], patches: int, seed: int
+) -> list[Row]:
     """Measure every tool of the table on ``patches`` patches of its own pure band; both toolboxes see the same ones."""
     from rich.console import Console
     from rich.progress import track
@@ -104,7 +107,7 @@ def measure(source: ImageSource, ours: Toolbox, published: Toolbox | None, patch
         pairs = sampler.batch(np.random.default_rng([seed, number]), patches)
         boxes = (None, ours) if published is None else (None, ours, published)
         means = [_mean_psnr(None if box is None else box[box.action(spec.name)], pairs) for box in boxes]
-        rows.append(Row(spec.name, undoes(spec), spec.network, *means))
+        rows.append(Row(spec.name, undoes(spec), networks[spec.name], *means))
     return rows
 
 

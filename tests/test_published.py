@@ -136,7 +136,7 @@ def random_agent(rng: np.random.Generator) -> Bundle:
 @pytest.fixture(scope="module")
 def bundles() -> dict[str, Bundle]:
     rng = np.random.default_rng(0)
-    tools = {f"toolbox/tool{i:02d}": random_tool(spec.network, rng) for i, spec in enumerate(TOOLS, 1)}
+    tools = {f"toolbox/tool{i:02d}": random_tool(spec.network(), rng) for i, spec in enumerate(TOOLS, 1)}
     return tools | {"models/model": random_agent(rng)}
 
 

@@ -37,7 +37,7 @@ def random_toolbox(seed: int = 0, super_resolver: bool = False) -> Toolbox:
     torch.manual_seed(seed)
     tools = []
     for spec in TOOLS:
-        network = NETWORKS[spec.network]().eval().requires_grad_(False)
+        network = NETWORKS[spec.network()]().eval().requires_grad_(False)
         tools.append(NetworkTool(spec.name, network, network.macs_per_pixel, network.reach))
     return Toolbox([*tools, BICUBIC_X4] if super_resolver else tools)
 

@@ -122,8 +122,8 @@ def import_rl_restore(src: str | os.PathLike[str], out: str | os.PathLike[str]) 
     tools = [
         ToolWeights(
             name=spec.name,
-            network=spec.network,
-            state=_read_tool(root / "toolbox" / f"tool{number:02d}", spec.network),
+            network=spec.network(),
+            state=_read_tool(root / "toolbox" / f"tool{number:02d}", spec.network()),
             recipe=_recipe(f"tool{number:02d}"),
         )
         for number, spec in enumerate(TOOLS, 1)

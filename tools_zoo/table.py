@@ -1,11 +1,22 @@
-"""The twelve tools of RL-Restore as data: what each undoes, in which band, by which network."""
+"""The twelve tools of RL-Restore as data: what each undoes, in which band, by how large a network."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal["blur", "noise", "jpeg"]
+Size = Literal["small", "large"]
+
+SHAPES: Mapping[str, Mapping[Size, str]] = MappingProxyType(
+    {
+        "published": {"small": "three_layer", "large": "eight_layer"},
+        "half": {"small": "half_32x4", "large": "half_56x3"},
+    }
+)
+"""The shapes that a toolbox can have: the networks of its small and its large tools."""
 
 
 @dataclass(frozen=True)
@@ -19,25 +30,29 @@ class ToolSpec:
     """Where its band begins: sigma in pixels (blur), sigma of 255 (noise), quality (JPEG)."""
     high: float
     """Where its band ends."""
-    network: str
-    """A key of :data:`tools_zoo.networks.NETWORKS`."""
+    size: Size
+    """Of its network: :data:`SHAPES` says which one."""
     parent: str | None
     """The tool whose weights training starts from; None: from random weights."""
 
+    def network(self, shapes: str = "published") -> str:
+        """The network in toolboxes of these shapes: a key of :data:`tools_zoo.networks.NETWORKS`."""
+        return SHAPES[shapes][self.size]
+
 
 TOOLS: tuple[ToolSpec, ...] = (
-    ToolSpec("deblur_1", "blur", 0.0, 1.25, "three_layer", "denoise_1"),
-    ToolSpec("deblur_2", "blur", 1.25, 2.5, "three_layer", "deblur_1"),
-    ToolSpec("deblur_3", "blur", 2.5, 3.75, "eight_layer", "denoise_3"),
-    ToolSpec("deblur_4", "blur", 3.75, 5.0, "eight_layer", "deblur_3"),
-    ToolSpec("denoise_1", "noise", 0.0, 12.5, "three_layer", "denoise_2"),
-    ToolSpec("denoise_2", "noise", 12.5, 25.0, "three_layer", None),
-    ToolSpec("denoise_3", "noise", 25.0, 37.5, "eight_layer", None),
-    ToolSpec("denoise_4", "noise", 37.5, 50.0, "eight_layer", "denoise_3"),
-    ToolSpec("dejpeg_1", "jpeg", 60, 100, "three_layer", "dejpeg_2"),
-    ToolSpec("dejpeg_2", "jpeg", 35, 60, "three_layer", "denoise_1"),
-    ToolSpec("dejpeg_3", "jpeg", 20, 35, "eight_layer", "denoise_3"),
-    ToolSpec("dejpeg_4", "jpeg", 10, 20, "eight_layer", "dejpeg_3"),
+    ToolSpec("deblur_1", "blur", 0.0, 1.25, "small", "denoise_1"),
+    ToolSpec("deblur_2", "blur", 1.25, 2.5, "small", "deblur_1"),
+    ToolSpec("deblur_3", "blur", 2.5, 3.75, "large", "denoise_3"),
+    ToolSpec("deblur_4", "blur", 3.75, 5.0, "large", "deblur_3"),
+    ToolSpec("denoise_1", "noise", 0.0, 12.5, "small", "denoise_2"),
+    ToolSpec("denoise_2", "noise", 12.5, 25.0, "small", None),
+    ToolSpec("denoise_3", "noise", 25.0, 37.5, "large", None),
+    ToolSpec("denoise_4", "noise", 37.5, 50.0, "large", "denoise_3"),
+    ToolSpec("dejpeg_1", "jpeg", 60, 100, "small", "dejpeg_2"),
+    ToolSpec("dejpeg_2", "jpeg", 35, 60, "small", "denoise_1"),
+    ToolSpec("dejpeg_3", "jpeg", 20, 35, "large", "denoise_3"),
+    ToolSpec("dejpeg_4", "jpeg", 10, 20, "large", "dejpeg_3"),
 )
 """The toolbox, in the order of its actions (Yu et al., CVPR 2018, table 1)."""
 

@@ -1,4 +1,4 @@
-"""Training the tools: each on its own band of its own distortion, half of the time with slight noise and JPEG too."""
+"""Training the tools: each on its own band of its own distortion, alone, with slight others, or in a mixture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from restore_env.distortions import SCALES, Levels, distort_patch
+from restore_env.distortions import SCALES, Levels, distort_patch, draw_levels
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
 from restore_env.toolbox import usable_device
@@ -46,6 +46,10 @@ class ToolTraining:
     """A toolbox folder: tools that it holds start from their own weights there."""
     slight_share: float = 0.5
     """Share of the patches that carry slight noise and JPEG besides the tool's own distortion."""
+    mixed_share: float = 0.0
+    """Share of the patches that carry a moderate mixture of all distortions, the tool's own within its band."""
+    shapes: str = "published"
+    """A key of :data:`tools_zoo.table.SHAPES`: the networks of the toolbox."""
     batch_size: int = 16
     patch_size: int = 48
     seed: int = 0
@@ -78,6 +82,15 @@ def draw_band(spec: ToolSpec, rng: np.random.Generator, slight: bool = False) ->
     if spec.kind == "noise":
         return Levels(0.0, strength, quality)
     return Levels(0.0, noise, round(strength))
+
+
+def draw_mixed(spec: ToolSpec, rng: np.random.Generator) -> Levels:
+    """Draw the levels of a moderate mixture whose part in the tool's own distortion lies in the tool's band."""
+    while True:
+        levels = draw_levels("moderate", rng)
+        own = {"blur": levels.blur_sigma, "noise": levels.noise_sigma, "jpeg": levels.jpeg_quality}[spec.kind]
+        if spec.low <= own <= spec.high:
+            return levels
 
 
 class PatchSampler:
@@ -146,7 +159,7 @@ def train_tools(
         checkpoint = settings.out / "checkpoints" / f"{spec.name}.pt"
         budget = settings.budget
         if minutes_left is not None:
-            costs = [NETWORKS[s.network].macs_per_pixel for s in order[position:]]  # type: ignore[attr-defined]
+            costs = [NETWORKS[s.network(settings.shapes)]().macs_per_pixel for s in order[position:]]
             budget = Budget(minutes=max(minutes_left, 0.05) * costs[0] / sum(costs))
         fitted = _train_one(settings, spec, budget, checkpoint, source, kept, held_out, report)
         if minutes_left is not None:
@@ -171,10 +184,12 @@ def _train_one(
     started_from = "random weights" if start is None else start.stem if start.parent == settings.out else "itself"
     network = _start_network(settings, spec)
 
-    def mixed(rng: np.random.Generator) -> Levels:
+    def draw(rng: np.random.Generator) -> Levels:
+        if rng.random() < settings.mixed_share:
+            return draw_mixed(spec, rng)
         return draw_band(spec, rng, slight=bool(rng.random() < settings.slight_share))
 
-    sampler = PatchSampler(source, kept, settings.patch_size, mixed)
+    sampler = PatchSampler(source, kept, settings.patch_size, draw)
     validation = PatchSampler(source, held_out, settings.patch_size, lambda rng: draw_band(spec, rng))
     pairs = validation.batch(np.random.default_rng([settings.seed, row, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
@@ -205,6 +220,8 @@ def _train_one(
                 "batch_size": settings.batch_size,
                 "patch_size": settings.patch_size,
                 "slight_share": settings.slight_share,
+                "mixed_share": settings.mixed_share,
+                "network": spec.network(settings.shapes),
                 "images": len(kept),
                 "started_from": started_from,
             },
@@ -215,7 +232,11 @@ def _train_one(
         writer.close()
     network.load_state_dict(fitted.state)
     psnr_output = _validate(network, inputs, targets)
-    earlier = [] if started_from != "itself" or start is None else _passes(read_tool(start, spec.network).recipe)
+    earlier = (
+        []
+        if started_from != "itself" or start is None
+        else _passes(read_tool(start, spec.network(settings.shapes)).recipe)
+    )
     recipe = {
         "steps": fitted.steps,
         "seconds": round(fitted.seconds, 1),
@@ -226,6 +247,7 @@ def _train_one(
         "precision": settings.schedule.precision,
         "learning_rate": settings.schedule.learning_rate,
         "slight_share": settings.slight_share,
+        "mixed_share": settings.mixed_share,
         "started_from": started_from,
         "images": len(kept),
         "psnr_input": round(psnr_input, 3),
@@ -234,7 +256,7 @@ def _train_one(
         "command": settings.command,
         "earlier": earlier,
     }
-    update_toolbox(settings.out, [ToolWeights(spec.name, spec.network, fitted.state, recipe)])
+    update_toolbox(settings.out, [ToolWeights(spec.name, spec.network(settings.shapes), fitted.state, recipe)])
     return fitted
 
 
@@ -260,13 +282,13 @@ def write_tools_card(folder: Path) -> None:
     commands = [f"{command}  # {version}, {images} training images" for command, version, images in made if command]
     text = f"""# A toolbox of {len(tools)} restoration tools
 
-Small CNNs that each undo one distortion in one band (`tools_zoo/table.py`), at the shapes published with RL-Restore (Yu
-et al., CVPR 2018), for 8-bit RGB scaled to [0, 1]. Load with `tools_zoo.load_toolbox`.
+Small CNNs that each undo one distortion in one band (`tools_zoo/table.py`; the networks' shapes are those of
+`tools_zoo/networks.py`), for 8-bit RGB scaled to [0, 1]. Load with `tools_zoo.load_toolbox`.
 
 Trained from scratch on patches of clean photographs (at 1, 2/3 and 1/3 of their size) that carry the tool's own
-distortion, a share of them slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100) as well. Mean squared
-error, Adam with warm-up and cosine decay, weights averaged. PSNR: {VALIDATION_PATCHES} validation patches of the tool's
-own distortion alone{held_out}.
+distortion, a share of them slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100) as well, or a moderate
+mixture of all distortions. Mean squared error, Adam with warm-up and cosine decay, weights averaged. PSNR:
+{VALIDATION_PATCHES} validation patches of the tool's own distortion alone{held_out}.
 
 {chr(10).join(lines)}
 
@@ -298,7 +320,7 @@ def _start_weights(settings: ToolTraining, spec: ToolSpec) -> Path | None:
     parent = spec.parent if settings.warm_start else None
     while parent is not None:
         path = settings.out / f"{parent}.safetensors"
-        if path.exists() and SPECS[parent].network == spec.network:
+        if path.exists() and SPECS[parent].size == spec.size:
             return path
         parent = SPECS[parent].parent
     return None
@@ -306,14 +328,14 @@ def _start_weights(settings: ToolTraining, spec: ToolSpec) -> Path | None:
 
 def _start_network(settings: ToolTraining, spec: ToolSpec) -> ToolNetwork:
     torch.manual_seed(settings.seed)
-    network = NETWORKS[spec.network]()
+    network = NETWORKS[spec.network(settings.shapes)]()
     last = last_layer(network)
     nn.init.zeros_(last.weight)
     if last.bias is not None:
         nn.init.zeros_(last.bias)
     start = _start_weights(settings, spec)
     if start is not None:
-        network.load_state_dict(dict(read_tool(start, spec.network).state))
+        network.load_state_dict(dict(read_tool(start, spec.network(settings.shapes)).state))
     return network
 
 

@@ -73,6 +73,15 @@ def _register_tools(kinds: Any) -> None:
         default=0.5,
         help="share of the patches that get slight noise and JPEG as well (default 0.5)",
     )
+    parser.add_argument(
+        "--mixed-share",
+        type=share,
+        default=0.0,
+        help="share of the patches that carry a moderate mixture of all distortions (default 0)",
+    )
+    parser.add_argument(
+        "--shapes", choices=("published", "half"), default="published", help="networks (default: published)"
+    )
     parser.add_argument("--cold", action="store_true", help="do not start tools from one another's weights")
     parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
     parser.set_defaults(run=train_tools)
@@ -100,6 +109,8 @@ def train_tools(arguments: argparse.Namespace) -> int:
         warm_start=not arguments.cold,
         init=None if arguments.init is None else toolbox_folder(arguments.init),
         slight_share=arguments.slight_share,
+        mixed_share=arguments.mixed_share,
+        shapes=arguments.shapes,
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size,
         seed=arguments.seed,
