@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.network import HIDDEN, RecurrentAgent
+from agents.network import HIDDEN, RecurrentAgent, load_policy, save_policy
 from restore_env.episodes import Task
 
 EPISODES = 32
@@ -126,6 +128,36 @@ def imitate(
         share = min(1.0, (time.monotonic() - began) / seconds)
         report(share)
     agent.eval().requires_grad_(False)
+
+
+def refresh_agent(
+    agent: RecurrentAgent,
+    task: Task,
+    seconds: float,
+    seed: int,
+    path: Path,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    report: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Let an agent, in place, learn to choose among tools that have changed, or take up what it learnt before.
+
+    Args:
+        agent: of kind "logits".
+        task: with the changed tools.
+        seconds: how long: half of it the oracle plays, half of it the agent learns.
+        seed: of starts, exploration and batches.
+        path: where the agent is kept; if there is one already, it is taken.
+        precision: bf16 is faster only where the hardware has it.
+        report: called with the share of the time that has passed.
+    """
+    if path.exists():
+        agent.load_state_dict(load_policy(path).state_dict())
+        return
+    half = seconds / 2
+    with torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False):
+        shown = demonstrate(task, half, seed, lambda share: report(share / 2))
+        imitate(agent, shown, half, seed, report=lambda share: report((1 + share) / 2))
+    save_policy(agent, path)
 
 
 def sequence_logits(

@@ -251,6 +251,7 @@ class EpisodeBatch:
             nchw = stacked.permute(0, 3, 1, 2).float()
             gallery.put(slots[rows], nchw.div(255) if stacked.dtype == torch.uint8 else nchw)
 
+    @torch.inference_mode()
     def _apply(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Run the chosen tools, note the enlargement, and return what each slot spent, GMAC."""
         pixels = self._working.shapes(slots).prod(axis=1)
@@ -285,15 +286,16 @@ class EpisodeBatch:
         return scores, psnrs
 
     def _as_observed(self, images: Tensor) -> Tensor:
-        return images if self.task.dtype == "float32" else _quantised(images)
+        return images if self.task.dtype == "float32" else quantised(images)
 
 
-def _quantised(images: Tensor) -> Tensor:
+def quantised(images: Tensor) -> Tensor:
+    """Images in [0, 1] as they are observed and saved: clipped, rounded to uint8."""
     return images.clamp(0, 1).mul_(255).round_().to(torch.uint8)
 
 
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(_quantised(image).permute(1, 2, 0).cpu().numpy())
+    return np.ascontiguousarray(quantised(image).permute(1, 2, 0).cpu().numpy())
 
 
 def _checked(scores: Tensor, n: int) -> npt.NDArray[np.float64]:

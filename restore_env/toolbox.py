@@ -154,7 +154,6 @@ class Toolbox:
                 move(self.device)
         return self
 
-    @torch.inference_mode()
     def groups(
         self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]
     ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
@@ -175,7 +174,6 @@ class Toolbox:
             chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows).to(images.device)]
             yield rows, self.run(int(action), chosen)
 
-    @torch.inference_mode()
     def run(self, action: int, images: Tensor) -> Tensor:
         """Run one tool on a batch, guarding the caller's images and checking what comes back.
 

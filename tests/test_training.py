@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
 from tools_zoo import load_toolbox
-from tools_zoo.fitting import Batch, Budget, FitError, Progress, Schedule, fit
+from tools_zoo.fitting import Batch, Budget, FitError, Fitted, Progress, Schedule, fit, squared_error
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.table import SPECS
 from tools_zoo.toolboxes import ToolboxError, read_tool
@@ -117,14 +118,19 @@ def batch(step: int) -> Batch:
     return 255 - targets, targets
 
 
+def fit_one(*arguments: Any, **named: Any) -> Fitted:
+    network = ThreeLayer()
+    return fit(network, batch, squared_error(network), *arguments, **named)
+
+
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.pt"
-    fit(ThreeLayer(), batch, Budget(steps=2), Schedule(), checkpoint)
+    fit_one(Budget(steps=2), Schedule(), checkpoint)
     with pytest.raises(FitError, match=r"learning_rate 0\.002, not 1\.0"):
-        fit(ThreeLayer(), batch, Budget(steps=4), Schedule(learning_rate=1.0), checkpoint)
+        fit_one(Budget(steps=4), Schedule(learning_rate=1.0), checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(FitError, match=r"run\.pt: damaged"):
-        fit(ThreeLayer(), batch, Budget(steps=4), Schedule(), checkpoint)
+        fit_one(Budget(steps=4), Schedule(), checkpoint)
 
 
 def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
@@ -135,7 +141,7 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tools_zoo.fitting.REPORT_SECONDS", -1.0)
-        fit(ThreeLayer(), batch, Budget(steps=20), Schedule(warmup_steps=60), tmp_path / "run.pt", report=note)
+        fit_one(Budget(steps=20), Schedule(warmup_steps=60), tmp_path / "run.pt", report=note)
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from restore_env.images import write_atomically
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Inputs and targets, uint8 RGB ``(N, H, W, 3)``."""
+AnyBatch = TypeVar("AnyBatch")
+"""What a step is computed from, in whatever form its objective takes."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +91,31 @@ class FitError(ValueError):
     """A run that cannot go on; the message says why and what would help."""
 
 
+def squared_error(network: nn.Module, device: str | torch.device = "cpu") -> Callable[[Batch], Tensor]:
+    """The objective of a network on its own: the mean squared error of its outputs."""
+
+    def objective(batch: Batch) -> Tensor:
+        inputs, targets = (as_tensor(side, device) for side in batch)
+        return F.mse_loss(network(inputs).float(), targets)
+
+    return objective
+
+
 def fit(
     network: nn.Module,
-    batch_at: Callable[[int], Batch],
+    batch_at: Callable[[int], AnyBatch],
+    objective: Callable[[AnyBatch], Tensor],
     budget: Budget,
     schedule: Schedule,
     checkpoint: Path,
     *,
+    parts: Sequence[nn.Module] = (),
     device: str | torch.device = "cpu",
     identity: Mapping[str, str | int | float] = MappingProxyType({}),
     report: Callable[[Progress], None] = lambda _: None,
     workers: int = 1,
 ) -> Fitted:
-    """Minimise the mean squared error of ``network`` over the batches, or go on where ``checkpoint`` left off.
+    """Minimise the objective of ``network`` over the batches, or go on where ``checkpoint`` left off.
 
     Adam with linear warm-up and cosine decay, gradients clipped by norm, weights averaged exponentially. With
     ``minutes`` the number of steps is planned from the rate of the first ones and kept in the checkpoint; it is
@@ -109,9 +124,11 @@ def fit(
     Args:
         network: what to train, its start weights in place.
         batch_at: the batch of a step, a pure function (it runs on ``workers`` threads, some steps ahead).
+        objective: the loss of a batch; :func:`squared_error` of the network in the simplest case.
         budget: when to stop.
         schedule: how to step.
         checkpoint: file that keeps the run; written every 20 s and at the end, whole or not at all.
+        parts: modules whose gradients are clipped each by itself; by default the whole network is one.
         device: where to compute.
         identity: what else makes the run what it is (seed, data); kept in the checkpoint, and compared.
         report: called about twice a second.
@@ -133,7 +150,7 @@ def fit(
     with _Ahead(batch_at, run.step, workers) as batches:
         while planned is None or run.step < planned:
             rate = run.learning_rate(planned)
-            loss = run.descend(batches.next(), rate, device)
+            loss = run.descend(batches.next(), objective, rate, parts or [network])
             now = time.monotonic()
             run.seconds = before + now - began
             marks.append((run.step, now))
@@ -180,17 +197,22 @@ class _Run:
         decay = 1.0 if total is None else 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / total)))
         return self.schedule.learning_rate * warm * decay
 
-    def descend(self, batch: Batch, rate: float, device: str | torch.device) -> Tensor:
-        inputs, targets = (as_tensor(side, device) for side in batch)
+    def descend(
+        self,
+        batch: AnyBatch,
+        objective: Callable[[AnyBatch], Tensor],
+        rate: float,
+        parts: Sequence[nn.Module],
+    ) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        kind = torch.device(device).type
+        kind = next(self.network.parameters()).device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.schedule.precision == "bf16"):
-            outputs = self.network(inputs)
-        loss = F.mse_loss(outputs.float(), targets)
+            loss = objective(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip_norm)
+        for part in parts:
+            nn.utils.clip_grad_norm_(part.parameters(), self.schedule.clip_norm)
         self.optimizer.step()
         self.step += 1
         decay = min(self.schedule.ema_decay, self.step / (self.step + 10))
@@ -243,16 +265,16 @@ class _Run:
         return Fitted(state, self.step, self.seconds, self.finished)
 
 
-class _Ahead:
+class _Ahead(Generic[AnyBatch]):
     """Makes the next batches on threads while the network is busy with this one."""
 
-    def __init__(self, batch_at: Callable[[int], Batch], first: int, workers: int) -> None:
+    def __init__(self, batch_at: Callable[[int], AnyBatch], first: int, workers: int) -> None:
         self._batch_at, self._step = batch_at, first
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="batches")
-        self._futures: deque[Future[Batch]] = deque()
+        self._futures: deque[Future[AnyBatch]] = deque()
         self._depth = 2 * workers
 
-    def __enter__(self) -> _Ahead:
+    def __enter__(self) -> _Ahead[AnyBatch]:
         while len(self._futures) < self._depth:
             self._submit()
         return self
@@ -260,7 +282,7 @@ class _Ahead:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def next(self) -> Batch:
+    def next(self) -> AnyBatch:
         self._submit()
         return self._futures.popleft().result()
 
@@ -272,3 +294,10 @@ class _Ahead:
 def as_tensor(images: npt.NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:
     """uint8 RGB ``(N, H, W, 3)`` as float32 NCHW in [0, 1] on ``device``, channels last in memory."""
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
+
+
+def summary_writer(folder: str | os.PathLike[str]):  # type: ignore[no-untyped-def]
+    """Open a TensorBoard log; imported where it is used, for it takes seconds."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))

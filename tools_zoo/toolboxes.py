@@ -40,6 +40,12 @@ class ToolWeights:
     """How it was trained, as plain numbers and strings."""
 
 
+def passes(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The recipes of all passes of training that led to some weights, the first one first."""
+    own = {key: value for key, value in recipe.items() if key != "earlier"}
+    return [*recipe.get("earlier", []), own]
+
+
 class NetworkTool(nn.Module):
     """A trained network as a :class:`restore_env.Tool`.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +15,10 @@ from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
 from restore_env.toolbox import usable_device
 from tools_zoo.cards import source_version, write_card
-from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, fit
+from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, fit, squared_error, summary_writer
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer
 from tools_zoo.table import SPECS, TOOLS, ToolSpec, training_order
-from tools_zoo.toolboxes import ToolWeights, read_manifest, read_tool, update_toolbox
+from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
 
 SLIGHT_NOISE = (0.0, 10.0)
 """Sigma of 255 of the noise that may accompany a blur or JPEG tool's distortion."""
@@ -137,6 +135,12 @@ class PatchSampler:
         return inputs, targets
 
 
+def split_images(count: int) -> tuple[list[int], list[int]]:
+    """Which of ``count`` images are trained on, and which are kept for validation (all are both, if there are few)."""
+    held_out = list(range(0, count, HELD_OUT_EVERY)) if count >= HELD_OUT_EVERY else list(range(count))
+    return [i for i in range(count) if i not in set(held_out)] or held_out, held_out
+
+
 def train_tools(
     settings: ToolTraining, source: ImageSource, report: Callable[[ToolProgress], None] = lambda _: None
 ) -> dict[str, Fitted]:
@@ -150,9 +154,7 @@ def train_tools(
     """
     order = training_order(settings.tools)
     usable_device(settings.device)
-    indices = range(len(source))
-    held_out = list(indices[::HELD_OUT_EVERY]) if len(source) >= HELD_OUT_EVERY else list(indices)
-    kept = [i for i in indices if i not in set(held_out)] or held_out
+    kept, held_out = split_images(len(source))
     results: dict[str, Fitted] = {}
     minutes_left = settings.budget.minutes
     for position, spec in enumerate(order):
@@ -194,7 +196,7 @@ def _train_one(
     pairs = validation.batch(np.random.default_rng([settings.seed, row, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
     psnr_input = float(psnr(inputs, targets).mean())
-    writer = _summary_writer(settings.out / "logs" / spec.name)
+    writer = summary_writer(settings.out / "logs" / spec.name)
     validated = {"at": -float("inf"), "psnr": psnr_input}
 
     def show(progress: Progress) -> None:
@@ -211,6 +213,7 @@ def _train_one(
         fitted = fit(
             network,
             lambda step: sampler.batch(np.random.default_rng([settings.seed, row, 0, step]), settings.batch_size),
+            squared_error(network, settings.device),
             budget,
             settings.schedule,
             checkpoint,
@@ -235,7 +238,7 @@ def _train_one(
     earlier = (
         []
         if started_from != "itself" or start is None
-        else _passes(read_tool(start, spec.network(settings.shapes)).recipe)
+        else passes(read_tool(start, spec.network(settings.shapes)).recipe)
     )
     recipe = {
         "steps": fitted.steps,
@@ -269,15 +272,15 @@ def write_tools_card(folder: Path) -> None:
     columns = ["tool", "network", "steps", "minutes", "precision", "started from", "input, dB", "output, dB"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for tool in tools:
-        passes = _passes(tool.recipe)
-        steps = " + ".join(str(recipe.get("steps")) for recipe in passes)
-        minutes = f"{sum(float(recipe.get('seconds', 0)) for recipe in passes) / 60:.1f}"
-        cells = [steps, minutes, tool.recipe.get("precision"), passes[0].get("started_from")]
+        recipes = passes(tool.recipe)
+        steps = " + ".join(str(recipe.get("steps")) for recipe in recipes)
+        minutes = f"{sum(float(recipe.get('seconds', 0)) for recipe in recipes) / 60:.1f}"
+        cells = [steps, minutes, tool.recipe.get("precision"), recipes[0].get("started_from")]
         cells += [tool.recipe.get("psnr_input"), tool.recipe.get("psnr_output")]
         lines.append(f"| {' | '.join(str(cell) for cell in (tool.name, tool.network, *cells))} |")
     fair = all(int(tool.recipe.get("images", 0)) >= HELD_OUT_EVERY - 1 for tool in tools)
     held_out = ", from photographs that were not trained on" if fair else ""
-    recipes = [recipe for tool in tools for recipe in _passes(tool.recipe)]
+    recipes = [recipe for tool in tools for recipe in passes(tool.recipe)]
     made = {(recipe.get("command"), recipe.get("version"), recipe.get("images")): None for recipe in recipes}
     commands = [f"{command}  # {version}, {images} training images" for command, version, images in made if command]
     text = f"""# A toolbox of {len(tools)} restoration tools
@@ -297,12 +300,6 @@ mixture of all distortions. Mean squared error, Adam with warm-up and cosine dec
 ```
 """
     write_card(folder / "README.md", text, ["tools"])
-
-
-def _passes(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The recipes of all passes that led to some weights, the first one first."""
-    own = {key: value for key, value in recipe.items() if key != "earlier"}
-    return [*recipe.get("earlier", []), own]
 
 
 def _validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
@@ -337,9 +334,3 @@ def _start_network(settings: ToolTraining, spec: ToolSpec) -> ToolNetwork:
     if start is not None:
         network.load_state_dict(dict(read_tool(start, spec.network(settings.shapes)).state))
     return network
-
-
-def _summary_writer(folder: str | os.PathLike[str]):  # type: ignore[no-untyped-def]
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder))

@@ -11,9 +11,12 @@ from typing import Any
 def register(commands: Any) -> None:
     """Add ``train`` and what can be trained."""
     parser = commands.add_parser("train", help="train tools or the agent within a budget; resumable")
+    from agents.commands import train_joint
+
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
     _register_tools(kinds)
     _register_agent(kinds)
+    train_joint.register(kinds)
 
 
 def positive_float(text: str) -> float:

@@ -1,0 +1,131 @@
+"""``imagerestore train joint``: the tools of a toolbox from the final images of an agent's toolchains."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from agents.commands.train import add_common, positive_float, positive_int, share
+
+
+def register(kinds: Any) -> None:
+    """Add ``train joint``."""
+    parser = kinds.add_parser(
+        "joint",
+        help="train a toolbox further on the chains that an agent makes of it",
+        description="A run that was stopped goes on when repeated.",
+    )
+    add_common(parser)
+    parser.add_argument("--toolbox", default="default", help="what to start from: shipped name or folder")
+    parser.add_argument("--policy", default="default", help="what picks the chains: shipped name or file")
+    parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
+    parser.add_argument("--chain-length", type=positive_int, default=3, help="tools in a chain at most (default 3)")
+    parser.add_argument("--exploration", type=share, default=0.1, help="share of random tools (default 0.1)")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=positive_float, help="wall-clock budget of all rounds (default 30)")
+    budget.add_argument("--steps", type=positive_int, help="steps of all rounds, instead of minutes")
+    parser.add_argument("--rounds", type=positive_int, default=1, help="rounds of joint training (default 1)")
+    parser.add_argument(
+        "--refresh",
+        type=positive_float,
+        metavar="MINUTES",
+        help="after each round let the agent learn, so long, to choose among the new tools (default: it stays)",
+    )
+    parser.add_argument("--batch-size", type=positive_int, default=32, help="chains a step (default 32)")
+    parser.add_argument("--learning-rate", type=positive_float, default=5e-4)
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
+    )
+    parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
+    parser.set_defaults(run=train_joint)
+
+
+def train_joint(arguments: argparse.Namespace) -> int:
+    """Run ``imagerestore train joint``."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from agents.imitation import refresh_agent
+    from agents.network import PolicyError, load_policy, save_policy
+    from restore_env.episodes import Task
+    from restore_env.policy import Policy
+    from restore_env.sources import ImageSource, open_images
+    from restore_env.toolbox import Toolbox
+    from tools_zoo.cards import command_line
+    from tools_zoo.fitting import Budget, Schedule
+    from tools_zoo.joint import JointProgress, JointTraining, train_jointly
+    from tools_zoo.toolboxes import read_manifest, toolbox_folder
+
+    agent = load_policy(arguments.policy, arguments.device)
+    folder = toolbox_folder(arguments.toolbox)
+    tools = tuple(name for name, _ in read_manifest(folder))
+    if agent.tools != tools:
+        raise PolicyError(f"{arguments.policy}: was trained with other tools, {', '.join(agent.tools)}")
+    settings = JointTraining(
+        out=arguments.out,
+        toolbox=folder,
+        budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
+        severity=arguments.severity,
+        chain_length=arguments.chain_length,
+        exploration=arguments.exploration,
+        rounds=arguments.rounds,
+        batch_size=arguments.batch_size,
+        patch_size=agent.patch_size,
+        seed=arguments.seed,
+        device=arguments.device,
+        workers=arguments.workers,
+        policy=command_line("", [str(arguments.policy)]),
+        command=command_line("imagerestore", sys.argv[1:]),
+        schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
+    )
+    source = open_images(arguments.images, min_size=settings.patch_size, cache_dir=arguments.cache_dir)
+    if not isinstance(source, ImageSource):
+        raise ValueError("tools are trained on clean photographs, not on pairs")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[quality]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns) as display:
+        rows: dict[str, Any] = {}
+
+        def row(name: str) -> Any:
+            if name not in rows:
+                rows[name] = display.add_task(name, quality="")
+            return rows[name]
+
+        def show(now: JointProgress) -> None:
+            quality = f"{now.psnr_input:.2f} -> {now.psnr_output:.2f} dB"
+            name = f"round {now.round + 1}, steps"
+            display.update(row(name), completed=now.progress.step, total=now.progress.total, quality=quality)
+
+        def refresh(toolbox: Toolbox, number: int) -> Policy:
+            task = Task(
+                images=arguments.images,
+                cache_dir=arguments.cache_dir,
+                severity=settings.severity,
+                max_steps=settings.chain_length,
+                toolbox=toolbox,
+                device=settings.device,
+            )
+            name = f"round {number + 1}, agent"
+
+            def learning(progress: float) -> None:
+                display.update(row(name), completed=round(100 * progress), total=100, quality="%")
+
+            path = settings.out / f"round-{number + 1}.agent.safetensors"
+            refresh_agent(
+                agent, task, arguments.refresh * 60, settings.seed + number, path, arguments.precision, learning
+            )
+            return agent
+
+        results = train_jointly(settings, source, agent, refresh if arguments.refresh else None, show)
+    for number, result in enumerate(results, 1):
+        state = "finished" if result.finished else "out of time; the same command goes on"
+        print(f"round {number}: {result.steps} steps, {result.seconds:.0f} s, {state}")
+    if arguments.refresh and results[-1].finished:
+        save_policy(agent, arguments.out / "agent.safetensors")
+    print(f"Toolbox written to {arguments.out}")
+    return 0
