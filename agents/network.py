@@ -1,16 +1,18 @@
-"""The recurrent agent's network, by RL-Restore's published design, and its weights on disk.
+"""The recurrent agent's network and its weights on disk.
 
-Four strided convolutions look at the patch; their features, joined with the previous action, go into an LSTM, whose
-output scores every tool and ``stop``: 87,863 parameters with twelve tools (200 more here: PyTorch's LSTM has a second
-bias). Source: Yu et al., CVPR 2018, section 3.2 and the published checkpoint.
+Convolutions look at the patch; their features, joined with the previous action, go into an LSTM, whose output scores
+every tool and ``stop``. Two ways of looking: RL-Restore's published design, 87,863 parameters with twelve tools (200
+more here: PyTorch's LSTM has a second bias), and a deeper one that pools what it sees over the whole patch. Source of
+the first: Yu et al., CVPR 2018, section 3.2 and the published checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.images import write_atomically
+from tools_zoo.networks import ResidualBlock
 
 Observation = Mapping[str, npt.NDArray[Any]]
 """A batch of the environment's observations: ``image`` (N, P, P, 3), ``last_action`` (N,), ``action_mask`` (N, A)."""
@@ -37,28 +40,78 @@ class PolicyError(ValueError):
     """A policy that cannot be loaded or does not fit; the message says what is wrong, in one line."""
 
 
+class PublishedEyes(nn.ModuleList):
+    """The published way to look at a patch: four convolutions of stride 2, then ``(N, 384)``."""
+
+    embedded = 32
+
+    def __init__(self) -> None:
+        widths = (3, 32, 24, 24, 24)
+        super().__init__(nn.Conv2d(widths[i], widths[i + 1], kernel, stride=2) for i, kernel in enumerate(KERNELS))
+        self.width = widths[-1] * 4 * 4
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]."""
+        for conv, kernel in zip(self, KERNELS, strict=True):
+            images = F.relu(conv(_pad_same(images, kernel)))
+        return images.flatten(1)
+
+
+class PooledEyes(nn.Sequential):
+    """Residual blocks at 1/2, 1/4 and 1/8 of the resolution; mean and deviation of what they see over the patch.
+
+    How blurred, noisy or blocky a patch is does not depend on where in it one looks. About 32 M multiply-accumulates.
+    """
+
+    embedded = 64
+
+    def __init__(self) -> None:
+        widths = (32, 48, 64)
+        super().__init__(
+            nn.Conv2d(12, widths[0], 3, padding=1),
+            ResidualBlock(widths[0]),
+            nn.Conv2d(widths[0], widths[1], 3, stride=2, padding=1),
+            ResidualBlock(widths[1]),
+            nn.Conv2d(widths[1], widths[2], 3, stride=2, padding=1),
+            ResidualBlock(widths[2]),
+        )
+        self.width = 2 * widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]: ``(N, 128)``."""
+        seen = F.pixel_unshuffle(F.pad(images, (0, 1, 0, 1), mode="replicate") - 0.5, 2)
+        for layer in self:
+            seen = layer(seen)
+        seen = F.relu(seen)
+        deviation, mean = torch.std_mean(seen.float().flatten(2), dim=2)
+        return torch.cat([mean, deviation], dim=1)
+
+
+Vision = Literal["published", "pooled"]
+EYES: Mapping[Vision, Callable[[], PublishedEyes | PooledEyes]] = MappingProxyType(
+    {"published": PublishedEyes, "pooled": PooledEyes}
+)
+"""The ways to look at a patch."""
+
+
 class PatchFeatures(nn.Module):
-    """Observations to features: the patch through four convolutions to 32 numbers, joined with the previous tool.
+    """Observations to features: what is seen of the patch, as a few numbers, joined with the previous tool.
 
     Args:
         n_tools: tools in the toolbox; the previous action is one-hot over them, all zero at an episode's start.
+        vision: a key of :data:`EYES`.
     """
 
-    def __init__(self, n_tools: int) -> None:
+    def __init__(self, n_tools: int, vision: Vision = "published") -> None:
         super().__init__()
-        self.n_tools = n_tools
-        widths = (3, 32, 24, 24, 24)
-        self.features = nn.ModuleList(
-            nn.Conv2d(widths[i], widths[i + 1], kernel, stride=2) for i, kernel in enumerate(KERNELS)
-        )
-        self.embed = nn.Linear(24 * 4 * 4, 32)
-        self.width = 32 + n_tools
+        self.n_tools, self.vision = n_tools, vision
+        self.features = EYES[vision]()
+        self.embed = nn.Linear(self.features.width, self.features.embedded)
+        self.width = self.features.embedded + n_tools
 
     def forward(self, images: Tensor, last_action: Tensor) -> Tensor:
-        """Map RGB patches ``(N, 3, 63, 63)`` in [0, 1] and previous actions ``(N,)`` to ``(N, 32 + n_tools)``."""
-        for conv, kernel in zip(self.features, KERNELS, strict=True):
-            images = F.relu(conv(_pad_same(images, kernel)))
-        embedded = F.relu(self.embed(images.flatten(1)))
+        """Map RGB patches ``(N, 3, 63, 63)`` in [0, 1] and previous actions ``(N,)`` to ``(N, width)``."""
+        embedded = F.relu(self.embed(self.features(images)))
         previous = F.one_hot(last_action.long(), self.n_tools + 2)[:, : self.n_tools]
         return torch.cat([embedded, previous.to(embedded)], dim=1)
 
@@ -77,15 +130,20 @@ class RecurrentAgent(nn.Module):
         tools: names of the tools it was trained with, in the order of its actions.
         kind: what the scores are: "logits" of a distribution over actions, or "q" values.
         recipe: how it was trained, as plain numbers and strings.
+        vision: how it looks at a patch, a key of :data:`EYES`.
     """
 
     def __init__(
-        self, tools: tuple[str, ...], kind: Literal["logits", "q"] = "logits", recipe: Mapping[str, Any] | None = None
+        self,
+        tools: tuple[str, ...],
+        kind: Literal["logits", "q"] = "logits",
+        recipe: Mapping[str, Any] | None = None,
+        vision: Vision = "published",
     ) -> None:
         super().__init__()
         self.tools, self.kind, self.recipe = tools, kind, dict(recipe or {})
         self.patch_size = PATCH_SIZE
-        self.extractor = PatchFeatures(len(tools))
+        self.extractor = PatchFeatures(len(tools), vision)
         self.lstm = nn.LSTM(self.extractor.width, HIDDEN)
         self.head = nn.Linear(HIDDEN, len(tools) + 1)
 
@@ -183,11 +241,12 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
         tools = tuple(str(name) for name in json.loads(metadata["tools"]))
         kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
         recipe = json.loads(metadata.get("recipe", "{}"))
+        vision: Vision = "pooled" if metadata.get("vision") == "pooled" else "published"
     except (SafetensorError, OSError) as error:
         raise PolicyError(f"{path}: not a readable safetensors file ({error})") from None
     except (KeyError, ValueError, TypeError) as error:
         raise PolicyError(f"{path}: not a policy (its header has no valid {error})") from None
-    agent = RecurrentAgent(tools, kind, recipe)
+    agent = RecurrentAgent(tools, kind, recipe, vision)
     expected = {key: tuple(value.shape) for key, value in agent.state_dict().items()}
     actual = {_inside(key): tuple(value.shape) for key, value in state.items()}
     if actual != expected:
@@ -207,6 +266,7 @@ def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
     tensors = {_outside(key): value.detach().cpu().contiguous() for key, value in agent.state_dict().items()}
     metadata = {
         "kind": agent.kind,
+        "vision": agent.extractor.vision,
         "tools": json.dumps(agent.tools),
         "patch_size": str(agent.patch_size),
         "recipe": json.dumps(agent.recipe),

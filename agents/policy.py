@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from agents.network import HIDDEN, PATCH_SIZE, PatchFeatures, RecurrentAgent
+from agents.network import HIDDEN, PATCH_SIZE, PatchFeatures, RecurrentAgent, Vision
 
 _FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
 
@@ -20,9 +20,14 @@ TensorObservation = dict[str, Tensor]
 
 
 class RestoreFeatures(BaseFeaturesExtractor):
-    """The agent's patch features for Stable-Baselines3's observations (images scaled, ``last_action`` one-hot)."""
+    """The agent's patch features for Stable-Baselines3's observations (images scaled, ``last_action`` one-hot).
 
-    def __init__(self, observation_space: spaces.Dict) -> None:
+    Args:
+        observation_space: the environment's.
+        vision: how to look at a patch, a key of :data:`agents.network.EYES`.
+    """
+
+    def __init__(self, observation_space: spaces.Dict, vision: Vision = "published") -> None:
         last_action = observation_space["last_action"]
         assert isinstance(last_action, spaces.Discrete)
         size = (observation_space["image"].shape or ())[-2:]
@@ -30,7 +35,7 @@ class RestoreFeatures(BaseFeaturesExtractor):
             raise ValueError(
                 f"the policy looks at patches of {PATCH_SIZE} pixels; make the environment with that patch_size"
             )
-        features = PatchFeatures(int(last_action.n) - 2)
+        features = PatchFeatures(int(last_action.n) - 2, vision)
         super().__init__(observation_space, features.width)
         self.patch = features
         shape = observation_space["image"].shape
@@ -39,7 +44,7 @@ class RestoreFeatures(BaseFeaturesExtractor):
         """The action mask of the batch that was seen last: features and mask belong together."""
 
     def forward(self, observations: TensorObservation) -> Tensor:
-        """Map a batch of observations to ``(N, 32 + n_tools)`` and remember its mask."""
+        """Map a batch of observations to ``(N, width + n_tools)`` and remember its mask."""
         self.mask = observations["action_mask"]
         images = observations["image"]
         if self._channels_last:
@@ -78,7 +83,9 @@ class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
 
     def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:
         """The actor alone, as the agent that restores without Stable-Baselines3; equal in its every choice."""
-        agent = RecurrentAgent(tools, "logits", recipe)
+        extractor = self.pi_features_extractor
+        assert isinstance(extractor, RestoreFeatures)
+        agent = RecurrentAgent(tools, "logits", recipe, extractor.patch.vision)
         for target, source in self._shared_parts(agent):
             target.load_state_dict(source.state_dict())
         return agent.eval().requires_grad_(False).to(self.device)
