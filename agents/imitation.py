@@ -1,8 +1,9 @@
 """Warm start: learning from what every tool would have gained, before learning from what the chosen one did.
 
-Episodes are played by a greedy oracle that now and then picks at random, and the reward of *all* actions is noted at
-every step. The agent then learns to prefer actions by these rewards, which say more per tool run than reinforcement
-learning's one reward per step; RecurrentPPO goes on from there.
+Episodes are played by a greedy oracle that now and then picks at random, and by the agent itself if it can play
+already; the reward of *all* actions is noted at every step. The agent then learns to prefer actions by these rewards,
+which say more per tool run than reinforcement learning's one reward per step; RecurrentPPO goes on from there. That the
+agent's own mistakes are among the situations shown is the idea of DAgger (Ross et al., AISTATS 2011).
 """
 
 from __future__ import annotations
@@ -47,15 +48,20 @@ class Demonstrations:
 
 
 def demonstrate(
-    task: Task, seconds: float, seed: int, report: Callable[[float], None] = lambda _: None
+    task: Task,
+    seconds: float,
+    seed: int,
+    report: Callable[[float], None] = lambda _: None,
+    agent: RecurrentAgent | None = None,
 ) -> Demonstrations:
-    """Play episodes by the exploring oracle for so many seconds (one batch at least).
+    """Play episodes for so many seconds (one batch at least), exploring.
 
     Args:
         task: what is to be learnt; its observations must be uint8.
         seconds: how long.
         seed: of starts and exploration.
         report: called with the share of the time that has passed.
+        agent: plays half of the episodes; the oracle plays the others. None: the oracle plays all.
     """
     if task.dtype != "uint8":
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
@@ -68,12 +74,16 @@ def demonstrate(
     began = time.monotonic()
     while not batches or time.monotonic() - began < seconds:
         episodes.begin(slots, sampler.starts(rng.integers(2**53, size=EPISODES).tolist()))
-        seen = []
+        seen, state = [], None
         for _ in range(task.max_steps):
             observation, rewards = episodes.observe(slots), episodes.outlook(slots)
             mask = observation["action_mask"].astype(bool)
             seen.append((observation["image"], observation["last_action"], mask, rewards.astype(np.float32)))
-            preference = np.where(rng.random((EPISODES, 1)) < EXPLORE, rng.random(rewards.shape), rewards)
+            wishes = rewards.copy()
+            if agent is not None:
+                scores, state = agent.scores(observation, state)
+                wishes[::2] = scores[::2]
+            preference = np.where(rng.random((EPISODES, 1)) < EXPLORE, rng.random(rewards.shape), wishes)
             episodes.step(slots, np.where(mask, preference, -np.inf)[:, :-1].argmax(axis=1))
         images, last, masks, gains = (np.stack(part, axis=1) for part in zip(*seen, strict=True))
         batches.append((images, last, masks, gains))
@@ -155,7 +165,7 @@ def refresh_agent(
         return
     half = seconds / 2
     with torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False):
-        shown = demonstrate(task, half, seed, lambda share: report(share / 2))
+        shown = demonstrate(task, half, seed, lambda share: report(share / 2), agent)
         imitate(agent, shown, half, seed, report=lambda share: report((1 + share) / 2))
     save_policy(agent, path)
 

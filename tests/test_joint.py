@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from agents.baselines import FixedChain
+from agents.cli import main
+from agents.network import RecurrentAgent, load_policy, save_policy
+from restore_env.metrics import psnr
+from restore_env.sources import ImageSource, open_images
+from tests.toolkit import photographs
+from tools_zoo import load_toolbox
+from tools_zoo.fitting import Budget, FitError, Schedule
+from tools_zoo.joint import FOLLOW, JointProgress, JointTraining, ToolChains, train_jointly
+from tools_zoo.networks import ThreeLayer, ToolNetwork
+from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
+
+NAMES = ("deblur_1", "denoise_2", "dejpeg_1")
+STOP = len(NAMES)
+
+
+class KilledError(Exception):
+    pass
+
+
+def networks() -> dict[str, ToolNetwork]:
+    torch.manual_seed(0)
+    return {name: ThreeLayer() for name in NAMES}
+
+
+def toolbox(folder: Path) -> Path:
+    """Tools that are nearly nothing: random weights, made small."""
+    tools = []
+    for name, network in networks().items():
+        state = {key: 0.2 * value for key, value in network.state_dict().items()}
+        tools.append(ToolWeights(name, "three_layer", state))
+    return update_toolbox(folder, tools)
+
+
+def source() -> ImageSource:
+    opened = open_images(photographs(2, 120, 140), min_size=20)
+    assert isinstance(opened, ImageSource)
+    return opened
+
+
+def settings(tmp_path: Path, out: str = "out", **changes: Any) -> JointTraining:
+    start = tmp_path / "start"
+    if not start.exists():
+        toolbox(start)
+    base = JointTraining(
+        tmp_path / out,
+        start,
+        Budget(steps=8),
+        exploration=0.0,
+        batch_size=2,
+        patch_size=20,
+        schedule=Schedule(learning_rate=1e-3, warmup_steps=60),
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return dict(read_tool(folder / f"{name}.safetensors", "three_layer").state)
+
+
+def test_chains_are_those_of_the_toolbox() -> None:
+    chains = ToolChains(networks(), FixedChain((1, 0), STOP), 3)
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = chains.networks["deblur_1"](chains.networks["denoise_2"](images))
+        assert torch.allclose(chains(images), expected, atol=1e-6)
+        explored = np.array([[FOLLOW, 2, FOLLOW], [STOP, FOLLOW, FOLLOW]])
+        result = chains(images, explored)
+        first = chains.networks["dejpeg_1"](chains.networks["denoise_2"](images[:1]))
+    assert torch.allclose(result[:1], first, atol=1e-6)
+    assert torch.equal(result[1:], images[1:])  # stopped at once, and stays stopped
+    assert chains.uses.tolist() == [0, 1, 1]
+
+
+def test_a_tools_gradient_is_the_mean_over_its_uses() -> None:
+    class Alternating:
+        """The first image: tool 0 twice; the others: tool 1 once."""
+
+        def predict(
+            self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+        ) -> tuple[npt.NDArray[np.int64], Any]:
+            step = state or 0
+            actions = np.full(len(observation["image"]), STOP if step else 1)
+            actions[0] = 0
+            return actions, step + 1
+
+    images, targets = torch.rand(4, 3, 12, 12), torch.rand(4, 3, 12, 12)
+    chains = ToolChains(networks(), Alternating(), 2)
+    torch.nn.functional.mse_loss(chains(images), targets).backward()  # type: ignore[no-untyped-call]
+    assert chains.uses.tolist() == [2, 3, 0]
+
+    alone = networks()
+    twice = alone["deblur_1"](alone["deblur_1"](images[:1]))
+    ((twice - targets[:1]) ** 2).mean().backward()
+    for ours, theirs in zip(chains.networks["deblur_1"].parameters(), alone["deblur_1"].parameters(), strict=True):
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad / 2, atol=1e-6)
+    once = alone["denoise_2"](images[1:])
+    ((once - targets[1:]) ** 2).mean().backward()
+    for ours, theirs in zip(chains.networks["denoise_2"].parameters(), alone["denoise_2"].parameters(), strict=True):
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
+    assert all(parameter.grad is None for parameter in chains.networks["dejpeg_1"].parameters())
+
+
+def test_used_tools_learn_and_an_unused_one_keeps_its_weights(tmp_path: Path) -> None:
+    seen: list[JointProgress] = []
+    chosen = settings(tmp_path, budget=Budget(steps=150), batch_size=4)
+    train_jointly(chosen, source(), FixedChain((1, 2), STOP), report=seen.append)
+    assert seen[-1].psnr_output > seen[0].psnr_output + 0.5
+    for name, changed in (("deblur_1", False), ("denoise_2", True), ("dejpeg_1", True)):
+        before, after = weights(chosen.toolbox, name), weights(chosen.out, name)
+        assert changed != all(torch.equal(before[key], after[key]) for key in before), name
+    assert load_toolbox(chosen.out).names == NAMES
+    recipe = read_tool(chosen.out / "denoise_2.safetensors", "three_layer").recipe
+    assert recipe["steps"] == 150
+    assert "joint" in (chosen.out / "README.md").read_text()
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools_zoo.fitting.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("tools_zoo.fitting.REPORT_SECONDS", 0.0)
+    chosen = settings(tmp_path, exploration=0.5, rounds=2)
+    train_jointly(chosen, source(), FixedChain((1, 2), STOP))
+    for round_, step in ((0, 2), (1, 3)):
+
+        def kill(now: JointProgress, at: tuple[int, int] = (round_, step)) -> None:
+            if (now.round, now.progress.step) == at:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            train_jointly(dataclasses.replace(chosen, out=tmp_path / "killed"), source(), chain(), report=kill)
+    train_jointly(dataclasses.replace(chosen, out=tmp_path / "killed"), source(), chain())
+    for name in NAMES:
+        whole, killed = weights(chosen.out, name), weights(tmp_path / "killed", name)
+        assert all(torch.equal(value, killed[key]) for key, value in whole.items())
+
+
+def chain() -> FixedChain:
+    return FixedChain((1, 2), STOP)
+
+
+def test_the_policy_is_refreshed_after_each_round(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def refresh(tools: Any, number: int) -> FixedChain:
+        asked.append(number)
+        assert tools.names == NAMES
+        return FixedChain((0,), STOP)
+
+    chosen = settings(tmp_path, rounds=2)
+    train_jointly(chosen, source(), FixedChain((1,), STOP), refresh)
+    assert asked == [0, 1]
+    for name in ("deblur_1", "denoise_2"):  # each used in one of the rounds
+        assert not torch.equal(weights(chosen.toolbox, name)["conv3.weight"], weights(chosen.out, name)["conv3.weight"])
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    train_jointly(settings(tmp_path, budget=Budget(steps=1)), source(), chain())
+    with pytest.raises(FitError, match=r"exploration 0\.0, not 0\.3"):
+        train_jointly(settings(tmp_path, exploration=0.3), source(), chain())
+
+
+@pytest.mark.parametrize("changes", [{"severity": "awful"}, {"exploration": 1.5}, {"chain_length": 0}, {"rounds": 0}])
+def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        settings(tmp_path, **changes)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
+    save_policy(RecurrentAgent(NAMES, vision="pooled"), policy)
+    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
+    words += ["--steps", "2", "--rounds", "2", "--refresh", "0.02", "--batch-size", "2"]
+    assert main(words) == 0
+    assert "round 2: 1 steps" in capsys.readouterr().out
+    assert load_toolbox(tmp_path / "out").names == NAMES
+    assert load_policy(tmp_path / "out" / "agent.safetensors").extractor.vision == "pooled"
+    words[words.index(str(start))] = "default"
+    assert main(words) == 2
+    assert "was trained with other tools" in capsys.readouterr().err
+
+
+def test_joint_training_raises_what_the_chain_reaches(tmp_path: Path) -> None:
+    """On images that the training did not see."""
+    chosen = settings(tmp_path, budget=Budget(steps=150), batch_size=4)
+    train_jointly(chosen, source(), chain())
+    targets = torch.from_numpy(np.stack(photographs(4, 40, 40, seed=9))).permute(0, 3, 1, 2).float() / 255
+    images = (targets + 0.1 * torch.randn(targets.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    scores = []
+    for folder in (chosen.toolbox, chosen.out):
+        box = load_toolbox(folder)
+        scores.append(float(psnr(box[2](box[1](images)), targets).mean()))
+    assert scores[1] > scores[0] + 0.5
