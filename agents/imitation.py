@@ -164,7 +164,8 @@ def refresh_agent(
         agent.load_state_dict(load_policy(path).state_dict())
         return
     half = seconds / 2
-    with torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False):
+    autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
+    with autocast, torch.enable_grad():
         shown = demonstrate(task, half, seed, lambda share: report(share / 2), agent)
         imitate(agent, shown, half, seed, report=lambda share: report((1 + share) / 2))
     save_policy(agent, path)

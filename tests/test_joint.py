@@ -12,13 +12,12 @@ import torch
 from agents.baselines import FixedChain
 from agents.cli import main
 from agents.network import RecurrentAgent, load_policy, save_policy
-from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
 from tools_zoo import load_toolbox
 from tools_zoo.fitting import Budget, FitError, Schedule
 from tools_zoo.joint import FOLLOW, JointProgress, JointTraining, ToolChains, train_jointly
-from tools_zoo.networks import ThreeLayer, ToolNetwork
+from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 
 NAMES = ("deblur_1", "denoise_2", "dejpeg_1")
@@ -35,11 +34,11 @@ def networks() -> dict[str, ToolNetwork]:
 
 
 def toolbox(folder: Path) -> Path:
-    """Tools that are nearly nothing: random weights, made small."""
+    """Tools that leave an image as it is, ready to learn: random weights but for the last layer."""
     tools = []
     for name, network in networks().items():
-        state = {key: 0.2 * value for key, value in network.state_dict().items()}
-        tools.append(ToolWeights(name, "three_layer", state))
+        torch.nn.init.zeros_(last_layer(network).weight)
+        tools.append(ToolWeights(name, "three_layer", network.state_dict()))
     return update_toolbox(folder, tools)
 
 
@@ -104,11 +103,14 @@ def test_a_tools_gradient_is_the_mean_over_its_uses() -> None:
     twice = alone["deblur_1"](alone["deblur_1"](images[:1]))
     ((twice - targets[:1]) ** 2).mean().backward()
     for ours, theirs in zip(chains.networks["deblur_1"].parameters(), alone["deblur_1"].parameters(), strict=True):
+        assert ours.grad is not None
         assert theirs.grad is not None
         assert torch.allclose(ours.grad, theirs.grad / 2, atol=1e-6)
     once = alone["denoise_2"](images[1:])
     ((once - targets[1:]) ** 2).mean().backward()
     for ours, theirs in zip(chains.networks["denoise_2"].parameters(), alone["denoise_2"].parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
         assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
     assert all(parameter.grad is None for parameter in chains.networks["dejpeg_1"].parameters())
 
@@ -189,16 +191,3 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     words[words.index(str(start))] = "default"
     assert main(words) == 2
     assert "was trained with other tools" in capsys.readouterr().err
-
-
-def test_joint_training_raises_what_the_chain_reaches(tmp_path: Path) -> None:
-    """On images that the training did not see."""
-    chosen = settings(tmp_path, budget=Budget(steps=150), batch_size=4)
-    train_jointly(chosen, source(), chain())
-    targets = torch.from_numpy(np.stack(photographs(4, 40, 40, seed=9))).permute(0, 3, 1, 2).float() / 255
-    images = (targets + 0.1 * torch.randn(targets.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    scores = []
-    for folder in (chosen.toolbox, chosen.out):
-        box = load_toolbox(folder)
-        scores.append(float(psnr(box[2](box[1](images)), targets).mean()))
-    assert scores[1] > scores[0] + 0.5
