@@ -68,7 +68,7 @@ class PixelCache:
         self._lock = threading.Lock()
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).exists()
+        return key in self._maps or self._path(key).exists()
 
     def put(self, key: str, pixels: Pixels) -> None:
         """Store an image; it appears whole or not at all."""
@@ -87,9 +87,11 @@ class PixelCache:
     def get(self, key: str) -> Pixels:
         """Return the image, read-only and backed by its file."""
         with self._lock:
-            pixels = self._maps.pop(key, None)
-            if pixels is None:
-                pixels = np.load(self._path(key), mmap_mode="r")
+            pixels = self._maps.get(key)
+            if pixels is not None:
+                self._maps.move_to_end(key)
+                return pixels
+            pixels = np.asarray(np.load(self._path(key), mmap_mode="r"))  # np.memmap's own arithmetic is slow
             self._maps[key] = pixels
             mapped = sum(p.nbytes for p in self._maps.values())
             while mapped > self._mapped_bytes and len(self._maps) > 1:

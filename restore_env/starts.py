@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -98,12 +98,15 @@ class StartSampler:
         """The task factors that can come up."""
         return self._factors
 
-    def starts(self, chosen: Sequence[int | EpisodeStart]) -> list[EpisodeStart]:
-        """Draw the starts of many seeds, on several threads where there is work for them; starts stay as they are."""
+    def starts(self, chosen: Sequence[int | EpisodeStart]) -> Iterator[EpisodeStart]:
+        """Draw the starts of many seeds, on several threads where there is work for them; starts stay as they are.
+
+        The threads begin at once; the iterator waits for them.
+        """
         seeds = [start for start in chosen if isinstance(start, int)]
         alone = self._compose is not None or len(seeds) < 2  # a Compose keeps state and is no place for threads
         drawn = iter(map(self.draw, seeds) if alone else self._pool.map(self.draw, seeds))
-        return [next(drawn) if isinstance(start, int) else start for start in chosen]
+        return (next(drawn) if isinstance(start, int) else start for start in chosen)
 
     def draw(self, seed: int) -> EpisodeStart:
         """Draw a start; the same seed gives the same start."""
