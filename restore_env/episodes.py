@@ -207,7 +207,7 @@ class EpisodeBatch:
         for positions, working in self._working.groups(slots):
             top, left = (working.shape[-2] - size) // 2, (working.shape[-1] - size) // 2
             patch = working[..., top : top + size, left : left + size]
-            images[positions] = self._as_observed(patch).permute(0, 2, 3, 1).cpu().numpy()
+            images[positions] = self._as_observed(patch).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return {
             "image": images,
             "last_action": self.last_action[slots],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +104,12 @@ class Toolbox:
         doubles = sorted({name for name in names if names.count(name) > 1})
         if doubles or self.STOP_NAME in names:
             raise ValueError(f"tool names must differ and none may be 'stop'; got {', '.join(doubles) or 'stop'}")
+        self.names = tuple(names)
+        """The tools' names, in the order of their actions (without "stop")."""
+        self.scales = _constant([tool.scale for tool in self.tools], np.int64)
+        """Each tool's scale, ``(len,)``."""
+        self.macs_per_pixel = _constant([tool.macs_per_pixel for tool in self.tools], np.float64)
+        """Each tool's multiply-accumulates per input pixel, ``(len,)``."""
         self.to(device)
 
     def __len__(self) -> int:
@@ -115,24 +122,9 @@ class Toolbox:
         return iter(self.tools)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The tools' names, in the order of their actions (without "stop")."""
-        return tuple(tool.name for tool in self.tools)
-
-    @property
     def stop(self) -> int:
         """The action that ends an episode: the last one."""
         return len(self.tools)
-
-    @property
-    def scales(self) -> npt.NDArray[np.int64]:
-        """Each tool's scale, ``(len,)``."""
-        return np.array([tool.scale for tool in self.tools], dtype=np.int64)
-
-    @property
-    def macs_per_pixel(self) -> npt.NDArray[np.float64]:
-        """Each tool's multiply-accumulates per input pixel, ``(len,)``."""
-        return np.array([tool.macs_per_pixel for tool in self.tools], dtype=np.float64)
 
     def action(self, name: str) -> int:
         """The action of that name ("stop" included); raise ``ValueError`` that lists the names."""
@@ -167,12 +159,12 @@ class Toolbox:
             ``(rows, outputs)``: which images, and what became of them, ``(len(rows), 3, H * scale, W * scale)``.
         """
         actions = self._checked(actions, len(images))
-        for action in np.unique(actions):
-            if action == self.stop:
-                continue
-            rows = np.flatnonzero(actions == action)
-            chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows).to(images.device)]
-            yield rows, self.run(int(action), chosen)
+        order = np.argsort(actions, kind="stable")[: np.count_nonzero(actions != self.stop)]
+        chosen, first = np.unique(actions[order], return_index=True)
+        sorted_images = images.index_select(0, torch.from_numpy(order).to(images.device))  # one copy, a slice per tool
+        bounds = itertools.pairwise([*first.tolist(), len(order)])
+        for action, (start, stop) in zip(chosen.tolist(), bounds, strict=True):
+            yield order[start:stop], self._run(action, sorted_images[start:stop])
 
     def run(self, action: int, images: Tensor) -> Tensor:
         """Run one tool on a batch, guarding the caller's images and checking what comes back.
@@ -187,8 +179,12 @@ class Toolbox:
         Raises:
             ValueError: the tool returned another shape.
         """
+        return self._run(action, images.clone())
+
+    def _run(self, action: int, images: Tensor) -> Tensor:
+        """:meth:`run` on images that are nobody else's."""
         tool = self.tools[action]
-        outputs = tool(images.clone())
+        outputs = tool(images)
         n, channels, height, width = images.shape
         expected = (n, channels, height * tool.scale, width * tool.scale)
         if tuple(outputs.shape) != expected:
@@ -226,6 +222,12 @@ class Toolbox:
         if count and not 0 <= actions.min() <= actions.max() <= self.stop:
             raise ValueError(f"actions must lie in 0..{self.stop}, got {actions.min()}..{actions.max()}")
         return actions
+
+
+def _constant(values: Sequence[float], dtype: type[Any]) -> npt.NDArray[Any]:
+    array = np.array(values, dtype=dtype)
+    array.flags.writeable = False
+    return array
 
 
 ToolboxLike: TypeAlias = "Toolbox | Sequence[Tool] | str | Callable[[], Toolbox]"
