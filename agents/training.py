@@ -108,7 +108,7 @@ def train_agent(
         environment,
         learning_rate=lambda _: settings.ppo.learning_rate * (1 - run.rollout_share),
         seed=settings.seed,
-        device=settings.task.device,
+        device=toolbox.device,
         **ppo,
     )
     policy = model.policy

@@ -66,9 +66,10 @@ class Row:
 
 def timed_toolbox(name: str, device: str) -> tuple[Toolbox, list[TimedTool]]:
     """The toolbox, every tool timed."""
-    tools = [TimedTool(tool) for tool in load_toolbox(name, device)]
+    loaded = load_toolbox(name, device)
+    tools = [TimedTool(tool) for tool in loaded]
     toolbox = Toolbox(tools)
-    toolbox.device = torch.device(device)
+    toolbox.device = loaded.device
     return toolbox, tools
 
 

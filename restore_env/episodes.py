@@ -47,8 +47,8 @@ class Task:
     """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory."""
     dtype: Literal["uint8", "float32"] = "uint8"
     """Of the observed image: uint8, clipped and rounded; or float32, the working image exactly, unclipped."""
-    device: str = "cpu"
-    """Where images are kept and tools run."""
+    device: str | None = None
+    """Where images are kept and tools run; None: where the toolbox is. A toolbox that is elsewhere is copied there."""
     cache_dir: str | os.PathLike[str] | None = None
     """Folder that keeps decoded photographs for the next process; None: a temporary one."""
 

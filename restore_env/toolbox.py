@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -55,6 +56,12 @@ class FunctionTool:
     def __call__(self, images: Tensor, /) -> Tensor:
         """Call the function."""
         return self.function(images)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionTool:
+        """Copy the function where it can be moved, so that the copy can be moved alone; any other is shared."""
+        if isinstance(self.function, torch.nn.Module):
+            return replace(self, function=copy.deepcopy(self.function, memo))
+        return self
 
     def to(self, device: torch.device) -> FunctionTool:
         """Move the function to a device in place, where it can be moved (a torch module)."""
@@ -146,6 +153,14 @@ class Toolbox:
                 move(self.device)
         return self
 
+    def on(self, device: str | torch.device | None) -> Toolbox:
+        """The toolbox itself if it is on ``device`` (or that is None), else a copy there; the toolbox stays."""
+        if device is None or usable_device(device) == self.device:
+            return self
+        twin = copy.copy(self)
+        twin.tools = tuple(copy.deepcopy(tool) if hasattr(tool, "to") else tool for tool in self.tools)
+        return twin.to(device)
+
     def groups(
         self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]
     ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
@@ -234,8 +249,12 @@ ToolboxLike: TypeAlias = "Toolbox | Sequence[Tool] | str | Callable[[], Toolbox]
 """A toolbox, tools, a factory, or the import string of a factory, ``"package.module:name"``."""
 
 
-def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device = "cpu") -> Toolbox:
+def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = None) -> Toolbox:
     """Turn what a ``toolbox`` argument takes into a :class:`Toolbox` on ``device``.
+
+    Args:
+        toolbox: a toolbox, tools (taken to be on the CPU), a factory, or the import string of a factory.
+        device: None leaves a toolbox where it is. If it is elsewhere it is copied there, and the caller's stays.
 
     Raises:
         ValueError: a string that is not of the form ``"package.module:name"``, or names nothing.
@@ -249,21 +268,21 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device = "cpu") ->
         if not toolbox:
             raise ValueError(f"toolbox {module!r}: expected 'package.module:factory', a Toolbox, or a list of tools")
     if isinstance(toolbox, Toolbox):
-        return toolbox.to(device)
+        return toolbox.on(device)
     if isinstance(toolbox, Sequence) and not isinstance(toolbox, str):
-        return Toolbox(toolbox, device)
+        return Toolbox(toolbox).on(device)
     made = toolbox() if callable(toolbox) else toolbox
     if not isinstance(made, Toolbox):
         raise ValueError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
-    return made.to(device)
+    return made.on(device)
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """Return the device after trying it; raise ``ValueError`` in one line if it does not exist here."""
+    """Return the device, with its index, after trying it; raise ``ValueError`` in one line if it does not exist."""
     try:
-        chosen = torch.device(device)
-        float(torch.zeros(1, device=chosen))
+        trial = torch.zeros(1, device=device)
+        float(trial)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from None
-    return chosen
+    return trial.device
