@@ -31,6 +31,7 @@ class Gallery:
         """Height and width of the images in ``slots``: ``(len(slots), 2)``."""
         return self._shapes[slots]
 
+    @torch.inference_mode()
     def put(self, slots: Slots, images: Tensor) -> None:
         """Put images ``(len(slots), 3, H, W)`` into slots, in place of what was there."""
         shape = (int(images.shape[-2]), int(images.shape[-1]))
