@@ -18,7 +18,7 @@ import torch
 
 from agents.baselines import FixedChain, RandomPolicy, best_chains
 from agents.cli import OneLineParser, run_guarded
-from agents.commands.train import positive_int
+from agents.commands.arguments import positive_int
 from agents.network import load_policy
 from agents.rollout import Played, Policy, draw_starts, play
 from restore_env import Task

@@ -23,7 +23,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.cli import OneLineParser, run_guarded
-from agents.commands.train import positive_float, positive_int
+from agents.commands.arguments import positive_float, positive_int
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
 from restore_env.images import write_atomically
 from restore_env.toolbox import Tool

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.commands.train import positive_int
+from agents.commands.arguments import positive_int
 
 if TYPE_CHECKING:
     from agents.restorer import Restoration, Restorer
