@@ -25,8 +25,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
-from restore_env.images import write_atomically
 from restore_env.toolbox import Tool
+from restore_env.writing import write_atomically
 from tools_zoo import load_toolbox
 
 ROUNDS = 8

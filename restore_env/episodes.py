@@ -195,10 +195,7 @@ class EpisodeBatch:
 
     def action_mask(self) -> npt.NDArray[np.int8]:
         """``(n, n_actions)``: 1 where the action is allowed; a super-resolver must not exceed the target."""
-        enlarged = self._enlarged[:, None] * self.toolbox.scales[None]
-        mask = np.ones((self.n, self.n_actions), dtype=np.int8)
-        mask[:, :-1] = self._factor[:, None] % enlarged == 0
-        return mask
+        return self.toolbox.action_mask(self._factor // self._enlarged)
 
     def observe(self, slots: Slots) -> dict[str, npt.NDArray[Any]]:
         """Observations of ``slots``, batched along the first axis; new arrays at each call."""

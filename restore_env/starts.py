@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_env.distortions import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
-from restore_env.images import ImageError, as_rgb8, read_image
-from restore_env.sources import ImageLike, ImageSource, PairSource, pair_factor
+from restore_env.images import ImageError
+from restore_env.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -204,16 +204,7 @@ def own_pair(degraded: ImageLike, target: ImageLike) -> EpisodeStart:
     Raises:
         ImageError: an image cannot be used, or the sizes do not fit together.
     """
-    images = [_own_image(image, name) for image, name in ((degraded, "degraded"), (target, "target"))]
+    images = [open_photo(image, name)[0] for image, name in ((degraded, "degraded"), (target, "target"))]
     factor = pair_factor(images[0].shape[:2], images[1].shape[:2], "the pair")
     name = str(degraded) if isinstance(degraded, (str, os.PathLike)) else "own pair"
     return EpisodeStart(images[0], images[1], factor, name, -1, {})
-
-
-def _own_image(image: ImageLike, name: str) -> npt.NDArray[Any]:
-    if isinstance(image, (str, os.PathLike)):
-        return read_image(image).pixels
-    array = np.asarray(image)
-    checked = as_rgb8(array, name)
-    keeps_precision = np.issubdtype(array.dtype, np.floating) and array.ndim == 3 and array.shape[2] == 3
-    return array.astype(np.float32) if keeps_precision else checked

@@ -121,7 +121,7 @@ def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Jo
     Raises:
         ValueError: an output of the wrong kind, or two inputs that would be written to one file.
     """
-    from restore_env.images import WRITABLE, check_writable
+    from restore_env.writing import WRITABLE, check_writable
 
     folder: Path | None = None
     if output is not None:
