@@ -73,7 +73,7 @@ def demonstrate(
     ] = []
     began = time.monotonic()
     while not batches or time.monotonic() - began < seconds:
-        episodes.begin(slots, sampler.starts(rng.integers(2**53, size=EPISODES).tolist()))
+        episodes.begin(slots, list(sampler.starts(rng.integers(2**53, size=EPISODES).tolist())))
         seen, state = [], None
         for _ in range(task.max_steps):
             observation, rewards = episodes.observe(slots), episodes.outlook(slots)

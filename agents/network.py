@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.images import write_atomically
+from restore_env.writing import write_atomically
 from tools_zoo.networks import ResidualBlock
 
 Observation = Mapping[str, npt.NDArray[Any]]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,15 @@ from torch.nn import functional as F
 from agents.network import PATCH_SIZE, load_policy
 from agents.rollout import Policy
 from agents.tiling import apply_tool, enlarge, to_pixels, to_tensor
-from restore_env.images import MAX_PIXELS, ImageError, Photo, as_rgb8, read_image, write_image
+from restore_env.episodes import quantised
+from restore_env.images import MAX_PIXELS, ImageError, Photo
 from restore_env.metrics import psnr
+from restore_env.sources import PhotoLike, open_photo
 from restore_env.toolbox import Tool, Toolbox, resolve_toolbox, usable_device
+from restore_env.writing import write_image
 from tools_zoo.toolboxes import load_toolbox
 
 Actions = npt.NDArray[np.int64]
-PhotoLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Photo"
-"""A path, an array that :func:`restore_env.images.as_rgb8` accepts (float RGB keeps its precision), or a Photo."""
 Progress = Callable[[str, float], None]
 """``progress(what, share)``: what is going on ("step 2: looking", "step 2: dejpeg_3") and the share of it done."""
 
@@ -72,7 +73,7 @@ class Restoration:
         return self.photo.pixels
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write PNG, JPEG, WebP or TIFF, by the suffix (:func:`restore_env.images.write_image`)."""
+        """Write PNG, JPEG, WebP or TIFF, by the suffix (:func:`restore_env.writing.write_image`)."""
         write_image(path, self.photo)
 
 
@@ -154,7 +155,7 @@ class Restorer:
         """
         if int(scale) != scale or scale < 1:
             raise ValueError(f"scale must be a whole number of 1 or more, got {scale!r}")
-        pixels, photo = _open_image(image, "image")
+        pixels, photo = open_photo(image, "image")
         height, width = pixels.shape[:2]
         if height * width * scale * scale > MAX_PIXELS:
             raise ImageError(
@@ -222,8 +223,7 @@ class _Episode:
     def _vote(self, what: str) -> int:
         """Let every tile choose, note the vote and return the most common action that is allowed."""
         toolbox = self._toolbox
-        mask = np.ones(len(toolbox) + 1, dtype=np.int8)
-        mask[:-1] = self.remaining % toolbox.scales == 0
+        mask = toolbox.action_mask(self.remaining)
         chosen = self._choose(mask, what)
         counts = np.bincount(chosen, minlength=len(mask))
         allowed = np.where(mask, counts, 0)
@@ -276,7 +276,7 @@ class _Episode:
         size = self._restorer.patch_size
         patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
         if self._restorer.observe == "uint8":
-            patches = patches.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+            patches = quantised(patches)
         return np.ascontiguousarray(patches.permute(0, 2, 3, 1).numpy())
 
     def _patch(self, row: int, column: int, size: int) -> Tensor:
@@ -331,22 +331,8 @@ def _open_toolbox(toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str], de
     return resolve_toolbox(toolbox, device)
 
 
-def _open_image(image: PhotoLike, name: str) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.float32], Photo]:
-    """The pixels, uint8 or float32 RGB ``(H, W, 3)``, and the photo they come from."""
-    if isinstance(image, (str, os.PathLike)):
-        photo = read_image(image)
-        return photo.pixels, photo
-    if isinstance(image, Photo):
-        return as_rgb8(image.pixels, name), image
-    array = np.asarray(image)
-    photo = Photo(as_rgb8(array, name))
-    if np.issubdtype(array.dtype, np.floating) and array.ndim == 3 and array.shape[2] == 3:
-        return array.astype(np.float32), photo
-    return photo.pixels, photo
-
-
 def _open_target(target: PhotoLike, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    _, photo = _open_image(target, "target")
+    _, photo = open_photo(target, "target")
     height, width = photo.pixels.shape[:2]
     if (height, width) != size:
         raise ImageError(

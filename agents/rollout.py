@@ -52,7 +52,7 @@ class Played:
 def draw_starts(task: Task, count: int, seed: int) -> list[EpisodeStart]:
     """Draw the starts of a test set: the same for the same task and seed."""
     seeds = np.random.default_rng(seed).integers(2**53, size=count)
-    return task.sampler().starts(seeds.tolist())
+    return list(task.sampler().starts(seeds.tolist()))
 
 
 def play(policy: Policy, task: Task, starts: Sequence[EpisodeStart], *, deterministic: bool = True) -> Played:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from restore_env.episodes import quantised
 from restore_env.metrics import ssim
 from restore_env.toolbox import FunctionTool, Tool, bicubic_enlarge
 
@@ -36,7 +37,7 @@ def to_pixels(image: Tensor) -> Pixels:
     _, _, height, width = image.shape
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, TILE_GPU):
-        band = image[0, :, top : top + TILE_GPU].clamp(0, 1).mul_(255).round_().to(torch.uint8)
+        band = quantised(image[0, :, top : top + TILE_GPU])
         pixels[top : top + TILE_GPU] = band.permute(1, 2, 0).cpu().numpy()
     return pixels
 

@@ -22,8 +22,8 @@ from agents.policy import MaskedRecurrentPolicy
 from agents.rollout import draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env.episodes import Task
-from restore_env.images import write_atomically
 from restore_env.toolbox import FunctionTool, Tool, Toolbox, resolve_toolbox
+from restore_env.writing import write_atomically
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.fitting import Budget
 
@@ -108,7 +108,7 @@ def train_agent(
         environment,
         learning_rate=lambda _: settings.ppo.learning_rate * (1 - run.rollout_share),
         seed=settings.seed,
-        device=settings.task.device,
+        device=toolbox.device,
         **ppo,
     )
     policy = model.policy

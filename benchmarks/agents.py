@@ -18,12 +18,12 @@ import torch
 
 from agents.baselines import FixedChain, RandomPolicy, best_chains
 from agents.cli import OneLineParser, run_guarded
-from agents.commands.train import positive_int
+from agents.commands.arguments import positive_int
 from agents.network import load_policy
 from agents.rollout import Played, Policy, draw_starts, play
 from restore_env import Task
-from restore_env.images import write_atomically
 from restore_env.toolbox import Toolbox
+from restore_env.writing import write_atomically
 from tools_zoo import load_toolbox
 from tools_zoo.cards import check_section, command_line, replace_section
 from tools_zoo.fitting import as_tensor

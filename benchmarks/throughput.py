@@ -23,10 +23,10 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.cli import OneLineParser, run_guarded
-from agents.commands.train import positive_float, positive_int
+from agents.commands.arguments import positive_float, positive_int
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
-from restore_env.images import write_atomically
 from restore_env.toolbox import Tool
+from restore_env.writing import write_atomically
 from tools_zoo import load_toolbox
 
 ROUNDS = 8
@@ -66,9 +66,10 @@ class Row:
 
 def timed_toolbox(name: str, device: str) -> tuple[Toolbox, list[TimedTool]]:
     """The toolbox, every tool timed."""
-    tools = [TimedTool(tool) for tool in load_toolbox(name, device)]
+    loaded = load_toolbox(name, device)
+    tools = [TimedTool(tool) for tool in loaded]
     toolbox = Toolbox(tools)
-    toolbox.device = torch.device(device)
+    toolbox.device = loaded.device
     return toolbox, tools
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from agents.cli import OneLineParser, run_guarded
-from restore_env.images import write_atomically
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from restore_env.toolbox import Tool, Toolbox
+from restore_env.writing import write_atomically
 from tools_zoo.cards import check_section, command_line, replace_section
 from tools_zoo.fitting import Batch, as_tensor
 from tools_zoo.table import TOOLS, ToolSpec

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -115,7 +115,7 @@ class Levels:
 
     def as_dict(self) -> dict[str, Any]:
         """The levels as plain numbers, for ``info`` and records."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def level_triples(lowest: int, highest: int) -> npt.NDArray[np.int64]:

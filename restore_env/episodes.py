@@ -47,8 +47,8 @@ class Task:
     """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory."""
     dtype: Literal["uint8", "float32"] = "uint8"
     """Of the observed image: uint8, clipped and rounded; or float32, the working image exactly, unclipped."""
-    device: str = "cpu"
-    """Where images are kept and tools run."""
+    device: str | None = None
+    """Where images are kept and tools run; None: where the toolbox is. A toolbox that is elsewhere is copied there."""
     cache_dir: str | os.PathLike[str] | None = None
     """Folder that keeps decoded photographs for the next process; None: a temporary one."""
 
@@ -195,10 +195,7 @@ class EpisodeBatch:
 
     def action_mask(self) -> npt.NDArray[np.int8]:
         """``(n, n_actions)``: 1 where the action is allowed; a super-resolver must not exceed the target."""
-        enlarged = self._enlarged[:, None] * self.toolbox.scales[None]
-        mask = np.ones((self.n, self.n_actions), dtype=np.int8)
-        mask[:, :-1] = self._factor[:, None] % enlarged == 0
-        return mask
+        return self.toolbox.action_mask(self._factor // self._enlarged)
 
     def observe(self, slots: Slots) -> dict[str, npt.NDArray[Any]]:
         """Observations of ``slots``, batched along the first axis; new arrays at each call."""
@@ -207,7 +204,7 @@ class EpisodeBatch:
         for positions, working in self._working.groups(slots):
             top, left = (working.shape[-2] - size) // 2, (working.shape[-1] - size) // 2
             patch = working[..., top : top + size, left : left + size]
-            images[positions] = self._as_observed(patch).permute(0, 2, 3, 1).cpu().numpy()
+            images[positions] = self._as_observed(patch).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return {
             "image": images,
             "last_action": self.last_action[slots],

@@ -31,6 +31,7 @@ class Gallery:
         """Height and width of the images in ``slots``: ``(len(slots), 2)``."""
         return self._shapes[slots]
 
+    @torch.inference_mode()
     def put(self, slots: Slots, images: Tensor) -> None:
         """Put images ``(len(slots), 3, H, W)`` into slots, in place of what was there."""
         shape = (int(images.shape[-2]), int(images.shape[-1]))
@@ -38,11 +39,12 @@ class Gallery:
         images = images.to(self._device)
         if staying.any():
             rows = self._index(self._rows[slots[staying]])
-            self._tensors[shape][rows] = images if staying.all() else images[self._index(np.flatnonzero(staying))]
+            chosen = images if staying.all() else images.index_select(0, self._index(np.flatnonzero(staying)))
+            self._tensors[shape][rows] = chosen
         if not staying.all():
             moving = slots[~staying]
             self._remove(moving)
-            arrived = images[self._index(np.flatnonzero(~staying))]
+            arrived = images.index_select(0, self._index(np.flatnonzero(~staying)))
             known = self._members.get(shape)
             if known is not None:
                 arrived = torch.cat([self._tensors[shape], arrived])
@@ -50,13 +52,14 @@ class Gallery:
             self._keep(shape, moving, arrived)
 
     def groups(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-        """Yield ``(positions, images)`` for each size among ``slots``; ``slots[positions]`` hold the ``images``."""
+        """Yield ``(positions, images)`` for each size among ``slots``: copies of what ``slots[positions]`` hold."""
         shapes = self._shapes[slots]
-        for shape in {(int(h), int(w)) for h, w in shapes}:
-            if shape == (0, 0):
-                raise ValueError("a slot is empty")
+        if not shapes.all():
+            raise ValueError("a slot is empty")
+        for shape, images in list(self._tensors.items()):
             positions = np.flatnonzero((shapes == shape).all(axis=1))
-            yield positions, self._tensors[shape][self._index(self._rows[slots[positions]])]
+            if len(positions):
+                yield positions, images.index_select(0, self._index(self._rows[slots[positions]]))
 
     def image(self, slot: int) -> Tensor:
         """The image ``(3, H, W)`` in one slot, a view."""
@@ -67,7 +70,7 @@ class Gallery:
         for shape in {(int(h), int(w)) for h, w in self._shapes[slots]} - {(0, 0)}:
             members = self._members[shape]
             kept = np.flatnonzero(~np.isin(members, slots))
-            self._keep(shape, members[kept], self._tensors[shape][self._index(kept)])
+            self._keep(shape, members[kept], self._tensors[shape].index_select(0, self._index(kept)))
 
     def _keep(self, shape: tuple[int, int], members: Slots, images: Tensor) -> None:
         if not len(members):

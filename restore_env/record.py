@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from restore_env.images import write_atomically
+from restore_env.writing import write_atomically
 
 if TYPE_CHECKING:
     from restore_env.env import ImageRestoreEnv

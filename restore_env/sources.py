@@ -21,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from restore_env.images import SUFFIXES, ImageError, as_rgb8, read_image
+from restore_env.images import SUFFIXES, ImageError, Photo, as_rgb8, read_image
 
 Pixels = npt.NDArray[np.uint8]
 ImageLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any]"
 """A path or an array that :func:`restore_env.images.as_rgb8` accepts."""
+PhotoLike: TypeAlias = "ImageLike | Photo"
+"""An image of the user's own."""
 ImagesLike: TypeAlias = "str | os.PathLike[str] | Sequence[ImageLike] | Sequence[tuple[ImageLike, ImageLike]] | None"
 """What the ``images`` argument takes: None, a folder, a file, a list of images, or a list of (degraded, target)."""
 
@@ -68,7 +70,7 @@ class PixelCache:
         self._lock = threading.Lock()
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).exists()
+        return key in self._maps or self._path(key).exists()
 
     def put(self, key: str, pixels: Pixels) -> None:
         """Store an image; it appears whole or not at all."""
@@ -87,9 +89,11 @@ class PixelCache:
     def get(self, key: str) -> Pixels:
         """Return the image, read-only and backed by its file."""
         with self._lock:
-            pixels = self._maps.pop(key, None)
-            if pixels is None:
-                pixels = np.load(self._path(key), mmap_mode="r")
+            pixels = self._maps.get(key)
+            if pixels is not None:
+                self._maps.move_to_end(key)
+                return pixels
+            pixels = np.asarray(np.load(self._path(key), mmap_mode="r"))  # np.memmap's own arithmetic is slow
             self._maps[key] = pixels
             mapped = sum(p.nbytes for p in self._maps.values())
             while mapped > self._mapped_bytes and len(self._maps) > 1:
@@ -300,6 +304,31 @@ def embedded_paths() -> list[Path]:
     if spec is None or spec.origin is None:
         raise ImageError("the embedded photographs come with scikit-image, which is not installed")
     return [Path(spec.origin).parent / "data" / name for name in EMBEDDED]
+
+
+def open_photo(image: PhotoLike, name: str) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.float32], Photo]:
+    """Open an image of the user's own.
+
+    Args:
+        image: a path, an array that :func:`restore_env.images.as_rgb8` accepts, or a Photo.
+        name: what errors call an array.
+
+    Returns:
+        The pixels, RGB ``(H, W, 3)``, uint8, or float32 in [0, 1] from a float RGB array; and the photo they come from.
+
+    Raises:
+        ImageError: the image cannot be used.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        photo = read_image(image)
+        return photo.pixels, photo
+    if isinstance(image, Photo):
+        return as_rgb8(image.pixels, name), image
+    array = np.asarray(image)
+    photo = Photo(as_rgb8(array, name))
+    if np.issubdtype(array.dtype, np.floating) and array.ndim == 3 and array.shape[2] == 3:
+        return array.astype(np.float32), photo
+    return photo.pixels, photo
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_env.distortions import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
-from restore_env.images import ImageError, as_rgb8, read_image
-from restore_env.sources import ImageLike, ImageSource, PairSource, pair_factor
+from restore_env.images import ImageError
+from restore_env.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -98,12 +98,15 @@ class StartSampler:
         """The task factors that can come up."""
         return self._factors
 
-    def starts(self, chosen: Sequence[int | EpisodeStart]) -> list[EpisodeStart]:
-        """Draw the starts of many seeds, on several threads where there is work for them; starts stay as they are."""
+    def starts(self, chosen: Sequence[int | EpisodeStart]) -> Iterator[EpisodeStart]:
+        """Draw the starts of many seeds, on several threads where there is work for them; starts stay as they are.
+
+        The threads begin at once; the iterator waits for them.
+        """
         seeds = [start for start in chosen if isinstance(start, int)]
         alone = self._compose is not None or len(seeds) < 2  # a Compose keeps state and is no place for threads
         drawn = iter(map(self.draw, seeds) if alone else self._pool.map(self.draw, seeds))
-        return [next(drawn) if isinstance(start, int) else start for start in chosen]
+        return (next(drawn) if isinstance(start, int) else start for start in chosen)
 
     def draw(self, seed: int) -> EpisodeStart:
         """Draw a start; the same seed gives the same start."""
@@ -201,16 +204,7 @@ def own_pair(degraded: ImageLike, target: ImageLike) -> EpisodeStart:
     Raises:
         ImageError: an image cannot be used, or the sizes do not fit together.
     """
-    images = [_own_image(image, name) for image, name in ((degraded, "degraded"), (target, "target"))]
+    images = [open_photo(image, name)[0] for image, name in ((degraded, "degraded"), (target, "target"))]
     factor = pair_factor(images[0].shape[:2], images[1].shape[:2], "the pair")
     name = str(degraded) if isinstance(degraded, (str, os.PathLike)) else "own pair"
     return EpisodeStart(images[0], images[1], factor, name, -1, {})
-
-
-def _own_image(image: ImageLike, name: str) -> npt.NDArray[Any]:
-    if isinstance(image, (str, os.PathLike)):
-        return read_image(image).pixels
-    array = np.asarray(image)
-    checked = as_rgb8(array, name)
-    keeps_precision = np.issubdtype(array.dtype, np.floating) and array.ndim == 3 and array.shape[2] == 3
-    return array.astype(np.float32) if keeps_precision else checked

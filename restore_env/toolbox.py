@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +57,12 @@ class FunctionTool:
         """Call the function."""
         return self.function(images)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> FunctionTool:
+        """Copy the function where it can be moved, so that the copy can be moved alone; any other is shared."""
+        if isinstance(self.function, torch.nn.Module):
+            return replace(self, function=copy.deepcopy(self.function, memo))
+        return self
+
     def to(self, device: torch.device) -> FunctionTool:
         """Move the function to a device in place, where it can be moved (a torch module)."""
         if isinstance(self.function, torch.nn.Module):
@@ -103,6 +111,12 @@ class Toolbox:
         doubles = sorted({name for name in names if names.count(name) > 1})
         if doubles or self.STOP_NAME in names:
             raise ValueError(f"tool names must differ and none may be 'stop'; got {', '.join(doubles) or 'stop'}")
+        self.names = tuple(names)
+        """The tools' names, in the order of their actions (without "stop")."""
+        self.scales = _constant([tool.scale for tool in self.tools], np.int64)
+        """Each tool's scale, ``(len,)``."""
+        self.macs_per_pixel = _constant([tool.macs_per_pixel for tool in self.tools], np.float64)
+        """Each tool's multiply-accumulates per input pixel, ``(len,)``."""
         self.to(device)
 
     def __len__(self) -> int:
@@ -115,24 +129,9 @@ class Toolbox:
         return iter(self.tools)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The tools' names, in the order of their actions (without "stop")."""
-        return tuple(tool.name for tool in self.tools)
-
-    @property
     def stop(self) -> int:
         """The action that ends an episode: the last one."""
         return len(self.tools)
-
-    @property
-    def scales(self) -> npt.NDArray[np.int64]:
-        """Each tool's scale, ``(len,)``."""
-        return np.array([tool.scale for tool in self.tools], dtype=np.int64)
-
-    @property
-    def macs_per_pixel(self) -> npt.NDArray[np.float64]:
-        """Each tool's multiply-accumulates per input pixel, ``(len,)``."""
-        return np.array([tool.macs_per_pixel for tool in self.tools], dtype=np.float64)
 
     def action(self, name: str) -> int:
         """The action of that name ("stop" included); raise ``ValueError`` that lists the names."""
@@ -145,6 +144,13 @@ class Toolbox:
         """The name of an action, "stop" included."""
         return (*self.names, self.STOP_NAME)[action]
 
+    def action_mask(self, remaining: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+        """1 where an action is allowed on images yet to be enlarged ``remaining`` times: ``(..., len + 1)``."""
+        remaining = np.asarray(remaining)
+        mask = np.ones((*remaining.shape, len(self) + 1), dtype=np.int8)
+        mask[..., :-1] = remaining[..., None] % self.scales == 0
+        return mask
+
     def to(self, device: str | torch.device) -> Toolbox:
         """Move every tool that can be moved to ``device``, in place; return the toolbox."""
         self.device = usable_device(device)
@@ -153,6 +159,14 @@ class Toolbox:
             if callable(move):
                 move(self.device)
         return self
+
+    def on(self, device: str | torch.device | None) -> Toolbox:
+        """The toolbox itself if it is on ``device`` (or that is None), else a copy there; the toolbox stays."""
+        if device is None or usable_device(device) == self.device:
+            return self
+        twin = copy.copy(self)
+        twin.tools = tuple(copy.deepcopy(tool) if hasattr(tool, "to") else tool for tool in self.tools)
+        return twin.to(device)
 
     def groups(
         self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]
@@ -167,12 +181,12 @@ class Toolbox:
             ``(rows, outputs)``: which images, and what became of them, ``(len(rows), 3, H * scale, W * scale)``.
         """
         actions = self._checked(actions, len(images))
-        for action in np.unique(actions):
-            if action == self.stop:
-                continue
-            rows = np.flatnonzero(actions == action)
-            chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows).to(images.device)]
-            yield rows, self.run(int(action), chosen)
+        order = np.argsort(actions, kind="stable")[: np.count_nonzero(actions != self.stop)]
+        chosen, first = np.unique(actions[order], return_index=True)
+        sorted_images = images.index_select(0, torch.from_numpy(order).to(images.device))  # one copy, a slice per tool
+        bounds = itertools.pairwise([*first.tolist(), len(order)])
+        for action, (start, stop) in zip(chosen.tolist(), bounds, strict=True):
+            yield order[start:stop], self._run(action, sorted_images[start:stop])
 
     def run(self, action: int, images: Tensor) -> Tensor:
         """Run one tool on a batch, guarding the caller's images and checking what comes back.
@@ -187,8 +201,12 @@ class Toolbox:
         Raises:
             ValueError: the tool returned another shape.
         """
+        return self._run(action, images.clone())
+
+    def _run(self, action: int, images: Tensor) -> Tensor:
+        """:meth:`run` on images that are nobody else's."""
         tool = self.tools[action]
-        outputs = tool(images.clone())
+        outputs = tool(images)
         n, channels, height, width = images.shape
         expected = (n, channels, height * tool.scale, width * tool.scale)
         if tuple(outputs.shape) != expected:
@@ -228,12 +246,22 @@ class Toolbox:
         return actions
 
 
+def _constant(values: Sequence[float], dtype: type[Any]) -> npt.NDArray[Any]:
+    array = np.array(values, dtype=dtype)
+    array.flags.writeable = False
+    return array
+
+
 ToolboxLike: TypeAlias = "Toolbox | Sequence[Tool] | str | Callable[[], Toolbox]"
 """A toolbox, tools, a factory, or the import string of a factory, ``"package.module:name"``."""
 
 
-def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device = "cpu") -> Toolbox:
+def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = None) -> Toolbox:
     """Turn what a ``toolbox`` argument takes into a :class:`Toolbox` on ``device``.
+
+    Args:
+        toolbox: a toolbox, tools (taken to be on the CPU), a factory, or the import string of a factory.
+        device: None leaves a toolbox where it is. If it is elsewhere it is copied there, and the caller's stays.
 
     Raises:
         ValueError: a string that is not of the form ``"package.module:name"``, or names nothing.
@@ -247,21 +275,21 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device = "cpu") ->
         if not toolbox:
             raise ValueError(f"toolbox {module!r}: expected 'package.module:factory', a Toolbox, or a list of tools")
     if isinstance(toolbox, Toolbox):
-        return toolbox.to(device)
+        return toolbox.on(device)
     if isinstance(toolbox, Sequence) and not isinstance(toolbox, str):
-        return Toolbox(toolbox, device)
+        return Toolbox(toolbox).on(device)
     made = toolbox() if callable(toolbox) else toolbox
     if not isinstance(made, Toolbox):
         raise ValueError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
-    return made.to(device)
+    return made.on(device)
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """Return the device after trying it; raise ``ValueError`` in one line if it does not exist here."""
+    """Return the device, with its index, after trying it; raise ``ValueError`` in one line if it does not exist."""
     try:
-        chosen = torch.device(device)
-        float(torch.zeros(1, device=chosen))
+        trial = torch.zeros(1, device=device)
+        float(trial)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from None
-    return chosen
+    return trial.device

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -18,6 +19,7 @@ from restore_env.episodes import Task
 from restore_env.gallery import Slots
 from restore_env.record import EpisodeRecord
 from restore_env.rendering import EpisodeView, render_episode
+from restore_env.starts import EpisodeStart
 
 Infos = dict[str, Any]
 
@@ -85,12 +87,9 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         for slot in slots:
             if seeds[slot] is not None or self._rngs[slot] is None:
                 self._rngs[slot] = seeding.np_random(seeds[slot])[0]
-        self._begin(slots, options)
+        self._begin(slots, self._draw(slots, options))
         self._begun = True
-        infos: Infos = {}
-        for slot in slots:
-            infos = self._add_info(infos, self._episodes.info(slot), slot)
-        return self._episodes.observe(self._slots), infos
+        return self._episodes.observe(self._slots), self._infos(slots)
 
     def step(
         self, actions: npt.NDArray[np.int64]
@@ -115,13 +114,13 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             view = self._views[slot]
             if view is not None:
                 view.update()
-        self._begin(np.flatnonzero(over))
+        if over.any():
+            self._begin(np.flatnonzero(over), self._draw(np.flatnonzero(over)))
         terminated = self._episodes.over.copy()
         infos: Infos = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and terminated.any():
             infos = self._restart(np.flatnonzero(terminated))
-        for slot in self._slots:
-            infos = self._add_info(infos, self._episodes.info(slot), slot)
+        infos |= self._infos(self._slots)
         return self._episodes.observe(self._slots), rewards, terminated, np.zeros_like(terminated), infos
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
@@ -138,25 +137,34 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         return tuple(render_episode(view) for view in views) if views else None
 
     def _restart(self, finished: Slots) -> Infos:
-        """Put the last observations and infos aside and start new episodes."""
-        infos: Infos = {}
+        """Put the last observations and infos aside, while new episodes are drawn, and start these."""
+        starts = self._draw(finished)
         last = self._episodes.observe(finished)
+        observations = np.full(self.num_envs, None, dtype=object)
         for row, slot in enumerate(finished):
-            observation = {key: value[row] for key, value in last.items()}
-            final = {"final_obs": observation, "final_info": self._episodes.info(slot)}
-            infos = self._add_info(infos, final, slot)
-        self._begin(finished)
+            observations[slot] = {key: value[row] for key, value in last.items()}
+        infos = {
+            "final_obs": observations,
+            "_final_obs": _mask(finished, self.num_envs),
+            "final_info": self._infos(finished),
+            "_final_info": _mask(finished, self.num_envs),
+        }
+        self._begin(finished, starts)
         return infos
 
-    def _begin(self, slots: Slots, options: dict[str, Any] | None = None) -> None:
-        if not len(slots):
-            return
+    def _infos(self, slots: Slots) -> Infos:
+        return batch_infos([self._episodes.info(slot) for slot in slots], slots, self.num_envs)
+
+    def _draw(self, slots: Slots, options: dict[str, Any] | None = None) -> Iterator[EpisodeStart]:
         chosen = []
         for slot in slots:
             rng = self._rngs[slot]
             assert rng is not None
             chosen.append(choose_start(rng, self._options_of(slot, options)))
-        self._episodes.begin(slots, self._sampler.starts(chosen))
+        return self._sampler.starts(chosen)
+
+    def _begin(self, slots: Slots, starts: Iterator[EpisodeStart]) -> None:
+        self._episodes.begin(slots, list(starts))
         if self.render_mode is not None:
             for slot in slots:
                 self._views[slot] = EpisodeView(self._episodes, slot)
@@ -189,3 +197,38 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         if not self._begun and not mask.all():
             raise ValueError("the first reset must start every slot: leave reset_mask out")
         return np.asarray(mask)
+
+
+def batch_infos(infos: Sequence[dict[str, Any]], slots: Slots, num_envs: int) -> Infos:
+    """Batch the infos of ``slots`` as Gymnasium's vector environments do, a whole column at a time.
+
+    Args:
+        infos: one per slot; plain numbers become arrays of numbers, dictionaries dictionaries of such, and anything
+            else arrays of objects.
+        slots: where in the arrays each belongs.
+        num_envs: length of the arrays.
+
+    Returns:
+        For each key ``(num_envs,)`` values, zero or None where no slot has it, and under ``_key`` where one has it.
+    """
+    batched: Infos = {}
+    for key in dict.fromkeys(itertools.chain.from_iterable(infos)):
+        rows = [row for row, info in enumerate(infos) if key in info]
+        values, here = [infos[row][key] for row in rows], slots[rows]
+        if isinstance(values[0], dict):
+            batched[key] = batch_infos(values, here, num_envs)
+        elif isinstance(values[0], (bool, int, float)):
+            batched[key] = np.zeros(num_envs, dtype=type(values[0]))
+            batched[key][here] = values
+        else:
+            batched[key] = np.full(num_envs, None, dtype=object)
+            for slot, value in zip(here, values, strict=True):
+                batched[key][slot] = value
+        batched[f"_{key}"] = _mask(here, num_envs)
+    return batched
+
+
+def _mask(slots: Slots, num_envs: int) -> npt.NDArray[np.bool_]:
+    mask = np.zeros(num_envs, dtype=np.bool_)
+    mask[slots] = True
+    return mask

@@ -22,16 +22,13 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from restore_env.images import (
-    WRITABLE,
     ImageError,
     Photo,
     as_rgb8,
-    check_writable,
     decode_image,
     read_image,
-    write_atomically,
-    write_image,
 )
+from restore_env.writing import WRITABLE, check_writable, write_atomically, write_image
 
 tifffile: Any = importlib.import_module("tifffile")  # it comes with scikit-image; untyped
 

@@ -12,8 +12,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from restore_env.images import Photo, read_image, write_image
+    from restore_env.images import Photo, read_image
     from restore_env.sources import embedded_paths
+    from restore_env.writing import write_image
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()

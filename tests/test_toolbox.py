@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restore_env import FunctionTool, Tool, Toolbox
+from restore_env import FunctionTool, Task, Tool, Toolbox
 from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge, resolve_toolbox
 from tests.toolkit import pixelwise_toolbox, random_toolbox
 from tools_zoo.networks import NETWORKS, EightLayer, ThreeLayer
@@ -117,6 +117,56 @@ def test_names_and_actions_translate() -> None:
 def test_an_import_string_that_names_nothing_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="toolbox"):
         resolve_toolbox(name)
+
+
+class Movable:
+    """A tool that knows where it is."""
+
+    name, scale, macs_per_pixel, reach = "movable", 1, 0.0, 0
+    place = torch.device("cpu")
+
+    def to(self, device: torch.device) -> None:
+        self.place = device
+
+    def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
+        return images
+
+
+@pytest.fixture
+def meta_device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    monkeypatch.setattr("restore_env.toolbox.usable_device", torch.device)
+    return torch.device("meta")
+
+
+def test_a_toolbox_is_copied_to_another_device_and_stays_where_it_was(meta_device: torch.device) -> None:
+    tool, module, double = Movable(), torch.nn.Conv2d(3, 3, 1), FunctionTool("double", lambda images: images * 2)
+    toolbox = Toolbox([tool, FunctionTool("network", module), double])
+    moved = resolve_toolbox(toolbox, meta_device)
+    assert (toolbox.device.type, tool.place.type, module.weight.device.type) == ("cpu", "cpu", "cpu")
+    assert (moved.device, moved.names) == (meta_device, toolbox.names)
+    assert isinstance(moved[0], Movable)
+    assert moved[0].place == meta_device
+    assert isinstance(moved[1], FunctionTool)
+    assert isinstance(moved[1].function, torch.nn.Conv2d)
+    assert moved[1].function.weight.device == meta_device
+    assert moved[2] is double  # nothing to move
+    assert resolve_toolbox(moved, meta_device) is moved
+    assert resolve_toolbox(lambda: toolbox, meta_device) is not toolbox
+
+
+def test_a_list_of_tools_stays_where_it_was(meta_device: torch.device) -> None:
+    tool = Movable()
+    assert resolve_toolbox([tool], meta_device).device == meta_device
+    assert tool.place.type == "cpu"
+
+
+def test_without_a_device_a_toolbox_is_used_where_it_is(meta_device: torch.device) -> None:
+    toolbox = Toolbox([Movable()], meta_device)
+    assert resolve_toolbox(toolbox) is toolbox
+    assert resolve_toolbox(lambda: toolbox) is toolbox
+    assert Task(toolbox=toolbox).episodes(2).toolbox is toolbox
+    on_cpu = Task(toolbox=toolbox, device="cpu").episodes(2).toolbox
+    assert (on_cpu.device.type, toolbox.device) == ("cpu", meta_device)
 
 
 def test_bicubic_enlargement_keeps_constants_and_size() -> None:

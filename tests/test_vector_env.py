@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import data_equivalence as same
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv
+from restore_env.vector_env import batch_infos
 from tests.toolkit import photographs, pixelwise_toolbox, random_toolbox
 
 N = 5
@@ -72,6 +73,20 @@ def test_equal_to_rounding_with_the_networks() -> None:
         np.testing.assert_allclose(ours[4]["psnr"], theirs[4]["psnr"], atol=1e-4)
         assert np.array_equal(ours[2], theirs[2])
         assert ours[4]["toolchain"].tolist() == theirs[4]["toolchain"].tolist()
+
+
+def test_infos_are_batched_as_gymnasium_does() -> None:
+    infos = [
+        {"psnr": 1.5, "toolchain": ("a", "b"), "over": True, "distortion": {"top": 3, "scale": 0.5}},
+        {"psnr": 2.5, "toolchain": (), "over": False, "distortion": {}},
+        {"psnr": 3.5, "image": "c.png", "over": False, "distortion": {"top": 4, "transforms": "[]"}},
+    ]
+    slots = np.array([3, 0, 1])
+    env, _ = both(AutoresetMode.SAME_STEP, toolbox=pixelwise_toolbox())
+    expected: dict[str, Any] = {}
+    for slot, info in zip(slots, infos, strict=True):
+        expected = env._add_info(expected, info, int(slot))
+    assert same(batch_infos(infos, slots, N), expected)
 
 
 def test_calls_share_no_arrays() -> None:

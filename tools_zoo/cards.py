@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from restore_env.images import write_atomically
+from restore_env.writing import write_atomically
 
 
 def write_card(card: Path, text: str, sections: Sequence[str] = ()) -> None:

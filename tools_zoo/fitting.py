@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.images import write_atomically
+from restore_env.writing import write_atomically
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Inputs and targets, uint8 RGB ``(N, H, W, 3)``."""

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from restore_env.images import write_atomically
+from restore_env.writing import write_atomically
 from tools_zoo.networks import NETWORKS
 from tools_zoo.table import TOOLS
 from tools_zoo.toolboxes import MANIFEST, ToolboxError, ToolWeights, update_toolbox

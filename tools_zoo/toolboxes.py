@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from restore_env.images import write_atomically
 from restore_env.toolbox import Toolbox
+from restore_env.writing import write_atomically
 from tools_zoo.networks import NETWORKS
 from tools_zoo.table import TOOLS
 

@@ -29,9 +29,10 @@ def demo(arguments: argparse.Namespace) -> int:
     from agents.restorer import Restorer, quality
     from agents.tiling import apply_tool, to_pixels, to_tensor
     from restore_env.distortions import distort, draw_levels
-    from restore_env.images import Photo, read_image, write_image
+    from restore_env.images import Photo, read_image
     from restore_env.rendering import Panel, gain_caption, panel_row
     from restore_env.sources import embedded_paths
+    from restore_env.writing import write_image
 
     path = arguments.photo or next(path for path in embedded_paths() if path.stem == "coffee")
     target = read_image(path).pixels

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.commands.train import positive_int
+from agents.commands.arguments import positive_int
 
 if TYPE_CHECKING:
     from agents.restorer import Restoration, Restorer
@@ -121,7 +121,7 @@ def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Jo
     Raises:
         ValueError: an output of the wrong kind, or two inputs that would be written to one file.
     """
-    from restore_env.images import WRITABLE, check_writable
+    from restore_env.writing import WRITABLE, check_writable
 
     folder: Path | None = None
     if output is not None:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agents.commands.arguments import positive_float, positive_int, share
+
 
 def register(commands: Any) -> None:
     """Add ``train`` and what can be trained."""
@@ -17,30 +19,6 @@ def register(commands: Any) -> None:
     _register_tools(kinds)
     _register_agent(kinds)
     train_joint.register(kinds)
-
-
-def positive_float(text: str) -> float:
-    """Parse an argument that must be a positive number."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def positive_int(text: str) -> int:
-    """Parse an argument that must be a whole number of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return value
-
-
-def share(text: str) -> float:
-    """Parse an argument that must lie in [0, 1]."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie in [0, 1]")
-    return value
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

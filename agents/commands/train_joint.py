@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from agents.commands.train import add_common, positive_float, positive_int, share
+from agents.commands.arguments import positive_float, positive_int, share
+from agents.commands.train import add_common
 
 
 def register(kinds: Any) -> None:
