@@ -31,7 +31,9 @@ class RestoreQPolicy(MultiInputLstmPolicy):
 
     def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:
         """The Q-network as the agent that restores without Stable-Baselines3; equal in its every choice."""
-        agent = RecurrentAgent(tools, "q", recipe)
+        extractor = self.q_net.features_extractor
+        vision = extractor.patch.vision if isinstance(extractor, RestoreFeatures) else "published"
+        agent = RecurrentAgent(tools, "q", recipe, vision)
         for target, source in _shared_parts(agent, self.q_net):
             target.load_state_dict(source.state_dict())
         return agent.eval().requires_grad_(False).to(self.device)

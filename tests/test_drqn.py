@@ -433,8 +433,7 @@ TOOLS = ("brighten", "dim", "invert", "nearest_x4")
 
 
 def restoring() -> DRQN:
-    arguments = {"images": photographs(), "toolbox": pixelwise_toolbox(super_resolver=True), "upscale": (1, 4)}
-    env = VecMonitor(RestoreVecEnv(N, **arguments))
+    env = VecMonitor(RestoreVecEnv(N, images=photographs(), toolbox=pixelwise_toolbox(super_resolver=True)))
     return DRQN(RestoreQPolicy, env, train_freq=1, target_update_interval=40, **{**SMALL, "learning_starts": 12})
 
 
