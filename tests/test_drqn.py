@@ -217,13 +217,15 @@ def test_episodes_of_different_lengths_get_the_right_targets() -> None:
     assert forbidden[batch.taught].tolist() == [10 + 0.5, 11 + 2, 12, 20 + 3, 21 + 4]
 
 
-def test_padding_does_not_change_the_loss() -> None:
-    model = DRQN("MlpLstmPolicy", make_vec_env(Recall, 1), **{**SMALL, "gamma": 0.9, "double_q": False})
-    with torch.no_grad():
-        for parameter in model.policy.q_net_target.parameters():
-            parameter.mul_(3)
+@pytest.mark.parametrize("double_q", [True, False])
+def test_padding_does_not_change_the_loss(double_q: bool) -> None:
+    model = DRQN("MlpLstmPolicy", make_vec_env(Recall, 1), gamma=0.9, double_q=double_q, **SMALL)
     assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
     model.learn(60)
+    with torch.no_grad():
+        model.policy.q_net_target.load_state_dict(model.policy.q_net.state_dict())
+        for parameter in model.policy.q_net_target.head.parameters():
+            parameter.neg_()  # the two networks never agree on the best action
     short, long = sorted({len(e): e for e in model.replay_buffer._episodes}.items())[::2]
     pad = model.replay_buffer._padded
     alone = [model.loss(pad([episode])).item() for _, episode in (short, long)]
@@ -242,8 +244,11 @@ def test_padding_does_not_change_the_loss() -> None:
             kept.append(scores[0])
     errors = []
     for t, action in enumerate(episode.actions):
-        following = 0.9 * targets[t + 1].max().item() if t + 1 < len(episode) else 0.0
-        difference = abs(values[t][action].item() - float(episode.rewards[t]) - following)
+        following = 0.0
+        if t + 1 < len(episode):
+            chooser = values if double_q else targets
+            following = targets[t + 1][int(chooser[t + 1].argmax())].item()
+        difference = abs(values[t][action].item() - float(episode.rewards[t]) - 0.9 * following)
         errors.append(difference**2 / 2 if difference < 1 else difference - 0.5)
     assert alone[1] == pytest.approx(np.mean(errors), rel=1e-4)
 
@@ -405,13 +410,32 @@ def test_no_episode_is_stitched_together_from_two() -> None:
     model = recalling(True)
     for _ in range(6):
         model.learn(10_000, callback=StopTrainingOnMaxEpisodes(9), reset_num_timesteps=False)
-        model.learn(24)
+        model.learn(24, reset_num_timesteps=False)
+    model.learn(24)
     assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
     for episode in model.replay_buffer._episodes:
         cues = episode.observations["observation"][:, 0]
         assert cues[0] in (-1, 1)
         assert not cues[1:].any()
         assert 3 <= len(episode) <= 5
+
+
+def test_play_remembers_what_replay_remembers() -> None:
+    model = recalling(True)
+    model.learning_starts, model.gradient_steps = 0, 0
+    model.exploration_initial_eps = model.exploration_final_eps = 0.0
+    model._setup_model()
+    with torch.no_grad():
+        for parameter in model.policy.q_net.parameters():
+            parameter.mul_(4)
+    model.learn(240)
+    assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
+    batch = model.replay_buffer.sample(64)
+    assert isinstance(batch.observations, torch.Tensor)
+    greedy = model.policy.q_net.along_episodes(batch.observations, batch.seen).argmax(dim=2)[:, :-1]
+    assert torch.equal(greedy[batch.taught], batch.actions[batch.taught])
+    forgetful = model.policy(batch.observations[:, :-1][batch.taught])
+    assert not torch.equal(forgetful, batch.actions[batch.taught])
 
 
 def test_the_target_network_follows_at_its_interval() -> None:
