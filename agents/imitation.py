@@ -2,8 +2,8 @@
 
 Episodes are played by a greedy oracle that now and then picks at random, and by the agent itself if it can play
 already; the reward of *all* actions is noted at every step. The agent then learns to prefer actions by these rewards,
-which say more per tool run than reinforcement learning's one reward per step; RecurrentPPO goes on from there. That the
-agent's own mistakes are among the situations shown is the idea of DAgger (Ross et al., AISTATS 2011).
+which say more per tool run than reinforcement learning's one reward per step; the algorithm goes on from there. That
+the agent's own mistakes are among the situations shown is the idea of DAgger (Ross et al., AISTATS 2011).
 """
 
 from __future__ import annotations
@@ -105,11 +105,12 @@ def imitate(
 ) -> None:
     """Train the agent, in place, to choose what pays most at each step, for so many seconds.
 
-    The loss is the cross-entropy to the softmax of the rewards. Images are flipped and turned at random, which leaves
-    the rewards nearly as they are.
+    The loss is the cross-entropy to the softmax of the rewards; an agent of kind "q" is taught the rewards themselves
+    (Huber loss), the beginning of their sums that it goes on to learn. Images are flipped and turned at random, which
+    leaves the rewards nearly as they are.
 
     Args:
-        agent: of kind "logits".
+        agent: of either kind.
         shown: what to learn from.
         seconds: how long; the learning rate falls to zero over it.
         seed: of the batches.
@@ -130,7 +131,10 @@ def imitate(
         images = _turned(shown.images[rows], int(rng.integers(4)), bool(rng.integers(2)))
         logits = sequence_logits(agent, images, shown.last_actions[rows], shown.masks[rows])
         rewards = torch.from_numpy(np.where(shown.masks[rows], shown.rewards[rows], _FORBIDDEN)).to(logits)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), F.softmax(rewards / temperature, dim=-1).flatten(0, 1))
+        if agent.kind == "q":
+            loss = F.smooth_l1_loss(logits.float(), rewards.float())  # zero where both are forbidden
+        else:
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), F.softmax(rewards / temperature, -1).flatten(0, 1))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(agent.parameters(), 1.0)

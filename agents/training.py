@@ -1,4 +1,4 @@
-"""Training the recurrent agent with sb3-contrib's RecurrentPPO, within a budget, resumable."""
+"""Training the recurrent agent with RecurrentPPO or DRQN, within a budget, resumable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
+from agents.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
 from agents.imitation import demonstrate, imitate
 from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy
-from agents.policy import MaskedRecurrentPolicy
 from agents.rollout import draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env.episodes import Task
@@ -29,25 +29,8 @@ from tools_zoo.fitting import Budget
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_EPISODES = 128
+_BEFORE_THERE_WAS = {"algorithm": PPOSettings.name}  # what an older checkpoint, which does not say, was made with
 _UNBOUNDED = 10**12  # steps; the budget ends a run, not SB3's count
-
-
-@dataclass(frozen=True)
-class PPOSettings:
-    """Hyperparameters of RecurrentPPO."""
-
-    learning_rate: float = 5e-4
-    """At the start; falls linearly to zero over the budget."""
-    n_envs: int = 64
-    n_steps: int = 18
-    batch_size: int = 384
-    n_epochs: int = 3
-    gamma: float = 1.0
-    gae_lambda: float = 0.95
-    ent_coef: float = 0.01
-    vf_coef: float = 0.25
-    clip_range: float = 0.2
-    max_grad_norm: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,11 +43,12 @@ class AgentTraining:
     """Minutes, or environment steps."""
     task: Task
     """What to be good at."""
-    ppo: PPOSettings = field(default_factory=PPOSettings)
+    algorithm: AlgorithmSettings = field(default_factory=PPOSettings.defaults)
+    """RecurrentPPO or DRQN, with its hyperparameters."""
     init: str | None = None
     """A policy (name or path) to start from; None: random weights."""
     warm_start_minutes: float = 0.0
-    """Minutes of learning from an oracle (:mod:`agents.imitation`) before RecurrentPPO, on top of the budget."""
+    """Minutes of learning from an oracle (:mod:`agents.imitation`) before the algorithm, on top of the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 halves the time where the processor has it (AVX512-BF16, AMX, CUDA)."""
     seed: int = 0
@@ -92,6 +76,9 @@ def train_agent(
 ) -> tuple[RecurrentAgent, AgentProgress]:
     """Train an agent, or go on where ``out`` left off, and write ``out/agent.safetensors``: the best in validation.
 
+    A checkpoint does not hold DRQN's replay: a run that goes on fills it anew before it learns, by the policy as it is
+    and the epsilon that the budget has come to.
+
     Raises:
         PolicyError: a checkpoint that is damaged or of other settings, or an ``init`` that does not fit the toolbox.
     """
@@ -100,24 +87,16 @@ def train_agent(
     half = settings.precision == "bf16"
     arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
     played_with = _in_half_precision(toolbox) if half else toolbox
-    environment = VecMonitor(RestoreVecEnv(settings.ppo.n_envs, **{**arguments, "toolbox": played_with}))
+    environment = VecMonitor(RestoreVecEnv(settings.algorithm.n_envs, **{**arguments, "toolbox": played_with}))
     run = _Run(settings, toolbox.names)
-    ppo = {name: value for name, value in asdict(settings.ppo).items() if name not in ("n_envs", "learning_rate")}
-    model = RecurrentPPO(
-        MaskedRecurrentPolicy,
-        environment,
-        learning_rate=lambda _: settings.ppo.learning_rate * (1 - run.rollout_share),
-        seed=settings.seed,
-        device=toolbox.device,
-        **ppo,
-    )
-    policy = model.policy
-    assert isinstance(policy, MaskedRecurrentPolicy)
-    if settings.init is not None:
-        agent = load_policy(settings.init)
-        if agent.tools != toolbox.names:
-            raise PolicyError(f"{settings.init}: was trained with other tools, {', '.join(agent.tools)}")
-        policy.load_agent(agent)
+    init = None if settings.init is None else load_policy(settings.init)
+    if init is not None and init.tools != toolbox.names:
+        raise PolicyError(f"{settings.init}: was trained with other tools, {', '.join(init.tools)}")
+    vision = init.extractor.vision if init is not None else "published"
+    model = settings.algorithm.build(environment, lambda: run.rollout_share, settings.seed, toolbox.device, vision)
+    policy = restore_policy(model)
+    if init is not None:
+        policy.load_agent(init)
     if settings.warm_start_minutes and not run.path.exists():
         with torch.autocast(model.device.type, torch.bfloat16, half, cache_enabled=False):  # weights change inside
             _warm_start(policy, settings, Task(**arguments), toolbox.names, report)
@@ -130,7 +109,7 @@ def train_agent(
     environment.seed(settings.seed + run.steps)
     model.set_logger(configure(str(settings.out / "logs"), ["tensorboard"]))
     callback = _Budgeted(run, Task(**arguments), report)
-    model.learn(_UNBOUNDED, callback=callback, reset_num_timesteps=False)
+    model.learn(_UNBOUNDED, callback, log_interval=settings.algorithm.log_interval, reset_num_timesteps=False)
     progress = callback.validated()
     run.save(model)
     environment.close()
@@ -140,7 +119,7 @@ def train_agent(
 
 
 def _warm_start(
-    policy: MaskedRecurrentPolicy,
+    policy: RestorePolicy,
     settings: AgentTraining,
     task: Task,
     tools: tuple[str, ...],
@@ -165,7 +144,7 @@ def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
 The recurrent policy of `agents/network.py` (RL-Restore's design: Yu et al., CVPR 2018) over the tools
 {", ".join(agent.tools)}. It looks at {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
-Trained with sb3-contrib's RecurrentPPO in `ImageRestore-v0` on mixed distortions of {settings.task.severity} severity;
+Trained with {settings.algorithm.origin} in `ImageRestore-v0` on mixed distortions of {settings.task.severity} severity;
 the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the same ones each time,
 on the training photographs; the agent that did best in it is the one that is kept ("steps" says when that was).
 
@@ -212,7 +191,8 @@ class _Run:
         task = self.settings.task
         chosen = {name: getattr(task, name) for name in ("severity", "max_steps", "stop_if_worse", "cost_weight")}
         return {
-            **asdict(self.settings.ppo),
+            "algorithm": self.settings.algorithm.name,
+            **asdict(self.settings.algorithm),
             **chosen,
             "images": str(task.images),
             "upscale": list(task.upscale),
@@ -231,7 +211,7 @@ class _Run:
     def done(self) -> bool:
         return self.share >= 1
 
-    def save(self, model: RecurrentPPO) -> None:
+    def save(self, model: BaseAlgorithm) -> None:
         state = {
             "identity": self.identity,
             "policy": model.policy.state_dict(),
@@ -244,13 +224,13 @@ class _Run:
         torch.save(state, buffer)
         write_atomically(self.path, buffer.getvalue())
 
-    def resume(self, model: RecurrentPPO) -> None:
+    def resume(self, model: BaseAlgorithm) -> None:
         if not self.path.exists():
             return
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             for name, value in self.identity.items():
-                before = state["identity"].get(name)
+                before = state["identity"].get(name, _BEFORE_THERE_WAS.get(name))
                 if before != value:
                     raise PolicyError(
                         f"{self.path}: was made with {name} {before}, not {value}; delete it to start anew"
@@ -276,8 +256,8 @@ class _Run:
             return
         self.best_gain = gain
         agent.recipe = {
-            "algorithm": "RecurrentPPO",
-            **asdict(self.settings.ppo),
+            "algorithm": self.settings.algorithm.name,
+            **asdict(self.settings.algorithm),
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
             "seed": self.settings.seed,
@@ -318,23 +298,17 @@ class _Budgeted(BaseCallback):
         if now - self._saved > CHECKPOINT_SECONDS:
             self._saved = now
             self.validated()
-            self._run.save(self._recurrent_model())
+            self._run.save(self.model)
             self.logger.record("validation/gain_db", self._validation_gain)
 
     def validated(self) -> AgentProgress:
         """Play the validation episodes and return the progress with their gain."""
-        policy = self._recurrent_model().policy if self.model is not None else None
-        if isinstance(policy, MaskedRecurrentPolicy):
-            agent = policy.to_agent(self._run.tools)
-            self._validation_gain = play(agent, self._task, self._starts).gain
-            self._run.keep_best(agent, self._validation_gain)
+        agent = restore_policy(self.model).to_agent(self._run.tools)
+        self._validation_gain = play(agent, self._task, self._starts).gain
+        self._run.keep_best(agent, self._validation_gain)
         return self._progress()
 
     def _progress(self) -> AgentProgress:
-        episodes = self.model.ep_info_buffer if self.model is not None else None
+        episodes = self.model.ep_info_buffer
         gain = float(np.mean([episode["r"] for episode in episodes])) if episodes else float("nan")
         return AgentProgress(self._run.steps, self._run.share, gain, self._validation_gain)
-
-    def _recurrent_model(self) -> RecurrentPPO:
-        assert isinstance(self.model, RecurrentPPO)
-        return self.model

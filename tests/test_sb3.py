@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+import yaml
 from gymnasium.utils.env_checker import data_equivalence as same
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
+import agents.algorithms
+from agents.algorithms import ALGORITHMS, AlgorithmSettings, DRQNSettings, PPOSettings
+from agents.drqn import DRQN
 from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy
 from agents.policy import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
-from agents.training import AgentTraining, PPOSettings, train_agent
+from agents.training import AgentTraining, train_agent
 from restore_env import ImageRestoreEnv, Task
 from tests.toolkit import photographs, pixelwise_toolbox
 from tools_zoo.fitting import Budget
@@ -124,38 +129,96 @@ def test_an_agent_can_be_taken_up_again(model: RecurrentPPO) -> None:
     assert all(torch.equal(value, exported[key]) for key, value in agent.state_dict().items())
 
 
-def settings(out: Path, steps: int) -> AgentTraining:
+SMALL: list[AlgorithmSettings] = [
+    PPOSettings.defaults(n_envs=8, n_steps=6, batch_size=24, n_epochs=1),
+    DRQNSettings.defaults(n_envs=8, learning_starts=16, gradient_steps=1, batch_size=8),
+]
+each_algorithm = pytest.mark.parametrize("algorithm", SMALL, ids=["ppo", "drqn"])
+
+
+def settings(out: Path, steps: int, algorithm: AlgorithmSettings = SMALL[0]) -> AgentTraining:
     task = Task(images=photographs(), toolbox=pixelwise_toolbox())
-    return AgentTraining(out, Budget(steps=steps), task, PPOSettings(n_envs=8, n_steps=6, batch_size=24, n_epochs=1))
+    return AgentTraining(out, Budget(steps=steps), task, algorithm)
 
 
-def test_a_warm_start_learns_from_the_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_algorithm
+def test_a_warm_start_learns_from_the_oracle(
+    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 32)
-    cold, warm = (dataclasses.replace(settings(tmp_path / name, 48)) for name in ("cold", "warm"))
+    cold, warm = (settings(tmp_path / name, 48, algorithm) for name in ("cold", "warm"))
     _, before = train_agent(cold)
     _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.1))
     assert after.validation_gain > before.validation_gain - 0.05
-    assert (tmp_path / "warm" / "README.md").exists()
+    assert f"| algorithm | {algorithm.name} |" in (tmp_path / "warm" / "README.md").read_text()
 
 
-def test_training_writes_a_policy_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_algorithm
+def test_training_writes_a_policy_and_goes_on(
+    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 4)
-    _, progress = train_agent(settings(tmp_path, 48))
+    _, progress = train_agent(settings(tmp_path, 48, algorithm))
     assert progress.steps == 48
     first = load_policy(tmp_path / "agent.safetensors")
     assert first.tools == ("brighten", "dim", "invert")
     assert first.recipe["steps"] == 48
-    _, progress = train_agent(settings(tmp_path, 96))
+    assert first.recipe["algorithm"] == algorithm.name
+    _, progress = train_agent(settings(tmp_path, 96, algorithm))
     assert progress.steps == 96
-    weights = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["policy"]["action_net.weight"]
-    assert not torch.equal(first.head.weight, weights)
-    _, repeated = train_agent(settings(tmp_path, 96))
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["policy"]
+    head = saved["action_net.weight" if algorithm.name == "RecurrentPPO" else "q_net.head.0.weight"]
+    assert not torch.equal(first.head.weight, head)
+    _, repeated = train_agent(settings(tmp_path, 96, algorithm))
     assert repeated.steps == 96
     with pytest.raises(PolicyError, match="seed 0, not 5"):
-        train_agent(dataclasses.replace(settings(tmp_path, 144), seed=5))
+        train_agent(dataclasses.replace(settings(tmp_path, 144, algorithm), seed=5))
+    other = SMALL[1 - SMALL.index(algorithm)]
+    with pytest.raises(PolicyError, match=f"algorithm {algorithm.name}, not {other.name}"):
+        train_agent(settings(tmp_path, 144, other))
     (tmp_path / "checkpoint.pt").write_bytes(b"nonsense")
     with pytest.raises(PolicyError, match=r"checkpoint\.pt: damaged"):
-        train_agent(settings(tmp_path, 144))
+        train_agent(settings(tmp_path, 144, algorithm))
+
+
+@each_algorithm
+def test_a_run_that_goes_on_is_decided_by_its_seed(
+    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 4)
+    states = []
+    for name in ("first", "again"):
+        for steps in (48, 96):
+            train_agent(settings(tmp_path / name, steps, algorithm))
+        states.append(torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["policy"])
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_training_starts_from_an_agent_that_looks_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 4)
+    path = tmp_path / "pooled.safetensors"
+    save_policy(RecurrentAgent(("brighten", "dim", "invert"), vision="pooled"), path)
+    for algorithm in SMALL:
+        out = tmp_path / algorithm.name
+        agent, _ = train_agent(dataclasses.replace(settings(out, 16, algorithm), init=str(path)))
+        assert agent.extractor.vision == "pooled"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_hyperparameters_are_those_that_rl_zoo3_reads(name: str) -> None:
+    algorithm = ALGORITHMS[name]
+    text = (Path(agents.algorithms.__file__).parent / "hyperparameters" / algorithm.file).read_text()
+    row = yaml.safe_load(text)["ImageRestore-v0"]
+    assert row["policy"] == f"{algorithm.policy.__module__}.{algorithm.policy.__name__}"
+    accepted = inspect.signature({"ppo": RecurrentPPO, "drqn": DRQN}[name]).parameters
+    assert row.keys() - {"n_envs", "n_timesteps"} <= accepted.keys()
+    defaults = algorithm.defaults()
+    assert defaults.learning_rate == float(row["learning_rate"].removeprefix("lin_"))
+    assert dataclasses.asdict(algorithm.defaults(n_envs=3)) == {**dataclasses.asdict(defaults), "n_envs": 3}
+    with pytest.raises(TypeError, match="temperature"):
+        algorithm.defaults(temperature=1.0)
 
 
 @pytest.mark.parametrize("size", [0, 100, -1])

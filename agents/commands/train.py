@@ -142,8 +142,14 @@ def _register_agent(kinds: Any) -> None:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget (default 30)")
     budget.add_argument("--steps", type=positive_int, help="environment steps, instead of minutes")
-    parser.add_argument("--envs", type=positive_int, default=64, help="environments side by side (default 64)")
-    parser.add_argument("--learning-rate", type=positive_float, default=5e-4)
+    parser.add_argument(
+        "--algorithm",
+        choices=("ppo", "drqn"),
+        default="ppo",
+        help="RecurrentPPO (default) or deep recurrent Q-learning; hyperparameters in agents/hyperparameters",
+    )
+    parser.add_argument("--envs", type=positive_int, help="environments side by side (default: the algorithm's)")
+    parser.add_argument("--learning-rate", type=positive_float, help="at the start (default: the algorithm's)")
     parser.add_argument(
         "--warm-start",
         type=positive_float,
@@ -160,7 +166,8 @@ def train_agent(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train agent``."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from agents.training import AgentProgress, AgentTraining, PPOSettings
+    from agents.algorithms import ALGORITHMS
+    from agents.training import AgentProgress, AgentTraining
     from agents.training import train_agent as train
     from restore_env.episodes import Task
     from tools_zoo.cards import command_line
@@ -168,6 +175,8 @@ def train_agent(arguments: argparse.Namespace) -> int:
     from tools_zoo.toolboxes import load_toolbox
 
     minutes = None if arguments.steps else arguments.minutes or 30.0
+    chosen = {"n_envs": arguments.envs, "learning_rate": arguments.learning_rate}
+    changes = {name: value for name, value in chosen.items() if value is not None}
     settings = AgentTraining(
         out=arguments.out,
         budget=Budget(minutes=minutes, steps=arguments.steps),
@@ -180,7 +189,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
             device=arguments.device,
             cache_dir=arguments.cache_dir,
         ),
-        ppo=PPOSettings(n_envs=arguments.envs, learning_rate=arguments.learning_rate),
+        algorithm=ALGORITHMS[arguments.algorithm].defaults(**changes),
         init=arguments.init,
         warm_start_minutes=arguments.warm_start or 0.0,
         precision=arguments.precision,
