@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, choose_start, observation_space
-from restore_env.episodes import Task
+from restore_env.episodes import EpisodeBatch, Task
 from restore_env.gallery import Slots
 from restore_env.record import EpisodeRecord
 from restore_env.rendering import EpisodeView, render_episode
@@ -123,6 +123,11 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         for slot in self._slots:
             infos = self._add_info(infos, self._episodes.info(slot), slot)
         return self._episodes.observe(self._slots), rewards, terminated, np.zeros_like(terminated), infos
+
+    @property
+    def episodes(self) -> EpisodeBatch:
+        """The episodes that go on: what an oracle sees, and an agent must not."""
+        return self._episodes
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Which actions are allowed, ``(num_envs, n + 1)``."""
