@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from agents.network import PATCH_SIZE, load_policy
 from agents.rollout import Policy
 from agents.tiling import apply_tool, enlarge, to_pixels, to_tensor
+from agents.view import View
 from restore_env.images import MAX_PIXELS, ImageError, Photo, as_rgb8, read_image, write_image
 from restore_env.metrics import psnr
 from restore_env.toolbox import Tool, Toolbox, resolve_toolbox, usable_device
@@ -85,7 +86,7 @@ class Restorer:
     extended for the policy's eyes by repeating its last row or column.
 
     Source: Yu et al., CVPR 2018, by whose published code every full 63x63 tile from the top left votes
-    (``borders=False``, ``observe="float32"``).
+    (:data:`agents.view.PUBLISHED`, which the file of the imported agent says, so that nobody has to).
 
     Args:
         toolbox: a shipped name, a toolbox's folder, "package.module:factory", a :class:`Toolbox` or a list of tools.
@@ -94,9 +95,10 @@ class Restorer:
             names. A state that it returns is a tuple of arrays whose second axis is the batch.
         device: where tools and policy run; images stay in main memory.
         max_steps: tools at most.
-        borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over.
+        borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over. None:
+            as the policy's recipe says (:class:`agents.view.View`), else True.
         observe: what the policy sees, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
-            the working image as it is, which the published agent was trained on.
+            the working image as it is. None: as the policy's recipe says, else "uint8".
 
     Raises:
         ValueError: no such toolbox or policy, one that does not fit the other, or a device that cannot be used.
@@ -109,17 +111,20 @@ class Restorer:
         device: str = "cpu",
         max_steps: int = 3,
         *,
-        borders: bool = True,
-        observe: Literal["uint8", "float32"] = "uint8",
+        borders: bool | None = None,
+        observe: Literal["uint8", "float32"] | None = None,
     ) -> None:
         if int(max_steps) != max_steps or max_steps < 1:
             raise ValueError(f"max_steps must be a whole number of 1 or more, got {max_steps!r}")
-        if observe not in ("uint8", "float32"):
-            raise ValueError(f"observe must be 'uint8' or 'float32', got {observe!r}")
         self.device = usable_device(device)
         self.toolbox = _open_toolbox(toolbox, self.device)
         self.policy: Policy = load_policy(policy, self.device) if isinstance(policy, (str, os.PathLike)) else policy
-        self.max_steps, self.borders, self.observe = int(max_steps), borders, observe
+        self.max_steps = int(max_steps)
+        view = View.of(self.policy)
+        self.view = View(
+            view.observe if observe is None else observe,
+            view.borders if borders is None else borders,
+        )
         self.patch_size = int(getattr(self.policy, "patch_size", PATCH_SIZE))
         tools = getattr(self.policy, "tools", None)
         if tools is not None and tuple(tools) != self.toolbox.names:
@@ -275,7 +280,7 @@ class _Episode:
         """The tiles as the policy sees them, ``(N, P, P, 3)``."""
         size = self._restorer.patch_size
         patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
-        if self._restorer.observe == "uint8":
+        if self._restorer.view.observe == "uint8":
             patches = patches.clamp_(0, 1).mul_(255).round_().to(torch.uint8)
         return np.ascontiguousarray(patches.permute(0, 2, 3, 1).numpy())
 
@@ -288,8 +293,8 @@ class _Episode:
         restorer = self._restorer
         height, width = self.working.shape[-2:]
         return (
-            tile_starts(height, restorer.patch_size, restorer.borders),
-            tile_starts(width, restorer.patch_size, restorer.borders),
+            tile_starts(height, restorer.patch_size, restorer.view.borders),
+            tile_starts(width, restorer.patch_size, restorer.view.borders),
         )
 
     def _move_tiles(self, factor: int) -> None:
