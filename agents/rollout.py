@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,19 @@ class Attending(Protocol):
 
     def attend(self, episodes: EpisodeBatch) -> None:
         """Play these episodes from now on; their slots are the rows of the observations."""
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """A policy that says what it thinks of every action; its deterministic ``predict`` takes the highest score."""
+
+    kind: Literal["logits", "q"]
+    """What the scores are."""
+
+    def scores(
+        self, observation: Any, state: Any | None = None, episode_start: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.float32], Any]:
+        """Scores ``(N, n_actions)``, minus infinity where the mask forbids an action, and the next state."""
 
 
 @dataclass(frozen=True)
