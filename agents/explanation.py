@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,17 +12,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from agents.restorer import Restoration, Vote
-from restore_env.images import write_atomically
+from restore_env.figures import check_figure, write_figure
 from restore_env.toolbox import Toolbox
 
-FORMATS = (".png", ".pdf", ".svg")
-"""Suffixes of figures."""
 SHADES = ("Blues", "Oranges", "Greens", "Purples", "RdPu", "YlOrBr")
 """matplotlib's colour maps for the families of tools: those whose names differ in what follows the last ``_`` alone."""
 STOP_COLOUR, INK, CHOSEN = "#6b7280", "#1f2937", "#111827"
 _WIDTH = 3.1  # of a column, inches
 _SHOWN = 900  # pixels along an image's longer side
-_DPI = 130
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ def draw_explanation(
     Raises:
         ValueError: another suffix, or a result whose stages were not kept.
     """
-    check_format(path)
+    check_figure(path)
     if not result.stages:
         raise ValueError("the restoration has no stages to explain: restore with keep_stages=True")
     from matplotlib.figure import Figure
@@ -107,15 +102,7 @@ def draw_explanation(
         _show_opinion(bottom, opinions[step], counts, names.index(vote.action), names, colours, limits, step == 0)
     if more:
         _show_outcome(axes[:, -1], result, captions[-1], target)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=_DPI, facecolor="white")
-    write_atomically(path, buffer.getvalue())
-
-
-def check_format(path: str | os.PathLike[str]) -> None:
-    """Raise ``ValueError`` if the suffix is none of a figure's."""
-    if Path(path).suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    write_figure(path, figure)
 
 
 def action_colours(names: Sequence[str]) -> list[Any]:

@@ -45,13 +45,14 @@ def register(commands: Any) -> None:
 
 def explain(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore explain``."""
-    from agents.explanation import check_format, draw_explanation
+    from agents.explanation import draw_explanation
     from agents.rollout import Scoring
+    from restore_env.figures import check_figure
     from restore_env.images import read_image
 
     source: Path = arguments.file
     job = Job(source, arguments.output or source.with_name(f"{source.stem}{EXPLAINED}.png"))
-    check_format(job.output)
+    check_figure(job.output)
     check_output(job.output, identities([source, arguments.target]), arguments.force)
     photo = read_image(source)
     target = None if arguments.target is None else read_image(arguments.target)
