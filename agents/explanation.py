@@ -31,18 +31,19 @@ class Opinion:
     """``(n_actions,)``, of a policy with scores the mean over the tiles; NaN where an action is forbidden."""
 
 
-def opinion_of(vote: Vote, kind: Literal["logits", "q"] | None) -> Opinion:
+def opinion_of(vote: Vote, kind: Literal["logits", "q"] | None, n_actions: int) -> Opinion:
     """Sum up a vote.
 
     Args:
         vote: with or without scores.
         kind: what the scores are, the policy's ``kind``; None if it has none.
+        n_actions: tools and ``stop``.
 
     Returns:
         Mean probabilities for logits, mean Q values for "q"; without scores the share of the tiles that chose it.
     """
     if vote.scores is None or kind is None:
-        counts = np.bincount(vote.grid.ravel(), minlength=vote.grid.max() + 1)
+        counts = np.bincount(vote.grid.ravel(), minlength=n_actions)
         return Opinion("share of votes", counts / vote.grid.size)
     scores = vote.scores.reshape(-1, vote.scores.shape[-1]).astype(np.float64)
     forbidden = np.isneginf(scores).all(axis=0)
@@ -89,10 +90,10 @@ def draw_explanation(
     heights = (tall, tall, 0.22 * len(names) + 0.5)
     spaced = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.07)
     figure = Figure(figsize=(_WIDTH * columns + 0.9, sum(heights) + 1.5), layout=spaced)
-    figure.suptitle(title, fontsize=12, color=INK, fontweight="bold")
+    figure.suptitle(title, fontsize=12, color=INK, fontweight="bold", parse_math=False)
     axes = figure.subplots(3, columns, squeeze=False, height_ratios=heights)
     captions = _captions(result)
-    opinions = [opinion_of(vote, kind) for vote in result.votes]
+    opinions = [opinion_of(vote, kind, len(names)) for vote in result.votes]
     limits = _limits(opinions)
     for step, vote in enumerate(result.votes):
         image, (top, middle, bottom) = result.stages[step].image, axes[:, step]
@@ -189,8 +190,7 @@ def _show_opinion(
     labelled: bool,
 ) -> None:
     """Draw a bar for every action, the chosen one framed, with its votes beside it."""
-    values = np.full(len(names), np.nan)
-    values[: len(opinion.values)] = opinion.values
+    values = opinion.values
     rows = np.arange(len(names))
     bars = axes.barh(rows, np.nan_to_num(values), color=colours, height=0.74)
     bars[chosen].set(edgecolor=CHOSEN, linewidth=1.6)

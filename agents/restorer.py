@@ -110,7 +110,8 @@ class Restorer:
         toolbox: a shipped name, a toolbox's folder, "package.module:factory", a :class:`Toolbox` or a list of tools.
         policy: a shipped name, a policy's file, or an object with Stable-Baselines3's ``predict``. Its ``patch_size``
             (63 if it has none) is the side of what it looks at; its ``tools``, if it has them, must be the toolbox's
-            names. A state that it returns is a tuple of arrays whose second axis is the batch.
+            names. A state that it returns is a tuple of arrays whose second axis is the batch. If it has ``scores``
+            (:class:`agents.rollout.Scoring`), tiles choose by these, and votes tell them.
         device: where tools and policy run; images stay in main memory.
         max_steps: tools at most.
         borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over. None:

@@ -66,7 +66,7 @@ class Played:
     actions: tuple[tuple[int, ...], ...]
     """What was chosen, ``stop`` included where it was."""
     seconds: float = 0.0
-    """Wall time of choosing and of the tools, without drawing the starts."""
+    """Wall time: choosing, tools and measuring, without drawing the starts."""
 
     @property
     def gain(self) -> float:

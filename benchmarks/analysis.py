@@ -97,7 +97,7 @@ def draw_choices(path: Path, counts: Counts, names: Sequence[str], title: str) -
     figure = Figure(
         figsize=(15.5, 0.7 + steps * (0.24 * len(names) + 1.1)), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
     )
-    figure.suptitle(title, fontsize=13, color=_INK, fontweight="bold")
+    figure.suptitle(title, fontsize=13, color=_INK, fontweight="bold", parse_math=False)
     axes = figure.subplots(steps, len(DISTORTIONS), squeeze=False, sharey=True)
     for step in range(steps):
         for kind, (label, edges) in enumerate(DISTORTIONS.values()):

@@ -81,7 +81,7 @@ class Row:
     gmacs: float
     """Of the tools, a patch."""
     milliseconds: float
-    """Wall time of choosing and of the tools, a patch, as measured in this run."""
+    """Wall time a patch, of choosing, tools and measuring, in this run."""
 
 
 def rows_of(played: Mapping[str, Played], measures: Mapping[str, str]) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,5 +24,7 @@ def write_figure(path: str | os.PathLike[str], figure: Any) -> None:
     """Write a ``matplotlib.figure.Figure`` as PNG, PDF or SVG, by the suffix; the file appears whole or not at all."""
     check_figure(path)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=130, facecolor="white")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # names of files may be in any script
+        figure.savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=130, facecolor="white")
     write_atomically(path, buffer.getvalue())

@@ -86,23 +86,23 @@ def test_votes_know_their_scores_and_places() -> None:
 
 
 def test_logits_become_mean_probabilities() -> None:
-    opinion = opinion_of(vote_of([[0, np.log(3), -np.inf], [np.log(4), 0, -np.inf]]), "logits")
+    opinion = opinion_of(vote_of([[0, np.log(3), -np.inf], [np.log(4), 0, -np.inf]]), "logits", 3)
     assert opinion.measure == "probability"
     np.testing.assert_allclose(opinion.values, [(0.25 + 0.8) / 2, (0.75 + 0.2) / 2, np.nan], atol=1e-6)
 
 
 def test_q_values_are_averaged_as_they_are() -> None:
-    opinion = opinion_of(vote_of([[1, -2, -np.inf], [3, 0, -np.inf]]), "q")
+    opinion = opinion_of(vote_of([[1, -2, -np.inf], [3, 0, -np.inf]]), "q", 3)
     assert opinion.measure == "Q value"
     np.testing.assert_allclose(opinion.values, [2, -1, np.nan])
 
 
 def test_without_scores_votes_are_counted() -> None:
-    policy = Scripted(lambda seen: np.arange(len(seen["image"])) % 3)
+    policy = Scripted(lambda seen: np.array([0, 1, 0, 2]))
     (vote,) = Restorer(pixelwise_toolbox(), policy, max_steps=1).restore(picture(16, 16)).votes
-    opinion = opinion_of(vote, None)
+    opinion = opinion_of(vote, None, 4)
     assert opinion.measure == "share of votes"
-    np.testing.assert_allclose(opinion.values, [2 / 4, 1 / 4, 1 / 4])
+    np.testing.assert_allclose(opinion.values, [2 / 4, 1 / 4, 1 / 4, 0])
 
 
 def test_a_colour_of_its_own_for_every_action() -> None:
@@ -175,6 +175,14 @@ def test_explain_tells_the_chain_that_restore_takes(shell: Shell) -> None:  # no
         assert sum(step["opinion"].values()) == pytest.approx(1, abs=1e-5)
         assert max(step["opinion"], key=step["opinion"].__getitem__) == step["action"]  # there is one tile
     assert Path("figure.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize("name", ["a $x^ b$.png", "写真.png", "two\nlines.png", "caf\udce9.png"])
+def test_files_of_any_name(name: str, shell: Shell) -> None:  # noqa: F811
+    save("photo.png")
+    Path("photo.png").rename(name)
+    code, out, err = shell("explain", name)
+    assert (code, err, out.count("\n")) == (0, "", 1)
 
 
 def test_a_folders_search_passes_figures_over(shell: Shell) -> None:  # noqa: F811

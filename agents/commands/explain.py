@@ -61,7 +61,8 @@ def explain(arguments: argparse.Namespace) -> int:
     with progress_bar(source.name) as show:
         result = restorer.restore(photo, target, scale=arguments.scale, progress=show, keep_stages=True)
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    title = f"{source.name}:  {'  →  '.join(result.toolchain) or 'nothing to do'}"
+    name = " ".join(source.name.encode("utf-8", "replace").decode().split())
+    title = f"{name}:  {'  →  '.join(result.toolchain) or 'nothing to do'}"
     clean = None if target is None else target.pixels
     draw_explanation(job.output, result, restorer.toolbox.names, kind, title=title, target=clean)
     if arguments.json:
@@ -75,10 +76,10 @@ def steps_of(result: Restoration, tools: tuple[str, ...], kind: Any) -> list[dic
     """What was thought at each step, as plain data."""
     from agents.explanation import opinion_of
 
-    steps = []
+    steps, names = [], (*tools, "stop")
     for vote, stage in zip(result.votes, result.stages, strict=False):  # an image may be left after the last vote
-        opinion = opinion_of(vote, kind)
-        named = {name: float(value) for name, value in zip((*tools, "stop"), opinion.values, strict=False)}
+        opinion = opinion_of(vote, kind, len(names))
+        named = {name: float(value) for name, value in zip(names, opinion.values, strict=True)}
         steps.append(
             {
                 "action": vote.action,
