@@ -14,7 +14,7 @@ from restore_env.toolbox import Toolbox
 
 
 class FixedChain:
-    """Always the same tools in the same order, then ``stop``.
+    """Always the same tools in the same order, then ``stop``. One tool is always-that-tool, none stops at once.
 
     Args:
         chain: actions of the chain.
@@ -38,6 +38,10 @@ class FixedChain:
             steps[episode_start] = 0
         actions = np.array([*self.chain, self.stop])
         return actions[np.minimum(steps, len(self.chain))], steps + 1
+
+    def named(self, toolbox: Toolbox) -> str:
+        """The chain in words: its tools' names, or "stop"."""
+        return " -> ".join(toolbox.name(action) for action in self.chain) or Toolbox.STOP_NAME
 
 
 class RandomPolicy:

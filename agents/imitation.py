@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent, load_policy, save_policy
+from agents.oracles import GreedyOracle
 from restore_env.episodes import Task
 
 EPISODES = 32
@@ -67,6 +68,7 @@ def demonstrate(
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
     sampler, episodes = task.sampler(), task.episodes(EPISODES)
+    oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
         tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
@@ -76,15 +78,15 @@ def demonstrate(
         episodes.begin(slots, list(sampler.starts(rng.integers(2**53, size=EPISODES).tolist())))
         seen, state = [], None
         for _ in range(task.max_steps):
-            observation, rewards = episodes.observe(slots), episodes.outlook(slots)
+            observation = episodes.observe(slots)
+            actions = oracle.choose(episodes, slots)
             mask = observation["action_mask"].astype(bool)
-            seen.append((observation["image"], observation["last_action"], mask, rewards.astype(np.float32)))
-            wishes = rewards.copy()
+            seen.append((observation["image"], observation["last_action"], mask, oracle.rewards.astype(np.float32)))
             if agent is not None:
                 scores, state = agent.scores(observation, state)
-                wishes[::2] = scores[::2]
-            preference = np.where(rng.random((EPISODES, 1)) < EXPLORE, rng.random(rewards.shape), wishes)
-            episodes.step(slots, np.where(mask, preference, -np.inf)[:, :-1].argmax(axis=1))
+                follow = (slots % 2 == 0) & (rng.random(EPISODES) >= EXPLORE)
+                actions = np.where(follow, scores[:, :-1].argmax(axis=1), actions)
+            episodes.step(slots, actions)
         images, last, masks, gains = (np.stack(part, axis=1) for part in zip(*seen, strict=True))
         batches.append((images, last, masks, gains))
         report(min(1.0, (time.monotonic() - began) / seconds))

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.network import PATCH_SIZE, load_policy
-from agents.rollout import Policy
-from agents.tiling import apply_tool, enlarge, to_pixels, to_tensor
+from agents.rollout import Policy, Scoring
+from agents.tiling import apply_tool, enlarge, tile_starts, to_pixels, to_tensor
+from agents.view import View
 from restore_env.episodes import quantised
 from restore_env.images import MAX_PIXELS, ImageError, Photo
 from restore_env.metrics import psnr
@@ -44,6 +45,22 @@ class Vote:
     """Votes by name, the most common first; names without a vote are left out."""
     grid: Actions
     """The action that each tile chose, ``(rows, columns)``; numbers as in the toolbox, the last is stop."""
+    scores: npt.NDArray[np.float32] | None
+    """Each tile's score of every action, ``(rows, columns, actions)``, minus infinity where one is forbidden; logits or
+    Q values, as the policy's ``kind`` says. None if the policy has no ``scores``."""
+    edges: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    """Where the tiles' shares of the image begin and end, down and across: ``(rows + 1,)`` and ``(columns + 1,)``, from
+    0 to 1 of its height and width. What two tiles see belongs to the one above or to the left."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The image between two tools."""
+
+    image: npt.NDArray[np.uint8]
+    """RGB ``(H, W, 3)`` of the result's size, enlarged bicubically as far as no tool has done so."""
+    psnr: float | None
+    """dB, as 8 bits; None without a target."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,8 @@ class Restoration:
     """dB, of the result as 8 bits; None without a target."""
     float_image: npt.NDArray[np.float32] | None = None
     """The result before clipping and rounding, RGB ``(H, W, 3)``; None unless ``keep_float`` was set."""
+    stages: tuple[Stage, ...] = ()
+    """The input, then the image after each tool; empty unless ``keep_stages`` was set."""
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:
@@ -86,18 +105,20 @@ class Restorer:
     extended for the policy's eyes by repeating its last row or column.
 
     Source: Yu et al., CVPR 2018, by whose published code every full 63x63 tile from the top left votes
-    (``borders=False``, ``observe="float32"``).
+    (:data:`agents.view.PUBLISHED`, which the file of the imported agent says, so that nobody has to).
 
     Args:
         toolbox: a shipped name, a toolbox's folder, "package.module:factory", a :class:`Toolbox` or a list of tools.
         policy: a shipped name, a policy's file, or an object with Stable-Baselines3's ``predict``. Its ``patch_size``
             (63 if it has none) is the side of what it looks at; its ``tools``, if it has them, must be the toolbox's
-            names. A state that it returns is a tuple of arrays whose second axis is the batch.
+            names. A state that it returns is a tuple of arrays whose second axis is the batch. If it has ``scores``
+            (:class:`agents.rollout.Scoring`), tiles choose by these, and votes tell them.
         device: where tools and policy run; images stay in main memory.
         max_steps: tools at most.
-        borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over.
+        borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over. None:
+            as the policy's recipe says (:class:`agents.view.View`), else True.
         observe: what the policy sees, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
-            the working image as it is, which the published agent was trained on.
+            the working image as it is. None: as the policy's recipe says, else "uint8".
 
     Raises:
         ValueError: no such toolbox or policy, one that does not fit the other, or a device that cannot be used.
@@ -110,17 +131,20 @@ class Restorer:
         device: str = "cpu",
         max_steps: int = 3,
         *,
-        borders: bool = True,
-        observe: Literal["uint8", "float32"] = "uint8",
+        borders: bool | None = None,
+        observe: Literal["uint8", "float32"] | None = None,
     ) -> None:
         if int(max_steps) != max_steps or max_steps < 1:
             raise ValueError(f"max_steps must be a whole number of 1 or more, got {max_steps!r}")
-        if observe not in ("uint8", "float32"):
-            raise ValueError(f"observe must be 'uint8' or 'float32', got {observe!r}")
         self.device = usable_device(device)
         self.toolbox = _open_toolbox(toolbox, self.device)
         self.policy: Policy = load_policy(policy, self.device) if isinstance(policy, (str, os.PathLike)) else policy
-        self.max_steps, self.borders, self.observe = int(max_steps), borders, observe
+        self.max_steps = int(max_steps)
+        view = View.of(self.policy)
+        self.view = View(
+            view.observe if observe is None else observe,
+            view.borders if borders is None else borders,
+        )
         self.patch_size = int(getattr(self.policy, "patch_size", PATCH_SIZE))
         tools = getattr(self.policy, "tools", None)
         if tools is not None and tuple(tools) != self.toolbox.names:
@@ -138,6 +162,7 @@ class Restorer:
         scale: int = 1,
         progress: Progress | None = None,
         keep_float: bool = False,
+        keep_stages: bool = False,
     ) -> Restoration:
         """Restore an image.
 
@@ -148,6 +173,7 @@ class Restorer:
                 each that does not exceed it is, and bicubic enlargement makes up for what is missing at the end.
             progress: called now and then while it works.
             keep_float: keep the result before rounding, too.
+            keep_stages: keep the image after each tool, too.
 
         Raises:
             ImageError: an image cannot be used, the target has another size, or the result would be too large.
@@ -164,10 +190,13 @@ class Restorer:
         reference = None if target is None else _open_target(target, (height * scale, width * scale))
         started = time.perf_counter()
         episode = _Episode(self, to_tensor(pixels), scale, progress or (lambda what, share: None))
+        passed: list[npt.NDArray[np.uint8]] = []
         for step in range(1, self.max_steps + 1):
+            if keep_stages:
+                passed.append(to_pixels(episode.shown()))
             if not episode.advance(step):
                 break
-        working = enlarge(episode.working, episode.remaining, self.device)
+        working = episode.shown()
         result = to_pixels(working)
         seconds = time.perf_counter() - started
         votes, gmacs = tuple(episode.votes), episode.gmacs
@@ -177,15 +206,19 @@ class Restorer:
         if reference is not None:
             before = quality(to_pixels(enlarge(to_tensor(pixels), scale, self.device)), reference)
             after = quality(result, reference)
+        toolchain = tuple(vote.action for vote in votes if vote.action != Toolbox.STOP_NAME)
+        shown = [*passed[: len(toolchain)], result] if keep_stages else []
+        stages = tuple(Stage(image, None if reference is None else quality(image, reference)) for image in shown)
         return Restoration(
             photo=Photo(result, photo.icc_profile, photo.exif),
-            toolchain=tuple(vote.action for vote in votes if vote.action != Toolbox.STOP_NAME),
+            toolchain=toolchain,
             votes=votes,
             gmacs=gmacs,
             seconds=seconds,
             psnr_before=before,
             psnr_after=after,
             float_image=float_image,
+            stages=stages,
         )
 
 
@@ -202,6 +235,10 @@ class _Episode:
         self._last_action = len(self._toolbox) + 1  # none yet
         self._state: tuple[npt.NDArray[Any], ...] | None = None
         self._rows, self._columns = self._tile_starts()
+
+    def shown(self) -> Tensor:
+        """The working image at the result's size."""
+        return enlarge(self.working, self.remaining, self._restorer.device)
 
     def advance(self, step: int) -> bool:
         """Vote, and do what won; return whether that was a tool."""
@@ -224,7 +261,7 @@ class _Episode:
         """Let every tile choose, note the vote and return the most common action that is allowed."""
         toolbox = self._toolbox
         mask = toolbox.action_mask(self.remaining)
-        chosen = self._choose(mask, what)
+        chosen, scores = self._choose(mask, what)
         counts = np.bincount(chosen, minlength=len(mask))
         allowed = np.where(mask, counts, 0)
         action = int(allowed.argmax()) if allowed.any() else toolbox.stop
@@ -234,15 +271,24 @@ class _Episode:
                 toolbox.name(action),
                 {toolbox.name(index): int(counts[index]) for index in ranking},
                 chosen.reshape(len(self._rows), len(self._columns)),
+                None if scores is None else scores.reshape(len(self._rows), len(self._columns), -1),
+                (self._edges(self._rows, -2), self._edges(self._columns, -1)),
             )
         )
         return action
 
-    def _choose(self, mask: npt.NDArray[np.int8], what: str) -> Actions:
-        """Each tile's action, ``(tiles,)``; the tiles' states move on."""
+    def _edges(self, starts: Sequence[int], axis: int) -> npt.NDArray[np.float64]:
+        """Where the tiles' shares begin, and the last one's ends, from 0 to 1."""
+        size, length = self._restorer.patch_size, self.working.shape[axis]
+        ends = np.minimum(np.array(starts) + size, length)
+        return np.array([0, *ends]) / length
+
+    def _choose(self, mask: npt.NDArray[np.int8], what: str) -> tuple[Actions, npt.NDArray[np.float32] | None]:
+        """Each tile's action, ``(tiles,)``, and scores, ``(tiles, actions)``; the tiles' states move on."""
         first = self._state is None and not self.votes
         tiles = [(row, column) for row in self._rows for column in self._columns]
         actions: list[Actions] = []
+        scores: list[npt.NDArray[np.float32]] = []
         states: list[tuple[npt.NDArray[Any], ...]] = []
         for start in range(0, len(tiles), BATCH_SIZE):
             batch = slice(start, min(start + BATCH_SIZE, len(tiles)))
@@ -253,15 +299,19 @@ class _Episode:
                 "action_mask": np.tile(mask, (n, 1)),
             }
             state = None if self._state is None else tuple(part[:, batch] for part in self._state)
-            chosen, state = self._restorer.policy.predict(
-                observation, state=state, episode_start=np.full(n, first), deterministic=True
-            )
+            policy, started = self._restorer.policy, np.full(n, first)
+            if isinstance(policy, Scoring):  # what its deterministic predict takes the highest of
+                scored, state = policy.scores(observation, state, started)
+                scores.append(scored)
+                chosen = scored.argmax(axis=1)
+            else:
+                chosen, state = policy.predict(observation, state=state, episode_start=started, deterministic=True)
             actions.append(self._checked(chosen, n))
             if state is not None:
                 states.append(tuple(np.asarray(part) for part in state))
             self._progress(what, batch.stop / len(tiles))
         self._state = tuple(np.concatenate(parts, axis=1) for parts in zip(*states, strict=True)) if states else None
-        return np.concatenate(actions)
+        return np.concatenate(actions), np.concatenate(scores) if scores else None
 
     def _checked(self, chosen: npt.NDArray[Any], n: int) -> Actions:
         actions = np.asarray(chosen)
@@ -275,7 +325,7 @@ class _Episode:
         """The tiles as the policy sees them, ``(N, P, P, 3)``."""
         size = self._restorer.patch_size
         patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
-        if self._restorer.observe == "uint8":
+        if self._restorer.view.observe == "uint8":
             patches = quantised(patches)
         return np.ascontiguousarray(patches.permute(0, 2, 3, 1).numpy())
 
@@ -288,8 +338,8 @@ class _Episode:
         restorer = self._restorer
         height, width = self.working.shape[-2:]
         return (
-            tile_starts(height, restorer.patch_size, restorer.borders),
-            tile_starts(width, restorer.patch_size, restorer.borders),
+            tile_starts(height, restorer.patch_size, restorer.view.borders),
+            tile_starts(width, restorer.patch_size, restorer.view.borders),
         )
 
     def _move_tiles(self, factor: int) -> None:
@@ -305,17 +355,6 @@ class _Episode:
         )
         origin = [row * len(old_columns) + column for row in rows for column in columns]
         self._state = tuple(part[:, origin] for part in self._state)
-
-
-def tile_starts(length: int, size: int, borders: bool = True) -> list[int]:
-    """Where tiles of ``size`` begin along a length: side by side, and with ``borders`` a last one that ends at its end.
-
-    A length shorter than a tile has one, at 0.
-    """
-    starts = list(range(0, length - size + 1, size)) or [0]
-    if borders and length > size and starts[-1] + size < length:
-        starts.append(length - size)
-    return starts
 
 
 def quality(pixels: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> float:

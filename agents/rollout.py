@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.episodes import Task
+from restore_env.episodes import EpisodeBatch, Task
 from restore_env.starts import EpisodeStart
 
 BATCH = 64
@@ -29,6 +30,27 @@ class Policy(Protocol):
         """Choose an action for each observation of a batch, and return the state to be passed on."""
 
 
+@runtime_checkable
+class Attending(Protocol):
+    """A policy that sees more of the episodes than their observations, such as an oracle."""
+
+    def attend(self, episodes: EpisodeBatch) -> None:
+        """Play these episodes from now on; their slots are the rows of the observations."""
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """A policy that says what it thinks of every action; its deterministic ``predict`` takes the highest score."""
+
+    kind: Literal["logits", "q"]
+    """What the scores are."""
+
+    def scores(
+        self, observation: Any, state: Any | None = None, episode_start: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.float32], Any]:
+        """Scores ``(N, n_actions)``, minus infinity where the mask forbids an action, and the next state."""
+
+
 @dataclass(frozen=True)
 class Played:
     """What a number of episodes came to, an entry each."""
@@ -42,6 +64,9 @@ class Played:
     gmacs: npt.NDArray[np.float64]
     """Computation of the chosen tools."""
     actions: tuple[tuple[int, ...], ...]
+    """What was chosen, ``stop`` included where it was."""
+    seconds: float = 0.0
+    """Wall time: choosing, tools and measuring, without drawing the starts."""
 
     @property
     def gain(self) -> float:
@@ -59,11 +84,12 @@ def play(policy: Policy, task: Task, starts: Sequence[EpisodeStart], *, determin
     """Play one episode from each start.
 
     Args:
-        policy: chooses the actions.
+        policy: chooses the actions; it is shown the episodes if it has a method ``attend`` for that.
         task: toolbox, limits and reward.
         starts: as :func:`draw_starts` gives them.
         deterministic: passed on to the policy.
     """
+    began = time.perf_counter()
     parts: list[tuple[npt.NDArray[np.float64], ...]] = []
     chains: list[tuple[int, ...]] = []
     for first in range(0, len(starts), BATCH):
@@ -71,6 +97,8 @@ def play(policy: Policy, task: Task, starts: Sequence[EpisodeStart], *, determin
         episodes = task.episodes(len(batch))
         slots = np.arange(len(batch))
         episodes.begin(slots, batch)
+        if isinstance(policy, Attending):
+            policy.attend(episodes)
         returns = np.zeros(len(batch))
         state: Any = None
         episode_start = np.ones(len(batch), dtype=np.bool_)
@@ -83,4 +111,4 @@ def play(policy: Policy, task: Task, starts: Sequence[EpisodeStart], *, determin
         parts.append((np.array([t[0] for t in traces]), np.array([t[-1] for t in traces]), returns, episodes.gmacs))
         chains += [tuple(actions) for actions in episodes.actions]
     initial, final, returned, gmacs = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Played(initial, final, returned, gmacs, tuple(chains))
+    return Played(initial, final, returned, gmacs, tuple(chains), time.perf_counter() - began)

@@ -26,6 +26,17 @@ _SSIM_CONTEXT = 10
 _SSIM_TILE = 96  # windows along a side; four times as fast as large tiles
 
 
+def tile_starts(length: int, size: int, borders: bool = True) -> list[int]:
+    """Where tiles of ``size`` begin along a length: side by side, and with ``borders`` a last one that ends at its end.
+
+    A length shorter than a tile has one, at 0.
+    """
+    starts = list(range(0, length - size + 1, size)) or [0]
+    if borders and length > size and starts[-1] + size < length:
+        starts.append(length - size)
+    return starts
+
+
 def to_tensor(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Tensor:
     """RGB ``(H, W, 3)``, uint8 or float32 in [0, 1], as float32 ``(1, 3, H, W)`` in [0, 1]; always a copy."""
     planes = torch.from_numpy(np.array(pixels.transpose(2, 0, 1)[None], dtype=np.float32, order="C"))

@@ -2,7 +2,8 @@
 
 The fixed chains are the best that a search finds: the ``--finalists`` of each length by mean PSNR on patches of
 ``--search-images``, and of these, in their favour, the best on the held-out patches themselves. The single tool is the
-best of all on the held-out patches. All play the same patches.
+best of all on the held-out patches. All play the same patches, ``--against`` other toolboxes with agents of their own
+(``published=FOLDER``, what ``imagerestore import-rl-restore`` wrote) and ``--oracles``, which see the targets.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,22 @@ import torch
 from agents.baselines import FixedChain, RandomPolicy, best_chains
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
-from agents.network import load_policy
+from agents.oracles import ExhaustiveOracle, GreedyOracle
 from agents.rollout import Played, Policy, draw_starts, play
+from benchmarks.contest import (
+    AGENT,
+    GREEDY,
+    Contender,
+    as_table,
+    difference,
+    difference_table,
+    parse_contender,
+    rows_of,
+)
 from restore_env import Task
+from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
 from restore_env.writing import write_atomically
-from tools_zoo import load_toolbox
 from tools_zoo.cards import check_section, command_line, replace_section
 from tools_zoo.fitting import as_tensor
 
@@ -41,63 +53,72 @@ def search_chains(toolbox: Toolbox, task: Task, count: int, beam: int, seed: int
         return best_chains(toolbox, images, targets, depth=task.max_steps, beam=beam)
 
 
-def row(name: str, played: Played) -> dict[str, object]:
-    """One line of the table."""
-    lengths = np.array([len(actions) for actions in played.actions])
-    gain = played.psnr - played.initial_psnr
-    return {
-        "policy": name,
-        "psnr": float(played.psnr.mean()),
-        "gain": played.gain,
-        "interval": float(1.96 * gain.std() / np.sqrt(len(gain))),
-        "gmacs": float(played.gmacs.mean()),
-        "steps": float(lengths.mean()),
-    }
+def best_of(
+    name: str, chains: Sequence[tuple[int, ...]], toolbox: Toolbox, task: Task, starts: Sequence[EpisodeStart]
+) -> tuple[str, Played]:
+    """Play fixed chains and return the best one's name and what it came to."""
+    policies = [FixedChain(chain, toolbox.stop) for chain in chains]
+    results = [play(policy, task, starts) for policy in policies]
+    best = max(range(len(chains)), key=lambda index: results[index].gain)
+    return f"{name} ({policies[best].named(toolbox)})", results[best]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, play, print."""
     if arguments.card is not None:
         check_section(arguments.card, SECTION)
-    toolbox = load_toolbox(arguments.toolbox)
-    lines: list[str] = []
-    results: dict[str, list[dict[str, object]]] = {}
+    agent = Contender.load(AGENT, arguments.toolbox, arguments.policy)
+    rivals = [parse_contender(text) for text in arguments.against]
+    toolbox = agent.toolbox
+    oracles: dict[str, Policy] = {
+        "greedy": GreedyOracle(),
+        "exhaustive": ExhaustiveOracle(precision=arguments.oracle_precision),
+    }
+    contenders = [agent, *rivals]
+    for owner in (agent, *rivals):
+        suffix = owner.measure.removeprefix(GREEDY)
+        contenders += [
+            Contender(f"{name} oracle{suffix}", oracles[name], owner.toolbox, owner.measure)
+            for name in arguments.oracles
+        ]
+    measures = {contender.name: contender.measure for contender in contenders}
+    names = [contender.name for contender in contenders]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--against needs names that differ from one another and from the others: {', '.join(names)}")
     tasks = {name: Task(images=arguments.images, severity=name, toolbox=toolbox) for name in arguments.severity}
     test_sets = {name: draw_starts(task, arguments.patches, arguments.seed) for name, task in tasks.items()}
     search = Task(images=arguments.search_images, toolbox=toolbox)
     chains = search_chains(toolbox, search, arguments.search_patches, arguments.beam, seed=arguments.seed + 1)
+    played: dict[str, dict[str, Played]] = {}
+    lines: list[str] = []
     for severity, task in tasks.items():
         starts = test_sets[severity]
-        singles = [(play(FixedChain((a,), toolbox.stop), task, starts), a) for a in range(len(toolbox))]
-        single, tool = max(singles, key=lambda entry: entry[0].gain)
-        contenders: list[tuple[str, Policy]] = [("random", RandomPolicy(arguments.seed))]
-        played = [row(name, play(policy, task, starts)) for name, policy in contenders]
-        played.append(row(f"best single tool ({toolbox.name(tool)})", single))
+        results = {"random": play(RandomPolicy(arguments.seed), task, starts)}
+        played[severity] = results
+        name, result = best_of("best single tool", [(a,) for a in range(len(toolbox))], toolbox, task, starts)
+        results[name] = result
         for length in range(2, task.max_steps + 1):
             finalists = chains[length][: arguments.finalists]
-            trials = [(play(FixedChain(chain, toolbox.stop), task, starts), chain) for chain in finalists]
-            best, chain = max(trials, key=lambda entry: entry[0].gain)
-            name = " -> ".join(toolbox.name(action) for action in chain)
-            played.append(row(f"best fixed chain of {length} ({name})", best))
-        played.append(row("agent", play(load_policy(arguments.policy), task, starts)))
-        results[severity] = played
-        initial = float(single.initial_psnr.mean())
-        lines += [
-            f"**{severity}**, {arguments.patches} patches, input {initial:.2f} dB",
-            "",
-            "| policy | PSNR, dB | gain, dB (95 %) | steps | GMAC a patch |",
-            "|---|---:|---:|---:|---:|",
-        ]
-        lines += [
-            f"| {r['policy']} | {r['psnr']:.2f} | {r['gain']:+.2f} ± {r['interval']:.2f} |"
-            f" {r['steps']:.2f} | {r['gmacs']:.2f} |"
-            for r in played
-        ]
-        lines.append("")
+            name, result = best_of(f"best fixed chain of {length}", finalists, toolbox, task, starts)
+            results[name] = result
+        for contender in contenders:
+            results[contender.name] = contender.play(task, starts)
+        initial = float(results[AGENT].initial_psnr.mean())
+        lines += [f"**{severity}**, {arguments.patches} patches, input {initial:.2f} dB", ""]
+        lines += [*as_table(rows_of(results, measures)), ""]
+    differences = [difference(rival.name, played) for rival in rivals]
+    if differences:
+        lines += [*difference_table(differences), ""]
     text = "\n".join(lines)
     print(text)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(results, indent=2).encode())
+        record = {
+            "severities": {
+                severity: [asdict(row) for row in rows_of(results, measures)] for severity, results in played.items()
+            },
+            "differences": [asdict(row) for row in differences],
+        }
+        write_atomically(arguments.json, json.dumps(record, indent=2).encode())
     if arguments.card:
         replace_section(arguments.card, SECTION, f"{text}\n```\n{arguments.command_line}\n```")
     return 0
@@ -115,6 +136,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--search-patches", type=positive_int, default=64)
     parser.add_argument("--beam", type=positive_int, default=36, help="chains prolonged per length; 144 searches all")
     parser.add_argument("--finalists", type=positive_int, default=5, help="chains of each length that are played")
+    parser.add_argument(
+        "--against", nargs="+", default=[], metavar="NAME=FOLDER", help="other toolboxes with their agent.safetensors"
+    )
+    parser.add_argument(
+        "--oracles",
+        nargs="+",
+        default=[],
+        choices=("greedy", "exhaustive"),
+        help="play by looking at the targets, too: greedy takes six times as long as the agent, exhaustive a hundred",
+    )
+    parser.add_argument(
+        "--oracle-precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="in which the exhaustive oracle tries tools: bf16 is faster only where the hardware has it",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     parser.add_argument("--card", type=Path, help="Markdown file whose section the table replaces")

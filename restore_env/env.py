@@ -143,6 +143,11 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
             self._show()
         return self._observation(), float(rewards[0]), bool(self._episodes.over[0]), False, self._episodes.info(0)
 
+    @property
+    def episodes(self) -> EpisodeBatch:
+        """The episode that goes on: what an oracle sees, and an agent must not."""
+        return self._episodes
+
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Which actions are allowed, ``(n + 1,)``, by the convention of sb3-contrib's MaskablePPO."""
         return np.asarray(self._episodes.action_mask()[0], dtype=np.bool_)

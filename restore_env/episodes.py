@@ -193,6 +193,22 @@ class EpisodeBatch:
                 rewards[positions[rows], action] = self._compare(outputs, here)[0] - self._score[here] - price
         return rewards
 
+    def fork(self, slots: Slots) -> EpisodeBatch:
+        """A batch of its own whose slot ``i`` goes on from where ``slots[i]`` stands, to try what is then forgotten.
+
+        A slot may be named more than once. Nothing is shared but the starts and the toolbox.
+        """
+        branch = EpisodeBatch(self.task, len(slots), self.toolbox)
+        for mine, theirs in ((self._working, branch._working), (self._targets, branch._targets)):
+            for positions, images in mine.groups(slots):
+                theirs.put(positions, images)
+        branch._score, branch._factor, branch._enlarged = self._score[slots], self._factor[slots], self._enlarged[slots]
+        branch.last_action, branch.gmacs, branch.over = self.last_action[slots], self.gmacs[slots], self.over[slots]
+        branch.starts = [self.starts[slot] for slot in slots]
+        branch.actions = [list(self.actions[slot]) for slot in slots]
+        branch.psnr_trace = [list(self.psnr_trace[slot]) for slot in slots]
+        return branch
+
     def action_mask(self) -> npt.NDArray[np.int8]:
         """``(n, n_actions)``: 1 where the action is allowed; a super-resolver must not exceed the target."""
         return self.toolbox.action_mask(self._factor // self._enlarged)

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, choose_start, observation_space
-from restore_env.episodes import Task
+from restore_env.episodes import EpisodeBatch, Task
 from restore_env.gallery import Slots
 from restore_env.record import EpisodeRecord
 from restore_env.rendering import EpisodeView, render_episode
@@ -122,6 +122,11 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             infos = self._restart(np.flatnonzero(terminated))
         infos |= self._infos(self._slots)
         return self._episodes.observe(self._slots), rewards, terminated, np.zeros_like(terminated), infos
+
+    @property
+    def episodes(self) -> EpisodeBatch:
+        """The episodes that go on: what an oracle sees, and an agent must not."""
+        return self._episodes
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Which actions are allowed, ``(num_envs, n + 1)``."""

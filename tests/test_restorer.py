@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent, save_policy
-from agents.restorer import Restorer, quality, tile_starts
-from agents.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_tiles, to_pixels, to_tensor
+from agents.restorer import Restorer, quality
+from agents.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_tiles, tile_starts, to_pixels, to_tensor
 from restore_env import ImageRestoreEnv
 from restore_env.images import ImageError, Photo, read_image
 from restore_env.metrics import ssim

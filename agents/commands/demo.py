@@ -26,8 +26,7 @@ def demo(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore demo``."""
     import numpy as np
 
-    from agents.restorer import Restorer, quality
-    from agents.tiling import apply_tool, to_pixels, to_tensor
+    from agents.restorer import Restorer
     from restore_env.distortions import distort, draw_levels
     from restore_env.images import Photo, read_image
     from restore_env.rendering import Panel, gain_caption, panel_row
@@ -39,21 +38,15 @@ def demo(arguments: argparse.Namespace) -> int:
     rng = np.random.default_rng(arguments.seed)
     levels = draw_levels(arguments.severity, rng)
     degraded = distort(target, levels, rng)
-    restorer = Restorer(arguments.toolbox, arguments.policy)
-    result = restorer.restore(degraded, target)
-
-    stages, names = [degraded], ["input", *result.toolchain]
-    working = to_tensor(degraded)
-    for name in result.toolchain:
-        working = apply_tool(restorer.toolbox[restorer.toolbox.action(name)], working)
-        stages.append(to_pixels(working))
-    values = [quality(stage, target) for stage in stages]
+    result = Restorer(arguments.toolbox, arguments.policy).restore(degraded, target, keep_stages=True)
+    names = ["input", *result.toolchain]
+    values = [stage.psnr or 0.0 for stage in result.stages]
     captions = [
         gain_caption(name, now, before) for name, now, before in zip(names, values, [None, *values[:-1]], strict=True)
     ]
     top, left = ((size - TILE) // 2 if size > TILE else 0 for size in target.shape[:2])
     middle = np.s_[top : top + TILE, left : left + TILE]
-    panels = [Panel(stage[middle], caption) for stage, caption in zip(stages, captions, strict=True)]
+    panels = [Panel(stage.image[middle], caption) for stage, caption in zip(result.stages, captions, strict=True)]
     figure = panel_row([*panels, Panel(target[middle], "target")], tile=TILE)
 
     arguments.out.mkdir(parents=True, exist_ok=True)

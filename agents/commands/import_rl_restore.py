@@ -20,11 +20,18 @@ def register(commands: Any) -> None:
 
 
 def import_rl_restore(arguments: argparse.Namespace) -> int:
-    """Run ``imagerestore import-rl-restore``."""
+    """Run ``imagerestore import-rl-restore``; the agent's file says how it looks at images, too."""
+    from dataclasses import asdict
+
+    from agents.network import load_policy, save_policy
+    from agents.view import PUBLISHED
     from tools_zoo.published import AGENT
     from tools_zoo.published import import_rl_restore as import_checkpoints
     from tools_zoo.table import TOOLS
 
     folder = import_checkpoints(arguments.src, arguments.out)
+    agent = load_policy(folder / AGENT)
+    agent.recipe |= asdict(PUBLISHED)
+    save_policy(agent, folder / AGENT)
     print(f"Toolbox of {len(TOOLS)} tools and {AGENT} written to {folder}")
     return 0

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from agents.commands.arguments import positive_int
 if TYPE_CHECKING:
     from agents.restorer import Restoration, Restorer
 
-TAG = ".restored"
-"""``photo.jpg`` becomes ``photo.restored.png`` if nothing else is said; a folder's search passes these over."""
+TAG, EXPLAINED = ".restored", ".explained"
+"""``photo.jpg`` becomes ``photo.restored.png`` if nothing else is said; a folder's search passes these over, as the
+figures ``photo.explained.png`` of ``imagerestore explain``."""
 ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
 """What goes wrong with one file; the others are still restored."""
 
@@ -82,7 +83,7 @@ def restore(arguments: argparse.Namespace) -> int:
     for problem in problems:
         complain(problem)
     failed = bool(problems)
-    inputs = {key for path in (*(job.source for job in jobs), arguments.target) if (key := _identity(path))}
+    inputs = identities([*(job.source for job in jobs), arguments.target])
     restorer = open_restorer(arguments) if jobs else None
     results: list[dict[str, Any]] = []
     for number, job in enumerate(jobs, 1):
@@ -158,7 +159,7 @@ def _search(folder: Path, output: Path | None) -> list[Path]:
     """A folder's images without what an earlier run has left there."""
     from restore_env.sources import list_images
 
-    images = [path for path in list_images(folder) if not path.stem.endswith(TAG)]
+    images = [path for path in list_images(folder) if not path.stem.endswith((TAG, EXPLAINED))]
     if output is None or folder.resolve() not in output.resolve().parents:
         return images
     return [path for path in images if output.resolve() not in path.resolve().parents]
@@ -189,6 +190,11 @@ def check_output(output: Path, inputs: set[tuple[int, int]], force: bool) -> Non
     nearest = next(parent for parent in output.absolute().parents if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"{output}: cannot be written, {nearest} is not a folder that can be written to")
+
+
+def identities(paths: Iterable[Path | None]) -> set[tuple[int, int]]:
+    """What names the files that exist among ``paths``, whatever they are called: for :func:`check_output`."""
+    return {key for path in paths if (key := _identity(path))}
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:

@@ -1,0 +1,92 @@
+"""``imagerestore explain``: why a photograph was restored by this chain of tools, in one figure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.commands.restore import (
+    EXPLAINED,
+    Job,
+    add_restorer,
+    as_json,
+    as_line,
+    check_output,
+    identities,
+    open_restorer,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from agents.restorer import Restoration
+
+
+def register(commands: Any) -> None:
+    """Add ``explain``."""
+    parser = commands.add_parser(
+        "explain",
+        help="draw why a photograph is restored as it is",
+        description="Restores a photograph and draws, for each step, the image, the tool that each tile votes for, and"
+        " the agent's probability (or Q value) of every action; with a target also the PSNR.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF, BMP or GIF")
+    parser.add_argument("--target", type=Path, metavar="FILE", help="what FILE should look like: gives PSNR")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FIGURE", help="PNG, PDF or SVG (default: NAME.explained.png beside FILE)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite a figure that exists (never an input)")
+    parser.add_argument("--scale", type=int, choices=(1, 4), default=1, help="enlarge so many times (default 1)")
+    add_restorer(parser)
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(run=explain)
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Run ``imagerestore explain``."""
+    from agents.explanation import draw_explanation
+    from agents.rollout import Scoring
+    from restore_env.figures import check_figure
+    from restore_env.images import read_image
+
+    source: Path = arguments.file
+    job = Job(source, arguments.output or source.with_name(f"{source.stem}{EXPLAINED}.png"))
+    check_figure(job.output)
+    check_output(job.output, identities([source, arguments.target]), arguments.force)
+    photo = read_image(source)
+    target = None if arguments.target is None else read_image(arguments.target)
+    restorer = open_restorer(arguments)
+    kind = restorer.policy.kind if isinstance(restorer.policy, Scoring) else None
+    with progress_bar(source.name) as show:
+        result = restorer.restore(photo, target, scale=arguments.scale, progress=show, keep_stages=True)
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    name = " ".join(source.name.encode("utf-8", "replace").decode().split())
+    title = f"{name}:  {'  →  '.join(result.toolchain) or 'nothing to do'}"
+    clean = None if target is None else target.pixels
+    draw_explanation(job.output, result, restorer.toolbox.names, kind, title=title, target=clean)
+    if arguments.json:
+        print(json.dumps(as_json(job, result) | {"steps": steps_of(result, restorer.toolbox.names, kind)}, indent=2))
+    else:
+        print(as_line(job, result))
+    return 0
+
+
+def steps_of(result: Restoration, tools: tuple[str, ...], kind: Any) -> list[dict[str, Any]]:
+    """What was thought at each step, as plain data."""
+    from agents.explanation import opinion_of
+
+    steps, names = [], (*tools, "stop")
+    for vote, stage in zip(result.votes, result.stages, strict=False):  # an image may be left after the last vote
+        opinion = opinion_of(vote, kind, len(names))
+        named = {name: float(value) for name, value in zip(names, opinion.values, strict=True)}
+        steps.append(
+            {
+                "action": vote.action,
+                "psnr": stage.psnr,
+                "measure": opinion.measure,
+                "opinion": {name: value for name, value in named.items() if value == value},  # not NaN
+                "tiles": vote.grid.tolist(),
+            }
+        )
+    return steps
