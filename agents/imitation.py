@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.network import HIDDEN, RecurrentAgent, load_policy, save_policy
+from agents.network import HIDDEN, RecurrentAgent
 from agents.oracles import GreedyOracle
 from restore_env.episodes import Task
 
@@ -146,35 +145,32 @@ def imitate(
     agent.eval().requires_grad_(False)
 
 
-def refresh_agent(
+def learn_from_oracle(
     agent: RecurrentAgent,
     task: Task,
     seconds: float,
     seed: int,
-    path: Path,
+    *,
+    plays: bool,
     precision: Literal["fp32", "bf16"] = "fp32",
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Let an agent, in place, learn to choose among tools that have changed, or take up what it learnt before.
+    """Let an agent, in place, be shown what pays, half of the time, and learn it, the other half.
 
     Args:
-        agent: of kind "logits".
-        task: with the changed tools.
-        seconds: how long: half of it the oracle plays, half of it the agent learns.
+        agent: learns.
+        task: what is to be learnt.
+        seconds: how long.
         seed: of starts, exploration and batches.
-        path: where the agent is kept; if there is one already, it is taken.
+        plays: the agent knows something already, so that half of the episodes shown are its own.
         precision: bf16 is faster only where the hardware has it.
         report: called with the share of the time that has passed.
     """
-    if path.exists():
-        agent.load_state_dict(load_policy(path).state_dict())
-        return
     half = seconds / 2
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
-    with autocast, torch.enable_grad():
-        shown = demonstrate(task, half, seed, lambda share: report(share / 2), agent)
+    with autocast, torch.enable_grad():  # no cache: weights change inside
+        shown = demonstrate(task, half, seed, lambda share: report(share / 2), agent if plays else None)
         imitate(agent, shown, half, seed, report=lambda share: report((1 + share) / 2))
-    save_policy(agent, path)
 
 
 def sequence_logits(

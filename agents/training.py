@@ -17,8 +17,8 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
-from agents.imitation import demonstrate, imitate
-from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy
+from agents.imitation import learn_from_oracle
+from agents.network import PolicyError, RecurrentAgent, Vision, load_policy, save_policy
 from agents.rollout import draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env.episodes import Task
@@ -29,7 +29,10 @@ from tools_zoo.fitting import Budget
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_EPISODES = 128
-_BEFORE_THERE_WAS = {"algorithm": PPOSettings.name}  # what an older checkpoint, which does not say, was made with
+_BEFORE_THERE_WAS = {
+    "algorithm": PPOSettings.name,
+    "vision": "published",
+}  # what an older checkpoint, which does not say, was made with
 _UNBOUNDED = 10**12  # steps; the budget ends a run, not SB3's count
 
 
@@ -47,6 +50,8 @@ class AgentTraining:
     """RecurrentPPO or DRQN, with its hyperparameters."""
     init: str | None = None
     """A policy (name or path) to start from; None: random weights."""
+    vision: Vision = "published"
+    """How an agent that starts from random weights looks at a patch, a key of :data:`agents.network.EYES`."""
     warm_start_minutes: float = 0.0
     """Minutes of learning from an oracle (:mod:`agents.imitation`) before the algorithm, on top of the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -92,14 +97,13 @@ def train_agent(
     init = None if settings.init is None else load_policy(settings.init)
     if init is not None and init.tools != toolbox.names:
         raise PolicyError(f"{settings.init}: was trained with other tools, {', '.join(init.tools)}")
-    vision = init.extractor.vision if init is not None else "published"
+    vision = init.extractor.vision if init is not None else settings.vision
     model = settings.algorithm.build(environment, lambda: run.rollout_share, settings.seed, toolbox.device, vision)
     policy = restore_policy(model)
     if init is not None:
         policy.load_agent(init)
     if settings.warm_start_minutes and not run.path.exists():
-        with torch.autocast(model.device.type, torch.bfloat16, half, cache_enabled=False):  # weights change inside
-            _warm_start(policy, settings, Task(**arguments), toolbox.names, report)
+        _warm_start(policy, settings, Task(**arguments), toolbox.names, report)
         run.save(model)
     run.resume(model)
     if run.done and run.best_path.exists():
@@ -125,15 +129,14 @@ def _warm_start(
     tools: tuple[str, ...],
     report: Callable[[AgentProgress], None],
 ) -> None:
-    """Let an oracle show what pays, two thirds of the time, and learn it."""
-    seconds = settings.warm_start_minutes * 60
+    """Let the agent learn from an oracle before it learns by itself."""
 
     def show(share: float) -> None:
         report(AgentProgress(0, 0.0, float("nan"), float("nan"), warm_start=share))
 
-    shown = demonstrate(task, seconds * 2 / 3, settings.seed, lambda share: show(share * 2 / 3))
     agent = policy.to_agent(tools)
-    imitate(agent, shown, seconds / 3, settings.seed, report=lambda share: show((2 + share) / 3))
+    seconds, plays = settings.warm_start_minutes * 60, settings.init is not None
+    learn_from_oracle(agent, task, seconds, settings.seed, plays=plays, precision=settings.precision, report=show)
     policy.load_agent(agent)
 
 
@@ -199,6 +202,7 @@ class _Run:
             "tools": list(self.tools),
             "seed": self.settings.seed,
             "init": self.settings.init or "none",
+            "vision": self.settings.vision,
         }
 
     @property
@@ -265,6 +269,7 @@ class _Run:
             "max_steps": self.settings.task.max_steps,
             "cost_weight": self.settings.task.cost_weight,
             "init": self.settings.init or "none",
+            "vision": agent.extractor.vision,
             "warm_start_minutes": self.settings.warm_start_minutes,
             "precision": self.settings.precision,
             "validation_gain_db": round(gain, 3),

@@ -139,6 +139,12 @@ def _register_agent(kinds: Any) -> None:
     parser.add_argument("--max-steps", type=positive_int, default=3, help="tools in a chain at most (default 3)")
     parser.add_argument("--cost-weight", type=float, default=0.0, help="price of computation, dB per GMAC")
     parser.add_argument("--init", help="policy to start from: shipped name or file (default: random weights)")
+    parser.add_argument(
+        "--vision",
+        choices=("published", "pooled"),
+        default="published",
+        help="how an agent without --init looks at a patch (default: published)",
+    )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget (default 30)")
     budget.add_argument("--steps", type=positive_int, help="environment steps, instead of minutes")
@@ -191,6 +197,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
         ),
         algorithm=ALGORITHMS[arguments.algorithm].defaults(**changes),
         init=arguments.init,
+        vision=arguments.vision,
         warm_start_minutes=arguments.warm_start or 0.0,
         precision=arguments.precision,
         seed=arguments.seed,

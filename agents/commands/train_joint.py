@@ -46,7 +46,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train joint``."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from agents.imitation import refresh_agent
+    from agents.imitation import learn_from_oracle
     from agents.network import PolicyError, load_policy, save_policy
     from restore_env.episodes import Task
     from restore_env.policy import Policy
@@ -117,9 +117,19 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 display.update(row(name), completed=round(100 * progress), total=100, quality="%")
 
             path = settings.out / f"round-{number + 1}.agent.safetensors"
-            refresh_agent(
-                agent, task, arguments.refresh * 60, settings.seed + number, path, arguments.precision, learning
+            if path.exists():  # of an earlier start of the same run
+                agent.load_state_dict(load_policy(path).state_dict())
+                return agent
+            learn_from_oracle(
+                agent,
+                task,
+                arguments.refresh * 60,
+                settings.seed + number,
+                plays=True,
+                precision=arguments.precision,
+                report=learning,
             )
+            save_policy(agent, path)
             return agent
 
         results = train_jointly(settings, source, agent, refresh if arguments.refresh else None, show)
@@ -127,6 +137,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         state = "finished" if result.finished else "out of time; the same command goes on"
         print(f"round {number}: {result.steps} steps, {result.seconds:.0f} s, {state}")
     if arguments.refresh and results[-1].finished:
-        save_policy(agent, arguments.out / "agent.safetensors")
+        last = load_policy(arguments.out / f"round-{len(results)}.agent.safetensors")
+        save_policy(last, arguments.out / "agent.safetensors")
     print(f"Toolbox written to {arguments.out}")
     return 0
