@@ -25,6 +25,7 @@ from restore_env.episodes import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox, resolve_toolbox
 from restore_env.writing import write_atomically
 from tools_zoo.cards import source_version, write_card
+from tools_zoo.curves import draw_run
 from tools_zoo.fitting import Budget
 
 CHECKPOINT_SECONDS = 60.0
@@ -117,6 +118,7 @@ def train_agent(
     progress = callback.validated()
     run.save(model)
     environment.close()
+    draw_run(run.path.with_suffix(".png"), settings.out / "logs", {"validation/gain_db": "validation"}, "gain, dB")
     agent = load_policy(run.best_path)
     _write_card(agent, settings)
     return agent, replace(progress, validation_gain=run.best_gain)

@@ -65,11 +65,27 @@ def draw_curves(
     write_figure(path, figure)
 
 
-def read_tensorboard(folder: str | os.PathLike[str]) -> dict[str, Curve]:
+def draw_run(path: str | os.PathLike[str], logs: str | os.PathLike[str], tags: Mapping[str, str], y_label: str) -> None:
+    """Draw what a run recorded for TensorBoard, if it recorded any of it.
+
+    Args:
+        path: PNG, PDF or SVG, by the suffix.
+        logs: what holds the event files.
+        tags: the tags that are drawn, and what the picture calls them.
+        y_label: of the vertical axis, with its unit.
+    """
+    recorded = read_tensorboard(logs)
+    curves = {name: recorded[tag] for tag, name in tags.items() if tag in recorded}
+    if any(np.isfinite(values).any() for _, values in curves.values()):
+        draw_curves(path, curves, "steps", y_label)
+
+
+def read_tensorboard(folder: str | os.PathLike[str], *, clock: bool = False) -> dict[str, Curve]:
     """Read the scalars that a run recorded for TensorBoard: steps and values by tag.
 
     Args:
         folder: what holds the event files, those of a resumed run too.
+        clock: minutes since the run's first entry in place of steps.
 
     Raises:
         ValueError: there are no event files.
@@ -83,7 +99,9 @@ def read_tensorboard(folder: str | os.PathLike[str]) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     for tag in events.Tags()["scalars"]:
         scalars = events.Scalars(tag)
-        curves[tag] = [scalar.step for scalar in scalars], [scalar.value for scalar in scalars]
+        times = [(scalar.wall_time - events.FirstEventTimestamp()) / 60 for scalar in scalars]
+        steps = [scalar.step for scalar in scalars]
+        curves[tag] = times if clock else steps, [scalar.value for scalar in scalars]
     return curves
 
 

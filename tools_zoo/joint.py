@@ -26,10 +26,11 @@ from restore_env.policy import Policy
 from restore_env.sources import ImageSource
 from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.cards import source_version
+from tools_zoo.curves import draw_run
 from tools_zoo.fitting import Budget, Fitted, Progress, Schedule, as_tensor, fit, summary_writer
 from tools_zoo.networks import NETWORKS, ToolNetwork
 from tools_zoo.toolboxes import NetworkTool, ToolWeights, passes, read_manifest, read_tool, update_toolbox
-from tools_zoo.training import PatchSampler, split_images, write_tools_card
+from tools_zoo.training import CURVES, PatchSampler, split_images, write_tools_card
 
 FOLLOW = -1
 """In a batch's explored actions: follow the policy here."""
@@ -205,7 +206,8 @@ def _train_round(
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
     psnr_input = float(psnr(inputs, targets).mean())
     validated = {"at": -float("inf"), "psnr": psnr_input}
-    writer = summary_writer(settings.out / "logs" / f"round-{number + 1}")
+    logs = settings.out / "logs" / f"round-{number + 1}"
+    writer = summary_writer(logs)
     tools = len(chains.toolbox)
 
     def batch_at(step: int) -> ChainBatch:
@@ -223,19 +225,21 @@ def _train_round(
             validated["at"] = progress.seconds
             with torch.no_grad():
                 validated["psnr"] = float(psnr(chains(inputs), targets).mean())
+            writer.add_scalar("psnr/input", psnr_input, progress.step)
             writer.add_scalar("psnr/output", validated["psnr"], progress.step)
             writer.add_scalar("train/loss", progress.loss, progress.step)
             writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
         report(JointProgress(number, progress, psnr_input, validated["psnr"]))
 
+    checkpoint = settings.out / "checkpoints" / f"round-{number + 1}.pt"
     try:
-        return fit(
+        fitted = fit(
             chains,
             batch_at,
             objective,
             _share(settings.budget, settings.rounds),
             _decayed(settings.schedule, number),
-            settings.out / "checkpoints" / f"round-{number + 1}.pt",
+            checkpoint,
             parts=list(chains.networks.values()),
             device=settings.device,
             identity=_identity(settings, number, len(kept)),
@@ -244,6 +248,8 @@ def _train_round(
         )
     finally:
         writer.close()
+    draw_run(checkpoint.with_suffix(".png"), logs, CURVES, "validation PSNR, dB")
+    return fitted
 
 
 def _identity(settings: JointTraining, number: int, images: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
 from restore_env.toolbox import usable_device
 from tools_zoo.cards import source_version, write_card
+from tools_zoo.curves import draw_run
 from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, fit, squared_error, summary_writer
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer
 from tools_zoo.table import SPECS, TOOLS, ToolSpec, training_order
@@ -27,6 +28,8 @@ SLIGHT_JPEG = (60.0, 100.0)
 HELD_OUT_EVERY = 25
 """Every so many images one is kept from training, for validation."""
 VALIDATION_PATCHES = 48
+CURVES = {"psnr/output": "restored", "psnr/input": "input"}
+"""What is drawn of a run's log, and what the picture calls it."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,7 @@ def _train_one(
         )
     finally:
         writer.close()
+    draw_run(checkpoint.with_suffix(".png"), settings.out / "logs" / spec.name, CURVES, "validation PSNR, dB")
     network.load_state_dict(fitted.state)
     psnr_output = _validate(network, inputs, targets)
     earlier = (
