@@ -57,7 +57,7 @@ class PublishedEyes(nn.ModuleList):
         return images.flatten(1)
 
 
-class PooledEyes(nn.Sequential):
+class PooledEyes(nn.Module):
     """Residual blocks at 1/2, 1/4 and 1/8 of the resolution; mean and deviation of what they see over the patch.
 
     How blurred, noisy or blocky a patch is does not depend on where in it one looks. About 32 M multiply-accumulates.
@@ -67,7 +67,8 @@ class PooledEyes(nn.Sequential):
 
     def __init__(self) -> None:
         widths = (32, 48, 64)
-        super().__init__(
+        super().__init__()
+        self.blocks = nn.Sequential(
             nn.Conv2d(12, widths[0], 3, padding=1),
             ResidualBlock(widths[0]),
             nn.Conv2d(widths[0], widths[1], 3, stride=2, padding=1),
@@ -76,15 +77,15 @@ class PooledEyes(nn.Sequential):
             ResidualBlock(widths[2]),
         )
         self.width = 2 * widths[-1]
+        self.norm = nn.LayerNorm(self.width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]: ``(N, 128)``."""
         seen = F.pixel_unshuffle(F.pad(images, (0, 1, 0, 1), mode="replicate") - 0.5, 2)
-        for layer in self:
-            seen = layer(seen)
-        seen = F.relu(seen)
+        seen = F.relu(self.blocks(seen))
         deviation, mean = torch.std_mean(seen.float().flatten(2), dim=2)
-        return torch.cat([mean, deviation], dim=1)
+        normed: Tensor = self.norm(torch.cat([mean, deviation], dim=1))
+        return normed
 
 
 Vision = Literal["published", "pooled"]

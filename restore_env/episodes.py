@@ -142,8 +142,10 @@ class EpisodeBatch:
         for slot, value in zip(slots, psnrs, strict=True):
             self.psnr_trace[slot] = [float(value)]
 
-    def step(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Carry out one action in each of the ``slots``, update ``over``, and return the rewards ``(len(slots),)``.
+    def ends(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Where an action is sure to end its episode, whatever it does: ``(len(slots),)``.
+
+        With ``stop_if_worse`` others may end, too.
 
         Raises:
             ValueError: an action that is none of the toolbox's.
@@ -153,6 +155,16 @@ class EpisodeBatch:
             raise ValueError(f"actions must be whole numbers, got {actions.tolist()}")
         if not ((actions >= 0) & (actions < self.n_actions)).all():
             raise ValueError(f"actions must lie in 0..{self.n_actions - 1}, got {actions.tolist()}")
+        lengths = np.array([len(self.actions[slot]) for slot in slots])
+        return np.asarray((actions == self.toolbox.stop) | (lengths + 1 >= self.task.max_steps))
+
+    def step(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Carry out one action in each of the ``slots``, update ``over``, and return the rewards ``(len(slots),)``.
+
+        Raises:
+            ValueError: an action that is none of the toolbox's.
+        """
+        ends, actions = self.ends(slots, actions), np.asarray(actions)
         allowed = self.action_mask()[slots, actions].astype(bool)
         acting = np.flatnonzero(allowed & (actions != self.toolbox.stop))
         spent = self._apply(slots[acting], actions[acting])
@@ -164,11 +176,12 @@ class EpisodeBatch:
         self.last_action[slots] = actions
         latest = np.array([self.psnr_trace[slot][-1] for slot in slots])
         latest[acting] = psnrs
+        self.over[slots] = ends
         for slot, action, value in zip(slots, actions, latest, strict=True):
             self.actions[slot].append(int(action))
             self.psnr_trace[slot].append(float(value))
-            worse = self.task.stop_if_worse and value < self.psnr_trace[slot][0]
-            self.over[slot] = action == self.toolbox.stop or len(self.actions[slot]) >= self.task.max_steps or worse
+            if self.task.stop_if_worse and value < self.psnr_trace[slot][0]:
+                self.over[slot] = True
         return rewards
 
     @torch.inference_mode()

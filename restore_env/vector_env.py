@@ -108,18 +108,24 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             finished = np.flatnonzero(over).tolist()
             raise gym.error.ResetNeeded(f"no episode goes on in slot(s) {finished}: call reset first")
         going_on = np.flatnonzero(~over)
+        same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
+        # the next episodes are drawn on threads of their own while the tools run
+        ended = going_on[self._episodes.ends(going_on, actions[going_on])] if same_step else np.flatnonzero(over)
+        starts = self._draw(ended) if self.autoreset_mode is not AutoresetMode.DISABLED else iter(())
         rewards = np.zeros(self.num_envs)
         rewards[going_on] = self._episodes.step(going_on, actions[going_on])
         for slot in going_on:
             view = self._views[slot]
             if view is not None:
                 view.update()
-        if over.any():
-            self._begin(np.flatnonzero(over), self._draw(np.flatnonzero(over)))
         terminated = self._episodes.over.copy()
         infos: Infos = {}
-        if self.autoreset_mode is AutoresetMode.SAME_STEP and terminated.any():
-            infos = self._restart(np.flatnonzero(terminated))
+        if same_step:
+            worse = np.setdiff1d(np.flatnonzero(terminated), ended)
+            infos = self._restart(np.concatenate([ended, worse]), itertools.chain(starts, self._draw(worse)))
+        elif len(ended):
+            self._begin(ended, starts)
+            terminated[ended] = False
         infos |= self._infos(self._slots)
         return self._episodes.observe(self._slots), rewards, terminated, np.zeros_like(terminated), infos
 
@@ -141,9 +147,10 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         views = [view for view in self._views if view is not None]
         return tuple(render_episode(view) for view in views) if views else None
 
-    def _restart(self, finished: Slots) -> Infos:
-        """Put the last observations and infos aside, while new episodes are drawn, and start these."""
-        starts = self._draw(finished)
+    def _restart(self, finished: Slots, starts: Iterator[EpisodeStart]) -> Infos:
+        """Put the last observations and infos of ``finished`` slots aside and start new episodes there."""
+        if not len(finished):
+            return {}
         last = self._episodes.observe(finished)
         observations = np.full(self.num_envs, None, dtype=object)
         for row, slot in enumerate(finished):
