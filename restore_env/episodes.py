@@ -308,7 +308,7 @@ class EpisodeBatch:
             if self._metric is psnr:
                 scores[rows] = psnrs[rows]
             else:
-                scores[rows] = _checked(self._metric(chosen, targets), len(rows))
+                scores[rows] = _checked(self._metric(chosen.clone(), targets.clone()), len(rows))  # it may change them
         return scores, psnrs
 
     def _as_observed(self, images: Tensor) -> Tensor:

@@ -52,14 +52,17 @@ class Gallery:
             self._keep(shape, moving, arrived)
 
     def groups(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-        """Yield ``(positions, images)`` for each size among ``slots``: copies of what ``slots[positions]`` hold."""
+        """Yield ``(positions, images)`` for each size among ``slots``: the slots' images, not to be changed."""
         shapes = self._shapes[slots]
         if not shapes.all():
             raise ValueError("a slot is empty")
         for shape, images in list(self._tensors.items()):
             positions = np.flatnonzero((shapes == shape).all(axis=1))
-            if len(positions):
-                yield positions, images.index_select(0, self._index(self._rows[slots[positions]]))
+            rows = self._rows[slots[positions]]
+            if np.array_equal(rows, np.arange(len(images))):
+                yield positions, images
+            elif len(rows):
+                yield positions, images.index_select(0, self._index(rows))
 
     def image(self, slot: int) -> Tensor:
         """The image ``(3, H, W)`` in one slot, a view."""
