@@ -261,6 +261,19 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
     return agent.to(device)
 
 
+def policy_of(toolbox: Any) -> str | Path:
+    """The policy that belongs to a toolbox: of its name, from its folder, or else the default one.
+
+    Args:
+        toolbox: a shipped toolbox's name, a folder, or anything else.
+    """
+    if isinstance(toolbox, str) and toolbox in policy_names():
+        return toolbox
+    if isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
+        return Path(toolbox) / "agent.safetensors"
+    return "default"
+
+
 def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
     """Write a policy as safetensors; the file appears whole or not at all."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.network import PATCH_SIZE, load_policy
+from agents.network import PATCH_SIZE, load_policy, policy_of
 from agents.rollout import Policy, Scoring
 from agents.tiling import apply_tool, enlarge, tile_starts, to_pixels, to_tensor
 from agents.view import View
@@ -109,7 +109,8 @@ class Restorer:
 
     Args:
         toolbox: a shipped name, a toolbox's folder, "package.module:factory", a :class:`Toolbox` or a list of tools.
-        policy: a shipped name, a policy's file, or an object with Stable-Baselines3's ``predict``. Its ``patch_size``
+        policy: a shipped name, a policy's file, or an object with Stable-Baselines3's ``predict``; None: the toolbox's
+            own (:func:`agents.network.policy_of`). Its ``patch_size``
             (63 if it has none) is the side of what it looks at; its ``tools``, if it has them, must be the toolbox's
             names. A state that it returns is a tuple of arrays whose second axis is the batch. If it has ``scores``
             (:class:`agents.rollout.Scoring`), tiles choose by these, and votes tell them.
@@ -127,7 +128,7 @@ class Restorer:
     def __init__(
         self,
         toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str] = "default",
-        policy: Policy | str | os.PathLike[str] = "default",
+        policy: Policy | str | os.PathLike[str] | None = None,
         device: str = "cpu",
         max_steps: int = 3,
         *,
@@ -138,6 +139,7 @@ class Restorer:
             raise ValueError(f"max_steps must be a whole number of 1 or more, got {max_steps!r}")
         self.device = usable_device(device)
         self.toolbox = _open_toolbox(toolbox, self.device)
+        policy = policy_of(toolbox) if policy is None else policy
         self.policy: Policy = load_policy(policy, self.device) if isinstance(policy, (str, os.PathLike)) else policy
         self.max_steps = int(max_steps)
         view = View.of(self.policy)

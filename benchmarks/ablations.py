@@ -26,7 +26,7 @@ from agents.algorithms import ALGORITHMS
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
 from agents.imitation import Demonstrations, demonstrate, imitate
-from agents.network import RecurrentAgent, load_policy
+from agents.network import RecurrentAgent, load_policy, policy_of
 from agents.rollout import Policy, draw_starts, play
 from agents.training import AgentTraining, train_agent
 from restore_env import Task, Toolbox
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of held-out photographs")
     parser.add_argument("--train-images", type=Path, help="photographs to train on (default: the embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
-    parser.add_argument("--policy", default="default", help="shipped name or file")
+    parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
     parser.add_argument(
         "--vision", choices=("published", "pooled"), default="pooled", help="of agents that are trained"
     )
@@ -267,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     parser.add_argument("--card", type=Path, help="Markdown file whose section, called NAME, the table replaces")
     parsed = parser.parse_args(arguments)
+    parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 

@@ -21,6 +21,7 @@ import torch
 from agents.baselines import FixedChain, RandomPolicy, best_chains
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
+from agents.network import policy_of
 from agents.oracles import ExhaustiveOracle, GreedyOracle
 from agents.rollout import Played, Policy, draw_starts, play
 from benchmarks.contest import (
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of held-out photographs")
     parser.add_argument("--search-images", type=Path, help="photographs to search chains on (default: embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
-    parser.add_argument("--policy", default="default", help="shipped name or file")
+    parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
     parser.add_argument("--severity", nargs="+", choices=("mild", "moderate", "severe"), default=["moderate"])
     parser.add_argument("--patches", type=positive_int, default=500)
     parser.add_argument("--search-patches", type=positive_int, default=64)
@@ -156,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     parser.add_argument("--card", type=Path, help="Markdown file whose section the table replaces")
     parsed = parser.parse_args(arguments)
+    parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 

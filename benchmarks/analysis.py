@@ -20,6 +20,7 @@ import numpy.typing as npt
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
 from agents.explanation import action_colours
+from agents.network import policy_of
 from agents.oracles import ExhaustiveOracle, GreedyOracle
 from agents.rollout import draw_starts
 from benchmarks.contest import Contender
@@ -182,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
-    parser.add_argument("--policy", default="default", help="shipped name or file")
+    parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
     parser.add_argument("--oracle", choices=tuple(ORACLES), help="look at an oracle with these tools instead")
     parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
     parser.add_argument("--patches", type=positive_int, default=1000)
@@ -190,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("choices.png"), metavar="FIGURE", help="PNG, PDF or SVG")
     parser.add_argument("--json", type=Path, help="write the counts here, too")
     parsed = parser.parse_args(arguments)
+    parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

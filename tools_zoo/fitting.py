@@ -210,7 +210,8 @@ class _Run:
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.schedule.precision == "bf16"):
             loss = objective(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:  # else nothing was used of what learns
+            loss.backward()  # type: ignore[no-untyped-call]
         for part in parts:
             nn.utils.clip_grad_norm_(part.parameters(), self.schedule.clip_norm)
         self.optimizer.step()

@@ -273,20 +273,30 @@ def write_tools_card(folder: Path) -> None:
     A tool that was trained in several passes has the steps of each.
     """
     tools = [read_tool(folder / f"{name}.safetensors", network) for name, network in read_manifest(folder)]
-    columns = ["tool", "network", "steps", "minutes", "precision", "started from", "input, dB", "output, dB"]
+    together = any(recipe.get("joint") for tool in tools for recipe in passes(tool.recipe))
+    columns = ["tool", "network", "steps", "minutes", "precision", "started from"]
+    columns += [] if together else ["input, dB", "output, dB"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for tool in tools:
         recipes = passes(tool.recipe)
-        steps = " + ".join(str(recipe.get("steps")) for recipe in recipes)
+        steps = " + ".join(f"{recipe.get('steps')}{' joint' * bool(recipe.get('joint'))}" for recipe in recipes)
         minutes = f"{sum(float(recipe.get('seconds', 0)) for recipe in recipes) / 60:.1f}"
-        cells = [steps, minutes, tool.recipe.get("precision"), recipes[0].get("started_from")]
-        cells += [tool.recipe.get("psnr_input"), tool.recipe.get("psnr_output")]
-        lines.append(f"| {' | '.join(str(cell) for cell in (tool.name, tool.network, *cells))} |")
+        cells = [tool.name, tool.network, steps, minutes, tool.recipe.get("precision"), recipes[0].get("started_from")]
+        cells += [] if together else [tool.recipe.get("psnr_input"), tool.recipe.get("psnr_output")]
+        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     fair = all(int(tool.recipe.get("images", 0)) >= HELD_OUT_EVERY - 1 for tool in tools)
     held_out = ", from photographs that were not trained on" if fair else ""
     recipes = [recipe for tool in tools for recipe in passes(tool.recipe)]
+    recipes.sort(key=lambda recipe: bool(recipe.get("joint")))
     made = {(recipe.get("command"), recipe.get("version"), recipe.get("images")): None for recipe in recipes}
     commands = [f"{command}  # {version}, {images} training images" for command, version, images in made if command]
+    measured = f"""PSNR:
+{VALIDATION_PATCHES} validation patches of the tool's own distortion alone{held_out}."""
+    if together:
+        measured = """Then all
+were trained together on the final images of toolchains that an agent composed (`tools_zoo/joint.py`; Yu et al., section
+3.3): what a tool undoes in a chain is no longer its own distortion alone. Steps and minutes of joint training are those
+of all tools together."""
     text = f"""# A toolbox of {len(tools)} restoration tools
 
 Small CNNs that each undo one distortion in one band (`tools_zoo/table.py`; the networks' shapes are those of
@@ -294,8 +304,7 @@ Small CNNs that each undo one distortion in one band (`tools_zoo/table.py`; the 
 
 Trained from scratch on patches of clean photographs (at 1, 2/3 and 1/3 of their size) that carry the tool's own
 distortion, a share of them slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100) as well, or a moderate
-mixture of all distortions. Mean squared error, Adam with warm-up and cosine decay, weights averaged. PSNR:
-{VALIDATION_PATCHES} validation patches of the tool's own distortion alone{held_out}.
+mixture of all distortions. Mean squared error, Adam with warm-up and cosine decay, weights averaged. {measured}
 
 {chr(10).join(lines)}
 
@@ -303,7 +312,7 @@ mixture of all distortions. Mean squared error, Adam with warm-up and cosine dec
 {chr(10).join(commands)}
 ```
 """
-    write_card(folder / "README.md", text, ["tools"])
+    write_card(folder / "README.md", text, ["joint" if together else "tools"])
 
 
 def _validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:

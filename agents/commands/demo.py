@@ -17,7 +17,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
     parser.add_argument("--seed", type=int, default=11, help="of the distortion (default 11)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
-    parser.add_argument("--policy", default="default", help="shipped name or file (default: default)")
+    parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
     parser.add_argument("-o", "--out", type=Path, default=Path("demo"), help="folder for the pictures (default: demo)")
     parser.set_defaults(run=demo)
 

@@ -62,7 +62,9 @@ def register(commands: Any) -> None:
 def add_restorer(parser: argparse.ArgumentParser) -> None:
     """Add what chooses the toolbox and the agent."""
     parser.add_argument("--toolbox", default="default", metavar="NAME|FOLDER", help="shipped name, or a folder")
-    parser.add_argument("--policy", default="default", metavar="NAME|FILE", help="the agent: shipped name, or a file")
+    parser.add_argument(
+        "--policy", metavar="NAME|FILE", help="the agent: shipped name, or a file (default: the toolbox's own)"
+    )
     parser.add_argument("--max-steps", type=positive_int, default=3, metavar="N", help="tools at most (default 3)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
 

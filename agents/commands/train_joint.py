@@ -19,7 +19,7 @@ def register(kinds: Any) -> None:
     )
     add_common(parser)
     parser.add_argument("--toolbox", default="default", help="what to start from: shipped name or folder")
-    parser.add_argument("--policy", default="default", help="what picks the chains: shipped name or file")
+    parser.add_argument("--policy", help="what picks the chains: shipped name or file (default: the toolbox's own)")
     parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
     parser.add_argument("--chain-length", type=positive_int, default=3, help="tools in a chain at most (default 3)")
     parser.add_argument("--exploration", type=share, default=0.1, help="share of random tools (default 0.1)")
@@ -47,21 +47,22 @@ def train_joint(arguments: argparse.Namespace) -> int:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from agents.imitation import learn_from_oracle
-    from agents.network import PolicyError, load_policy, save_policy
+    from agents.network import PolicyError, load_policy, policy_of, save_policy
     from restore_env.episodes import Task
     from restore_env.policy import Policy
     from restore_env.sources import ImageSource, open_images
     from restore_env.toolbox import Toolbox
-    from tools_zoo.cards import command_line
+    from tools_zoo.cards import command_line, source_version
     from tools_zoo.fitting import Budget, Schedule
     from tools_zoo.joint import JointProgress, JointTraining, train_jointly
     from tools_zoo.toolboxes import read_manifest, toolbox_folder
 
-    agent = load_policy(arguments.policy, arguments.device)
+    policy = arguments.policy or policy_of(arguments.toolbox)
+    agent = load_policy(policy, arguments.device)
     folder = toolbox_folder(arguments.toolbox)
     tools = tuple(name for name, _ in read_manifest(folder))
     if agent.tools != tools:
-        raise PolicyError(f"{arguments.policy}: was trained with other tools, {', '.join(agent.tools)}")
+        raise PolicyError(f"{policy}: was trained with other tools, {', '.join(agent.tools)}")
     settings = JointTraining(
         out=arguments.out,
         toolbox=folder,
@@ -75,7 +76,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         device=arguments.device,
         workers=arguments.workers,
-        policy=command_line("", [str(arguments.policy)]),
+        policy=command_line("", [str(policy)]),
         command=command_line("imagerestore", sys.argv[1:]),
         schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
     )
@@ -129,6 +130,17 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 precision=arguments.precision,
                 report=learning,
             )
+            agent.recipe = {
+                "algorithm": "imitation of a greedy oracle, after each round of joint training",
+                "rounds": number + 1,
+                "minutes_a_round": arguments.refresh,
+                "precision": arguments.precision,
+                "seed": settings.seed,
+                "vision": agent.extractor.vision,
+                "init": settings.policy,
+                "version": source_version(),
+                "command": settings.command,
+            }
             save_policy(agent, path)
             return agent
 
