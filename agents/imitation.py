@@ -8,9 +8,10 @@ the agent's own mistakes are among the situations shown is the idea of DAgger (R
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent
 from agents.oracles import GreedyOracle
+from restore_env.distortions import SINGLE
 from restore_env.episodes import Task
 
 EPISODES = 32
@@ -56,6 +58,9 @@ def demonstrate(
 ) -> Demonstrations:
     """Play episodes for so many seconds (one batch at least), exploring.
 
+    Half of the episodes start from the task's own distortion, half from a single one (blur, noise or JPEG alone), as
+    the published agent's did: that is where fewer tools are better.
+
     Args:
         task: what is to be learnt; its observations must be uint8.
         seconds: how long.
@@ -66,7 +71,8 @@ def demonstrate(
     if task.dtype != "uint8":
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
-    sampler, episodes = task.sampler(), task.episodes(EPISODES)
+    episodes = task.episodes(EPISODES)
+    samplers = [replace(task, severity=severity).sampler() for severity in (task.severity, SINGLE)]
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
@@ -74,7 +80,9 @@ def demonstrate(
     ] = []
     began = time.monotonic()
     while not batches or time.monotonic() - began < seconds:
-        episodes.begin(slots, list(sampler.starts(rng.integers(2**53, size=EPISODES).tolist())))
+        seeds = rng.integers(2**53, size=(len(samplers), EPISODES // len(samplers)))
+        drawn = [sampler.starts(row.tolist()) for sampler, row in zip(samplers, seeds, strict=True)]
+        episodes.begin(slots, list(itertools.chain(*drawn)))
         seen, state = [], None
         for _ in range(task.max_steps):
             observation = episodes.observe(slots)

@@ -34,7 +34,9 @@ SCALES: tuple[float, ...] = (1.0, 2 / 3, 1 / 3)
 SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"mild": (9, 11), "moderate": (12, 17), "severe": (18, 20)}
 )
-"""Severity (the sum of the three levels, minus 2), inclusive, by name. Agents train on moderate alone."""
+"""Severity (the sum of the three levels, minus 2), inclusive, by name. Of the mixtures agents train on moderate alone."""
+SINGLE = "single"
+"""The name of what is no mixture: one of the three distortions alone, at any level. Agents train on it, too."""
 
 KERNEL_SIZE = 21
 BLUR_REACH = KERNEL_SIZE // 2
@@ -124,13 +126,14 @@ def level_triples(lowest: int, highest: int) -> npt.NDArray[np.int64]:
     return np.array(triples, dtype=np.int64)
 
 
-_TRIPLES = {name: level_triples(*bounds) for name, bounds in SEVERITIES.items()}
+_SINGLES = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])  # level 0: none of it
+_TRIPLES = {name: level_triples(*bounds) for name, bounds in SEVERITIES.items()} | {SINGLE: _SINGLES}
 
 
 def check_severity(severity: str) -> str:
     """Return ``severity`` if it is a known name; raise ``ValueError`` that lists them otherwise."""
-    if severity not in SEVERITIES:
-        raise ValueError(f"unknown severity {severity!r}: choose from {', '.join(SEVERITIES)}")
+    if severity not in _TRIPLES:
+        raise ValueError(f"unknown severity {severity!r}: choose from {', '.join(_TRIPLES)}")
     return severity
 
 
@@ -139,9 +142,9 @@ def draw_levels(severity: str, rng: np.random.Generator) -> Levels:
     triples = _TRIPLES[check_severity(severity)]
     blur, noise, compression = triples[rng.integers(len(triples))]
     return Levels(
-        blur_sigma=float(rng.uniform(BLUR_EDGES[blur - 1], BLUR_EDGES[blur])),
-        noise_sigma=float(rng.uniform(NOISE_EDGES[noise - 1], NOISE_EDGES[noise])),
-        jpeg_quality=round(rng.uniform(JPEG_EDGES[compression], JPEG_EDGES[compression - 1])),
+        blur_sigma=float(rng.uniform(BLUR_EDGES[blur - 1], BLUR_EDGES[blur])) if blur else 0.0,
+        noise_sigma=float(rng.uniform(NOISE_EDGES[noise - 1], NOISE_EDGES[noise])) if noise else 0.0,
+        jpeg_quality=round(rng.uniform(JPEG_EDGES[compression], JPEG_EDGES[compression - 1])) if compression else 0,
     )
 
 

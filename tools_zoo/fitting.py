@@ -84,7 +84,7 @@ class Fitted:
 
 CHECKPOINT_SECONDS, REPORT_SECONDS = 20.0, 0.5
 _RATE_STEPS = 20  # steps by which the rate is measured, after as many to warm up
-_LATE = 1.1  # beyond this share of the budget a run's end is planned anew
+_OFF = 0.1  # share of the budget by which a run may end early or late before its end is planned anew
 
 
 class FitError(ValueError):
@@ -118,8 +118,8 @@ def fit(
     """Minimise the objective of ``network`` over the batches, or go on where ``checkpoint`` left off.
 
     Adam with linear warm-up and cosine decay, gradients clipped by norm, weights averaged exponentially. With
-    ``minutes`` the number of steps is planned from the rate of the first ones and kept in the checkpoint; it is
-    shortened only if the machine turns out slower, so that the run ends on the clock.
+    ``minutes`` the number of steps is planned from the rate of the first ones and kept in the checkpoint; it is planned
+    anew if the machine turns out slower or faster, so that the run ends on the clock.
 
     Args:
         network: what to train, its start weights in place.
@@ -146,6 +146,7 @@ def fit(
     before, began = run.seconds, time.monotonic()
     marks = deque([(run.step, time.monotonic())], maxlen=_RATE_STEPS + 1)
     reported = saved = 0.0
+    saved_step = run.step
     planned = run.total if budget.steps is None else budget.steps
     with _Ahead(batch_at, run.step, workers) as batches:
         while planned is None or run.step < planned:
@@ -160,16 +161,16 @@ def fit(
                 if planned is None and run.step >= 2 * _RATE_STEPS:
                     planned = run.step + max(1, int(left / pace))
                 elif planned is not None and now - saved > CHECKPOINT_SECONDS and saved:
-                    needed = (planned - run.step) * (run.seconds / run.step)
-                    if run.seconds + needed > _LATE * budget.minutes * 60:
-                        planned = run.step + max(1, int(left * run.step / run.seconds))
+                    pace = (now - saved) / max(1, run.step - saved_step)
+                    if abs((planned - run.step) * pace - left) > _OFF * budget.minutes * 60:
+                        planned = run.step + max(1, int(left / pace))
                 if left <= -0.1 * budget.minutes * 60:
                     break
             if now - reported > REPORT_SECONDS or run.step == planned:
                 reported = now
                 report(Progress(run.step, planned, float(loss), rate, run.seconds))
             if planned is not None and now - saved > CHECKPOINT_SECONDS:
-                saved = now
+                saved, saved_step = now, run.step
                 run.total = planned
                 run.save()
     run.total = planned
