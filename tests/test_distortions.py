@@ -331,3 +331,19 @@ def test_jpeg_keeps_shape_and_colour_order(quality: int, height: int, width: int
 def test_jpeg_refuses_what_it_cannot_encode() -> None:
     with pytest.raises((ValueError, cv2.error)):
         jpeg(np.zeros((1, 70_000, 3), np.uint8), 50)
+
+
+@given(st.integers(0, 2**32))
+def test_a_single_distortion_is_alone(seed: int) -> None:
+    levels = draw_levels("single", np.random.default_rng(seed))
+    present = [levels.blur_sigma > 0, levels.noise_sigma > 0, levels.jpeg_quality > 0]
+    assert sum(present) == 1
+    assert levels.blur_sigma <= 5
+    assert levels.noise_sigma <= 50
+    assert levels.jpeg_quality == 0 or 10 <= levels.jpeg_quality <= 100
+
+
+def test_each_distortion_comes_up_alone() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels("single", rng) for _ in range(60)]
+    assert all(any(getattr(levels, kind) for levels in drawn) for kind in ("blur_sigma", "noise_sigma", "jpeg_quality"))
