@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import tools_zoo.toolboxes
 from agents import Restorer, load_policy
 from agents.baselines import FixedChain
 from agents.cli import main
+from agents.network import policy_names, policy_of, save_policy
 from agents.rollout import draw_starts, play
 from restore_env import Task
 from restore_env.images import read_image
@@ -22,20 +24,41 @@ from restore_env.sources import embedded_paths
 from tools_zoo import TOOLS, load_toolbox, toolbox_names
 
 
-def test_the_default_toolbox_is_the_table() -> None:
-    assert toolbox_names() == ["default"]
-    toolbox = load_toolbox()
+@pytest.mark.parametrize("name", toolbox_names())
+def test_a_shipped_toolbox_is_the_table_and_has_its_own_agent(name: str) -> None:
+    toolbox = load_toolbox(name)
     assert toolbox.names == tuple(spec.name for spec in TOOLS)
-    assert load_policy().tools == toolbox.names
+    assert policy_of(name) == name
+    assert Restorer(name).policy.tools == toolbox.names  # type: ignore[attr-defined]
+
+
+def test_the_default_is_among_them() -> None:
+    assert {"default", "pure"} <= set(toolbox_names())
+    assert policy_names() == toolbox_names()
 
 
 def test_weights_are_small_and_have_cards() -> None:
-    folders = [tools_zoo.toolboxes.SHIPPED / "default", agents.network.SHIPPED]
-    for folder in folders:
+    folders = [tools_zoo.toolboxes.SHIPPED / name for name in toolbox_names()]
+    for folder in (*folders, agents.network.SHIPPED):
         assert (folder / "README.md").read_text().startswith("# ")
         assert all(path.stat().st_size < 10_000_000 for path in folder.rglob("*.safetensors"))
-    card = (folders[0] / "README.md").read_text()
-    assert all(f"| {spec.name} |" in card for spec in TOOLS)
+    for folder in folders:
+        card = (folder / "README.md").read_text()
+        assert all(f"| {spec.name} |" in card for spec in TOOLS)
+
+
+def test_cards_and_recipes_name_no_ones_folders() -> None:
+    paths = [*tools_zoo.toolboxes.SHIPPED.rglob("*"), *agents.network.SHIPPED.iterdir()]
+    for path in paths:
+        if path.is_file():
+            assert not re.search(rb"/tmp/|/home/|/root/|/work/", path.read_bytes()), path
+
+
+def test_a_folders_own_agent_belongs_to_its_toolbox(tmp_path: Path) -> None:
+    assert policy_of(tmp_path) == "default"
+    save_policy(load_policy("pure"), tmp_path / "agent.safetensors")
+    assert policy_of(tmp_path) == tmp_path / "agent.safetensors"
+    assert policy_of(load_toolbox()) == "default"
 
 
 def test_the_default_environment_starts_and_the_agent_gains_in_it() -> None:

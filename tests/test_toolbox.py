@@ -11,7 +11,7 @@ from restore_env import FunctionTool, Task, Tool, Toolbox
 from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge, resolve_toolbox
 from tests.toolkit import pixelwise_toolbox, random_toolbox
 from tools_zoo.networks import NETWORKS, EightLayer, ThreeLayer
-from tools_zoo.table import TOOLS, training_order
+from tools_zoo.table import SHAPES, TOOLS, ToolSpec, training_order
 
 
 @given(actions=st.lists(st.integers(0, 3), min_size=1, max_size=12))
@@ -181,6 +181,29 @@ def test_bicubic_enlargement_keeps_constants_and_size() -> None:
 def test_networks_have_the_published_size(network: type[ThreeLayer | EightLayer], parameters: int, macs: int) -> None:
     assert sum(p.numel() for p in network().parameters()) == parameters
     assert network.macs_per_pixel == macs
+
+
+@pytest.mark.parametrize("spec", TOOLS, ids=lambda spec: spec.name)
+def test_no_shape_costs_more_than_the_published_one(spec: ToolSpec) -> None:
+    published = NETWORKS[spec.network()]().macs_per_pixel
+    assert all(NETWORKS[spec.network(shapes)]().macs_per_pixel <= published for shapes in SHAPES)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_the_computation_of_a_network_is_what_it_says(name: str) -> None:
+    network, macs = NETWORKS[name](), 0
+
+    def count(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        nonlocal macs
+        assert isinstance(module, torch.nn.Conv2d)
+        height, width = module.kernel_size
+        macs += height * width * module.in_channels * output[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    network(torch.rand(1, 3, 20, 20))
+    assert macs == network.macs_per_pixel * 20 * 20
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
