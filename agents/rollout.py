@@ -5,50 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.episodes import EpisodeBatch, Task
+from restore_env.episodes import Task
+from restore_env.policy import Attending, Policy
 from restore_env.starts import EpisodeStart
 
 BATCH = 64
 """Episodes that are played side by side."""
-
-
-class Policy(Protocol):
-    """Anything that chooses actions with the signature of Stable-Baselines3's ``predict``."""
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any | None = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[npt.NDArray[np.int64], Any | None]:
-        """Choose an action for each observation of a batch, and return the state to be passed on."""
-
-
-@runtime_checkable
-class Attending(Protocol):
-    """A policy that sees more of the episodes than their observations, such as an oracle."""
-
-    def attend(self, episodes: EpisodeBatch) -> None:
-        """Play these episodes from now on; their slots are the rows of the observations."""
-
-
-@runtime_checkable
-class Scoring(Protocol):
-    """A policy that says what it thinks of every action; its deterministic ``predict`` takes the highest score."""
-
-    kind: Literal["logits", "q"]
-    """What the scores are."""
-
-    def scores(
-        self, observation: Any, state: Any | None = None, episode_start: npt.NDArray[np.bool_] | None = None
-    ) -> tuple[npt.NDArray[np.float32], Any]:
-        """Scores ``(N, n_actions)``, minus infinity where the mask forbids an action, and the next state."""
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,11 @@ from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
 from agents.imitation import Demonstrations, demonstrate, imitate
 from agents.network import RecurrentAgent, load_policy, policy_of
-from agents.rollout import Policy, draw_starts, play
+from agents.rollout import draw_starts, play
 from agents.training import AgentTraining, train_agent
 from restore_env import Task, Toolbox
 from restore_env.figures import check_figure, write_figure
+from restore_env.policy import Policy
 from restore_env.writing import write_atomically
 from tools_zoo import load_toolbox
 from tools_zoo.cards import check_section, command_line, replace_section

@@ -23,7 +23,7 @@ from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
 from agents.network import policy_of
 from agents.oracles import ExhaustiveOracle, GreedyOracle
-from agents.rollout import Played, Policy, draw_starts, play
+from agents.rollout import Played, draw_starts, play
 from benchmarks.contest import (
     AGENT,
     GREEDY,
@@ -35,13 +35,14 @@ from benchmarks.contest import (
     rows_of,
 )
 from restore_env import Task
+from restore_env.policy import Policy
 from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
 from restore_env.writing import write_atomically
 from tools_zoo.cards import check_section, command_line, replace_section
 from tools_zoo.fitting import as_tensor
 
-PROGRAM, SECTION = "benchmarks.agents", "agents"
+PROGRAM = "benchmarks.agents"
 
 
 def search_chains(toolbox: Toolbox, task: Task, count: int, beam: int, seed: int) -> dict[int, list[tuple[int, ...]]]:
@@ -67,7 +68,7 @@ def best_of(
 def run(arguments: argparse.Namespace) -> int:
     """Search, play, print."""
     if arguments.card is not None:
-        check_section(arguments.card, SECTION)
+        check_section(arguments.card, arguments.section)
     agent = Contender.load(AGENT, arguments.toolbox, arguments.policy)
     rivals = [parse_contender(text) for text in arguments.against]
     toolbox = agent.toolbox
@@ -121,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         }
         write_atomically(arguments.json, json.dumps(record, indent=2).encode())
     if arguments.card:
-        replace_section(arguments.card, SECTION, f"{text}\n```\n{arguments.command_line}\n```")
+        replace_section(arguments.card, arguments.section, f"{text}\n```\n{arguments.command_line}\n```")
     return 0
 
 
@@ -156,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     parser.add_argument("--card", type=Path, help="Markdown file whose section the table replaces")
+    parser.add_argument("--section", default="agents", help="of the card (default: agents)")
     parsed = parser.parse_args(arguments)
     parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)

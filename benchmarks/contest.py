@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from agents.network import load_policy
-from agents.rollout import Played, Policy, play
+from agents.rollout import Played, play
 from agents.view import View
 from restore_env import Task
+from restore_env.policy import Policy
 from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
 from tools_zoo import load_toolbox

@@ -46,9 +46,9 @@ def register(commands: Any) -> None:
 def explain(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore explain``."""
     from agents.explanation import draw_explanation
-    from agents.rollout import Scoring
     from restore_env.figures import check_figure
     from restore_env.images import read_image
+    from restore_env.policy import Scoring
 
     source: Path = arguments.file
     job = Job(source, arguments.output or source.with_name(f"{source.stem}{EXPLAINED}.png"))

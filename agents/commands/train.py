@@ -70,9 +70,7 @@ def _register_tools(kinds: Any) -> None:
 
 def train_tools(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train tools``."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from restore_env.sources import ImageSource, open_images
+    from agents.commands.training import clean_photographs, step_display
     from tools_zoo.cards import command_line
     from tools_zoo.fitting import Budget, Schedule
     from tools_zoo.table import TOOLS, training_order
@@ -100,17 +98,8 @@ def train_tools(arguments: argparse.Namespace) -> int:
         command=command_line("imagerestore", sys.argv[1:]),
         schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
     )
-    source = open_images(arguments.images, min_size=arguments.patch_size, cache_dir=arguments.cache_dir)
-    if not isinstance(source, ImageSource):
-        raise ValueError("tools are trained on clean photographs, not on pairs")
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TextColumn("{task.fields[quality]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns) as display:
+    source = clean_photographs(arguments, arguments.patch_size)
+    with step_display() as display:
         tasks = {name: display.add_task(name, total=None, start=False, quality="waiting") for name in names}
 
         def show(now: ToolProgress) -> None:

@@ -44,13 +44,11 @@ def register(kinds: Any) -> None:
 
 def train_joint(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train joint``."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
+    from agents.commands.training import clean_photographs, step_display
     from agents.imitation import learn_from_oracle
     from agents.network import PolicyError, load_policy, policy_of, save_policy
     from restore_env.episodes import Task
     from restore_env.policy import Policy
-    from restore_env.sources import ImageSource, open_images
     from restore_env.toolbox import Toolbox
     from tools_zoo.cards import command_line, source_version
     from tools_zoo.fitting import Budget, Schedule
@@ -80,17 +78,8 @@ def train_joint(arguments: argparse.Namespace) -> int:
         command=command_line("imagerestore", sys.argv[1:]),
         schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
     )
-    source = open_images(arguments.images, min_size=settings.patch_size, cache_dir=arguments.cache_dir)
-    if not isinstance(source, ImageSource):
-        raise ValueError("tools are trained on clean photographs, not on pairs")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[quality]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns) as display:
+    source = clean_photographs(arguments, settings.patch_size)
+    with step_display() as display:
         rows: dict[str, Any] = {}
 
         def row(name: str) -> Any:
@@ -100,7 +89,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
 
         def show(now: JointProgress) -> None:
             quality = f"{now.psnr_input:.2f} -> {now.psnr_output:.2f} dB"
-            name = f"round {now.round + 1}, steps"
+            name = f"round {now.round + 1}"
             display.update(row(name), completed=now.progress.step, total=now.progress.total, quality=quality)
 
         def refresh(toolbox: Toolbox, number: int) -> Policy:
@@ -112,10 +101,10 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 toolbox=toolbox,
                 device=settings.device,
             )
-            name = f"round {number + 1}, agent"
+            name = f"agent {number + 1}"
 
             def learning(progress: float) -> None:
-                display.update(row(name), completed=round(100 * progress), total=100, quality="%")
+                display.update(row(name), completed=round(100 * progress), total=100, quality="of its time")
 
             path = settings.out / f"round-{number + 1}.agent.safetensors"
             if path.exists():  # of an earlier start of the same run
