@@ -29,6 +29,8 @@ EPISODES = 32
 """Played side by side."""
 EXPLORE = 0.35
 """Share of the steps at which a random tool takes the place of the best one."""
+WORST = -3.0
+"""Rewards below it, in dB, count as this when the expected one is learnt."""
 _FORBIDDEN = -1e8
 
 
@@ -143,7 +145,10 @@ def imitate(
         if agent.kind == "q":
             loss = F.smooth_l1_loss(logits.float(), rewards.float())  # zero where both are forbidden
         else:
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), F.softmax(rewards / temperature, -1).flatten(0, 1))
+            logits, rewards = logits.flatten(0, 1).float(), rewards.flatten(0, 1).float()
+            likeness = F.cross_entropy(logits, F.softmax(rewards / temperature, -1))
+            expected = (F.softmax(logits, -1) * rewards.clamp(min=WORST)).sum(-1).mean()
+            loss = (1 - share) * likeness - share * expected
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(agent.parameters(), 1.0)
