@@ -27,6 +27,8 @@ from restore_env.episodes import Task
 
 EPISODES = 32
 """Played side by side."""
+MOST_EPISODES = 40_000
+"""Demonstrations that are kept at most: 1.4 GB."""
 EXPLORE = 0.35
 """Share of the steps at which a random tool takes the place of the best one."""
 WORST = -3.0
@@ -58,7 +60,7 @@ def demonstrate(
     report: Callable[[float], None] = lambda _: None,
     agent: RecurrentAgent | None = None,
 ) -> Demonstrations:
-    """Play episodes for so many seconds (one batch at least), exploring.
+    """Play episodes for so many seconds (one batch at least, :data:`MOST_EPISODES` at most), exploring.
 
     Half of the episodes start from the task's own distortion, half from a single one (blur, noise or JPEG alone), as
     the published agent's did: that is where fewer tools are better.
@@ -81,7 +83,7 @@ def demonstrate(
         tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
     ] = []
     began = time.monotonic()
-    while not batches or time.monotonic() - began < seconds:
+    while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
         seeds = rng.integers(2**53, size=(len(samplers), EPISODES // len(samplers)))
         drawn = [sampler.starts(row.tolist()) for sampler, row in zip(samplers, seeds, strict=True)]
         episodes.begin(slots, list(itertools.chain(*drawn)))

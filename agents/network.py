@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore_env.toolbox import usable_device
 from restore_env.writing import write_atomically
 from tools_zoo.networks import ResidualBlock
 
@@ -227,7 +228,9 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
 
     Raises:
         PolicyError: no such policy, or a file that is damaged or of another architecture; the message says which.
+        ValueError: a device that cannot be used.
     """
+    device = usable_device(device)
     path = SHIPPED / f"{name_or_path}.safetensors" if str(name_or_path) in policy_names() else Path(name_or_path)
     if path.is_dir():
         path = path / "agent.safetensors"
@@ -259,6 +262,16 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
     agent.load_state_dict({_inside(key): value for key, value in state.items()})
     agent.eval().requires_grad_(False)
     return agent.to(device)
+
+
+def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy") -> None:
+    """Raise PolicyError if the agent says that it was trained with other tools than these."""
+    own = getattr(agent, "tools", None)
+    if own is not None and tuple(own) != tools:
+        raise PolicyError(
+            f"{name} was trained with the tools {', '.join(own)}; the toolbox has {', '.join(tools)}: choose a policy"
+            " and a toolbox that belong together"
+        )
 
 
 def policy_of(toolbox: Any) -> str | Path:

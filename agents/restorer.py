@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.network import PATCH_SIZE, load_policy, policy_of
+from agents.network import PATCH_SIZE, check_tools, load_policy, policy_of
 from agents.tiling import apply_tool, enlarge, tile_starts, to_pixels, to_tensor
 from agents.view import View
 from restore_env.episodes import quantised
@@ -148,12 +148,7 @@ class Restorer:
             view.borders if borders is None else borders,
         )
         self.patch_size = int(getattr(self.policy, "patch_size", PATCH_SIZE))
-        tools = getattr(self.policy, "tools", None)
-        if tools is not None and tuple(tools) != self.toolbox.names:
-            raise ValueError(
-                f"the policy was trained with the tools {', '.join(tools)}; the toolbox has"
-                f" {', '.join(self.toolbox.names)}: choose a policy and a toolbox that belong together"
-            )
+        check_tools(self.policy, self.toolbox.names)
 
     @torch.inference_mode()
     def restore(

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
 from agents.imitation import learn_from_oracle
-from agents.network import PolicyError, RecurrentAgent, Vision, load_policy, save_policy
+from agents.network import PolicyError, RecurrentAgent, Vision, check_tools, load_policy, save_policy
 from agents.rollout import draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env.episodes import Task
@@ -26,7 +26,7 @@ from restore_env.toolbox import FunctionTool, Tool, Toolbox, resolve_toolbox
 from restore_env.writing import write_atomically
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import Budget
+from tools_zoo.fitting import Budget, digest
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_EPISODES = 128
@@ -94,10 +94,9 @@ def train_agent(
     arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
     played_with = _in_half_precision(toolbox) if half else toolbox
     environment = VecMonitor(RestoreVecEnv(settings.algorithm.n_envs, **{**arguments, "toolbox": played_with}))
-    run = _Run(settings, toolbox.names)
+    run = _Run(settings, toolbox)
     init = None if settings.init is None else load_policy(settings.init)
-    if init is not None and init.tools != toolbox.names:
-        raise PolicyError(f"{settings.init}: was trained with other tools, {', '.join(init.tools)}")
+    check_tools(init, toolbox.names, settings.init)
     vision = init.extractor.vision if init is not None else settings.vision
     model = settings.algorithm.build(environment, lambda: run.rollout_share, settings.seed, toolbox.device, vision)
     policy = restore_policy(model)
@@ -144,14 +143,16 @@ def _warm_start(
 
 def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in agent.recipe.items())
+    singles = ", and on single ones that an oracle showed" if settings.warm_start_minutes else ""
     text = f"""# An agent that composes toolchains
 
 The recurrent policy of `agents/network.py` (RL-Restore's design: Yu et al., CVPR 2018) over the tools
 {", ".join(agent.tools)}. It looks at {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
-Trained with {settings.algorithm.origin} in `ImageRestore-v0` on mixed distortions of {settings.task.severity} severity;
-the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the same ones each time,
-on the training photographs; the agent that did best in it is the one that is kept ("steps" says when that was).
+Trained with {settings.algorithm.origin} in `ImageRestore-v0` on mixed distortions of {settings.task.severity}
+severity{singles}; the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the
+same ones each time, on the training photographs; the agent that did best in it is the one that is kept ("steps" says
+when that was).
 
 | | |
 |---|---|
@@ -180,8 +181,10 @@ def _in_half_precision(toolbox: Toolbox) -> Toolbox:
 class _Run:
     """How far a run has come, and its checkpoint."""
 
-    def __init__(self, settings: AgentTraining, tools: tuple[str, ...]) -> None:
-        self.settings, self.tools = settings, tools
+    def __init__(self, settings: AgentTraining, toolbox: Toolbox) -> None:
+        self.settings, self.tools = settings, toolbox.names
+        networks = [tool for tool in toolbox if isinstance(tool, torch.nn.Module)]
+        self.toolbox_digest = digest(torch.nn.ModuleList(networks))
         self.path = settings.out / "checkpoint.pt"
         self.steps = 0
         self.seconds = 0.0
@@ -202,6 +205,8 @@ class _Run:
             "images": str(task.images),
             "upscale": list(task.upscale),
             "tools": list(self.tools),
+            "toolbox": self.toolbox_digest,
+            "warm_start_minutes": self.settings.warm_start_minutes,
             "seed": self.settings.seed,
             "init": self.settings.init or "none",
             "vision": self.settings.vision,
@@ -306,12 +311,13 @@ class _Budgeted(BaseCallback):
             self._saved = now
             self.validated()
             self._run.save(self.model)
-            self.logger.record("validation/gain_db", self._validation_gain)
 
     def validated(self) -> AgentProgress:
         """Play the validation episodes and return the progress with their gain."""
         agent = restore_policy(self.model).to_agent(self._run.tools)
         self._validation_gain = play(agent, self._task, self._starts).gain
+        self.logger.record("validation/gain_db", self._validation_gain)
+        self.logger.dump(self.num_timesteps)
         self._run.keep_best(agent, self._validation_gain)
         return self._progress()
 

@@ -29,6 +29,7 @@ from agents.imitation import Demonstrations, demonstrate, imitate
 from agents.network import RecurrentAgent, load_policy, policy_of
 from agents.rollout import draw_starts, play
 from agents.training import AgentTraining, train_agent
+from agents.view import View
 from restore_env import Task, Toolbox
 from restore_env.figures import check_figure, write_figure
 from restore_env.policy import Policy
@@ -99,7 +100,8 @@ def measure(name: str, policy: Policy, task: Task, setting: argparse.Namespace) 
 
 def ablate_stop(setting: argparse.Namespace, report: Report) -> list[Variant]:
     """The agent with and without its last action."""
-    agent, task = load_policy(setting.policy), Task(toolbox=load_toolbox(setting.toolbox))
+    agent = load_policy(setting.policy)
+    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=View.of(agent).observe)
     return [
         measure("with stop", agent, task, setting),
         measure("without stop", Changed(agent, stop=False), task, setting),
@@ -108,10 +110,9 @@ def ablate_stop(setting: argparse.Namespace, report: Report) -> list[Variant]:
 
 def ablate_steps(setting: argparse.Namespace, report: Report) -> list[Variant]:
     """The agent with chains of 1 to 5 tools at most."""
-    agent, toolbox = load_policy(setting.policy), load_toolbox(setting.toolbox)
-    return [
-        measure(f"{steps} at most", agent, Task(toolbox=toolbox, max_steps=steps), setting) for steps in range(1, 6)
-    ]
+    agent = load_policy(setting.policy)
+    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=View.of(agent).observe)
+    return [measure(f"{steps} at most", agent, replace(task, max_steps=steps), setting) for steps in range(1, 6)]
 
 
 def ablate_tools(setting: argparse.Namespace, report: Report) -> list[Variant]:
@@ -231,21 +232,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one ablation, print its table, write it where it was asked for."""
     if arguments.figure is not None:
         check_figure(arguments.figure)
+        arguments.figure.parent.mkdir(parents=True, exist_ok=True)
     if arguments.card is not None:
         check_section(arguments.card, arguments.name)
     variants = ABLATIONS[arguments.name](arguments, lambda text: print(text, file=sys.stderr, flush=True))
     text = "\n".join(as_table(variants))
     print(text)
+    if arguments.json is not None:
+        write_atomically(arguments.json, json.dumps([asdict(variant) for variant in variants], indent=2).encode())
+    if arguments.card is not None:
+        replace_section(arguments.card, arguments.name, f"{text}\n\n```\n{arguments.command_line}\n```")
     if arguments.figure is not None:
         draw_variants(arguments.figure, variants)
         learning: dict[str, dict[str, Curve]] = getattr(arguments, "curves", {})
         for x_label, curves in learning.items():
             path = arguments.figure.with_stem(f"{arguments.figure.stem}-by-{x_label.split()[-1]}")
             draw_curves(path, curves, x_label, "validation gain, dB")
-    if arguments.json is not None:
-        write_atomically(arguments.json, json.dumps([asdict(variant) for variant in variants], indent=2).encode())
-    if arguments.card is not None:
-        replace_section(arguments.card, arguments.name, f"{text}\n\n```\n{arguments.command_line}\n```")
     return 0
 
 

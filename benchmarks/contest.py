@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.network import load_policy
+from agents.network import check_tools, load_policy
 from agents.rollout import Played, play
 from agents.view import View
 from restore_env import Task
@@ -41,8 +41,7 @@ class Contender:
             ValueError: there is no such toolbox or policy, or the policy was trained with other tools.
         """
         tools, agent = load_toolbox(toolbox), load_policy(policy)
-        if agent.tools != tools.names:
-            raise ValueError(f"{policy}: was trained with other tools than {toolbox} holds")
+        check_tools(agent, tools.names, policy)
         return cls(name, agent, tools, measure)
 
     def play(self, task: Task, starts: Sequence[EpisodeStart]) -> Played:

@@ -125,6 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Play, measure, print, draw."""
     if arguments.figure is not None:
         check_figure(arguments.figure)
+        arguments.figure.parent.mkdir(parents=True, exist_ok=True)
     if arguments.card is not None:
         check_section(arguments.card, SECTION)
     contenders = {side: Contender.load(side, *getattr(arguments, side)) for side in SIDES}
@@ -148,8 +149,6 @@ def run(arguments: argparse.Namespace) -> int:
     tables = [severity_table(played), level_table(levels), tool_table(names, pure)]
     text = "\n\n".join("\n".join(table) for table in tables)
     print(text)
-    if arguments.figure is not None:
-        draw_tools(arguments.figure, names, pure)
     if arguments.json is not None:
         record = {
             "gains": {severity: {side: played[severity][side].gain for side in SIDES} for severity in played},
@@ -159,6 +158,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_atomically(arguments.json, json.dumps(record).encode())
     if arguments.card is not None:
         replace_section(arguments.card, SECTION, f"{text}\n\n```\n{arguments.command_line}\n```")
+    if arguments.figure is not None:
+        draw_tools(arguments.figure, names, pure)
     return 0
 
 

@@ -181,6 +181,33 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         train_jointly(settings(tmp_path, exploration=0.3), source(), chain())
 
 
+def test_a_run_does_not_go_on_with_another_toolbox_or_policy(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, budget=Budget(steps=2))
+    train_jointly(chosen, source(), chain())
+    torch.manual_seed(5)
+    other = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())
+    update_toolbox(chosen.toolbox, [other])
+    with pytest.raises(FitError, match="was made with start"):
+        train_jointly(dataclasses.replace(chosen, budget=Budget(steps=4)), source(), chain())
+
+
+def test_a_round_that_started_otherwise_is_not_taken_up(tmp_path: Path) -> None:
+    train_jointly(settings(tmp_path, rounds=2, budget=Budget(steps=4)), source(), chain())
+    with pytest.raises(FitError, match=r"round-2\.pt: was made with start"):  # its first round has gone on
+        train_jointly(settings(tmp_path, rounds=2, budget=Budget(steps=12)), source(), chain())
+
+
+def test_the_toolbox_to_start_from_is_not_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="choose another folder"):
+        settings(tmp_path, out="start")
+
+
+def test_rounds_that_the_clock_ends_are_followed_by_the_next(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, rounds=3, budget=Budget(minutes=0.01))
+    for _ in range(2):  # the second time nothing is left to do
+        assert len(train_jointly(chosen, source(), chain())) == 3
+
+
 @pytest.mark.parametrize("changes", [{"severity": "awful"}, {"exploration": 1.5}, {"chain_length": 0}, {"rounds": 0}])
 def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
@@ -198,4 +225,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert load_policy(tmp_path / "out" / "agent.safetensors").extractor.vision == "pooled"
     words[words.index(str(start))] = "default"
     assert main(words) == 2
-    assert "was trained with other tools" in capsys.readouterr().err
+    assert "belong together" in capsys.readouterr().err

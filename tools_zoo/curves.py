@@ -98,11 +98,21 @@ def read_tensorboard(folder: str | os.PathLike[str], *, clock: bool = False) -> 
     events.Reload()
     curves: dict[str, Curve] = {}
     for tag in events.Tags()["scalars"]:
-        scalars = events.Scalars(tag)
+        scalars = _without_repeats(events.Scalars(tag))
         times = [(scalar.wall_time - events.FirstEventTimestamp()) / 60 for scalar in scalars]
         steps = [scalar.step for scalar in scalars]
         curves[tag] = times if clock else steps, [scalar.value for scalar in scalars]
     return curves
+
+
+def _without_repeats(scalars: list[Any]) -> list[Any]:
+    """Without what a run recorded between its last checkpoint and its end, where it went on from the checkpoint."""
+    kept: list[Any] = []
+    for scalar in scalars:
+        while kept and kept[-1].step >= scalar.step:
+            kept.pop()
+        kept.append(scalar)
+    return kept
 
 
 def _finite(name: str, curve: Curve) -> npt.NDArray[np.float64]:

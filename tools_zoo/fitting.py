@@ -6,6 +6,7 @@ a run that was killed and resumed equals one that was not.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -142,6 +143,8 @@ def fit(
     run.resume(device)
     if run.finished and (budget.steps is None or run.step >= budget.steps):
         return run.result()
+    if budget.minutes is not None and run.seconds > (1 + _OFF) * 60 * budget.minutes:
+        return run.result()
     run.finished = False
     before, began = run.seconds, time.monotonic()
     marks = deque([(run.step, time.monotonic())], maxlen=_RATE_STEPS + 1)
@@ -164,7 +167,7 @@ def fit(
                     pace = (now - saved) / max(1, run.step - saved_step)
                     if abs((planned - run.step) * pace - left) > _OFF * budget.minutes * 60:
                         planned = run.step + max(1, int(left / pace))
-                if left <= -0.1 * budget.minutes * 60:
+                if left <= -_OFF * budget.minutes * 60:
                     break
             if now - reported > REPORT_SECONDS or run.step == planned:
                 reported = now
@@ -291,6 +294,15 @@ class _Ahead(Generic[AnyBatch]):
     def _submit(self) -> None:
         self._futures.append(self._pool.submit(self._batch_at, self._step))
         self._step += 1
+
+
+def digest(module: nn.Module) -> str:
+    """A short name of a module's weights: other weights, another name."""
+    hashed = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        hashed.update(name.encode())
+        hashed.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return hashed.hexdigest()[:12]
 
 
 def as_tensor(images: npt.NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from restore_env.sources import ImageSource
 from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.cards import source_version
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import Budget, Fitted, Progress, Schedule, as_tensor, fit, summary_writer
+from tools_zoo.fitting import Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
 from tools_zoo.networks import NETWORKS, ToolNetwork
 from tools_zoo.toolboxes import NetworkTool, ToolWeights, passes, read_manifest, read_tool, update_toolbox
 from tools_zoo.training import CURVES, PatchSampler, split_images, write_tools_card
@@ -63,6 +63,8 @@ class JointTraining:
     seed: int = 0
     device: str = "cpu"
     workers: int = 1
+    observe: Literal["uint8", "float32"] = "uint8"
+    """What the policy sees, as the environment's ``dtype``."""
     policy: str = ""
     """What the first round's policy is called, for the model card and to tell runs apart."""
     command: str = ""
@@ -75,6 +77,8 @@ class JointTraining:
             raise ValueError(f"exploration must lie in [0, 1], got {self.exploration}")
         if self.chain_length < 1 or self.rounds < 1 or self.batch_size < 1:
             raise ValueError("chain_length, rounds and batch_size must be 1 or more")
+        if self.out.resolve() == self.toolbox.resolve():
+            raise ValueError(f"{self.out}: is the toolbox to start from; choose another folder for the trained one")
 
 
 @dataclass(frozen=True)
@@ -101,12 +105,20 @@ class ToolChains(nn.Module):
         networks: the tools, in the order of their actions.
         policy: picks them; it sees what the environment would show it.
         length: tools in a chain at most.
+        observe: what it sees, as the environment's ``dtype``.
     """
 
-    def __init__(self, networks: Mapping[str, ToolNetwork], policy: Policy, length: int) -> None:
+    def __init__(
+        self,
+        networks: Mapping[str, ToolNetwork],
+        policy: Policy,
+        length: int,
+        observe: Literal["uint8", "float32"] = "uint8",
+    ) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(dict(networks))
-        self.policy, self.length = policy, length
+        self.length, self.observe = length, observe
+        self.use_policy(policy)
         self.toolbox = Toolbox(
             [NetworkTool(name, net, net.macs_per_pixel, net.reach) for name, net in networks.items()],
             next(parameter.device for network in networks.values() for parameter in network.parameters()),
@@ -118,6 +130,10 @@ class ToolChains(nn.Module):
             for parameter in network.parameters():
                 parameter.register_hook(partial(self._averaged, action))  # type: ignore[no-untyped-call]
 
+    def use_policy(self, policy: Policy) -> None:
+        """Let this policy pick the chains from now on; its weights are none of what is trained here."""
+        self._picks = policy.predict
+
     def forward(self, images: Tensor, explored: npt.NDArray[np.int64] | None = None) -> Tensor:
         """Restore ``(N, 3, P, P)``, P the policy's patch size; ``explored`` ``(N, length)`` overrules the policy."""
         n, stop = len(images), self.toolbox.stop
@@ -127,12 +143,13 @@ class ToolChains(nn.Module):
         self._images = n
         for step in range(self.length):
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+                seen = quantised(images) if self.observe == "uint8" else images.detach()
                 observation = {
-                    "image": quantised(images).permute(0, 2, 3, 1).cpu().numpy(),
+                    "image": seen.permute(0, 2, 3, 1).cpu().numpy(),
                     "last_action": actions,
                     "action_mask": np.ones((n, stop + 1), dtype=np.int8),
                 }
-                chosen, state = self.policy.predict(observation, state, np.full(n, step == 0), deterministic=True)
+                chosen, state = self._picks(observation, state, np.full(n, step == 0), deterministic=True)
             if explored is not None:
                 chosen = np.where(explored[:, step] == FOLLOW, chosen, explored[:, step])
             actions = np.where(going_on, chosen, stop)
@@ -174,7 +191,7 @@ def train_jointly(
     for name, weights in before.items():
         networks[name] = NETWORKS[weights.network]().to(settings.device)
         networks[name].load_state_dict(dict(weights.state))
-    chains = ToolChains(networks, policy, settings.chain_length)
+    chains = ToolChains(networks, policy, settings.chain_length, settings.observe)
     kept, held_out = split_images(len(source))
     results = []
     for number in range(settings.rounds):
@@ -182,10 +199,8 @@ def train_jointly(
         chains.load_state_dict(fitted.state)
         results.append(fitted)
         _write(settings, chains, before, results, len(kept))
-        if not fitted.finished:
-            break
         if refresh is not None:
-            chains.policy = refresh(chains.toolbox, number)
+            chains.use_policy(refresh(chains.toolbox, number))
     return results
 
 
@@ -242,7 +257,7 @@ def _train_round(
             checkpoint,
             parts=list(chains.networks.values()),
             device=settings.device,
-            identity=_identity(settings, number, len(kept)),
+            identity=_identity(settings, number, len(kept)) | {"start": digest(chains)},
             report=show,
             workers=settings.workers,
         )
@@ -253,7 +268,7 @@ def _train_round(
 
 
 def _identity(settings: JointTraining, number: int, images: int) -> dict[str, Any]:
-    names = ("severity", "chain_length", "exploration", "batch_size", "patch_size", "seed", "policy")
+    names = ("severity", "chain_length", "exploration", "batch_size", "patch_size", "observe", "seed", "policy")
     return {"round": number, "images": images, **{name: getattr(settings, name) for name in names}}
 
 

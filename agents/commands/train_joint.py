@@ -46,7 +46,8 @@ def train_joint(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train joint``."""
     from agents.commands.training import clean_photographs, step_display
     from agents.imitation import learn_from_oracle
-    from agents.network import PolicyError, load_policy, policy_of, save_policy
+    from agents.network import check_tools, load_policy, policy_of, save_policy
+    from agents.view import View
     from restore_env.episodes import Task
     from restore_env.policy import Policy
     from restore_env.toolbox import Toolbox
@@ -59,8 +60,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
     agent = load_policy(policy, arguments.device)
     folder = toolbox_folder(arguments.toolbox)
     tools = tuple(name for name, _ in read_manifest(folder))
-    if agent.tools != tools:
-        raise PolicyError(f"{policy}: was trained with other tools, {', '.join(agent.tools)}")
+    check_tools(agent, tools, policy)
     settings = JointTraining(
         out=arguments.out,
         toolbox=folder,
@@ -71,6 +71,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         rounds=arguments.rounds,
         batch_size=arguments.batch_size,
         patch_size=agent.patch_size,
+        observe=View.of(agent).observe,
         seed=arguments.seed,
         device=arguments.device,
         workers=arguments.workers,
@@ -135,10 +136,8 @@ def train_joint(arguments: argparse.Namespace) -> int:
 
         results = train_jointly(settings, source, agent, refresh if arguments.refresh else None, show)
     for number, result in enumerate(results, 1):
-        state = "finished" if result.finished else "out of time; the same command goes on"
+        state = "finished" if result.finished else "ended by the clock"
         print(f"round {number}: {result.steps} steps, {result.seconds:.0f} s, {state}")
-    if arguments.refresh and results[-1].finished:
-        last = load_policy(arguments.out / f"round-{len(results)}.agent.safetensors")
-        save_policy(last, arguments.out / "agent.safetensors")
+    save_policy(agent, arguments.out / "agent.safetensors")
     print(f"Toolbox written to {arguments.out}")
     return 0
