@@ -8,10 +8,9 @@ the agent's own mistakes are among the situations shown is the idea of DAgger (R
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -22,7 +21,6 @@ from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent
 from agents.oracles import GreedyOracle
-from restore_env.distortions import SINGLE
 from restore_env.episodes import Task
 
 EPISODES = 32
@@ -62,9 +60,6 @@ def demonstrate(
 ) -> Demonstrations:
     """Play episodes for so many seconds (one batch at least, :data:`MOST_EPISODES` at most), exploring.
 
-    Half of the episodes start from the task's own distortion, half from a single one (blur, noise or JPEG alone), as
-    the published agent's did: that is where fewer tools are better.
-
     Args:
         task: what is to be learnt; its observations must be uint8.
         seconds: how long.
@@ -75,8 +70,7 @@ def demonstrate(
     if task.dtype != "uint8":
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
-    episodes = task.episodes(EPISODES)
-    samplers = [replace(task, severity=severity).sampler() for severity in (task.severity, SINGLE)]
+    sampler, episodes = task.sampler(), task.episodes(EPISODES)
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
@@ -84,9 +78,7 @@ def demonstrate(
     ] = []
     began = time.monotonic()
     while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
-        seeds = rng.integers(2**53, size=(len(samplers), EPISODES // len(samplers)))
-        drawn = [sampler.starts(row.tolist()) for sampler, row in zip(samplers, seeds, strict=True)]
-        episodes.begin(slots, list(itertools.chain(*drawn)))
+        episodes.begin(slots, list(sampler.starts(rng.integers(2**53, size=EPISODES).tolist())))
         seen, state = [], None
         for _ in range(task.max_steps):
             observation = episodes.observe(slots)

@@ -143,14 +143,13 @@ def _warm_start(
 
 def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in agent.recipe.items())
-    singles = ", and on single ones that an oracle showed" if settings.warm_start_minutes else ""
     text = f"""# An agent that composes toolchains
 
 The recurrent policy of `agents/network.py` (RL-Restore's design: Yu et al., CVPR 2018) over the tools
 {", ".join(agent.tools)}. It looks at {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
 Trained with {settings.algorithm.origin} in `ImageRestore-v0` on mixed distortions of {settings.task.severity}
-severity{singles}; the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the
+severity; the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the
 same ones each time, on the training photographs; the agent that did best in it is the one that is kept ("steps" says
 when that was).
 

@@ -36,7 +36,7 @@ SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
 )
 """Severity (the sum of the three levels, minus 2), inclusive. Agents see no mixture but moderate in training."""
 SINGLE = "single"
-"""The name of what is no mixture: one of the three distortions alone, at any level. Agents train on it, too."""
+"""The name of what is no mixture: one of the three distortions alone, at any level."""
 
 KERNEL_SIZE = 21
 BLUR_REACH = KERNEL_SIZE // 2
