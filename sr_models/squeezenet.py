@@ -1,0 +1,100 @@
+"""SqueezeNet 1.1 without its classifier: what the semantic prior, the perceptual distance and SeD look through.
+
+Source: Iandola et al., 2016, arXiv 1602.07360, and its release 1.1; 723 k parameters. Every convolution and pooling
+keeps the borders (padding), so that maps of any size line up with the image.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
+"""Fire modules by number: channels of the squeeze layer and of each of the two expand layers."""
+STAGES = ((2, 3), (4, 5), (6, 7, 8, 9))
+"""Fire modules between the poolings."""
+WIDTHS = (64, 128, 256, 512)
+"""Channels of the feature maps, which are 1/2, 1/4, 1/8 and 1/16 of the image's size, rounded up."""
+CAFFE_MEAN = (103.939, 116.779, 123.68)
+"""What was subtracted from B, G and R in 0..255 when the published weights were trained."""
+
+
+class Fire(nn.Module):
+    """Squeeze to few channels by 1x1, expand by 1x1 and 3x3 side by side."""
+
+    def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
+        super().__init__()
+        self.squeeze1x1 = nn.Conv2d(inputs, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``(N, C, H, W)`` to ``(N, 2 * expand, H, W)``."""
+        squeezed = F.relu(self.squeeze1x1(features))
+        return torch.cat([F.relu(self.expand1x1(squeezed)), F.relu(self.expand3x3(squeezed))], dim=1)
+
+
+class SqueezeNet(nn.Module):
+    """The trunk of SqueezeNet 1.1, giving its features at four depths; random weights until some are loaded."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(CAFFE_MEAN).reshape(1, 3, 1, 1), persistent=False)
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, stride=2, padding=1)
+        inputs = {number: 2 * FIRES[before][1] for before, number in pairwise(FIRES)} | {2: WIDTHS[0]}
+        for number, (squeeze, expand) in FIRES.items():
+            self.add_module(f"fire{number}", Fire(inputs[number], squeeze, expand))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features at four depths.
+
+        Args:
+            images: ``(N, 3, H, W)`` float RGB in [0, 1].
+
+        Returns:
+            Four maps of 64, 128, 256, 512 channels at 1/2, 1/4, 1/8, 1/16 of the size (rounded up), after the ReLU.
+        """
+        features = F.relu(self.conv1(images.flip(1) * 255 - self.mean))
+        depths = [features]
+        for stage in STAGES:
+            features = F.max_pool2d(features, 3, stride=2, padding=1)
+            for number in stage:
+                features = self.get_submodule(f"fire{number}")(features)
+            depths.append(features)
+        return tuple(depths)
+
+
+def load_squeezenet(path: str | os.PathLike[str]) -> SqueezeNet:
+    """Load the ImageNet weights of SqueezeNet 1.1 from a local ``.npz`` of Caffe's names ("fire2/squeeze1x1.weight").
+
+    Returns:
+        The trunk, in evaluation mode, frozen. The classifier ("conv10") is left out.
+
+    Raises:
+        ValueError: the file is missing or damaged, or does not hold SqueezeNet 1.1's tensors.
+    """
+    path = Path(path)
+    network = SqueezeNet()
+    expected = network.state_dict()
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = {name.replace("/", "."): name for name in file.files}
+            state = {key: torch.from_numpy(file[names[key]]).float() for key in expected if key in names}
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; expected SqueezeNet 1.1's weights as .npz") from None
+    except Exception as error:  # a damaged archive makes NumPy raise nearly anything
+        raise ValueError(f"{path}: not a readable .npz ({type(error).__name__}: {error})") from None
+    for key, value in expected.items():
+        if key not in state or state[key].shape != value.shape:
+            found = tuple(state[key].shape) if key in state else "missing"
+            raise ValueError(f"{path}: not SqueezeNet 1.1: {key} is {found}, expected {tuple(value.shape)}")
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
