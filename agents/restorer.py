@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.network import PATCH_SIZE, check_tools, load_policy, policy_of
-from agents.tiling import apply_tool, enlarge, tile_starts, to_pixels, to_tensor
 from agents.view import View
 from restore_env.episodes import quantised
 from restore_env.images import MAX_PIXELS, ImageError, Photo
 from restore_env.metrics import psnr
 from restore_env.policy import Policy, Scoring
 from restore_env.sources import PhotoLike, open_photo
+from restore_env.tiling import apply_tool, enlarge, tile_starts, to_pixels, to_tensor
 from restore_env.toolbox import Tool, Toolbox, resolve_toolbox, usable_device
 from restore_env.writing import write_image
 from tools_zoo.toolboxes import load_toolbox

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent, save_policy
 from agents.restorer import Restorer, quality
-from agents.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_tiles, tile_starts, to_pixels, to_tensor
 from restore_env import ImageRestoreEnv
 from restore_env.images import ImageError, Photo, read_image
 from restore_env.metrics import ssim
+from restore_env.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_tiles, tile_starts, to_pixels, to_tensor
 from restore_env.toolbox import FunctionTool, Toolbox, bicubic_enlarge
 from tests.toolkit import photographs, pixelwise_toolbox, random_toolbox
 from tools_zoo.networks import NETWORKS
@@ -202,7 +202,7 @@ def test_a_tool_of_a_wrong_shape_is_named() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(11, 11), (37, 50), (200, 40)])
 def test_ssim_in_tiles_is_ssim(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.tiling._SSIM_TILE", 24)
+    monkeypatch.setattr("restore_env.tiling._SSIM_TILE", 24)
     image, target = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     expected = float(ssim(to_tensor(image), to_tensor(target)))
     assert ssim_in_tiles(image, target) == pytest.approx(expected, abs=1e-12)

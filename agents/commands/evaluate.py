@@ -53,9 +53,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def measure(restorer: Restorer, name: str, degraded: Path, target: Path, label: str) -> dict[str, Any]:
     """Restore one image and compare it with its target before and after: one row of the result."""
-    from agents.tiling import enlarge, ssim_in_tiles, to_pixels, to_tensor
     from restore_env.images import read_image
     from restore_env.sources import pair_factor
+    from restore_env.tiling import enlarge, ssim_in_tiles, to_pixels, to_tensor
 
     photo, clean = read_image(degraded), read_image(target)
     scale = pair_factor(photo.pixels.shape[:2], clean.pixels.shape[:2], str(degraded))
