@@ -97,7 +97,9 @@ class Rivals(nn.Module):
         total = adversary.perceptual * perceptual(outputs, targets)
         if adversary.pixel:
             total = total + adversary.pixel * F.l1_loss(outputs, targets)
-        total = total + adversary.adversarial * self._game.generator(verdict.logits if held is None else held, verdict.logits)
+        total = total + adversary.adversarial * self._game.generator(
+            verdict.logits if held is None else held, verdict.logits
+        )
         if categories is not None:
             total = total + adversary.category * category_loss(verdict.categories, categories)
         self.discriminator.requires_grad_(True)

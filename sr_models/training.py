@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,12 +19,15 @@ from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
 from restore_env.toolbox import bicubic_enlarge, usable_device
 from sr_models.adversarial import Adversary, Rivals
+from sr_models.clip import load_clip
 from sr_models.crops import CropSampler
 from sr_models.degradations import DEGRADATIONS
 from sr_models.grids import write_grid
-from sr_models.perceptual import PerceptualDistance, PerceptualLoss
-from sr_models.prior import SemanticPrior
+from sr_models.perceptual import SQUEEZENET_DEPTHS, VGG19_CONV5_4, PerceptualDistance, PerceptualLoss
+from sr_models.prior import SemanticPrior, load_prior
+from sr_models.squeezenet import load_squeezenet
 from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_generator, write_generator
+from sr_models.vgg import load_vgg19
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
 from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
@@ -103,6 +108,59 @@ class SrTraining:
         """The GAN stage's discriminator and losses."""
         return self.adversary or MODELS[self.model].adversary
 
+    def with_schedule(self, learning_rate: float | None, precision: Literal["fp32", "bf16"]) -> SrTraining:
+        """The same settings with another learning rate (if any is given) and precision, in all stages."""
+        changes: dict[str, Any] = {} if learning_rate is None else {"learning_rate": learning_rate}
+        changed = {name: replace(each, precision=precision, **changes) for name, each in self.schedules.items()}
+        return replace(self, schedules=changed)
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """The frozen networks that training looks through; none of them is needed to use what it makes."""
+
+    prior: SemanticPrior
+    """Makes maps and tells categories."""
+    distance: nn.Module
+    """Extractor of the perceptual distance that validation reports."""
+    features: nn.Module
+    """Extractor of the perceptual loss."""
+    depths: tuple[float, ...]
+    """Weights of its depths."""
+    semantics: nn.Module
+    """Extractor of what a semantic discriminator is told."""
+
+    @staticmethod
+    def open(
+        prior: str | os.PathLike[str] = "default",
+        squeezenet: str | os.PathLike[str] | None = None,
+        vgg: str | os.PathLike[str] | None = None,
+        clip: str | os.PathLike[str] | None = None,
+    ) -> Eyes:
+        """Load them: a prior by name or file; files of SqueezeNet's (default: the prior's trunk), VGG19's, CLIP's.
+
+        Raises:
+            ValueError: a file is missing, or is not what it should be.
+        """
+        network = load_prior(prior)
+        trunk = copy.deepcopy(network.trunk) if squeezenet is None else load_squeezenet(squeezenet)
+        return Eyes(
+            prior=network,
+            distance=trunk,
+            features=trunk if vgg is None else load_vgg19(vgg),
+            depths=SQUEEZENET_DEPTHS if vgg is None else VGG19_CONV5_4,
+            semantics=trunk if clip is None else load_clip(clip),
+        )
+
+    def to(self, device: str) -> Eyes:
+        """Copies on a device, frozen."""
+        networks = {"prior": self.prior, "distance": self.distance, "features": self.features}
+        networks["semantics"] = self.semantics
+        moved = {
+            name: copy.deepcopy(network).to(device).eval().requires_grad_(False) for name, network in networks.items()
+        }
+        return Eyes(depths=self.depths, **moved)  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class SrProgress:
@@ -150,9 +208,7 @@ class Validation:
 def train_sr(
     settings: SrTraining,
     source: ImageSource,
-    prior: SemanticPrior | None,
-    features: nn.Module,
-    semantics: nn.Module | None = None,
+    eyes: Eyes,
     report: Callable[[SrProgress], None] = lambda _: None,
 ) -> dict[str, Fitted]:
     """Train a super-resolver's stages one after the other; each one's weights are written when it ends.
@@ -163,22 +219,20 @@ def train_sr(
     Args:
         settings: what to train and how long.
         source: photographs.
-        prior: makes the maps for generators that take any, and the categories for a discriminator that tells them.
-        features: extractor of the perceptual loss (:mod:`sr_models.perceptual`).
-        semantics: extractor of the discriminator's semantics, for those that take any.
+        eyes: what training looks through.
         report: called about twice a second.
 
     Returns:
         For each stage what training gave.
 
     Raises:
-        ValueError: a GAN stage with nothing to start from, or a prior or extractor that is missing.
+        ValueError: a GAN stage with nothing to start from, or start weights of another network.
     """
     usable_device(settings.device)
     results: dict[str, Fitted] = {}
     for stage in STAGES:
         if stage in settings.budgets:
-            run = _Stage(settings, stage, source, prior, features, semantics)
+            run = _Stage(settings, stage, source, eyes.to(settings.device))
             results[stage] = run.train(report)
     return results
 
@@ -186,39 +240,21 @@ def train_sr(
 class _Stage:
     """One stage of a run: what it starts from, what it minimises, what it leaves behind."""
 
-    def __init__(
-        self,
-        settings: SrTraining,
-        stage: str,
-        source: ImageSource,
-        prior: SemanticPrior | None,
-        features: nn.Module,
-        semantics: nn.Module | None,
-    ) -> None:
-        self.settings, self.stage = settings, stage
+    def __init__(self, settings: SrTraining, stage: str, source: ImageSource, eyes: Eyes) -> None:
+        self.settings, self.stage, self.eyes = settings, stage, eyes
         torch.manual_seed(settings.seed)
         self.generator = GENERATORS[settings.network]()
-        self.prior = None if prior is None else prior.to(settings.device).eval().requires_grad_(False)
-        if getattr(self.generator, "takes_maps", False) and prior is None:
-            raise ValueError(f"{settings.network} takes semantic maps, so its training needs a prior")
-        self.features = features.to(settings.device).eval().requires_grad_(False)
         self.started_from = self._load_start()
-        if stage == "psnr":
-            self.network: nn.Module = self.generator
-        else:
-            self.network = Rivals(
-                self.generator,
-                settings.rivalry,
-                PerceptualLoss(self.features),
-                None if semantics is None else semantics.to(settings.device).eval().requires_grad_(False),
-                self.prior,
-            )
+        self.network: nn.Module = self.generator
+        if stage == "gan":
+            loss = PerceptualLoss(eyes.features, eyes.depths)
+            self.network = Rivals(self.generator, settings.rivalry, loss, eyes.semantics, eyes.prior)
         kept, held_out = split_images(len(source))
         self.images = len(kept)
         degrade = DEGRADATIONS[settings.degradation]
         self.sampler = CropSampler(source, kept, settings.crop_size, degrade)
         held = CropSampler(source, held_out, max(VALIDATION_SIZE, settings.crop_size), degrade)
-        self.validation = Validation(held, self.features, settings.seed, settings.device)
+        self.validation = Validation(held, eyes.distance, settings.seed, settings.device)
 
     def train(self, report: Callable[[SrProgress], None]) -> Fitted:
         settings, stage = self.settings, self.stage
@@ -265,10 +301,10 @@ class _Stage:
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """The second argument of generators that take maps."""
-        if not getattr(self.generator, "takes_maps", False) or self.prior is None:
+        if not getattr(self.generator, "takes_maps", False):
             return ()
         with torch.no_grad():
-            return (self.prior(images),)
+            return (self.eyes.prior(images),)
 
     def _objective(self, batch: Batch) -> Tensor:
         inputs, targets = (as_tensor(side, self.settings.device) for side in batch)
@@ -327,21 +363,23 @@ class _Stage:
         }
         weights = GeneratorWeights(settings.network, self.stage, state, recipe)
         write_generator(settings.out / f"{self.stage}.safetensors", weights)
-        columns = [self.validation.bicubic, self.validation.enlarged(self.generator, self.maps), self.validation.targets]
+        columns = [
+            self.validation.bicubic,
+            self.validation.enlarged(self.generator, self.maps),
+            self.validation.targets,
+        ]
         write_grid(settings.out / f"{self.stage}.png", columns)
         write_sr_card(settings.out)
-
-
-def with_precision(schedules: Mapping[str, Schedule], precision: Any) -> dict[str, Schedule]:
-    """The schedules at another precision."""
-    return {stage: replace(schedule, precision=precision) for stage, schedule in schedules.items()}
 
 
 def write_sr_card(folder: Path) -> None:
     """Write ``folder/README.md``: what the generators are, how each stage was trained, and room for measurements."""
     stages = [folder / f"{stage}.safetensors" for stage in STAGES]
     weights = [read_generator(path) for path in stages if path.exists()]
-    rows = ["| stage | network | steps | minutes | precision | device | PSNR, dB | perceptual distance |", "|---" * 8 + "|"]
+    rows = [
+        "| stage | network | steps | minutes | precision | device | PSNR, dB | perceptual distance |",
+        "|---" * 8 + "|",
+    ]
     for each in weights:
         recipe = each.recipe
         cells = [
