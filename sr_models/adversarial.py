@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_models.discriminators import make_discriminator
+from sr_models.discriminators import Judging, VGGDiscriminator, make_discriminator
 from sr_models.extractors import Extractor, semantics
 from sr_models.losses import ADVERSARIAL_LOSSES, category_loss
 from sr_models.perceptual import PerceptualLoss
@@ -22,8 +24,8 @@ SURE = 0.5
 class Adversary:
     """A discriminator and the weights of the losses; data, so that a comparison changes one field of it."""
 
-    discriminator: str
-    """A key of :data:`sr_models.discriminators.DISCRIMINATORS`."""
+    discriminator: Judging
+    """What it judges: the image and its category ("vgg"), patches, or pixels."""
     semantic: bool
     """Whether the discriminator is told what the image shows (SeD)."""
     pixel: float
@@ -88,26 +90,36 @@ class Rivals(nn.Module):
         perceptual, extractor, prior = self._frozen
         shown = semantics(extractor, targets) if adversary.semantic and extractor is not None else None
         categories = None if prior is None or not adversary.category else categories_of(prior, targets)
-        self.discriminator.requires_grad_(False)
-        verdict = self.discriminator(outputs, shown)
-        held = None
-        if self._game.compares:
-            with torch.no_grad():
-                held = self.discriminator(targets, shown).logits
-        total = adversary.perceptual * perceptual(outputs, targets)
+        with _held(self.discriminator):
+            real, _ = self._judge(targets, shown) if self._game.compares else (None, None)
+            fake, seen = self._judge(outputs, shown)
+        verdict = self._game.generator(fake if real is None else real, fake)
+        loss = adversary.perceptual * perceptual(outputs, targets) + adversary.adversarial * verdict
         if adversary.pixel:
-            total = total + adversary.pixel * F.l1_loss(outputs, targets)
-        total = total + adversary.adversarial * self._game.generator(
-            verdict.logits if held is None else held, verdict.logits
-        )
-        if categories is not None:
-            total = total + adversary.category * category_loss(verdict.categories, categories)
-        self.discriminator.requires_grad_(True)
-        real, fake = self.discriminator(targets, shown), self.discriminator(outputs.detach(), shown)
-        total = total + self._game.discriminator(real.logits, fake.logits)
-        if categories is not None:
-            total = total + category_loss(real.categories, categories)
-        return total
+            loss = loss + adversary.pixel * F.l1_loss(outputs, targets)
+        if categories is not None and seen is not None:
+            loss = loss + adversary.category * category_loss(seen, categories)
+        (real, seen), (fake, _) = self._judge(targets, shown), self._judge(outputs.detach(), shown)
+        loss = loss + self._game.discriminator(real, fake)
+        if categories is not None and seen is not None:
+            loss = loss + category_loss(seen, categories)
+        return loss
+
+    def _judge(self, images: Tensor, shown: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Logits of "real", and of the categories if the discriminator has that head."""
+        if isinstance(self.discriminator, VGGDiscriminator):
+            return self.discriminator.judge(images)
+        return self.discriminator(images, shown), None
+
+
+@contextmanager
+def _held(network: nn.Module) -> Iterator[None]:
+    """Let gradients through a network, but none to its weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 def categories_of(prior: SemanticPrior, targets: Tensor) -> Tensor:

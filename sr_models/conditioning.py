@@ -1,6 +1,6 @@
 """How semantic maps steer features: the Spatial Feature Transform and the alternatives that it is compared with.
 
-Source: Wang et al., CVPR 2018, sections 3.2 and 4.3. All layers have one interface, so that a network takes any of them.
+Source: Wang et al., CVPR 2018, sections 3.2 and 4.3. All layers have one interface: a network takes any.
 """
 
 from __future__ import annotations
@@ -72,10 +72,15 @@ class Modulation(ConditioningLayer):
         return modulated
 
 
+def _zero_bias(convolution: nn.Conv2d) -> None:
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+
+
 def _branch(channels: int) -> nn.Sequential:
     last = nn.Conv2d(CONDITION_CHANNELS, channels, 1)
     nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias if last.bias is not None else torch.empty(0))
+    _zero_bias(last)
     return nn.Sequential(nn.Conv2d(CONDITION_CHANNELS, CONDITION_CHANNELS, 1), nn.LeakyReLU(0.1), last)
 
 
@@ -115,7 +120,7 @@ class Concatenation(ConditioningLayer):
         self.mix = nn.Conv2d(channels + CONDITION_CHANNELS, channels, 1)
         nn.init.zeros_(self.mix.weight)
         nn.init.dirac_(self.mix.weight[:, :channels])
-        nn.init.zeros_(self.mix.bias if self.mix.bias is not None else torch.empty(0))
+        _zero_bias(self.mix)
 
     def forward(self, features: Tensor, condition: Condition) -> Tensor:
         """Mix features and conditions."""
@@ -131,7 +136,7 @@ class Composition(ConditioningLayer):
         self.macs_per_pixel = CATEGORIES * channels * channels
         self.change = nn.Conv2d(channels, CATEGORIES * channels, 1)
         nn.init.zeros_(self.change.weight)
-        nn.init.zeros_(self.change.bias if self.change.bias is not None else torch.empty(0))
+        _zero_bias(self.change)
 
     def forward(self, features: Tensor, condition: Condition) -> Tensor:
         """Add to the features what their category asks for."""

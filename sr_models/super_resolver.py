@@ -24,6 +24,7 @@ from sr_models.conditioning import CONDITIONING
 from sr_models.prior import SemanticPrior, check_maps, load_prior
 from sr_models.rrdb import RRDBNet
 from sr_models.sft_net import SFTNet
+from sr_models.swin import Swin2SR
 from tools_zoo import default_toolbox as same_size_toolbox
 
 SCALE = 4
@@ -48,21 +49,15 @@ SLOTS = (Slot("sft_gan", "sft"), Slot("sed", "rrdb_small"))
 """The super-resolvers of the default toolbox, in the order of their actions."""
 
 
-def _swinir() -> nn.Module:
-    from sr_models.swinir import swinir
-
-    return swinir()
-
-
 GENERATORS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     {
         **{name: partial(SFTNet, name) for name in CONDITIONING},
         "rrdb_small": partial(RRDBNet, channels=48, growth=16, blocks=4),
         "rrdb": RRDBNet,
-        "swinir": _swinir,
+        "swin2sr": Swin2SR,
     }
 )
-"""The generators by the name that weight files use: SFT-Net by its conditioning, RRDBNet at two sizes, SwinIR."""
+"""The generators by the name that weight files use: SFT-Net by its conditioning, RRDBNet at two sizes, Swin2SR."""
 
 
 class SuperResolverError(ValueError):

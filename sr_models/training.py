@@ -1,4 +1,4 @@
-"""Training the super-resolvers: first for PSNR, then against a discriminator, for what a face or a meadow looks like."""
+"""Training the super-resolvers: first for PSNR, then, for texture, against a discriminator."""
 
 from __future__ import annotations
 
@@ -405,8 +405,8 @@ def write_sr_card(folder: Path) -> None:
 
 For RGB scaled to [0, 1]; load with `sr_models.load_super_resolver`. The PSNR stage minimises the mean absolute error,
 the GAN stage goes on from its weights with the losses below. Adam with warm-up and cosine decay, weights averaged.
-Measured from bicubic to output: {VALIDATION_CROPS} validation crops, from photographs kept from training where there are
-enough.
+Measured from bicubic to output: {VALIDATION_CROPS} validation crops, from photographs kept from training where there
+are enough.
 
 {chr(10).join(rows)}
 

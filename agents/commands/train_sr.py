@@ -28,7 +28,7 @@ def register(kinds: Any) -> None:
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget of all stages (default 60)")
     budget.add_argument("--steps", type=positive_int, help="steps of each stage, instead of minutes")
     parser.add_argument("--init", type=Path, help="generator weights to start from (default: random)")
-    parser.add_argument("--generator", help="another generator: rrdb, swinir, or SFT-Net by its conditioning")
+    parser.add_argument("--generator", help="another generator: rrdb, swin2sr, or SFT-Net by its conditioning")
     parser.add_argument("--degradation", default="bicubic", help="bicubic (default) or blind")
     parser.add_argument("--crop-size", type=positive_int, default=96, help="pixels of the targets (default 96)")
     parser.add_argument("--batch-size", type=positive_int, default=8)
