@@ -13,12 +13,13 @@ from agents.commands.arguments import positive_float, positive_int, share
 def register(commands: Any) -> None:
     """Add ``train`` and what can be trained."""
     parser = commands.add_parser("train", help="train tools or the agent within a budget; resumable")
-    from agents.commands import train_joint, train_sr
+    from agents.commands import train_joint, train_prior, train_sr
 
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
     _register_tools(kinds)
     _register_agent(kinds)
     train_joint.register(kinds)
+    train_prior.register(kinds)
     train_sr.register(kinds)
 
 
