@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Extractor(Protocol):
@@ -42,13 +44,15 @@ def semantics(extractor: Extractor, images: Tensor) -> Tensor:
         return extractor(images)[-1]
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str], what: str, remedy: str, prefix: str = "") -> None:
-    """Fill a network with the tensors of its names from a local file, freeze it and set it to evaluation.
+def load_frozen(
+    build: Callable[[], Network], path: str | os.PathLike[str], what: str, remedy: str, prefix: str = ""
+) -> Network:
+    """Build a network with the tensors of its names from a local file, frozen, in evaluation mode.
 
     Tensors that the network does not have are ignored, half precision becomes single.
 
     Args:
-        network: what to fill, in place.
+        build: makes the network.
         path: ``.safetensors``, or a state dict saved by ``torch.save`` (read without unpickling code).
         what: the network's name, for errors.
         remedy: what a user should do about a file that is missing, for errors.
@@ -61,6 +65,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], what: str, re
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected {what}'s weights: {remedy}")
     tensors = _read(path, what, remedy)
+    network = build()
     state = {}
     for name, value in network.state_dict().items():
         if name.endswith("num_batches_tracked"):
@@ -72,7 +77,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str], what: str, re
             raise ValueError(f"{path}: not {what}: {name} is {shape}, expected {tuple(value.shape)}; {remedy}")
         state[name] = found.float()
     network.load_state_dict(state)
-    network.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False)
 
 
 def _read(path: Path, what: str, remedy: str) -> Mapping[str, Tensor]:

@@ -20,7 +20,8 @@ SLOPE = 0.2
 
 def spectral_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """A convolution of spectral norm 1 without bias, padded by 1."""
-    convolution: nn.Conv2d = spectral_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False))
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
+    spectral_norm(convolution)  # in place
     return convolution
 
 
