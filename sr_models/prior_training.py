@@ -147,7 +147,7 @@ def cut_patch(
     height, width = ids.shape
     side = max(4, min(height, width, round(size / factor)))
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    resized = min(size, max(4, round(side * factor)))
+    resized = size if side < min(height, width) else min(size, max(4, round(side * factor)))
     image, ids = (plane[top : top + side, left : left + side] for plane in (image, ids))
     kind = cv2.INTER_AREA if resized < side else cv2.INTER_CUBIC
     image = np.asarray(cv2.resize(image, (resized, resized), interpolation=kind), np.uint8)

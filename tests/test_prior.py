@@ -212,7 +212,7 @@ def test_training_learns_and_writes_weights_card_and_curve(tmp_path: Path) -> No
     images = LabelledImages(write_scenes(tmp_path / "labels", 6))
     losses: list[float] = []
     schedule = Schedule(learning_rate=2e-3, warmup_steps=5, clip_norm=1.0)
-    chosen = settings(tmp_path / "out", 60, schedule=schedule, command="imagerestore train prior")
+    chosen = settings(tmp_path / "out", 40, schedule=schedule, command="imagerestore train prior")
     fitted, agreement = train_prior(chosen, images, lambda now: losses.append(now.progress.loss))
     assert fitted.finished
     assert losses[-1] < 1.5 < losses[0]
