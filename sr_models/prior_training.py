@@ -32,7 +32,7 @@ SLIGHT_NOISE, SLIGHT_JPEG = (0.0, 10.0), (50, 100)
 """Sigma (of 255) and quality of the noise and JPEG that a share of the low-resolution patches carries."""
 CONTRAST, BRIGHTNESS, TINT = 0.25, 0.15, 0.08
 """By how much, at most, a patch's contrast, brightness and single channels are changed."""
-VALIDATIONS = 12
+VALIDATIONS = 8
 """So often the photographs kept apart are looked at during a run."""
 CURVES = {"held_out/accuracy": "pixel accuracy", "held_out/iou": "mean IoU"}
 """What is drawn of a run's log, and what the picture calls it."""
@@ -85,7 +85,7 @@ class Agreement:
         """Each category's intersection over union ``(8,)``; NaN where it is neither there nor found."""
         both = np.diag(self.confusion)
         either = self.confusion.sum(0) + self.confusion.sum(1) - both
-        return np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
+        return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
     @property
     def mean_iou(self) -> float:
@@ -99,8 +99,8 @@ class PriorProgress:
     """A glance at a run, for display."""
 
     progress: Progress
-    agreement: Agreement
-    """On the photographs kept apart, at the last look."""
+    agreement: Agreement | None
+    """On the photographs kept apart, at the last look; None before the first one."""
 
 
 class PatchSampler:
@@ -147,7 +147,7 @@ def cut_patch(
     height, width = ids.shape
     side = max(4, min(height, width, round(size / factor)))
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    resized = min(size, max(4, round(side * factor)))
+    resized = size if side < min(height, width) else min(size, max(4, round(side * factor)))
     image, ids = (plane[top : top + side, left : left + side] for plane in (image, ids))
     kind = cv2.INTER_AREA if resized < side else cv2.INTER_CUBIC
     image = np.asarray(cv2.resize(image, (resized, resized), interpolation=kind), np.uint8)
@@ -167,7 +167,7 @@ def recoloured(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.ND
     gain = rng.uniform(1 - CONTRAST, 1 + CONTRAST) * rng.uniform(1 - TINT, 1 + TINT, 3)
     shift = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
     pixels = (image.astype(np.float32) / 255 - 0.5) * gain.astype(np.float32) + np.float32(0.5 + shift)
-    return np.clip(pixels, 0, 1, out=pixels)
+    return np.asarray(np.clip(pixels, 0, 1), np.float32)
 
 
 def measure_prior(
@@ -178,7 +178,7 @@ def measure_prior(
     for index in indices:
         image, ids = images.pair(index)
         height, width = (side // SCALE * SCALE for side in ids.shape)
-        lowered = quantise(downscale(image[:height, :width].astype(np.float32) / 255, SCALE))
+        lowered = quantise(downscale(image[:height, :width].astype(np.float32) / np.float32(255), SCALE))
         with torch.no_grad():
             found = prior(as_tensor(lowered[None], device))[0].argmax(dim=0).cpu().numpy()
         known = ids[:height, :width] != IGNORE
@@ -227,12 +227,12 @@ def train_prior(
     logs, checkpoint = settings.out / "logs", settings.out / "checkpoints" / "prior.pt"
     writer = summary_writer(logs)
     looks: list[Agreement] = []
-    looked_at = [-1]
+    done = [0]
 
     def show(now: Progress) -> None:
-        due = -1 if now.total is None else VALIDATIONS * now.step // now.total
-        if not looks or due > looked_at[0]:
-            looked_at[0] = due
+        due = 0 if now.total is None else VALIDATIONS * now.step // now.total
+        if due > done[0]:
+            done[0] = due
             prior.eval()
             looks.append(measure_prior(prior, images, held_out, settings.device))
             prior.train()
@@ -240,7 +240,7 @@ def train_prior(
             writer.add_scalar("held_out/iou", looks[-1].mean_iou, now.step)
         writer.add_scalar("train/loss", now.loss, now.step)
         writer.add_scalar("train/learning_rate", now.learning_rate, now.step)
-        report(PriorProgress(now, looks[-1]))
+        report(PriorProgress(now, looks[-1] if looks else None))
 
     try:
         fitted = fit(

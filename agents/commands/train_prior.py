@@ -56,8 +56,9 @@ def train_prior(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from agents.commands.training import step_display
+    from sr_models.categories import NAMES
     from sr_models.labels import LabelledImages
-    from sr_models.prior_training import NAMES, PriorProgress, PriorTraining
+    from sr_models.prior_training import PriorProgress, PriorTraining
     from sr_models.prior_training import train_prior as train
     from tools_zoo.cards import command_line
     from tools_zoo.fitting import Budget
@@ -84,7 +85,8 @@ def train_prior(arguments: argparse.Namespace) -> int:
         row = display.add_task("prior", total=None, quality="")
 
         def show(now: PriorProgress) -> None:
-            quality = f"loss {now.progress.loss:.3f}, accuracy {100 * now.agreement.accuracy:.1f} % kept apart"
+            accuracy = "" if now.agreement is None else f", accuracy {100 * now.agreement.accuracy:.1f} % kept apart"
+            quality = f"loss {now.progress.loss:.3f}{accuracy}"
             display.update(row, completed=now.progress.step, total=now.progress.total, quality=quality)
 
         fitted, agreement = train(settings, images, show)
