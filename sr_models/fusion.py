@@ -94,7 +94,8 @@ class SemanticFusion(nn.Module):
 
     def forward(self, features: Tensor, semantics: Tensor) -> Tensor:
         """Map features ``(N, features, H, W)`` and semantics ``(N, semantics, h, w)`` to ``(N, features, H, W)``."""
-        reduced = self.semantics_in(self.normalise(semantics))
+        # contiguous: the gradient of group norm crashes on channels-last bfloat16 (PyTorch 2.13, CPU)
+        reduced = self.semantics_in(self.normalise(semantics.contiguous()))
         height, width = reduced.shape[-2:]
         tokens = reduced.flatten(2).transpose(1, 2)
         seen = self.features_in(features).flatten(2).transpose(1, 2)
