@@ -18,14 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import usable_device
-from restore_env.writing import write_atomically
 from tools_zoo.networks import ResidualBlock
+from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
 Observation = Mapping[str, npt.NDArray[Any]]
 """A batch of the environment's observations: ``image`` (N, P, P, 3), ``last_action`` (N,), ``action_mask`` (N, A)."""
@@ -238,28 +236,15 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
         raise PolicyError(
             f"{name_or_path}: no policy; expected one of {', '.join(policy_names())}, or a safetensors file"
         )
+    state, metadata = read_weights(path, PolicyError)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         tools = tuple(str(name) for name in json.loads(metadata["tools"]))
         kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
-        recipe = json.loads(metadata.get("recipe", "{}"))
         vision: Vision = "pooled" if metadata.get("vision") == "pooled" else "published"
-    except (SafetensorError, OSError) as error:
-        raise PolicyError(f"{path}: not a readable safetensors file ({error})") from None
     except (KeyError, ValueError, TypeError) as error:
         raise PolicyError(f"{path}: not a policy (its header has no valid {error})") from None
-    agent = RecurrentAgent(tools, kind, recipe, vision)
-    expected = {key: tuple(value.shape) for key, value in agent.state_dict().items()}
-    actual = {_inside(key): tuple(value.shape) for key, value in state.items()}
-    if actual != expected:
-        odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
-        raise PolicyError(
-            f"{path}: weights of another architecture; {odd} should be {expected.get(odd, 'absent')},"
-            f" the file has {actual.get(odd, 'none')}"
-        )
-    agent.load_state_dict({_inside(key): value for key, value in state.items()})
+    agent = RecurrentAgent(tools, kind, recipe_of(metadata), vision)
+    load_state(agent, {_inside(key): value for key, value in state.items()}, path, "the policy", PolicyError)
     agent.eval().requires_grad_(False)
     return agent.to(device)
 
@@ -290,7 +275,6 @@ def policy_of(toolbox: Any) -> str | Path:
 def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
     """Write a policy as safetensors; the file appears whole or not at all."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    tensors = {_outside(key): value.detach().cpu().contiguous() for key, value in agent.state_dict().items()}
     metadata = {
         "kind": agent.kind,
         "vision": agent.extractor.vision,
@@ -298,7 +282,7 @@ def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
         "patch_size": str(agent.patch_size),
         "recipe": json.dumps(agent.recipe),
     }
-    write_atomically(path, save(tensors, metadata))
+    write_weights(path, {_outside(key): value for key, value in agent.state_dict().items()}, metadata)
 
 
 def _outside(key: str) -> str:

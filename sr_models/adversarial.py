@@ -94,7 +94,7 @@ class Rivals(nn.Module):
             real, _ = self._judge(targets, shown) if self._game.compares else (None, None)
             fake, seen = self._judge(outputs, shown)
         verdict = self._game.generator(fake if real is None else real, fake)
-        loss = adversary.perceptual * perceptual(outputs, targets) + adversary.adversarial * verdict
+        loss: Tensor = adversary.perceptual * perceptual(outputs, targets) + adversary.adversarial * verdict
         if adversary.pixel:
             loss = loss + adversary.pixel * F.l1_loss(outputs, targets)
         if categories is not None and seen is not None:
@@ -109,7 +109,8 @@ class Rivals(nn.Module):
         """Logits of "real", and of the categories if the discriminator has that head."""
         if isinstance(self.discriminator, VGGDiscriminator):
             return self.discriminator.judge(images)
-        return self.discriminator(images, shown), None
+        logits: Tensor = self.discriminator(images, shown)
+        return logits, None
 
 
 @contextmanager

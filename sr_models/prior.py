@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import bicubic_enlarge, usable_device
-from restore_env.writing import write_atomically
 from sr_models.categories import CATEGORIES
 from sr_models.squeezenet import FIRES, WIDTHS, SqueezeNet
+from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
 SCALE = 4
 """How much larger the maps are than the image."""
@@ -148,37 +146,15 @@ def load_prior(name_or_path: str | os.PathLike[str] = "default", device: str | t
     path = SHIPPED / "prior.safetensors" if str(name_or_path) == "default" else Path(name_or_path)
     if path.is_dir():
         path = path / "prior.safetensors"
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise PriorError(f"{path}: no such file; expected 'default' or a prior's safetensors file") from None
-    except (SafetensorError, OSError) as error:
-        raise PriorError(f"{path}: not a readable safetensors file ({error})") from None
-    prior = SemanticPrior()
-    expected = {key: tuple(value.shape) for key, value in prior.state_dict().items()}
-    actual = {key: tuple(value.shape) for key, value in state.items()}
-    if actual != expected:
-        odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
-        raise PriorError(
-            f"{path}: weights of another architecture; a prior has {odd} {expected.get(odd, 'not at all')},"
-            f" the file has {actual.get(odd, 'none')}"
-        )
-    if not all(value.dtype == torch.float32 and bool(torch.isfinite(value).all()) for value in state.values()):
-        raise PriorError(f"{path}: weights must be finite float32 numbers")
-    prior.load_state_dict(state)
-    try:
-        prior.recipe = dict(json.loads(metadata.get("recipe", "{}")))
-    except (ValueError, TypeError):
-        prior.recipe = {}
+    state, metadata = read_weights(path, PriorError, "'default' or a prior's safetensors file")
+    prior = SemanticPrior(recipe_of(metadata))
+    load_state(prior, state, path, "a prior", PriorError)
     return prior.eval().requires_grad_(False).to(device)
 
 
 def save_prior(prior: SemanticPrior, path: str | os.PathLike[str]) -> None:
     """Write a prior's weights and recipe as a safetensors file, whole or not at all."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in prior.state_dict().items()}
-    write_atomically(Path(path), save(tensors, {"name": "prior", "recipe": json.dumps(prior.recipe)}))
+    write_weights(path, prior.state_dict(), {"name": "prior", "recipe": json.dumps(prior.recipe)})
 
 
 def check_maps(maps: Tensor, images: Tensor) -> Tensor:

@@ -34,15 +34,18 @@ class DenseBlock(nn.Module):
         return refined
 
 
-class ResidualDenseBlocks(nn.Sequential):
+class ResidualDenseBlocks(nn.ModuleList):
     """RRDB: three dense blocks; 0.2 of what they change is added to the input."""
 
     def __init__(self, channels: int, growth: int) -> None:
-        super().__init__(*(DenseBlock(channels, growth) for _ in range(3)))
+        super().__init__(DenseBlock(channels, growth) for _ in range(3))
 
     def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
-        refined: Tensor = features + RESIDUAL_SCALE * (super().forward(features) - features)
+        inner = features
+        for block in self:
+            inner = block(inner)
+        refined: Tensor = features + RESIDUAL_SCALE * (inner - features)
         return refined
 
 

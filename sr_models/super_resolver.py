@@ -12,20 +12,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.tiling import apply_tool
 from restore_env.toolbox import FunctionTool, Toolbox
-from restore_env.writing import write_atomically
 from sr_models.conditioning import CONDITIONING
 from sr_models.prior import SemanticPrior, check_maps, load_prior
 from sr_models.rrdb import RRDBNet
 from sr_models.sft_net import SFTNet
 from sr_models.swin import Swin2SR
 from tools_zoo import default_toolbox as same_size_toolbox
+from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
 SCALE = 4
 SHIPPED = Path(__file__).parent / "weights"
@@ -168,9 +166,8 @@ class GeneratorWeights:
 
 def write_generator(path: str | os.PathLike[str], weights: GeneratorWeights) -> None:
     """Write a generator's weights; the file appears whole or not at all."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.state.items()}
     metadata = {"network": weights.network, "stage": weights.stage, "recipe": json.dumps(dict(weights.recipe))}
-    write_atomically(Path(path), save(tensors, metadata))
+    write_weights(path, weights.state, metadata)
 
 
 def read_generator(path: str | os.PathLike[str]) -> GeneratorWeights:
@@ -180,32 +177,12 @@ def read_generator(path: str | os.PathLike[str]) -> GeneratorWeights:
         SuperResolverError: the file is missing or damaged, or its tensors do not fit.
     """
     path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise SuperResolverError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise SuperResolverError(f"{path}: not a readable safetensors file ({error})") from None
+    state, metadata = read_weights(path, SuperResolverError)
     name = metadata.get("network", "")
     if name not in GENERATORS:
         raise SuperResolverError(f"{path}: unknown network {name!r}; expected one of {', '.join(GENERATORS)}")
-    expected = {key: tuple(value.shape) for key, value in GENERATORS[name]().state_dict().items()}
-    actual = {key: tuple(value.shape) for key, value in state.items()}
-    if actual != expected:
-        odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
-        raise SuperResolverError(
-            f"{path}: weights of another architecture; {name} has {odd} {expected.get(odd, 'not at all')},"
-            f" the file has {actual.get(odd, 'none')}"
-        )
-    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise SuperResolverError(f"{path}: weights must be finite numbers")
-    try:
-        recipe = json.loads(metadata.get("recipe", "{}"))
-    except ValueError:
-        recipe = {}
-    return GeneratorWeights(name, metadata.get("stage", ""), state, recipe)
+    load_state(GENERATORS[name](), state, path, name, SuperResolverError)
+    return GeneratorWeights(name, metadata.get("stage", ""), state, recipe_of(metadata))
 
 
 def generator_path(name: str, stage: str) -> Path:

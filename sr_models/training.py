@@ -19,15 +19,16 @@ from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
 from restore_env.toolbox import bicubic_enlarge, usable_device
 from sr_models.adversarial import Adversary, Rivals
-from sr_models.clip import load_clip
+from sr_models.clip import CLIPResNet50, load_clip
 from sr_models.crops import CropSampler
 from sr_models.degradations import DEGRADATIONS
+from sr_models.extractors import Extractor
 from sr_models.grids import write_grid
 from sr_models.perceptual import SQUEEZENET_DEPTHS, VGG19_CONV5_4, PerceptualDistance, PerceptualLoss
 from sr_models.prior import SemanticPrior, load_prior
-from sr_models.squeezenet import load_squeezenet
+from sr_models.squeezenet import SqueezeNet, load_squeezenet
 from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_generator, write_generator
-from sr_models.vgg import load_vgg19
+from sr_models.vgg import VGG19, load_vgg19
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
 from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
@@ -121,13 +122,13 @@ class Eyes:
 
     prior: SemanticPrior
     """Makes maps and tells categories."""
-    distance: nn.Module
+    distance: SqueezeNet
     """Extractor of the perceptual distance that validation reports."""
-    features: nn.Module
+    features: SqueezeNet | VGG19
     """Extractor of the perceptual loss."""
     depths: tuple[float, ...]
     """Weights of its depths."""
-    semantics: nn.Module
+    semantics: SqueezeNet | CLIPResNet50
     """Extractor of what a semantic discriminator is told."""
 
     @staticmethod
@@ -154,12 +155,10 @@ class Eyes:
 
     def to(self, device: str) -> Eyes:
         """Copies on a device, frozen."""
-        networks = {"prior": self.prior, "distance": self.distance, "features": self.features}
-        networks["semantics"] = self.semantics
-        moved = {
-            name: copy.deepcopy(network).to(device).eval().requires_grad_(False) for name, network in networks.items()
-        }
-        return Eyes(depths=self.depths, **moved)  # type: ignore[arg-type]
+        copied = copy.deepcopy(self)
+        for network in (copied.prior, copied.distance, copied.features, copied.semantics):
+            network.to(device).eval().requires_grad_(False)
+        return copied
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class SrProgress:
 class Validation:
     """Crops of photographs kept from training, what is measured on them, and the pictures of them."""
 
-    def __init__(self, sampler: CropSampler, extractor: nn.Module, seed: int, device: str) -> None:
+    def __init__(self, sampler: CropSampler, extractor: Extractor, seed: int, device: str) -> None:
         pairs = sampler.batch(np.random.default_rng([seed, 1]), VALIDATION_CROPS)
         self.inputs, self.targets = (as_tensor(side, device) for side in pairs)
         self._distance = PerceptualDistance(extractor).to(device)
