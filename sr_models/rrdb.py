@@ -72,7 +72,8 @@ class RRDBNet(nn.Module):
         self.up2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.last = nn.Conv2d(channels, channels, 3, padding=1)
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
         for block in self.blocks.modules():
             if isinstance(block, nn.Conv2d):  # ESRGAN, supplement: smaller initial weights
                 block.weight.data.mul_(0.1)

@@ -56,7 +56,8 @@ class SFTNet(nn.Module):
         self.up1 = nn.Conv2d(channels, 4 * channels, 3, padding=1)
         self.up2 = nn.Conv2d(channels, 4 * channels, 3, padding=1)
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
         layers = sum(layer.macs_per_pixel for layer in self.modules() if isinstance(layer, ConditioningLayer))
         convolutions = 9 * (3 * channels + (2 * blocks + 1 + 4 + 16) * channels**2 + 16 * channels * 3)
         self.macs_per_pixel = convolutions + layers + ConditionNetwork.macs_per_pixel

@@ -99,6 +99,15 @@ class SrTraining:
     )
     """By stage."""
 
+    def __post_init__(self) -> None:
+        for what, name, table in (
+            ("model", self.model, MODELS),
+            ("generator", self.generator, GENERATORS),
+            ("degradation", self.degradation, DEGRADATIONS),
+        ):
+            if name is not None and name not in table:
+                raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(table)}")
+
     @property
     def network(self) -> str:
         """The generator's name."""
