@@ -17,6 +17,7 @@ MSE_FLOOR = 1e-10
 """Bounds the PSNR of identical images at 100 dB, as RL-Restore does."""
 
 _SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
+_LUMA = (65.481, 128.553, 24.966)
 _C1, _C2 = 0.01**2, 0.03**2
 _WEIGHTS = [math.exp(-0.5 * (offset / _SSIM_SIGMA) ** 2) for offset in range(-_SSIM_RADIUS, _SSIM_RADIUS + 1)]
 _TAPS = [weight / sum(_WEIGHTS) for weight in _WEIGHTS]
@@ -66,6 +67,19 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     similarity = ((2 * mx * my + _C1) * (2 * vxy + _C2)) / ((mx * mx + my * my + _C1) * (vx + vy + _C2))
     means_of_images: Tensor = similarity.flatten(1).mean(1)
     return means_of_images
+
+
+def luma(images: Tensor) -> Tensor:
+    """The Y that super-resolution is measured on: Rec. 601 in studio swing, as MATLAB's rgb2ycbcr; nothing is rounded.
+
+    Args:
+        images: ``(N, 3, H, W)``, RGB in [0, 1].
+
+    Returns:
+        ``(N, 1, H, W)``, in [16, 235] / 255.
+    """
+    weights = images.new_tensor(_LUMA).reshape(1, 3, 1, 1)
+    return ((images * weights).sum(1, keepdim=True) + 16) / 255
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType({"psnr": psnr, "ssim": ssim})
