@@ -29,7 +29,9 @@ from tests.toolkit import photographs
 from tools_zoo.fitting import Budget, FitError, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TINY = MappingProxyType({"sft": partial(SFTNet, "sft", 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)})
+TINY: MappingProxyType[str, Any] = MappingProxyType(
+    {"sft": partial(SFTNet, "sft", 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
+)
 
 
 class KilledError(Exception):
@@ -152,11 +154,11 @@ def test_each_side_learns_from_its_own_loss(form: str, judging: Any, semantic: b
     both, targets = rivals(adversary)
     both.eval()  # spectral norms stand still, so that two passes are alike
     inputs = torch.rand(2, 3, 32, 32)
-    both.loss(both.generator(inputs), targets).backward()
+    both.loss(both.generator(inputs), targets).backward()  # type: ignore[no-untyped-call]
     judged = [parameter.grad.clone() for parameter in both.discriminator.parameters() if parameter.grad is not None]
     made = [parameter.grad.clone() for parameter in both.generator.parameters() if parameter.grad is not None]
     both.zero_grad()
-    both.loss(both.generator(inputs).detach(), targets).backward()
+    both.loss(both.generator(inputs).detach(), targets).backward()  # type: ignore[no-untyped-call]
     alone = [parameter.grad for parameter in both.discriminator.parameters() if parameter.grad is not None]
     assert judged
     assert all(torch.equal(one, other) for one, other in zip(judged, alone, strict=True))
@@ -168,9 +170,9 @@ def test_the_verdict_moves_the_generator() -> None:
     gradients = []
     for weight in (0.0, 10.0):
         both, targets = rivals(Adversary("patch", False, 1.0, 0.0, weight, 0.0, width=4))
-        both.loss(both.generator(targets), targets).backward()
+        both.loss(both.generator(targets), targets).backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad for parameter in both.generator.parameters()])
-    assert any(not torch.allclose(one, other) for one, other in zip(*gradients, strict=True))  # type: ignore[arg-type]
+    assert any(not torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
 
 
 def test_missing_eyes_are_named() -> None:

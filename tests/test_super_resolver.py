@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
@@ -27,10 +29,10 @@ from sr_models.super_resolver import (
 )
 from tests.toolkit import pixelwise_toolbox
 
-TINY = {"sft": partial(SFTNet, "sft", 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
+TINY: dict[str, Callable[[], Any]] = {"sft": partial(SFTNet, "sft", 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
 
 
-def stirred(network: nn.Module, seed: int = 0) -> nn.Module:
+def stirred(network: Any, seed: int = 0) -> Any:
     """Random numbers in place of all weights, so that nothing is an identity."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
@@ -228,18 +230,18 @@ def test_bad_weights_are_named_in_one_line(tiny: None, tmp_path: Path) -> None:
 
 
 def test_interpolation_lies_between_the_stages() -> None:
-    stages = [
+    psnr, gan = (
         GeneratorWeights("rrdb_small", stage, stirred(TINY["rrdb_small"](), seed).state_dict())
         for seed, stage in enumerate(("psnr", "gan"))
-    ]
-    assert all(torch.equal(v, stages[0].state[k]) for k, v in interpolate(*stages, 0).items())
-    assert all(torch.equal(v, stages[1].state[k]) for k, v in interpolate(*stages, 1).items())
-    half = interpolate(*stages, 0.5)["tail.weight"]
-    assert torch.allclose(half, (stages[0].state["tail.weight"] + stages[1].state["tail.weight"]) / 2)
+    )
+    assert all(torch.equal(v, psnr.state[k]) for k, v in interpolate(psnr, gan, 0).items())
+    assert all(torch.equal(v, gan.state[k]) for k, v in interpolate(psnr, gan, 1).items())
+    half = interpolate(psnr, gan, 0.5)["tail.weight"]
+    assert torch.allclose(half, (psnr.state["tail.weight"] + gan.state["tail.weight"]) / 2)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        interpolate(*stages, 1.5)
+        interpolate(psnr, gan, 1.5)
     with pytest.raises(ValueError, match="two architectures"):
-        interpolate(stages[0], GeneratorWeights("sft", "gan", TINY["sft"]().state_dict()), 0.5)
+        interpolate(psnr, GeneratorWeights("sft", "gan", TINY["sft"]().state_dict()), 0.5)
 
 
 def test_a_toolbox_that_enlarges_is_left_alone() -> None:
