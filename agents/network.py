@@ -214,6 +214,35 @@ class RecurrentAgent(nn.Module):
         return drawn.numpy(), state
 
 
+def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object = "the policy") -> RecurrentAgent:
+    """The agent with more tools to choose from.
+
+    Of those it knows it thinks as before, of the others what it thinks of those on average.
+
+    Raises:
+        PolicyError: a tool that it knows is not among ``tools``.
+    """
+    if not set(agent.tools) <= set(tools):
+        check_tools(agent, tools, name)
+    larger = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.vision).to(agent.device)
+    larger.extractor.load_state_dict(agent.extractor.state_dict())
+    places = [tools.index(name) for name in agent.tools]
+    known = agent.extractor.embed.out_features
+    with torch.no_grad():
+        for name, parameter in larger.lstm.named_parameters():
+            before = getattr(agent.lstm, name)
+            if name.startswith("weight_ih"):
+                parameter.zero_()
+                parameter[:, :known] = before[:, :known]
+                parameter[:, [known + place for place in places]] = before[:, known:]
+            else:
+                parameter.copy_(before)
+        for parameter, before in ((larger.head.weight, agent.head.weight), (larger.head.bias, agent.head.bias)):
+            parameter.copy_(before[:-1].mean(dim=0, keepdim=True).expand_as(parameter))
+            parameter[places], parameter[-1] = before[:-1], before[-1]
+    return larger.eval().requires_grad_(False)
+
+
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the policies that come with the package."""
 
