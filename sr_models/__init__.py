@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
+
+    import torch
+
     from restore_env.toolbox import Tool, Toolbox
 
 NAMES = ("sft_gan", "sed")
 """The super-resolvers' names in a toolbox, in the order of their actions."""
 
 
-def load_super_resolver(name: str) -> Tool:
+def load_super_resolver(name: str | os.PathLike[str], device: str | torch.device = "cpu") -> Tool:
     """STAND-IN: bicubic enlargement under the super-resolver's name.
 
     Raises:
@@ -23,7 +27,7 @@ def load_super_resolver(name: str) -> Tool:
 
     if name not in NAMES:
         raise ValueError(f"{name}: no super-resolver; expected one of {', '.join(NAMES)}, or a file of its weights")
-    return replace(BICUBIC_X4, name=name)
+    return replace(BICUBIC_X4, name=str(name))
 
 
 def super_resolvers() -> list[Tool]:
