@@ -212,8 +212,40 @@ class RecurrentAgent(nn.Module):
         return drawn.numpy(), state
 
 
+def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object = "the policy") -> RecurrentAgent:
+    """The agent with more tools to choose from.
+
+    Of those it knows it thinks as before, of the others what it thinks of those on average.
+
+    Raises:
+        PolicyError: a tool that it knows is not among ``tools``.
+    """
+    if not set(agent.tools) <= set(tools):
+        check_tools(agent, tools, name)
+    larger = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.vision).to(agent.device)
+    larger.extractor.load_state_dict(agent.extractor.state_dict())
+    places = [tools.index(name) for name in agent.tools]
+    known = agent.extractor.embed.out_features
+    with torch.no_grad():
+        for name, parameter in larger.lstm.named_parameters():
+            before = getattr(agent.lstm, name)
+            if name.startswith("weight_ih"):
+                parameter.zero_()
+                parameter[:, :known] = before[:, :known]
+                parameter[:, [known + place for place in places]] = before[:, known:]
+            else:
+                parameter.copy_(before)
+        for name, parameter in larger.head.named_parameters():
+            before = getattr(agent.head, name)
+            parameter.copy_(before[:-1].mean(dim=0, keepdim=True).expand_as(parameter))
+            parameter[places], parameter[-1] = before[:-1], before[-1]
+    return larger.eval().requires_grad_(False)
+
+
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the policies that come with the package."""
+ENLARGING = "super"
+"""The shipped policy that knows the default tools and the super-resolvers."""
 
 
 def policy_names() -> list[str]:
@@ -259,17 +291,20 @@ def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy")
         )
 
 
-def policy_of(toolbox: Any) -> str | Path:
+def policy_of(toolbox: Any, enlarging: bool = False) -> str | Path:
     """The policy that belongs to a toolbox: of its name, from its folder, or else the default one.
 
     Args:
         toolbox: a shipped toolbox's name, a folder, or anything else.
+        enlarging: where the default one would be taken, take the one that knows the shipped super-resolvers, too
+            (:data:`ENLARGING`), if there is one.
     """
+    named = "default"
     if isinstance(toolbox, str) and toolbox in policy_names():
-        return toolbox
-    if isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
+        named = toolbox
+    elif isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
         return Path(toolbox) / "agent.safetensors"
-    return "default"
+    return ENLARGING if named == "default" and enlarging and ENLARGING in policy_names() else named
 
 
 def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
