@@ -6,6 +6,7 @@ not part of the project.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import FunctionTool
-from sr_models.extractors import load_weights
+from sr_models.extractors import load_frozen
 
 SCALE = 4
 
@@ -235,14 +236,13 @@ def load_peer(name: str, folder: Path) -> FunctionTool:
         ValueError: the file is missing, damaged, or holds another network.
     """
     peer = PEERS[name]
-    network = peer.network()
-    load_weights(network, folder / peer.file, name, f"put the authors' {peer.file} there")
+    network = load_frozen(peer.network, folder / peer.file, name, f"put the authors' {peer.file} there")
     return FunctionTool(name, network, SCALE, macs_per_pixel(network))
 
 
 @torch.inference_mode()
 def macs_per_pixel(network: nn.Module, size: int = 128) -> float:
-    """Multiply-accumulates of a network's convolutions per input pixel, counted on a ``size`` x ``size`` image."""
+    """Multiply-accumulates of a network's convolutions per input pixel, at ``size`` x ``size``, by the shapes alone."""
     macs = 0.0
 
     def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -250,11 +250,9 @@ def macs_per_pixel(network: nn.Module, size: int = 128) -> float:
         assert isinstance(layer, nn.Conv2d)
         macs += output[0, 0].numel() * layer.weight.numel()
 
-    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    hooks = [layer.register_forward_hook(count) for layer in convolutions]
-    try:
-        network(torch.zeros(1, 3, size, size))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    shapes = copy.deepcopy(network).to("meta")
+    for layer in shapes.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    shapes(torch.zeros(1, 3, size, size, device="meta"))
     return macs / size**2

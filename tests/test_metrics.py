@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from restore_env import metrics
-from restore_env.metrics import METRICS, Metric, psnr, resolve_metric, ssim
+from restore_env.metrics import METRICS, Metric, luma, psnr, resolve_metric, ssim
 
 skimage: Any = importlib.import_module("skimage.metrics")  # it has no types
 
@@ -147,3 +147,11 @@ def test_ssim_can_be_trained_on_after_it_was_measured() -> None:
     moving = images.clone().requires_grad_()
     torch.autograd.backward(ssim(moving, images).sum())
     assert moving.grad is not None
+
+
+def test_luma_is_that_of_rgb2ycbcr() -> None:
+    images = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    color: Any = importlib.import_module("skimage.color")
+    expected = color.rgb2ycbcr(images.numpy(), channel_axis=1)[:, :1]
+    np.testing.assert_allclose(255 * luma(images).numpy(), expected, atol=1e-9)
+    assert float(255 * luma(torch.ones(1, 3, 1, 1))) == pytest.approx(235)
