@@ -9,7 +9,6 @@ beta maps that a layer makes of them (``--modulations``). Source: Wang et al., C
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,17 +22,17 @@ from torch.nn import functional as F
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from benchmarks.sr_contest import Distance, Photos, Pixels, open_photos
 from benchmarks.super_resolution import hardest_crop, open_distance
 from restore_env.figures import check_figure, write_figure
 from restore_env.tiling import to_pixels, to_tensor
 from restore_env.toolbox import bicubic_enlarge, usable_device
-from restore_env.writing import write_atomically
 from sr_models.categories import BACKGROUND, CATEGORIES
 from sr_models.degradations import SCALE, bicubic
 from sr_models.sft_net import one_category
 from sr_models.super_resolver import SuperResolver, load_super_resolver
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.semantics", "semantics"
 OWN = "own maps"
@@ -206,8 +205,7 @@ def run(arguments: argparse.Namespace) -> int:
         if path is not None:
             check_figure(path)
             path.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.card is not None:
-        check_section(arguments.card, SECTION)
+    check_outputs(arguments, SECTION)
     device = str(usable_device(arguments.device))
     resolver = load_super_resolver(arguments.model, device, stage=arguments.stage)
     if not resolver.takes_maps:
@@ -217,7 +215,6 @@ def run(arguments: argparse.Namespace) -> int:
     patches = [restore(resolver, photo, device) for photo in photos.values()]
     rows = compare(patches, open_distance(arguments.squeezenet, device))
     text = "\n".join(table(rows))
-    print(text)
     drawings: list[tuple[Path | None, Callable[[Path], None]]] = [
         (arguments.figure, lambda path: draw_priors(path, restore(resolver, shown, device))),
         (arguments.modulations, lambda path: draw_modulations(path, resolver, shown, arguments.channels, device)),
@@ -225,11 +222,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path, draw in drawings:
         if path is not None:
             draw(path)
-    if arguments.json is not None:
-        record = {"command": arguments.command_line, "priors": [asdict(row) for row in rows]}
-        write_atomically(arguments.json, (json.dumps(record, indent=2) + "\n").encode())
-    if arguments.card is not None:
-        replace_section(arguments.card, SECTION, f"{text}\n\n```\n{arguments.command_line}\n```")
+    publish(arguments, SECTION, text, {"priors": [asdict(row) for row in rows]})
     return 0
 
 
@@ -245,8 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--figure", type=Path, help="draw the crop under every prior: PNG, PDF or SVG")
     parser.add_argument("--modulations", type=Path, help="draw gamma and beta next to the maps: PNG, PDF or SVG")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, help="Markdown file whose section the table replaces")
+    add_outputs(parser)
     parsed = parser.parse_args(arguments)
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)

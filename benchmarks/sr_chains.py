@@ -8,7 +8,6 @@ chooses its own tools. Then each super-resolver enlarges. PSNR is that of RGB, a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from agents.baselines import FixedChain, best_chains
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
 from agents.restorer import Restorer, quality
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from benchmarks.sr_contest import (
     MISSING,
     Photos,
@@ -37,9 +37,8 @@ from restore_env.distortions import Levels, distort
 from restore_env.metrics import psnr
 from restore_env.tiling import to_pixels, to_tensor
 from restore_env.toolbox import Tool, Toolbox, usable_device
-from restore_env.writing import write_atomically
 from sr_models.degradations import SCALE, bicubic
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.sr_chains", "sr-chains"
 INPUTS = (
@@ -149,8 +148,7 @@ def complain(text: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, restore, enlarge, print."""
-    if arguments.card is not None:
-        check_section(arguments.card, SECTION)
+    check_outputs(arguments, SECTION)
     device = str(usable_device(arguments.device))
     restorer = Restorer(arguments.toolbox, arguments.policy, device)
     toolbox = Toolbox([tool for tool in restorer.toolbox if tool.scale == 1], restorer.device)
@@ -178,12 +176,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines += [f"**{named(levels)}**; fixed chain {words}", "", *table(outcomes), ""]
         record[named(levels)] = {"chain": words, "rows": [asdict(each) for each in outcomes]}
     text = "\n".join(lines).rstrip()
-    print(text)
-    if arguments.json is not None:
-        whole = {"command": arguments.command_line, "inputs": record}
-        write_atomically(arguments.json, (json.dumps(whole, indent=2) + "\n").encode())
-    if arguments.card is not None:
-        replace_section(arguments.card, SECTION, f"{text}\n\n```\n{arguments.command_line}\n```")
+    publish(arguments, SECTION, text, {"inputs": record})
     return 0
 
 
@@ -200,8 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--beam", type=positive_int, default=8, help="chains prolonged per length; 1 is greedy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, help="Markdown file whose section the tables replace")
+    add_outputs(parser)
     parsed = parser.parse_args(arguments)
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)

@@ -8,7 +8,6 @@ one whose texture looks right.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,12 +23,12 @@ from agents.commands.arguments import positive_float, positive_int
 from agents.imitation import learn_from_oracle
 from agents.network import RecurrentAgent
 from agents.rollout import draw_starts, play
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from restore_env import Task
 from restore_env.policy import Policy
-from restore_env.writing import write_atomically
 from sr_models import with_super_resolvers
 from tools_zoo import load_toolbox
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.sr_rewards", "sr-rewards"
 REWARDS = ("psnr", "ssim", "perceptual")
@@ -77,8 +76,7 @@ def table(preferences: Sequence[Preference]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Teach an agent for every reward, let all play, print."""
-    if arguments.card is not None:
-        check_section(arguments.card, SECTION)
+    check_outputs(arguments, SECTION)
     toolbox = with_super_resolvers(load_toolbox(arguments.toolbox, arguments.device))
     held_out = clean_task(arguments.images, toolbox=toolbox)
     preferences = []
@@ -96,12 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         name = f"agent paid in {reward}"
         preferences.append(prefer(name, agent, held_out, arguments.patches, arguments.seed))
     text = "\n".join(table(preferences))
-    print(text)
-    if arguments.json is not None:
-        record = {"command": arguments.command_line, "preferences": [asdict(each) for each in preferences]}
-        write_atomically(arguments.json, (json.dumps(record, indent=2) + "\n").encode())
-    if arguments.card is not None:
-        replace_section(arguments.card, SECTION, f"{text}\n\n```\n{arguments.command_line}\n```")
+    publish(arguments, SECTION, text, {"preferences": [asdict(each) for each in preferences]})
     return 0
 
 
@@ -118,8 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, help="Markdown file whose section the table replaces")
+    add_outputs(parser)
     parsed = parser.parse_args(arguments)
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 from agents.cli import OneLineParser, run_guarded
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from benchmarks.sr_contest import (
     BICUBIC,
     MISSING,
@@ -43,11 +43,10 @@ from benchmarks.sr_contest import (
 from restore_env.figures import check_figure, write_figure
 from restore_env.tiling import to_tensor
 from restore_env.toolbox import Tool, usable_device
-from restore_env.writing import write_atomically
 from sr_models.degradations import bicubic
 from sr_models.perceptual import PerceptualDistance, default_extractor
 from sr_models.squeezenet import load_squeezenet
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 
 PROGRAM = "benchmarks.super_resolution"
 SHOWN_SIZE = 96
@@ -139,8 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.figure is not None:
         check_figure(arguments.figure)
         arguments.figure.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.card is not None:
-        check_section(arguments.card, arguments.section)
+    check_outputs(arguments, arguments.section)
     if arguments.rounds < 0 or arguments.shown < 1:
         raise ValueError("--rounds must be 0 or more, --shown 1 or more")
     device = str(usable_device(arguments.device))
@@ -160,22 +158,17 @@ def run(arguments: argparse.Namespace) -> int:
     speed = measure_speed(there, arguments.rounds, device) if arguments.rounds else {}
     tables = [quality_table(scores), speed_table(models, speed)]
     text = "\n\n".join("\n".join(table) for table in tables) + f"\n\n{note(arguments)}"
-    print(text)
-    if arguments.json is not None:
-        record: dict[str, Any] = {
-            "command": arguments.command_line,
-            "sets": {
-                name: {row: None if each is None else asdict(each) for row, each in of_set.items()}
-                for name, of_set in scores.items()
-            },
-            "models": {
-                name: {"parameters": parameters(tool), "macs_per_pixel": tool.macs_per_pixel, "ms": speed.get(name)}
-                for name, tool in there.items()
-            },
-        }
-        write_atomically(arguments.json, (json.dumps(record, indent=2) + "\n").encode())
-    if arguments.card is not None:
-        replace_section(arguments.card, arguments.section, f"{text}\n\n```\n{arguments.command_line}\n```")
+    record: dict[str, Any] = {
+        "sets": {
+            name: {row: None if each is None else asdict(each) for row, each in of_set.items()}
+            for name, of_set in scores.items()
+        },
+        "models": {
+            name: {"parameters": parameters(tool), "macs_per_pixel": tool.macs_per_pixel, "ms": speed.get(name)}
+            for name, tool in there.items()
+        },
+    }
+    publish(arguments, arguments.section, text, record)
     if arguments.figure is not None:
         draw(arguments.figure, tools, sets, arguments.shown, device)
     return 0
@@ -194,8 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--figure", type=Path, help="draw crops of all: PNG, PDF or SVG")
     parser.add_argument("--shown", type=int, default=1, help="photographs of each set in the figure (default 1)")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, help="Markdown file whose section the tables replace")
+    add_outputs(parser)
     parser.add_argument("--section", default="super-resolution", help="of the card (default: super-resolution)")
     parsed = parser.parse_args(arguments)
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,41 @@
+"""Where a benchmark's numbers go: the terminal, a JSON file, a section of a Markdown card with the command under it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from restore_env.writing import write_atomically
+from tools_zoo.cards import check_section, replace_section
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json`` and ``--card``."""
+    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    parser.add_argument("--card", type=Path, help="Markdown file whose section the tables replace")
+
+
+def check_outputs(arguments: argparse.Namespace, section: str) -> None:
+    """Raise ``ValueError`` now if :func:`publish` would, after long work, do so later."""
+    if arguments.card is not None:
+        check_section(arguments.card, section)
+
+
+def publish(arguments: argparse.Namespace, section: str, text: str, record: Mapping[str, Any]) -> None:
+    """Print the text; write the record and the card's section where that was asked for, whole or not at all.
+
+    Args:
+        arguments: has ``json``, ``card`` and ``command_line``, the command that repeats it all.
+        section: of the card.
+        text: Markdown.
+        record: the same as plain numbers; the command is put in front.
+    """
+    print(text)
+    if arguments.json is not None:
+        whole = {"command": arguments.command_line, **record}
+        write_atomically(arguments.json, (json.dumps(whole, indent=2) + "\n").encode())
+    if arguments.card is not None:
+        replace_section(arguments.card, section, f"{text}\n\n```\n{arguments.command_line}\n```")
