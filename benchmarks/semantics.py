@@ -138,7 +138,9 @@ def draw_priors(path: Path, patch: Patch) -> None:
 
 @torch.inference_mode()
 def draw_modulations(path: Path, resolver: SuperResolver, photo: Pixels, shown: int, device: str) -> None:
-    """Draw the probability maps of a photograph, and gamma and beta of the layer whose maps vary most over it.
+    """Draw the probability maps of a photograph, and gamma and beta of the layer where they vary most over it.
+
+    From gamma and beta each channel's mean is taken: what is left is what the place decides.
 
     Args:
         path: PNG, PDF or SVG.
@@ -173,9 +175,15 @@ def draw_modulations(path: Path, resolver: SuperResolver, photo: Pixels, shown: 
         panel.set_title(category.name, fontsize=9)
     figure.colorbar(probabilities, ax=axes[0, :], label="probability", shrink=0.9)
     for row, (name, values) in enumerate((("gamma", gamma), ("beta", beta)), start=1):
+        values = values - values.mean((2, 3), keepdim=True)
         bound = float(values[0, channels].abs().max()) or 1.0
         axes[row, 0].text(
-            0.5, 0.5, f"{name},\nlayer {number + 1} of {len(layers)}", ha="center", va="center", fontsize=9
+            0.5,
+            0.5,
+            f"{name} less its mean,\nlayer {number + 1} of {len(layers)}",
+            ha="center",
+            va="center",
+            fontsize=9,
         )
         drawn: Any = None
         for channel, panel in zip(channels, axes[row, 1:], strict=False):
