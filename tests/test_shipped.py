@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import agents.network
 import benchmarks.agents
 import benchmarks.throughput
+import sr_models.super_resolver
 import tools_zoo.toolboxes
 from agents import Restorer, load_policy
 from agents.baselines import FixedChain
@@ -20,7 +22,14 @@ from agents.network import ENLARGING, policy_names, policy_of, save_policy
 from agents.rollout import draw_starts, play
 from restore_env import Task
 from restore_env.images import read_image
+from restore_env.metrics import psnr
 from restore_env.sources import embedded_paths
+from restore_env.tiling import to_tensor
+from restore_env.toolbox import bicubic_enlarge
+from sr_models import load_super_resolver
+from sr_models.degradations import DEGRADATIONS
+from sr_models.perceptual import perceptual_quality
+from sr_models.super_resolver import SLOTS, STAGES
 from tools_zoo import TOOLS, load_toolbox, toolbox_names
 
 
@@ -39,7 +48,9 @@ def test_the_default_is_among_them() -> None:
 
 def test_weights_are_small_and_have_cards() -> None:
     folders = [tools_zoo.toolboxes.SHIPPED / name for name in toolbox_names()]
-    for folder in (*folders, agents.network.SHIPPED):
+    resolvers = [sr_models.super_resolver.SHIPPED / slot.name for slot in SLOTS]
+    assert (sr_models.super_resolver.SHIPPED / "prior.safetensors").stat().st_size < 10_000_000
+    for folder in (*folders, *resolvers, agents.network.SHIPPED):
         assert (folder / "README.md").read_text().startswith("# ")
         assert all(path.stat().st_size < 10_000_000 for path in folder.rglob("*.safetensors"))
     for folder in folders:
@@ -49,6 +60,7 @@ def test_weights_are_small_and_have_cards() -> None:
 
 def test_cards_and_recipes_name_no_ones_folders() -> None:
     paths = [*tools_zoo.toolboxes.SHIPPED.rglob("*"), *agents.network.SHIPPED.iterdir()]
+    paths += sr_models.super_resolver.SHIPPED.rglob("*")
     for path in paths:
         if path.is_file():
             assert not re.search(rb"/tmp/|/home/|/root/|/work/", path.read_bytes()), path
@@ -69,6 +81,26 @@ def test_the_default_agent_gains_where_images_keep_their_size() -> None:
     single = max(play(FixedChain((action,), toolbox.stop), task, starts[:32]).gain for action in range(len(toolbox)))
     assert agent.gain > 1.5
     assert agent.gain > single - 0.3  # 64 patches are few; benchmarks.agents tells with certainty
+
+
+@pytest.mark.parametrize("name", [slot.name for slot in SLOTS])
+def test_a_super_resolver_errs_less_in_one_stage_and_looks_better_in_the_other(name: str) -> None:
+    target = read_image(embedded_paths()[0]).pixels[:256, :256]
+    small, large = to_tensor(DEGRADATIONS["bicubic"](target, np.random.default_rng(0))), to_tensor(target)
+    with torch.inference_mode():
+        images = {stage: load_super_resolver(name, stage=stage)(small) for stage in STAGES}
+        images["bicubic"] = bicubic_enlarge(small)
+    error = {stage: float(psnr(image, large)) for stage, image in images.items()}
+    look = {stage: float(perceptual_quality(image, large)) for stage, image in images.items()}
+    assert error["psnr"] > error["bicubic"] + 0.5
+    assert error["gan"] > error["psnr"] - 3
+    assert look["gan"] > look["psnr"] > look["bicubic"]
+
+
+def test_the_default_environment_has_fifteen_actions() -> None:
+    toolbox = Task().made_toolbox
+    assert toolbox.names[-2:] == tuple(slot.name for slot in SLOTS)
+    assert len(toolbox) + 1 == 15
 
 
 def test_the_demo_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
