@@ -1,8 +1,8 @@
 """Train a one-network baseline as the tools are trained: ``python -m benchmarks.train_baseline NAME --images DIR``.
 
-The budget is cut into passes, each annealed to its end; what the last doubling of the training added is written into
-the weights' recipe and into the card, so that a baseline that is not trained out says so wherever it appears. A run that
-was stopped goes on when the command is repeated; ``--init`` goes on from weights.
+The budget is cut into passes, each annealed to its end. What the last doubling of the training added is written into
+the weights' recipe and into the card, so that a baseline that is not trained out says so wherever it appears. A run
+that was stopped goes on when the command is repeated; ``--init`` goes on from weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates counted while it runs, so that shared and recursive layers count in full."""
+"""What a network costs: multiply-accumulates counted while it runs, so recursive layers count in full."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def _macs(layer: nn.Module, entered: Tensor, left: Any) -> int:
     if isinstance(layer, nn.Conv2d):
         return int(left.numel() * layer.weight[0].numel())
     if isinstance(layer, nn.ConvTranspose2d):
-        return entered.numel() * layer.weight[0].numel()
+        return int(entered.numel() * layer.weight[0].numel())
     if isinstance(layer, nn.Linear):
         return int(left.numel() * layer.in_features)
     if isinstance(layer, nn.LSTM):
         steps = left[0].numel() // left[0].shape[-1]
-        return steps * sum(value.numel() for name, value in layer.named_parameters() if name.startswith("weight"))
+        return int(steps) * sum(value.numel() for name, value in layer.named_parameters() if name.startswith("weight"))
     return 0

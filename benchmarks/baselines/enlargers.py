@@ -70,7 +70,7 @@ class Refinement(nn.Module):
 
 
 class Drrn(nn.Module):
-    """DRRN B1U25 (Tai, Yang, Liu, CVPR 2017): one residual unit of 128 channels, 25 times, always from the same start."""
+    """DRRN B1U25 (Tai, Yang, Liu, CVPR 2017): a residual unit of 128 channels 25 times, always from one start."""
 
     units = 25
     reach = 2 + 2 * units

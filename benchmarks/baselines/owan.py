@@ -1,7 +1,7 @@
 """OWAN: parallel operations weighted by attention, and its published weights from a local file.
 
 Source: Suganuma, Liu, Okatani, "Attention-based Adaptive Selection of Operations for Image Restoration in the Presence
-of Unknown Combined Distortions", CVPR 2019, section 3; widths, and where ReLUs stand, by the published weights and code.
+of Unknown Combined Distortions", CVPR 2019, section 3; widths and the places of ReLUs by the published weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OPERATIONS = len(SEPARABLE) + len(DILATED) + 1
 
 PUBLISHED_NAMES = (
     (r"^FEB\.0\.", "head."),
-    (r"^FEB\.(\d+)\.conv(\d)\.", lambda found: f"blocks.{int(found[1]) - 1}.{int(found[2]) - 1}."),
+    (r"^FEB\.(\d+)\.conv(\d)\.", lambda found: f"blocks.{int(found[1]) - 1}.conv{found[2]}."),
     (r"^layers\.(\d+)\.ca_fc\.", lambda found: f"groups.{int(found[1]) // 2}.attention."),
     (r"^layers\.(\d+)\.preprocess\.op\.0\.", lambda found: f"groups.{int(found[1]) // 2}.enter."),
     (
@@ -85,6 +85,20 @@ class OperationGroup(nn.Module):
         return features
 
 
+class ChannelBlock(nn.Module):
+    """A residual block of two 3x3 convolutions, each channel by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = (
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, bias=False) for _ in range(2)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine ``(N, 16, H, W)``."""
+        return F.relu(features + self.conv2(F.relu(self.conv1(features))))
+
+
 class Owan(BaselineNetwork):
     """The operation-wise attention network: 40 layers, 391,456 parameters, each of which acts once on every pixel.
 
@@ -94,19 +108,13 @@ class Owan(BaselineNetwork):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, bias=False) for _ in range(2))
-            for _ in range(4)
-        )
+        self.blocks = nn.Sequential(*(ChannelBlock() for _ in range(4)))
         self.groups = nn.Sequential(*(OperationGroup() for _ in range(GROUPS)))
         self.tail = nn.Conv2d(CHANNELS, 3, 3, padding=1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)``."""
-        features = self.head(images)
-        for first, second in self.blocks:
-            features = F.relu(features + second(F.relu(first(features))))
-        restored: Tensor = self.tail(self.groups(features))
+        restored: Tensor = self.tail(self.groups(self.blocks(self.head(images))))
         return restored
 
 

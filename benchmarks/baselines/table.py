@@ -127,9 +127,7 @@ _ROWS = (
         "Suganuma, Liu, Okatani, CVPR 2019",
         Published(391_456, None, PATCH_PIXELS, 3, "the published weights"),
     ),
-    Baseline(
-        "srcnn", "SRCNN", 4, srcnn, "Dong et al., TPAMI 2016, 9-5-5", Published(57e3, 52.7, SMALL_720P, 1, _AHN)
-    ),
+    Baseline("srcnn", "SRCNN", 4, srcnn, "Dong et al., TPAMI 2016, 9-5-5", Published(57e3, 52.7, SMALL_720P, 1, _AHN)),
     Baseline(
         "vdsr_x4", "VDSR x4", 4, vdsr_x4, "Kim, Lee, Lee, CVPR 2016", Published(665e3, 612.6, SMALL_720P, 1, _AHN)
     ),

@@ -7,7 +7,7 @@ trained before and anneals anew; what the last one added to the PSNR is the wort
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ class BaselineTraining:
         if self.severity != CLEAN:
             check_severity(self.severity)
         elif self.baseline.factor == 1:
-            raise ValueError(f"{self.baseline.name} keeps the size of images: there is nothing to learn from clean ones")
+            raise ValueError(f"{self.baseline.name} keeps the size of images and cannot learn from clean ones")
 
     @property
     def path(self) -> Path:
@@ -198,10 +198,8 @@ def _drawing(severity: str) -> Callable[[np.random.Generator], Levels]:
 
 def _validated(network: BaselineNetwork, inputs: Tensor, targets: Tensor, size: int) -> float:
     """Mean PSNR over the validation patches, ``size`` at a time."""
-    parts = [
-        (validate(network, *pair), len(pair[0])) for pair in zip(inputs.split(size), targets.split(size), strict=True)
-    ]
-    return sum(score * count for score, count in parts) / len(inputs)
+    pairs = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+    return sum(validate(network, *pair) * len(pair[0]) for pair in pairs) / len(inputs)
 
 
 def write_baselines_card(folder: Path) -> None:

@@ -98,7 +98,7 @@ class BaselineTool(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)`` float32 RGB."""
         size = max(1, self.batch_pixels // (images.shape[-2] * images.shape[-1] * self.scale**2))
-        parts = images.contiguous(memory_format=torch.channels_last).split(size)
+        parts = torch.split(images.contiguous(memory_format=torch.channels_last), size)
         return torch.cat([self.network(part) for part in parts])
 
 

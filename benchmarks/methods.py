@@ -1,0 +1,194 @@
+"""What can be compared, as a table: toolchains, oracles, one-network baselines and what does nothing.
+
+Every method is a :class:`benchmarks.contest.Contender`: a baseline is a toolbox of one tool that is always taken, the
+untouched input a policy that stops at once. So all are played, measured and counted by the same code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from agents.baselines import FixedChain
+from agents.network import policy_of
+from agents.oracles import GreedyOracle
+from agents.rollout import draw_starts, play
+from benchmarks.baselines.counting import count_macs, parameter_count
+from benchmarks.baselines.owan import read_published
+from benchmarks.baselines.table import BASELINES
+from benchmarks.baselines.weights import SHIPPED, BaselineWeights, Training, as_tool, read_baseline
+from benchmarks.contest import Contender, search_chains
+from restore_env import Task
+from restore_env.policy import Scoring
+from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
+from tools_zoo import load_toolbox, toolbox_names
+from tools_zoo.fitting import digest
+
+SUPER_RESOLVERS = {"sft_gan": "SFT-GAN", "sed": "SeD"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What methods are made of, beyond what is shipped."""
+
+    factor: int = 1
+    """The task: 1 same size, 4 low resolution."""
+    toolbox: str = "default"
+    """Whose oracle and whose best fixed chain are compared."""
+    published: Path | None = None
+    """Folder of the imported toolbox and agent of RL-Restore's authors."""
+    owan: Path | None = None
+    """OWAN's published weights."""
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """Weights of baselines, in place of those shipped."""
+    search_images: Path | None = None
+    """Photographs that fixed chains are searched on; None: embedded ones."""
+    search_patches: int = 32
+    beam: int = 12
+    device: str = "cpu"
+    seed: int = 0
+
+    def weights_of(self, name: str) -> Path:
+        """The file of a baseline's weights."""
+        return self.weights.get(name, SHIPPED / f"{name}.safetensors")
+
+
+@dataclass(frozen=True)
+class Method:
+    """Something that restores."""
+
+    name: str
+    title: str
+    """What tables call it."""
+    contender: Contender
+    parameters: int
+    """Of all that has to be loaded: every tool and the policy."""
+    training: str = ""
+    """How far it was trained, where that is in question."""
+    sees_target: bool = False
+
+    @cached_property
+    def look_gmacs(self) -> float:
+        """10^9 multiply-accumulates of the policy for one look at a patch."""
+        policy = self.contender.policy
+        if not isinstance(policy, nn.Module) or not isinstance(policy, Scoring):
+            return 0.0
+        actions = len(self.contender.toolbox) + 1
+        side = int(getattr(policy, "patch_size", 63))
+        observation: dict[str, Any] = {
+            "image": np.zeros((1, side, side, 3), np.uint8),
+            "last_action": np.array([actions]),
+            "action_mask": np.ones((1, actions), np.int8),
+        }
+        return count_macs(policy, lambda twin: twin.scores(observation)) / 1e9
+
+    def fingerprint(self) -> str:
+        """A short name of everything that decides what the method does."""
+        policy = self.contender.policy
+        parts = [self.name, *map(_mark, self.contender.toolbox), _mark(policy), repr(getattr(policy, "chain", ""))]
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def _mark(part: object) -> str:
+    return digest(part) if isinstance(part, nn.Module) else str(getattr(part, "name", type(part).__name__))
+
+
+Maker = Callable[[Setting], Method]
+
+
+def _untouched(name: str, title: str, setting: Setting) -> Method:
+    toolbox = Toolbox([BICUBIC_X4], setting.device)
+    return Method(name, title, Contender(name, FixedChain((), toolbox.stop), toolbox), 0)
+
+
+def _one_tool(name: str, title: str, tool: Tool, setting: Setting, parameters: int, training: str = "") -> Method:
+    toolbox = Toolbox([tool], setting.device)
+    return Method(name, title, Contender(name, FixedChain((0,), toolbox.stop), toolbox), parameters, training)
+
+
+def _agent(name: str, title: str, folder: str | Path, setting: Setting) -> Method:
+    contender = Contender.load(name, folder, policy_of(folder), device=setting.device)
+    return Method(name, title, contender, parameter_count(*contender.toolbox, contender.policy))
+
+
+def _toolchain(name: str, setting: Setting) -> Method:
+    return _agent(name, f"toolchain, {name}", name, setting)
+
+
+def _published(setting: Setting) -> Method:
+    if setting.published is None:
+        raise ValueError("give the folder that imagerestore import-rl-restore wrote by --published")
+    return _agent("published", "RL-Restore, published", setting.published, setting)
+
+
+def _greedy(setting: Setting) -> Method:
+    toolbox = load_toolbox(setting.toolbox, setting.device)
+    contender = Contender("greedy", GreedyOracle(), toolbox)
+    return Method("greedy", f"greedy oracle, {setting.toolbox}", contender, parameter_count(*toolbox), sees_target=True)
+
+
+def _fixed(setting: Setting) -> Method:
+    toolbox = load_toolbox(setting.toolbox, setting.device)
+    task = Task(images=setting.search_images, toolbox=toolbox, upscale=(1,))
+    found = search_chains(toolbox, task, setting.search_patches, setting.beam, setting.seed + 1)
+    starts = draw_starts(task, setting.search_patches, setting.seed + 1)
+    chains = [FixedChain(best[0], toolbox.stop) for best in found.values()]
+    best = max(chains, key=lambda chain: play(chain, task, starts).gain)
+    title = f"best fixed chain ({best.named(toolbox)})"
+    used = {toolbox[action] for action in best.chain}
+    return Method("fixed", title, Contender("fixed", best, toolbox), parameter_count(*used))
+
+
+def _baseline(name: str, setting: Setting) -> Method:
+    row = BASELINES[name]
+    if name == "owan" and name not in setting.weights:
+        if setting.owan is None:
+            raise ValueError("give OWAN's published weights by --owan")
+        weights, training = BaselineWeights(row, read_published(setting.owan), {}), "by its authors"
+    else:
+        weights = read_baseline(setting.weights_of(name), name)
+        training = str(Training.of(weights.recipe))
+    return _one_tool(name, row.title, as_tool(weights), setting, row.parameters, training)
+
+
+def _super_resolver(name: str, setting: Setting) -> Method:
+    import importlib
+
+    load = importlib.import_module("sr_models").load_super_resolver
+    tool = load(name, device=setting.device)
+    return _one_tool(name, SUPER_RESOLVERS[name], tool, setting, parameter_count(tool))
+
+
+METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
+    {
+        1: {
+            "input": partial(_untouched, "input", "input"),
+            **{name: partial(_toolchain, name) for name in toolbox_names()},
+            "published": _published,
+            "greedy": _greedy,
+            "fixed": _fixed,
+            **{name: partial(_baseline, name) for name, row in BASELINES.items() if row.factor == 1},
+        },
+        4: {
+            "bicubic": partial(_untouched, "bicubic", "bicubic"),
+            **{name: partial(_baseline, name) for name, row in BASELINES.items() if row.factor == 4},
+            **{name: partial(_super_resolver, name) for name in SUPER_RESOLVERS},
+        },
+    }
+)
+"""What makes the methods of each task, by name."""
+
+
+def usual_methods(setting: Setting) -> list[str]:
+    """The methods of a task that there are files for."""
+    given = {"published": setting.published is not None, "owan": setting.owan is not None or "owan" in setting.weights}
+    given |= {name: setting.weights_of(name).is_file() for name in BASELINES if name not in given}
+    return [name for name in METHODS[setting.factor] if given.get(name, True)]
