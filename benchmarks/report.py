@@ -137,9 +137,10 @@ def record_of(
 
 
 def draw_comparison(path: Path, results: Sequence[Results], severities: Sequence[str], unit: str) -> None:
-    """Draw the gain over the input against computation, a panel for each severity; the file appears whole or not at all.
+    """Draw the gain over the input against computation, a panel for each severity.
 
-    Bars are 95 % intervals. Methods that see the target are hollow, those that compute nothing are left out.
+    Bars are 95 % intervals. Methods that see the target are hollow, those that compute nothing are left out. The file
+    appears whole or not at all.
 
     Raises:
         ValueError: the suffix is none of a figure's.

@@ -36,7 +36,7 @@ def count_macs(network: nn.Module, run: Callable[[Any], object]) -> int:
     return total
 
 
-def macs_per_pixel(network: nn.Module, colours: int = 3, size: int = 16) -> float:
+def macs_per_pixel(network: nn.Module, colours: int = 3, size: int = 8) -> float:
     """Multiply-accumulates per input pixel, counted on ``(1, colours, size, size)``."""
     images = torch.zeros(1, colours, size, size)
     return count_macs(network, lambda twin: twin(images)) / size**2
