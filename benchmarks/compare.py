@@ -24,7 +24,15 @@ from benchmarks.comparison import Comparison, attempt, metrics_of
 from benchmarks.machine import environment
 from benchmarks.methods import METHODS, Setting, usual_methods
 from benchmarks.photographs import COST_SIDE, draw_photographs
-from benchmarks.report import difference_table, draw_comparison, lines_of, record_of, severity_table
+from benchmarks.report import (
+    FOOTNOTE,
+    UNCLAIMED,
+    difference_table,
+    draw_comparison,
+    lines_of,
+    record_of,
+    severity_table,
+)
 from benchmarks.results import Failure, Kept, Results
 from benchmarks.severities import NAMES, distortion_of
 from restore_env import Task
@@ -81,7 +89,8 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.card is not None:
         check_section(arguments.card, arguments.section)
     known = METHODS[TASKS[arguments.task]]
-    unknown = [name for name in arguments.methods or [] if name not in known]
+    named = [*(arguments.methods or []), arguments.reference]
+    unknown = [name for name in named if name not in known]
     if unknown:
         raise ValueError(f"unknown method {unknown[0]!r} of the task {arguments.task}: choose from {', '.join(known)}")
     if arguments.task == "same" and CLEAN in arguments.severity:
@@ -152,14 +161,16 @@ def report(arguments: argparse.Namespace, results: Sequence[Results], failures: 
     parts = []
     for severity in arguments.severity:
         played = results[0].played[severity]
-        plural = f"{unit}{'' if len(played.psnr) == 1 else 'es' if unit == 'patch' else 's'}"
-        title = f"**{severity}**, {len(played.psnr)} {plural} of {len(set(played.images))} photographs,"
+        photographs = f"{len(set(played.images))} photographs"
+        restored = photographs if unit == "photograph" else f"{len(played.psnr)} patches of {photographs}"
         lines = lines_of(results, severity, reference)
         table = severity_table(lines, results, failures, reference, unit)
-        parts += [f"{title} input {played.initial_psnr.mean():.2f} dB", "\n".join(table)]
+        parts += [f"**{severity}**, {restored}, input {played.initial_psnr.mean():.2f} dB", "\n".join(table)]
     differences = difference_table(results, arguments.severity, reference)
     if differences:
         parts.append("\n".join(differences))
+    if UNCLAIMED in "".join(parts):
+        parts.append(FOOTNOTE)
     return "\n\n".join(parts)
 
 
@@ -179,7 +190,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--published", type=Path, metavar="DIR", help="what imagerestore import-rl-restore wrote")
     parser.add_argument("--owan", type=Path, metavar="FILE", help="OWAN's published weights, model_best.pth")
     parser.add_argument(
-        "--weights", nargs="+", default=[], metavar="NAME=FILE", help="of baselines (default: shipped ones)"
+        "--weights",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=FILE",
+        help="of baselines (default: shipped ones)",
     )
     parser.add_argument("--search-images", type=Path, help="to search fixed chains on (default: embedded photographs)")
     parser.add_argument("--search-patches", type=positive_int, default=32)

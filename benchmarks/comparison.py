@@ -68,7 +68,15 @@ class Comparison:
     def measure(self, method: Method) -> Results:
         """Restore everything by one method."""
         own = method.fingerprint()
-        results = Results(method.name, method.title, method.parameters, method.training, method.sees_target, played={})
+        results = Results(
+            method.name,
+            method.title,
+            method.parameters,
+            method.training,
+            method.undertrained,
+            method.sees_target,
+            played={},
+        )
         for severity in self._tasks:
             key = f"{method.name}-{severity}-{own}-{self._sets[severity]}"
             played = self._kept.load_played(key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -73,6 +73,8 @@ class Method:
     """Of all that has to be loaded: every tool and the policy."""
     training: str = ""
     """How far it was trained, where that is in question."""
+    undertrained: bool = False
+    """Or not known to be trained out."""
     sees_target: bool = False
 
     @cached_property
@@ -109,9 +111,9 @@ def _untouched(name: str, title: str, setting: Setting) -> Method:
     return Method(name, title, Contender(name, FixedChain((), toolbox.stop), toolbox), 0)
 
 
-def _one_tool(name: str, title: str, tool: Tool, setting: Setting, parameters: int, training: str = "") -> Method:
+def _one_tool(name: str, title: str, tool: Tool, setting: Setting, parameters: int) -> Method:
     toolbox = Toolbox([tool], setting.device)
-    return Method(name, title, Contender(name, FixedChain((0,), toolbox.stop), toolbox), parameters, training)
+    return Method(name, title, Contender(name, FixedChain((0,), toolbox.stop), toolbox), parameters)
 
 
 def _agent(name: str, title: str, folder: str | Path, setting: Setting) -> Method:
@@ -152,11 +154,14 @@ def _baseline(name: str, setting: Setting) -> Method:
     if name == "owan" and name not in setting.weights:
         if setting.owan is None:
             raise ValueError("give OWAN's published weights by --owan")
-        weights, training = BaselineWeights(row, read_published(setting.owan), {}), "by its authors"
+        weights = BaselineWeights(row, read_published(setting.owan), {})
+        told, flat = "by its authors", True
     else:
         weights = read_baseline(setting.weights_of(name), name)
-        training = str(Training.of(weights.recipe))
-    return _one_tool(name, row.title, as_tool(weights), setting, row.parameters, training)
+        training = Training.of(weights.recipe)
+        told, flat = str(training), training.flat
+    method = _one_tool(name, row.title, as_tool(weights), setting, row.parameters)
+    return replace(method, training=told, undertrained=not flat)
 
 
 def _super_resolver(name: str, setting: Setting) -> Method:

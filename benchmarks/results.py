@@ -27,6 +27,7 @@ class Results:
     title: str
     parameters: int
     training: str
+    undertrained: bool
     sees_target: bool
     played: dict[str, Played]
     """By severity."""
