@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from agents.restorer import Restoration, Vote
+from agents.restorer import Restoration
+from agents.voting import Vote
 from restore_env.figures import check_figure, write_figure
 from restore_env.toolbox import Toolbox
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from agents.network import HIDDEN, RecurrentAgent
 from agents.oracles import GreedyOracle
 from restore_env.episodes import Task
+from restore_env.metrics import psnr, resolve_metric
 
 EPISODES = 32
 """Played side by side."""
@@ -31,6 +32,8 @@ EXPLORE = 0.35
 """Share of the steps at which a random tool takes the place of the best one."""
 WORST = -3.0
 """Rewards below it, in dB, count as this when the expected one is learnt."""
+SPREAD = 0.4
+"""Standard deviation of what the tools gain at a step, dB: by it other rewards are brought to the scale of PSNR."""
 _FORBIDDEN = -1e8
 
 
@@ -49,6 +52,15 @@ class Demonstrations:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def spread(self) -> float:
+        """By how much the rewards of the allowed tools differ: their standard deviation, averaged over the steps."""
+        allowed = self.masks[..., :-1]
+        count = np.maximum(allowed.sum(-1, keepdims=True), 1)
+        rewards = np.where(allowed, self.rewards[..., :-1], 0)
+        deviations = np.where(allowed, rewards - rewards.sum(-1, keepdims=True) / count, 0)
+        return float(np.sqrt((deviations**2).sum(-1) / count[..., 0]).mean())
 
 
 def demonstrate(
@@ -106,6 +118,7 @@ def imitate(
     learning_rate: float = 1e-3,
     batch_size: int = 32,
     temperature: float = 0.3,
+    unit: float = 1.0,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Train the agent, in place, to choose what pays most at each step, for so many seconds.
@@ -121,7 +134,8 @@ def imitate(
         seed: of the batches.
         learning_rate: Adam's, after a short warm-up.
         batch_size: episodes.
-        temperature: of the softmax, in the reward's unit (dB).
+        temperature: of the softmax, dB.
+        unit: the reward that counts as 1 dB; for an agent of kind "q" rewards are what they are.
         report: called with the share of the time that has passed.
     """
     rng = np.random.default_rng(seed)
@@ -139,7 +153,7 @@ def imitate(
         if agent.kind == "q":
             loss = F.smooth_l1_loss(logits.float(), rewards.float())  # zero where both are forbidden
         else:
-            logits, rewards = logits.flatten(0, 1).float(), rewards.flatten(0, 1).float()
+            logits, rewards = logits.flatten(0, 1).float(), rewards.flatten(0, 1).float() / unit
             likeness = F.cross_entropy(logits, F.softmax(rewards / temperature, -1))
             expected = (F.softmax(logits, -1) * rewards.clamp(min=WORST)).sum(-1).mean()
             loss = (1 - share) * likeness - share * expected
@@ -177,7 +191,8 @@ def learn_from_oracle(
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     with autocast, torch.enable_grad():  # no cache: weights change inside
         shown = demonstrate(task, half, seed, lambda share: report(share / 2), agent if plays else None)
-        imitate(agent, shown, half, seed, report=lambda share: report((1 + share) / 2))
+        unit = 1.0 if resolve_metric(task.reward) is psnr else max(shown.spread, 1e-12) / SPREAD
+        imitate(agent, shown, half, seed, unit=unit, report=lambda share: report((1 + share) / 2))
 
 
 def sequence_logits(

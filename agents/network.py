@@ -18,14 +18,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import usable_device
-from restore_env.writing import write_atomically
 from tools_zoo.networks import ResidualBlock
+from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
 Observation = Mapping[str, npt.NDArray[Any]]
 """A batch of the environment's observations: ``image`` (N, P, P, 3), ``last_action`` (N,), ``action_mask`` (N, A)."""
@@ -214,8 +212,40 @@ class RecurrentAgent(nn.Module):
         return drawn.numpy(), state
 
 
+def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object = "the policy") -> RecurrentAgent:
+    """The agent with more tools to choose from.
+
+    Of those it knows it thinks as before, of the others what it thinks of those on average.
+
+    Raises:
+        PolicyError: a tool that it knows is not among ``tools``.
+    """
+    if not set(agent.tools) <= set(tools):
+        check_tools(agent, tools, name)
+    larger = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.vision).to(agent.device)
+    larger.extractor.load_state_dict(agent.extractor.state_dict())
+    places = [tools.index(name) for name in agent.tools]
+    known = agent.extractor.embed.out_features
+    with torch.no_grad():
+        for name, parameter in larger.lstm.named_parameters():
+            before = getattr(agent.lstm, name)
+            if name.startswith("weight_ih"):
+                parameter.zero_()
+                parameter[:, :known] = before[:, :known]
+                parameter[:, [known + place for place in places]] = before[:, known:]
+            else:
+                parameter.copy_(before)
+        for name, parameter in larger.head.named_parameters():
+            before = getattr(agent.head, name)
+            parameter.copy_(before[:-1].mean(dim=0, keepdim=True).expand_as(parameter))
+            parameter[places], parameter[-1] = before[:-1], before[-1]
+    return larger.eval().requires_grad_(False)
+
+
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the policies that come with the package."""
+ENLARGING = "super"
+"""The shipped policy that knows the default tools and the super-resolvers."""
 
 
 def policy_names() -> list[str]:
@@ -238,28 +268,15 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
         raise PolicyError(
             f"{name_or_path}: no policy; expected one of {', '.join(policy_names())}, or a safetensors file"
         )
+    state, metadata = read_weights(path, PolicyError)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         tools = tuple(str(name) for name in json.loads(metadata["tools"]))
         kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
-        recipe = json.loads(metadata.get("recipe", "{}"))
         vision: Vision = "pooled" if metadata.get("vision") == "pooled" else "published"
-    except (SafetensorError, OSError) as error:
-        raise PolicyError(f"{path}: not a readable safetensors file ({error})") from None
     except (KeyError, ValueError, TypeError) as error:
         raise PolicyError(f"{path}: not a policy (its header has no valid {error})") from None
-    agent = RecurrentAgent(tools, kind, recipe, vision)
-    expected = {key: tuple(value.shape) for key, value in agent.state_dict().items()}
-    actual = {_inside(key): tuple(value.shape) for key, value in state.items()}
-    if actual != expected:
-        odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
-        raise PolicyError(
-            f"{path}: weights of another architecture; {odd} should be {expected.get(odd, 'absent')},"
-            f" the file has {actual.get(odd, 'none')}"
-        )
-    agent.load_state_dict({_inside(key): value for key, value in state.items()})
+    agent = RecurrentAgent(tools, kind, recipe_of(metadata), vision)
+    load_state(agent, {_inside(key): value for key, value in state.items()}, path, "the policy", PolicyError)
     agent.eval().requires_grad_(False)
     return agent.to(device)
 
@@ -274,23 +291,25 @@ def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy")
         )
 
 
-def policy_of(toolbox: Any) -> str | Path:
+def policy_of(toolbox: Any, enlarging: bool = False) -> str | Path:
     """The policy that belongs to a toolbox: of its name, from its folder, or else the default one.
 
     Args:
         toolbox: a shipped toolbox's name, a folder, or anything else.
+        enlarging: where the default one would be taken, take the one that knows the shipped super-resolvers, too
+            (:data:`ENLARGING`), if there is one.
     """
+    named = "default"
     if isinstance(toolbox, str) and toolbox in policy_names():
-        return toolbox
-    if isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
+        named = toolbox
+    elif isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
         return Path(toolbox) / "agent.safetensors"
-    return "default"
+    return ENLARGING if named == "default" and enlarging and ENLARGING in policy_names() else named
 
 
 def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
     """Write a policy as safetensors; the file appears whole or not at all."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    tensors = {_outside(key): value.detach().cpu().contiguous() for key, value in agent.state_dict().items()}
     metadata = {
         "kind": agent.kind,
         "vision": agent.extractor.vision,
@@ -298,7 +317,7 @@ def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
         "patch_size": str(agent.patch_size),
         "recipe": json.dumps(agent.recipe),
     }
-    write_atomically(path, save(tensors, metadata))
+    write_weights(path, {_outside(key): value for key, value in agent.state_dict().items()}, metadata)
 
 
 def _outside(key: str) -> str:

@@ -46,6 +46,11 @@ class Played:
         """Mean PSNR gain, dB."""
         return float((self.psnr - self.initial_psnr).mean())
 
+    @property
+    def value(self) -> float:
+        """Mean return, in the reward's unit."""
+        return float(self.returns.mean())
+
 
 def draw_starts(task: Task, count: int, seed: int) -> list[EpisodeStart]:
     """Draw the starts of a test set: the same for the same task and seed."""

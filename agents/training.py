@@ -18,11 +18,11 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
 from agents.imitation import learn_from_oracle
-from agents.network import PolicyError, RecurrentAgent, Vision, check_tools, load_policy, save_policy
-from agents.rollout import draw_starts, play
+from agents.network import PolicyError, RecurrentAgent, Vision, load_policy, save_policy, with_more_tools
+from agents.rollout import Played, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env.episodes import Task
-from restore_env.toolbox import FunctionTool, Tool, Toolbox, resolve_toolbox
+from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from restore_env.writing import write_atomically
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
@@ -30,9 +30,12 @@ from tools_zoo.fitting import Budget, digest
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_EPISODES = 128
+QUALITIES = {"psnr": "PSNR", "ssim": "SSIM", "perceptual": "perceptual quality (minus a distance of features)"}
+"""The rewards' names in a model card."""
 _BEFORE_THERE_WAS = {
     "algorithm": PPOSettings.name,
     "vision": "published",
+    "reward": "psnr",
 }  # what an older checkpoint, which does not say, was made with
 _UNBOUNDED = 10**12  # steps; the budget ends a run, not SB3's count
 
@@ -50,7 +53,7 @@ class AgentTraining:
     algorithm: AlgorithmSettings = field(default_factory=PPOSettings.defaults)
     """RecurrentPPO or DRQN, with its hyperparameters."""
     init: str | None = None
-    """A policy (name or path) to start from; None: random weights."""
+    """A policy (name or path) to start from, of the toolbox's tools or some of them; None: random weights."""
     vision: Vision = "published"
     """How an agent that starts from random weights looks at a patch, a key of :data:`agents.network.EYES`."""
     warm_start_minutes: float = 0.0
@@ -72,7 +75,8 @@ class AgentProgress:
     gain: float
     """Mean return of the latest episodes."""
     validation_gain: float
-    """Mean gain of the deterministic policy on the same 128 episodes each time, dB."""
+    """Mean return of the deterministic policy on the same 128 episodes each time: with the reward "psnr" and no price
+    on computation the gain in dB."""
     warm_start: float = 1.0
     """Share of the warm start that is done, 0 to 1."""
 
@@ -89,14 +93,15 @@ def train_agent(
         PolicyError: a checkpoint that is damaged or of other settings, or an ``init`` that does not fit the toolbox.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    toolbox = resolve_toolbox(settings.task.toolbox, settings.task.device)
+    toolbox = settings.task.made_toolbox
     half = settings.precision == "bf16"
     arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
     played_with = _in_half_precision(toolbox) if half else toolbox
     environment = VecMonitor(RestoreVecEnv(settings.algorithm.n_envs, **{**arguments, "toolbox": played_with}))
     run = _Run(settings, toolbox)
     init = None if settings.init is None else load_policy(settings.init)
-    check_tools(init, toolbox.names, settings.init)
+    if init is not None and init.tools != toolbox.names:
+        init = with_more_tools(init, toolbox.names, settings.init)
     vision = init.extractor.vision if init is not None else settings.vision
     model = settings.algorithm.build(environment, lambda: run.rollout_share, settings.seed, toolbox.device, vision)
     policy = restore_policy(model)
@@ -117,7 +122,9 @@ def train_agent(
     progress = callback.validated()
     run.save(model)
     environment.close()
-    draw_run(run.path.with_suffix(".png"), settings.out / "logs", {"validation/gain_db": "validation"}, "gain, dB")
+    reward = reward_name(settings.task)
+    tag, label = ("gain_db", "gain, dB") if reward == "psnr" else ("return", f"return ({reward})")
+    draw_run(run.path.with_suffix(".png"), settings.out / "logs", {f"validation/{tag}": "validation"}, label)
     agent = load_policy(run.best_path)
     _write_card(agent, settings)
     return agent, replace(progress, validation_gain=run.best_gain)
@@ -141,7 +148,14 @@ def _warm_start(
     policy.load_agent(agent)
 
 
+def reward_name(task: Task) -> str:
+    """What the reward is called: its name, its import string, or the function's own name."""
+    return task.reward if isinstance(task.reward, str) else getattr(task.reward, "__qualname__", repr(task.reward))
+
+
 def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
+    reward = reward_name(settings.task)
+    sizes = " and ".join("of the same size" if factor == 1 else f"x{factor}" for factor in settings.task.factors)
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in agent.recipe.items())
     text = f"""# An agent that composes toolchains
 
@@ -149,9 +163,9 @@ The recurrent policy of `agents/network.py` (RL-Restore's design: Yu et al., CVP
 {", ".join(agent.tools)}. It looks at {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
 Trained with {settings.algorithm.origin} in `ImageRestore-v0` on mixed distortions of {settings.task.severity}
-severity; the reward is the gain in PSNR. Validation: the mean gain over {VALIDATION_EPISODES} episodes, the
-same ones each time, on the training photographs; the agent that did best in it is the one that is kept ("steps" says
-when that was).
+severity, {sizes}; the reward is the gain in {QUALITIES.get(reward, reward)}. Validation: the mean return over
+{VALIDATION_EPISODES} episodes, the same ones each time, on the training photographs; the agent that did best in it is
+the one that is kept ("steps" says when that was).
 
 | | |
 |---|---|
@@ -188,7 +202,7 @@ class _Run:
         self.steps = 0
         self.seconds = 0.0
         self.best_gain = -float("inf")
-        """Of the validations so far, dB; the agent that had it is what is written."""
+        """Mean return of the best validation so far; the agent that had it is what is written."""
         self.rollout_share = 0.0
         """The share when the present rollout began: what the learning rate follows."""
 
@@ -201,8 +215,9 @@ class _Run:
             "algorithm": self.settings.algorithm.name,
             **asdict(self.settings.algorithm),
             **chosen,
+            "reward": reward_name(task),
             "images": str(task.images),
-            "upscale": list(task.upscale),
+            "upscale": list(task.factors),
             "tools": list(self.tools),
             "toolbox": self.toolbox_digest,
             "warm_start_minutes": self.settings.warm_start_minutes,
@@ -260,11 +275,11 @@ class _Run:
     def best_path(self) -> Path:
         return self.settings.out / "agent.safetensors"
 
-    def keep_best(self, agent: RecurrentAgent, gain: float) -> None:
-        """Write the agent, with how it came to be, if no agent before it had a higher gain in validation."""
-        if gain < self.best_gain and self.best_path.exists():
+    def keep_best(self, agent: RecurrentAgent, played: Played) -> None:
+        """Write the agent, with how it came to be, if no agent before it had a higher return in validation."""
+        if played.value < self.best_gain and self.best_path.exists():
             return
-        self.best_gain = gain
+        self.best_gain = played.value
         agent.recipe = {
             "algorithm": self.settings.algorithm.name,
             **asdict(self.settings.algorithm),
@@ -272,13 +287,16 @@ class _Run:
             "seconds": round(self.seconds, 1),
             "seed": self.settings.seed,
             "severity": self.settings.task.severity,
+            "upscale": list(self.settings.task.factors),
+            "reward": reward_name(self.settings.task),
             "max_steps": self.settings.task.max_steps,
             "cost_weight": self.settings.task.cost_weight,
             "init": self.settings.init or "none",
             "vision": agent.extractor.vision,
             "warm_start_minutes": self.settings.warm_start_minutes,
             "precision": self.settings.precision,
-            "validation_gain_db": round(gain, 3),
+            "validation_gain_db": round(played.gain, 3),
+            "validation_return": round(played.value, 4),
             "version": source_version(),
         }
         save_policy(agent, self.best_path)
@@ -312,12 +330,14 @@ class _Budgeted(BaseCallback):
             self._run.save(self.model)
 
     def validated(self) -> AgentProgress:
-        """Play the validation episodes and return the progress with their gain."""
+        """Play the validation episodes and return the progress with what they came to."""
         agent = restore_policy(self.model).to_agent(self._run.tools)
-        self._validation_gain = play(agent, self._task, self._starts).gain
-        self.logger.record("validation/gain_db", self._validation_gain)
+        played = play(agent, self._task, self._starts)
+        self._validation_gain = played.value
+        self.logger.record("validation/gain_db", played.gain)
+        self.logger.record("validation/return", played.value)
         self.logger.dump(self.num_timesteps)
-        self._run.keep_best(agent, self._validation_gain)
+        self._run.keep_best(agent, played)
         return self._progress()
 
     def _progress(self) -> AgentProgress:

@@ -33,5 +33,4 @@ if ENV_ID not in gym.registry:
         ENV_ID,
         entry_point="restore_env.env:ImageRestoreEnv",
         vector_entry_point="restore_env.vector_env:ImageRestoreVectorEnv",
-        kwargs={"toolbox": "tools_zoo:default_toolbox"},
     )

@@ -73,7 +73,7 @@ def gaussian_noise(image: Float, sigma: float, rng: np.random.Generator) -> Floa
 
 
 def downscale(image: Float, factor: int) -> Float:
-    """Shrink by an integer ``factor`` with an antialiased bicubic kernel (a = -0.5, as MATLAB's imresize).
+    """Shrink by an integer ``factor`` as MATLAB's imresize: bicubic, a = -0.5, antialiased, the edge mirrored.
 
     Height and width must be multiples of ``factor``.
     """
@@ -82,9 +82,12 @@ def downscale(image: Float, factor: int) -> Float:
     height, width = image.shape[:2]
     if height % factor or width % factor:
         raise ValueError(f"an image of {width}x{height} cannot be shrunk by {factor}: crop it to a multiple first")
-    nchw = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-    small = F.interpolate(nchw, size=(height // factor, width // factor), mode="bicubic", antialias=True)
-    return np.ascontiguousarray(small[0].numpy().transpose(1, 2, 0))
+    edge = CUBIC_SUPPORT * factor  # PyTorch leaves out what its kernel has outside the image, so nothing may be there
+    padded = np.pad(image, ((edge, edge), (edge, edge), (0, 0)), mode="symmetric")
+    nchw = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None]
+    size = height // factor + 2 * CUBIC_SUPPORT, width // factor + 2 * CUBIC_SUPPORT
+    inside = F.interpolate(nchw, size=size, mode="bicubic", antialias=True)[0, :, CUBIC_SUPPORT:-CUBIC_SUPPORT]
+    return np.ascontiguousarray(inside[..., CUBIC_SUPPORT:-CUBIC_SUPPORT].numpy().transpose(1, 2, 0))
 
 
 def quantise(image: Float) -> Byte:

@@ -56,13 +56,16 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
     """Restore a distorted image, one tool at a time.
 
     ## Description
-    A patch of a photograph has been blurred, made noisy and compressed, each to an unknown degree. At every step the
-    agent looks at the working image and picks a tool from the toolbox, or stops; it is paid the quality that the tool
-    gained. After Yu et al., "Crafting a Toolchain for Image Restoration by Deep Reinforcement Learning", CVPR 2018.
+    A patch of a photograph has been blurred, made noisy and compressed, each to an unknown degree, and every other one
+    has been shrunk to a quarter of its height and width besides. At every step the agent looks at the working image and
+    picks a tool from the toolbox, or stops; it is paid the quality that the tool gained. After Yu et al., "Crafting a
+    Toolchain for Image Restoration by Deep Reinforcement Learning", CVPR 2018.
 
     ## Action Space
     ``Discrete(n + 1)`` for a toolbox of n tools: tool 0 to n - 1, then ``stop``. ``env.unwrapped.toolbox.names`` names
-    them.
+    them. By default 15 actions: 0 to 3 ``deblur_1`` to ``deblur_4``, 4 to 7 ``denoise_1`` to ``denoise_4``, 8 to 11
+    ``dejpeg_1`` to ``dejpeg_4``, 12 ``sft_gan`` and 13 ``sed`` (super-resolvers, x4), 14 ``stop``. With
+    ``upscale=(1,)`` there are no super-resolvers: 13 actions, 12 is ``stop``.
 
     ## Observation Space
     A ``Dict``:
@@ -71,18 +74,22 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
       bounds).
     - ``last_action``: ``Discrete(n + 2)``, the action before this one; n + 1 at the start.
     - ``action_mask``: ``MultiBinary(n + 1)``, 1 where an action is allowed. A super-resolver that would make the image
-      larger than its target is not; chosen all the same it changes nothing and pays 0.
+      larger than its target is not (none in a same-size task, none after the first in a low-resolution one); chosen all
+      the same it changes nothing and pays 0.
 
     ## Rewards
     The metric after the step minus the metric before it: PSNR in dB unless ``reward`` says otherwise, so that an
     episode's return is its total gain; minus ``cost_weight`` times the GMACs that the tool took. ``stop`` pays 0. In a
     low-resolution task the working image is enlarged bicubically for the comparison until a super-resolver has run.
+    Textures that a super-resolver invents cost PSNR; ``reward="perceptual"`` pays for them. Its quality is minus the
+    distance between the images' features, so that the gain is the distance before minus the distance after.
 
     ## Starting State
-    A random patch of a random photograph at scale 1, 2/3 or 1/3 and a random distortion of the given severity, all
-    drawn from the environment's seed. ``reset(options={"degraded": image, "target": image})`` starts from a pair of
-    your own (paths or arrays, any size from a patch on); ``reset(options={"episode_seed": seed})`` repeats the start
-    whose ``info["episode_seed"]`` that was.
+    A random patch of a random photograph at scale 1, 2/3 or 1/3, a random task factor of ``upscale`` and a random
+    distortion of the given severity, all drawn from the environment's seed.
+    ``reset(options={"degraded": image, "target": image})`` starts from a pair of your own (paths or arrays, any size
+    from a patch on); ``reset(options={"episode_seed": seed})`` repeats the start whose ``info["episode_seed"]`` that
+    was.
 
     ## Episode End
     Terminates after ``stop``, after ``max_steps`` tools, or, with ``stop_if_worse``, when PSNR falls below where it
@@ -101,7 +108,8 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
     ```
 
     ## Version History
-    - v0: first version.
+    - v0: first version. The super-resolvers, and with them ``upscale=(1, 4)`` and 15 actions by default, came before
+      its first release; ``upscale=(1,)`` is the environment before that.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 2}  # type: ignore[misc]

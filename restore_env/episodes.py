@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,12 @@ from restore_env.sources import ImagesLike, open_images
 from restore_env.starts import Compose, EpisodeStart, StartSampler
 from restore_env.toolbox import Toolbox, ToolboxLike, bicubic_enlarge, resolve_toolbox
 
-DEFAULT_TOOLBOX = "tools_zoo:default_toolbox"
+SAME_SIZE_TOOLBOX = "tools_zoo:default_toolbox"
+"""The shipped toolbox of tasks that are all of the same size."""
+DEFAULT_TOOLBOX = "sr_models:default_toolbox"
+"""The shipped toolbox where images may be of low resolution: the same tools, and the super-resolvers."""
+DEFAULT_FACTORS = (1, 4)
+"""The task factors of the shipped toolbox."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +39,22 @@ class Task:
     """An ``albumentations.Compose`` to be used in place of ``severity``."""
     patch_size: int = 63
     """Pixels of the degraded patch and of the observation."""
-    upscale: Sequence[int] = (1,)
-    """Task factors to draw from: 1 same size, 4 low resolution."""
+    upscale: Sequence[int] | None = None
+    """Task factors to draw from: 1 same size, 4 low resolution. None: what the toolbox is for, the scales of its tools;
+    so (1, 4) with the shipped one, and (1,) with tools of your own among which there is no super-resolver. Pairs have
+    factors of their own."""
     max_steps: int = 3
     """Tools at most; part of the task, so the episode then terminates."""
     stop_if_worse: bool = False
     """End an episode when its PSNR falls below where it began."""
     reward: str | Metric = "psnr"
-    """The quality whose gain is paid: "psnr" (dB), "ssim", or a callable ``(images, targets) -> (N,)``."""
+    """The quality whose gain is paid: "psnr" (dB), "ssim", "perceptual" (minus a distance of features), or a callable
+    ``(images, targets) -> (N,)`` or its import string, ``"package.module:function"``; higher is better."""
     cost_weight: float = 0.0
     """Price of computation, in reward per GMAC (dB per GMAC with "psnr")."""
-    toolbox: ToolboxLike = DEFAULT_TOOLBOX
-    """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory."""
+    toolbox: ToolboxLike | None = None
+    """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory. None: the shipped ones, twelve
+    tools if all tasks are of the same size, else these and the super-resolvers."""
     dtype: Literal["uint8", "float32"] = "uint8"
     """Of the observed image: uint8, clipped and rounded; or float32, the working image exactly, unclipped."""
     device: str | None = None
@@ -53,10 +63,7 @@ class Task:
     """Folder that keeps decoded photographs for the next process; None: a temporary one."""
 
     def __post_init__(self) -> None:
-        upscale = tuple(self.upscale) if isinstance(self.upscale, Sequence) else (self.upscale,)
-        if not upscale or any(int(factor) != factor or factor < 1 for factor in upscale):
-            raise ValueError(f"upscale must list whole factors such as (1, 4), got {self.upscale!r}")
-        object.__setattr__(self, "upscale", tuple(int(factor) for factor in upscale))
+        object.__setattr__(self, "upscale", self._checked_factors())
         for name in ("patch_size", "max_steps"):
             value = getattr(self, name)
             if int(value) != value or value < 1:
@@ -68,15 +75,36 @@ class Task:
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
         resolve_metric(self.reward)
 
+    def _checked_factors(self) -> tuple[int, ...]:
+        if self.upscale is None and self.toolbox is None:
+            return DEFAULT_FACTORS
+        if self.upscale is None:
+            return tuple(sorted({int(scale) for scale in self.made_toolbox.scales}))
+        upscale = tuple(self.upscale) if isinstance(self.upscale, Sequence) else (self.upscale,)
+        if not upscale or any(int(factor) != factor or factor < 1 for factor in upscale):
+            raise ValueError(f"upscale must list whole factors such as (1, 4), got {self.upscale!r}")
+        return tuple(int(factor) for factor in upscale)
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """``upscale`` once None is decided."""
+        return tuple(self.upscale or ())
+
+    @cached_property
+    def made_toolbox(self) -> Toolbox:
+        """``toolbox`` as what it stands for, on the task's device; made once."""
+        shipped = DEFAULT_TOOLBOX if max(self.factors, default=1) > 1 else SAME_SIZE_TOOLBOX
+        return resolve_toolbox(shipped if self.toolbox is None else self.toolbox, self.device)
+
     def sampler(self) -> StartSampler:
         """Open the photographs and return what draws episode starts from them."""
         source = open_images(self.images, min_size=self.patch_size, cache_dir=self.cache_dir)
         distortion = self.severity if self.distortion is None else self.distortion
-        return StartSampler(source, distortion, patch_size=self.patch_size, factors=self.upscale)
+        return StartSampler(source, distortion, patch_size=self.patch_size, factors=self.factors)
 
     def episodes(self, n: int) -> EpisodeBatch:
         """Return ``n`` episode slots with the task's toolbox, waiting for their starts."""
-        return EpisodeBatch(self, n, resolve_toolbox(self.toolbox, self.device))
+        return EpisodeBatch(self, n, self.made_toolbox)
 
 
 class EpisodeBatch:

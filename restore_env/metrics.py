@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restore_env.importing import import_named
+
 Metric = Callable[[Tensor, Tensor], Tensor]
 """``metric(images, targets)``: two ``(N, 3, H, W)`` batches in, ``(N,)`` scores out; higher must be better."""
 
@@ -17,6 +19,7 @@ MSE_FLOOR = 1e-10
 """Bounds the PSNR of identical images at 100 dB, as RL-Restore does."""
 
 _SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
+_LUMA = (65.481, 128.553, 24.966)
 _C1, _C2 = 0.01**2, 0.03**2
 _WEIGHTS = [math.exp(-0.5 * (offset / _SSIM_SIGMA) ** 2) for offset in range(-_SSIM_RADIUS, _SSIM_RADIUS + 1)]
 _TAPS = [weight / sum(_WEIGHTS) for weight in _WEIGHTS]
@@ -68,14 +71,44 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     return means_of_images
 
 
+def luma(images: Tensor) -> Tensor:
+    """The Y that super-resolution is measured on: Rec. 601 in studio swing, as MATLAB's rgb2ycbcr; nothing is rounded.
+
+    Args:
+        images: ``(N, 3, H, W)``, RGB in [0, 1].
+
+    Returns:
+        ``(N, 1, H, W)``, in [16, 235] / 255.
+    """
+    weights = images.new_tensor(_LUMA).reshape(1, 3, 1, 1)
+    return ((images * weights).sum(1, keepdim=True) + 16) / 255
+
+
 METRICS: Mapping[str, Metric] = MappingProxyType({"psnr": psnr, "ssim": ssim})
-"""The rewards that have a name."""
+"""The rewards that have a name and are computed here."""
+IMPORTED_METRICS: Mapping[str, str] = MappingProxyType({"perceptual": "sr_models.perceptual:perceptual_quality"})
+"""The rewards that have a name and are learned networks' business, by import string."""
 
 
 def resolve_metric(reward: str | Metric) -> Metric:
-    """Return the metric of that name, or the callable itself; raise ``ValueError`` that lists the names."""
-    if callable(reward):
+    """Return the metric of a name or of an import string, ``"package.module:function"``, or the callable itself.
+
+    Raises:
+        ValueError: an unknown name (the message lists the known ones), or nothing that can be imported and called.
+    """
+    if not isinstance(reward, str):
+        if not callable(reward):
+            raise ValueError(f"reward must be a name or a callable (images, targets) -> (N,), got {reward!r}")
         return reward
-    if reward not in METRICS:
-        raise ValueError(f"unknown reward {reward!r}: choose from {', '.join(METRICS)} or pass a callable")
-    return METRICS[reward]
+    if reward in METRICS:
+        return METRICS[reward]
+    if ":" not in reward and reward not in IMPORTED_METRICS:
+        known = ", ".join((*METRICS, *IMPORTED_METRICS))
+        raise ValueError(
+            f"unknown reward {reward!r}: choose from {known}, or pass 'package.module:function' or a callable"
+        )
+    text = IMPORTED_METRICS.get(reward, reward)
+    metric: Metric = import_named(text, "reward", "'package.module:function'")
+    if not callable(metric):
+        raise ValueError(f"reward {text!r} is no function but {type(metric).__name__}")
+    return metric

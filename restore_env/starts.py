@@ -142,7 +142,11 @@ class StartSampler:
             if min(source.size(index, scale)) >= needed
         ]
         if not choices:
-            raise ImageError(f"no image has the {needed}x{needed} pixels that a patch of the x{factor} task needs")
+            smaller = f", or upscale=(1,) for images of {self._patch_size} pixels and more" if factor > 1 else ""
+            raise ImageError(
+                f"no image has the {needed}x{needed} pixels that a patch of the x{factor} task needs: use larger"
+                f" images{smaller}"
+            )
         return choices
 
     def _cut_pair(self, source: PairSource, seed: int, rng: np.random.Generator) -> EpisodeStart:

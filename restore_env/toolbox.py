@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from restore_env.importing import import_named
 
 
 @runtime_checkable
@@ -267,13 +268,7 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = No
         ValueError: a string that is not of the form ``"package.module:name"``, or names nothing.
     """
     if isinstance(toolbox, str):
-        module, _, attribute = toolbox.partition(":")
-        try:
-            toolbox = getattr(importlib.import_module(module), attribute) if attribute else ""
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"toolbox {toolbox!r} cannot be imported: {error}") from None
-        if not toolbox:
-            raise ValueError(f"toolbox {module!r}: expected 'package.module:factory', a Toolbox, or a list of tools")
+        toolbox = import_named(toolbox, "toolbox", "'package.module:factory', a Toolbox, or a list of tools")
     if isinstance(toolbox, Toolbox):
         return toolbox.on(device)
     if isinstance(toolbox, Sequence) and not isinstance(toolbox, str):

@@ -62,14 +62,19 @@ _QualityRange = Annotated[tuple[_Quality, _Quality], AfterValidator(_ordered)]
 _Severity = Annotated[str, AfterValidator(check_severity)]
 
 
-class _ProtocolTransform(ImageOnlyTransform):
+class ProtocolTransform(ImageOnlyTransform):
     """What the transforms share: the check of their input, and seeds of their own."""
 
     takes: ClassVar[tuple[str, ...]] = ("uint8", "float32")
 
+    @property
+    def seed_name(self) -> str:
+        """What is mixed into seeds: transforms of one ``Compose`` draw independently if it differs."""
+        return type(self).__name__
+
     def set_random_seed(self, seed: int | None) -> None:
         """Seed the transform's generators with ``seed`` and the transform's name; None draws a seed."""
-        own_seed = None if seed is None else zlib.crc32(f"{type(self).__name__} {seed}".encode())
+        own_seed = None if seed is None else zlib.crc32(f"{self.seed_name} {seed}".encode())
         super().set_random_seed(own_seed)
 
     def apply(self, img: Image, **params: Any) -> Image:
@@ -96,7 +101,7 @@ class _ProtocolTransform(ImageOnlyTransform):
         return quantise(self.distort_floats(_as_float(image), params))
 
 
-class ProtocolBlur(_ProtocolTransform):
+class ProtocolBlur(ProtocolTransform):
     """Gaussian blur with a 21x21 kernel, the edge replicated.
 
     Args:
@@ -125,7 +130,7 @@ class ProtocolBlur(_ProtocolTransform):
         return gaussian_blur(image, params["sigma"])
 
 
-class ProtocolNoise(_ProtocolTransform):
+class ProtocolNoise(ProtocolTransform):
     """White Gaussian noise. The seed of the noise is a parameter, so that a replay adds the same noise.
 
     Args:
@@ -154,7 +159,7 @@ class ProtocolNoise(_ProtocolTransform):
         return gaussian_noise(image, params["sigma"], np.random.default_rng(params["noise_seed"]))
 
 
-class ProtocolJpeg(_ProtocolTransform):
+class ProtocolJpeg(ProtocolTransform):
     """Baseline JPEG (4:2:0), compressed and decompressed; float32 is rounded and clipped to 8 bits on the way.
 
     Args:
@@ -189,7 +194,7 @@ class ProtocolJpeg(_ProtocolTransform):
         return jpeg(image, params["quality"])
 
 
-class BicubicDownscale(_ProtocolTransform):
+class BicubicDownscale(ProtocolTransform):
     """Antialiased bicubic shrinking (a = -0.5, as MATLAB's imresize). Only the image shrinks, not masks or boxes.
 
     Args:
@@ -214,7 +219,7 @@ class BicubicDownscale(_ProtocolTransform):
         return downscale(image, self.factor)
 
 
-class MixedDistortion(_ProtocolTransform):
+class MixedDistortion(ProtocolTransform):
     """The protocol's mixed distortion: blur, shrinking if asked for, noise and JPEG, of levels drawn together.
 
     Unlike the single transforms in a row it rounds to 8 bits only once, before the JPEG, as the environment does.

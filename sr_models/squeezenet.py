@@ -44,6 +44,7 @@ class SqueezeNet(nn.Module):
     """The trunk of SqueezeNet 1.1, giving its features at four depths; random weights until some are loaded."""
 
     mean: Tensor
+    channels = WIDTHS
 
     def __init__(self) -> None:
         super().__init__()

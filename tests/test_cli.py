@@ -212,9 +212,10 @@ def test_results_as_json(shell: Shell) -> None:
     assert (code, err) == (0, "")
     result = json.loads(out)
     assert list(result) == [
-        *("file", "output", "size", "toolchain", "votes", "gmacs", "seconds", "psnr_before", "psnr_after")
+        *("file", "output", "size", "scale", "toolchain", "votes", "gmacs", "seconds", "psnr_before", "psnr_after")
     ]
     assert (result["file"], result["output"], result["size"]) == ("a.png", "b.webp", [130, 100])
+    assert result["scale"] == 1
     assert len(result["toolchain"]) == len(result["votes"]) == 2
     assert [vote["action"] for vote in result["votes"]] == result["toolchain"]
     assert all(sum(vote["counts"].values()) == 6 for vote in result["votes"])
@@ -238,8 +239,25 @@ def test_four_times_larger(shell: Shell) -> None:
     Path("target.png").write_bytes(encode(picture(36, 44)))
     code, out, err = shell("restore", "a.png", "--scale", "4", "--json", "--target", "target.png")
     assert (code, err) == (0, "")
-    assert json.loads(out)["size"] == [44, 36]
+    result = json.loads(out)
+    assert (result["size"], result["scale"]) == ([44, 36], 4)
+    assert len(result["votes"]) == 3
+    assert result["toolchain"] == [*(vote["action"] for vote in result["votes"]), "sft_gan"]
+    assert result["psnr_after"] > 5
     assert read_image("a.restored.png").pixels.shape == (36, 44, 3)
+
+
+@pytest.mark.parametrize("name", ["sed", "bicubic_x4"])
+def test_another_super_resolver(name: str, shell: Shell) -> None:
+    Path("a.png").write_bytes(encode(picture(9, 11)))
+    code, out, err = shell("restore", "a.png", "--scale", "4", "--super-resolver", name, "--max-steps", "1")
+    assert (code, err) == (0, "")
+    assert out.endswith(f", {name}\n")
+    assert read_image("a.restored.png").pixels.shape == (36, 44, 3)
+    code, out, err = shell("explain", "a.png", "--scale", "4", "--super-resolver", name, "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert (result["scale"], result["toolchain"][-1], len(result["steps"])) == (4, name, 3)
 
 
 @pytest.mark.parametrize("output", ["b.png", "b.jpg", "b.JPEG", "b.webp", "b.tif", "b.tiff"])
@@ -397,6 +415,12 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "negative steps": (["a.png", "--max-steps", "-1"], "--max-steps"),
     "scale": (["a.png", "--scale", "3"], "--scale"),
     "scale in words": (["a.png", "--scale", "big\nger"], "--scale"),
+    "super-resolver of nothing": (["a.png", "--super-resolver", "sed"], "say --scale 4, too"),
+    "unknown super-resolver": (["a.png", "--scale", "4", "--super-resolver", "nope"], "nope: no super-resolver"),
+    "tool for a super-resolver": (
+        ["a.png", "--scale", "4", "--super-resolver", TOOLS[0]],
+        "denoise_2 does not enlarge",
+    ),
     "unknown option": (["a.png", "--frobnicate"], "--frobnicate"),
     "no file": ([], "FILE"),
     "missing target": (["a.png", "--target", "missing.png"], "missing.png: no such file"),
@@ -499,7 +523,7 @@ def test_evaluation_as_json(factor: int, shell: Shell) -> None:
     for key in MEASURED:
         assert result["mean"][key] == pytest.approx(np.mean([row[key] for row in result["images"]]))
     for row in result["images"]:
-        assert len(row["toolchain"]) == 2
+        assert len(row["toolchain"]) == (2 if factor == 1 else 3)
         assert row["scale"] == factor
         clean = read_image(Path("gt") / row["name"].replace("_in", "_gt")).pixels
         arguments = ["restore", str(Path("lq") / row["name"]), "-o", "r.png", "--force", "--max-steps", "2"]
@@ -551,6 +575,7 @@ EVALUATION_MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "sizes": (["--degraded", "lq", "--target", "odd"], "do not fit together"),
     "damaged": (["--degraded", "lq", "--target", "damaged"], "damaged/sub/1.png"),
     "toolbox": (["--degraded", "lq", "--target", "gt", "--toolbox", "nope"], "nope: no toolbox"),
+    "scale": (["--degraded", "lq", "--target", "gt", "--scale", "4"], "its target is 1 times as large, not 4"),
 }
 
 

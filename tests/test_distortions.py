@@ -265,10 +265,13 @@ def cubic(x: Double) -> Double:
 
 
 def naive_imresize_matrix(length: int, factor: int) -> Double:
-    """MATLAB's imresize of a line: the kernel stretched by the factor; what falls outside is left out."""
+    """MATLAB's imresize of a line: the kernel stretched by the factor, the line mirrored beyond its ends."""
+    reach = 2 * factor
+    sources = np.pad(np.arange(length), reach, mode="symmetric")
     centres = (np.arange(length // factor) + 0.5) * factor - 0.5
-    weights = cubic((np.arange(length)[None, :] - centres[:, None]) / factor)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    weights = cubic((np.arange(-reach, length + reach)[None, :] - centres[:, None]) / factor)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights @ np.eye(length)[sources])
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
@@ -280,6 +283,13 @@ def test_downscale_equals_the_naive_imresize(factor: int) -> None:
     assert small.dtype == np.float32
     assert small.flags.c_contiguous
     np.testing.assert_allclose(small, expected, atol=1e-5)
+    assert np.abs(quantise(small).astype(int) - np.rint(255 * expected).clip(0, 255)).max() <= 1
+
+
+def test_downscale_of_an_image_smaller_than_the_kernel() -> None:
+    image = as_float(photo(4, 8))
+    rows, columns = (naive_imresize_matrix(side, 4) for side in image.shape[:2])
+    np.testing.assert_allclose(downscale(image, 4), np.einsum("yh,hwc,xw->yxc", rows, image, columns), atol=1e-5)
 
 
 def test_downscale_keeps_the_mean_of_a_flat_image() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import warnings
@@ -17,7 +18,9 @@ from stable_baselines3.common.env_checker import check_env as check_sb3
 import restore_env
 from restore_env import ImageRestoreEnv, Task, Toolbox
 from restore_env.metrics import psnr
-from tests.toolkit import photographs, pixelwise_toolbox, random_toolbox
+from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge
+from tests.toolkit import double_pixels, photographs, pixelwise_toolbox, pixelwise_tools, random_toolbox, softened
+from tools_zoo import TOOLS
 
 LISTED_WARNINGS = [
     # float32 images are exact and so unbounded; both checkers mention what follows from that
@@ -66,7 +69,8 @@ def test_gym_make_finds_it() -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, restore_env;"
-        "heavy = {'albumentations', 'stable_baselines3', 'sb3_contrib', 'skimage', 'matplotlib', 'tools_zoo'};"
+        "heavy = {'albumentations', 'stable_baselines3', 'sb3_contrib', 'skimage', 'matplotlib'};"
+        "heavy |= {'tools_zoo', 'sr_models', 'agents'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -199,7 +203,8 @@ class TestLowResolution:
     ("arguments", "message"),
     [
         ({"severity": "awful"}, "mild, moderate, severe"),
-        ({"reward": "lpips"}, "psnr, ssim"),
+        ({"reward": "lpips"}, "psnr, ssim, perceptual"),
+        ({"reward": "nowhere:metric"}, "reward 'nowhere:metric' cannot be imported"),
         ({"dtype": "float64"}, "uint8"),
         ({"patch_size": 0}, "patch_size"),
         ({"max_steps": 2.5}, "max_steps"),
@@ -263,7 +268,81 @@ def test_pairs_are_played_without_distortion(tmp_path: Path) -> None:
 
 def test_the_task_states_its_defaults() -> None:
     task = Task()
-    assert (task.severity, task.max_steps, task.upscale, task.patch_size) == ("moderate", 3, (1,), 63)
+    assert (task.severity, task.max_steps, task.upscale, task.patch_size) == ("moderate", 3, (1, 4), 63)
+
+
+class TestDefaults:
+    """What is drawn, and with which tools, when not everything is said."""
+
+    def test_same_size_and_low_resolution_with_super_resolvers(self) -> None:
+        env = ImageRestoreEnv()
+        assert env.action_space == gym.spaces.Discrete(15)
+        assert env.toolbox.names == (*(spec.name for spec in TOOLS), "sft_gan", "sed")
+        assert env.toolbox.scales.tolist() == [1] * 12 + [4, 4]
+        factors = set()
+        for seed in range(8):
+            observation, info = env.reset(seed=seed)
+            factors.add(info["upscale"])
+            allowed = info["upscale"] == 4
+            assert observation["action_mask"].tolist() == [1] * 12 + [allowed] * 2 + [1]
+        assert factors == {1, 4}
+
+    def test_a_super_resolver_comes_once(self) -> None:
+        env = ImageRestoreEnv(images=photographs(), upscale=(4,))
+        env.reset(seed=0)
+        observation, *_ = env.step(np.int64(12))
+        assert observation["action_mask"].tolist() == [1] * 12 + [0, 0, 1]
+
+    def test_the_same_size_alone_is_the_twelve_tools(self) -> None:
+        env = gym.make("ImageRestore-v0", upscale=(1,))
+        assert env.action_space == gym.spaces.Discrete(13)
+        assert {env.reset(seed=seed)[1]["upscale"] for seed in range(4)} == {1}
+
+    @pytest.mark.parametrize(
+        ("tools", "upscale"),
+        [
+            (pixelwise_toolbox(), (1,)),
+            (pixelwise_toolbox(super_resolver=True), (1, 4)),
+            ([BICUBIC_X4], (4,)),
+            ([*pixelwise_tools(), dataclasses.replace(BICUBIC_X4, scale=2)], (1, 2)),
+            ("tests.toolkit:pixelwise_toolbox", (1,)),
+            (lambda: pixelwise_toolbox(super_resolver=True), (1, 4)),
+            ("tools_zoo:default_toolbox", (1,)),
+        ],
+    )
+    def test_tools_of_ones_own_decide_what_is_drawn(self, tools: Any, upscale: tuple[int, ...]) -> None:
+        task = Task(toolbox=tools)
+        assert task.upscale == task.factors == upscale
+        assert task.episodes(1).toolbox is task.episodes(2).toolbox
+        assert Task(toolbox=tools, upscale=(1, 4)).factors == (1, 4)
+
+    def test_images_too_small_for_low_resolution_are_told_the_remedy(self) -> None:
+        small = photographs(2, 100, 120)
+        with pytest.raises(restore_env.ImageError, match=r"no image has the 252x252 pixels .*upscale=\(1,\)") as caught:
+            ImageRestoreEnv(images=small)
+        assert "\n" not in str(caught.value)
+        ImageRestoreEnv(images=small, upscale=(1,)).reset(seed=0)
+
+
+def test_a_perceptual_reward_is_the_distance_before_minus_the_distance_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore_env.metrics.IMPORTED_METRICS", {"perceptual": "tests.toolkit:softened"})
+    env = make(upscale=(4,), toolbox=pixelwise_toolbox(super_resolver=True), reward="perceptual", dtype="float32")
+    observation, _ = env.reset(seed=3)
+    (target,) = env.episodes._targets.image(0)[None]
+
+    def distance(image: Any) -> float:
+        nchw = image if isinstance(image, torch.Tensor) else torch.from_numpy(image).permute(2, 0, 1)[None]
+        return -float(softened(nchw, target[None]))
+
+    small = torch.from_numpy(observation["image"]).permute(2, 0, 1)[None]
+    distances = [
+        distance(bicubic_enlarge(small, 4)),
+        distance(bicubic_enlarge(small * 0.9, 4)),  # bicubic until a super-resolver has run
+        distance(double_pixels(small * 0.9)),
+        distance(1 - double_pixels(small * 0.9)),
+    ]
+    rewards = [env.step(np.int64(action))[1] for action in (1, 3, 2)]
+    np.testing.assert_allclose(rewards, -np.diff(distances), atol=1e-6)
 
 
 def test_a_list_of_tools_will_do_for_a_toolbox() -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from agents.explanation import action_colours, draw_explanation, opinion_of
 from agents.network import RecurrentAgent, load_policy
-from agents.restorer import Restorer, Stage, Vote, quality
-from agents.tiling import apply_tool, to_pixels, to_tensor
+from agents.restorer import Restorer, Stage, quality
+from agents.voting import Vote
 from restore_env.images import Photo, read_image
+from restore_env.tiling import apply_tool, to_pixels, to_tensor
 from restore_env.writing import write_image
 from tests.test_cli import Shell, assert_one_line, model, picture, shell  # noqa: F401 - fixtures
 from tests.test_restorer import Scripted, always, random_agent

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from restore_env.metrics import METRICS, Metric, psnr, resolve_metric, ssim
+from restore_env import metrics
+from restore_env.metrics import METRICS, Metric, luma, psnr, resolve_metric, ssim
 
 skimage: Any = importlib.import_module("skimage.metrics")  # it has no types
 
@@ -104,8 +105,32 @@ def test_ssim_refuses_what_is_smaller_than_its_window(size: tuple[int, int]) -> 
 def test_metrics_by_name() -> None:
     assert resolve_metric("psnr") is psnr
     assert resolve_metric("ssim") is ssim
-    with pytest.raises(ValueError, match=r"'lpips': choose from psnr, ssim or pass a callable"):
+    with pytest.raises(ValueError, match=r"'lpips': choose from psnr, ssim, perceptual, or pass 'package\.module:fun"):
         resolve_metric("lpips")
+
+
+def test_metrics_by_import_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_metric("restore_env.metrics:ssim") is ssim
+    monkeypatch.setattr(metrics, "IMPORTED_METRICS", {"learned": "restore_env.metrics:psnr"})
+    assert resolve_metric("learned") is psnr
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        ("no.such.module:metric", "reward 'no.such.module:metric' cannot be imported: No module named 'no'"),
+        ("restore_env.metrics:nothing", "cannot be imported: .*has no attribute 'nothing'"),
+        ("restore_env.metrics:MSE_FLOOR", "is no function but float"),
+        ("restore_env.metrics:", "expected 'package.module:function'"),
+        (":psnr", "expected 'package.module:function'"),
+        (3, "reward must be a name or a callable"),
+        (None, "reward must be a name or a callable"),
+    ],
+)
+def test_what_is_no_metric_gets_one_clear_error(reward: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        resolve_metric(reward)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_metric_of_ones_own() -> None:
@@ -122,3 +147,11 @@ def test_ssim_can_be_trained_on_after_it_was_measured() -> None:
     moving = images.clone().requires_grad_()
     torch.autograd.backward(ssim(moving, images).sum())
     assert moving.grad is not None
+
+
+def test_luma_is_that_of_rgb2ycbcr() -> None:
+    images = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    color: Any = importlib.import_module("skimage.color")
+    expected = color.rgb2ycbcr(images.numpy(), channel_axis=1)[:, :1]
+    np.testing.assert_allclose(255 * luma(images).numpy(), expected, atol=1e-9)
+    assert float(255 * luma(torch.ones(1, 3, 1, 1))) == pytest.approx(235)

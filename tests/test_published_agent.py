@@ -25,10 +25,10 @@ import torch
 from agents.cli import main
 from agents.network import RecurrentAgent, load_policy
 from agents.restorer import Restorer, quality
-from agents.tiling import to_pixels
 from agents.view import PUBLISHED, View
 from restore_env import ImageRestoreVectorEnv
 from restore_env.images import Photo, read_image
+from restore_env.tiling import to_pixels
 from restore_env.writing import write_image
 from tests.toolkit import pixelwise_toolbox, random_toolbox
 from tools_zoo.toolboxes import load_toolbox

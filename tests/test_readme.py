@@ -18,9 +18,9 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
-    photo = read_image(embedded_paths()[1]).pixels[:120, :130]
-    for name in ("photo.jpg", "photos/a.png"):
-        write_image(tmp_path / name, Photo(photo))
+    photo = read_image(embedded_paths()[1]).pixels
+    write_image(tmp_path / "photo.jpg", Photo(photo[:120, :130]))
+    write_image(tmp_path / "photos" / "a.png", Photo(photo[:280, :290]))
     text = "\n".join(BLOCKS).replace("200_000", "4").replace("RestoreVecEnv(64,", "RestoreVecEnv(2,")
     text = text.replace(
         "RecurrentPPO(MaskedRecurrentPolicy,", "RecurrentPPO(MaskedRecurrentPolicy, n_steps=2, batch_size=4, env="

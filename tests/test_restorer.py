@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent, save_policy
 from agents.restorer import Restorer, quality
-from agents.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_tiles, tile_starts, to_pixels, to_tensor
 from restore_env import ImageRestoreEnv
 from restore_env.images import ImageError, Photo, read_image
 from restore_env.metrics import ssim
+from restore_env.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_tiles, tile_starts, to_pixels, to_tensor
 from restore_env.toolbox import FunctionTool, Toolbox, bicubic_enlarge
 from tests.toolkit import photographs, pixelwise_toolbox, random_toolbox
 from tools_zoo.networks import NETWORKS
@@ -202,7 +202,7 @@ def test_a_tool_of_a_wrong_shape_is_named() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(11, 11), (37, 50), (200, 40)])
 def test_ssim_in_tiles_is_ssim(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.tiling._SSIM_TILE", 24)
+    monkeypatch.setattr("restore_env.tiling._SSIM_TILE", 24)
     image, target = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     expected = float(ssim(to_tensor(image), to_tensor(target)))
     assert ssim_in_tiles(image, target) == pytest.approx(expected, abs=1e-12)
@@ -380,10 +380,31 @@ def test_a_super_resolver_enlarges_once() -> None:
     assert result.gmacs == pytest.approx(6 * 16 * 16 * 24 / 1e9)
 
 
-def test_what_no_super_resolver_enlarged_is_enlarged_bicubically() -> None:
+def test_what_no_super_resolver_can_enlarge_is_enlarged_bicubically() -> None:
     policy = Scripted(always(2), always(4))
+    result = Restorer(pixelwise_toolbox(super_resolver=True), policy).restore(picture(), scale=2)
+    np.testing.assert_array_equal(result.image, to_pixels(bicubic_enlarge(1 - to_tensor(picture()), 2)))
+    assert result.scale == 2
+
+
+def test_whoever_stops_before_the_image_is_enlarged_is_asked_for_a_super_resolver() -> None:
+    policy = Scripted(always(2), always(4), always(3), always(1), always(4))
+    restorer = Restorer(pixelwise_toolbox(super_resolver=True), policy, max_steps=4)
+    result = restorer.restore(picture(), scale=4)
+    assert result.toolchain == ("invert", "nearest_x4", "dim")
+    assert [vote.action for vote in result.votes] == ["invert", "nearest_x4", "dim", "stop"]
+    masks = [step["action_mask"][0].tolist() for step in policy.seen]
+    assert masks == [[1] * 5, [1] * 5, [0, 0, 0, 1, 0], [1, 1, 1, 0, 1], [1, 1, 1, 0, 1]]
+    assert [step["last_action"][0] for step in policy.seen] == [5, 2, 2, 3, 1]
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_at_the_last_step_an_image_is_enlarged_at_last(obeys: bool) -> None:
+    policy = Scripted(always(0), always(1), always(3 if obeys else 2))
     result = Restorer(pixelwise_toolbox(super_resolver=True), policy).restore(picture(), scale=4)
-    np.testing.assert_array_equal(result.image, to_pixels(bicubic_enlarge(1 - to_tensor(picture()), 4)))
+    assert result.toolchain == ("brighten", "dim", "nearest_x4")
+    assert policy.seen[-1]["action_mask"][0].tolist() == [0, 0, 0, 1, 0]
+    assert result.image.shape == (64, 96, 3)
 
 
 def test_a_factor_that_is_no_power_of_four() -> None:
@@ -456,7 +477,9 @@ def test_psnr_is_measured_on_eight_bits() -> None:
     result = Restorer(pixelwise_toolbox(), Scripted(always(1), always(3))).restore(degraded, clean)
     assert result.psnr_before == quality(degraded, clean)
     assert result.psnr_after == quality(result.image, clean)
-    large = Restorer(pixelwise_toolbox(), Scripted(always(3))).restore(degraded, picture(64, 96), scale=4)
+    enlarging = Restorer(pixelwise_toolbox(), Scripted(always(3)), scale=4, super_resolver="bicubic_x4")
+    large = enlarging.restore(degraded, picture(64, 96))
+    assert large.toolchain == ("bicubic_x4",)
     assert large.psnr_before == large.psnr_after
 
 
@@ -498,6 +521,8 @@ def test_arguments_that_do_not_work(arguments: dict[str, Any], message: str) -> 
 def test_scales_that_do_not_work(scale: Any) -> None:
     with pytest.raises(ValueError, match="scale must be"):
         Restorer(pixelwise_toolbox(), Scripted(always(3))).restore(picture(), scale=scale)
+    with pytest.raises(ValueError, match="scale must be"):
+        Restorer(pixelwise_toolbox(), Scripted(always(3)), scale=scale)
 
 
 def test_a_policy_of_other_tools_is_refused() -> None:
@@ -561,7 +586,7 @@ def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = random_agent(toolbox.names)
     (image,) = photographs(1, 160, 200)
     whole = Restorer(toolbox, agent).restore(image)
-    monkeypatch.setattr("agents.restorer.BATCH_SIZE", 5)
+    monkeypatch.setattr("agents.voting.BATCH_SIZE", 5)
     batched = Restorer(toolbox, agent).restore(image)
     assert len(whole.votes) > 1
     for one, other in itertools.zip_longest(whole.votes, batched.votes):

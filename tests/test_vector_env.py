@@ -44,6 +44,23 @@ def test_equal_to_the_synchronous_vector_env_bit_for_bit(mode: AutoresetMode, dt
     assert same(native.reset(), reference.reset())
 
 
+def test_equal_with_a_perceptual_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore_env.metrics.IMPORTED_METRICS", {"perceptual": "tests.toolkit:softened"})
+    arguments = {"toolbox": pixelwise_toolbox(super_resolver=True), "upscale": (1, 4), "reward": "perceptual"}
+    native, reference = both(AutoresetMode.SAME_STEP, **arguments)
+    native.reset(seed=5)
+    reference.reset(seed=5)
+    rng = np.random.default_rng(5)
+    rewards = []
+    for _ in range(12):
+        actions = rng.integers(0, 5, N)
+        ours, theirs = native.step(actions), reference.step(actions)
+        np.testing.assert_allclose(ours[1], theirs[1], atol=1e-6)
+        assert np.array_equal(ours[2], theirs[2])
+        rewards.append(ours[1])
+    assert np.std(rewards) > 1e-3
+
+
 def test_equal_with_resets_by_mask() -> None:
     native, reference = both(AutoresetMode.DISABLED, toolbox=pixelwise_toolbox())
     assert same(native.reset(seed=1), reference.reset(seed=1))

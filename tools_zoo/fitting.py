@@ -111,6 +111,7 @@ def fit(
     checkpoint: Path,
     *,
     parts: Sequence[nn.Module] = (),
+    speed: Callable[[str], float] = lambda _: 1.0,
     device: str | torch.device = "cpu",
     identity: Mapping[str, str | int | float] = MappingProxyType({}),
     report: Callable[[Progress], None] = lambda _: None,
@@ -130,6 +131,7 @@ def fit(
         schedule: how to step.
         checkpoint: file that keeps the run; written every 20 s and at the end, whole or not at all.
         parts: modules whose gradients are clipped each by itself; by default the whole network is one.
+        speed: by what the learning rate of a parameter, given by its name, is multiplied.
         device: where to compute.
         identity: what else makes the run what it is (seed, data); kept in the checkpoint, and compared.
         report: called about twice a second.
@@ -139,7 +141,7 @@ def fit(
         FitError: the checkpoint is damaged or belongs to a run with another schedule or identity.
     """
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    run = _Run(network, schedule, checkpoint, {**asdict(schedule), **identity})
+    run = _Run(network, schedule, checkpoint, {**asdict(schedule), **identity}, speed)
     run.resume(device)
     if run.finished and (budget.steps is None or run.step >= budget.steps):
         return run.result()
@@ -186,10 +188,20 @@ class _Run:
     """What a run is made of and what its checkpoint holds."""
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, checkpoint: Path, identity: dict[str, str | int | float]
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        checkpoint: Path,
+        identity: dict[str, str | int | float],
+        speed: Callable[[str], float],
     ) -> None:
         self.network, self.schedule, self.checkpoint, self.identity = network, schedule, checkpoint, identity
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(speed(name), []).append(parameter)
+        self.speeds = list(groups)
+        self.optimizer = torch.optim.Adam([{"params": group} for group in groups.values()], lr=schedule.learning_rate)
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step = 0
         self.total: int | None = None
@@ -208,8 +220,8 @@ class _Run:
         rate: float,
         parts: Sequence[nn.Module],
     ) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, speed in zip(self.optimizer.param_groups, self.speeds, strict=True):
+            group["lr"] = rate * speed
         kind = next(self.network.parameters()).device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.schedule.precision == "bf16"):
             loss = objective(batch)
@@ -223,7 +235,10 @@ class _Run:
         decay = min(self.schedule.ema_decay, self.step / (self.step + 10))
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+                else:  # a counter
+                    self.average[name].copy_(value)
         return loss.detach()
 
     def save(self) -> None:

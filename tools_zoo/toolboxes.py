@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from restore_env.toolbox import Toolbox
 from restore_env.writing import write_atomically
 from tools_zoo.networks import NETWORKS
 from tools_zoo.table import TOOLS
+from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
 MANIFEST = "toolbox.json"
 SHIPPED = Path(__file__).parent / "weights"
@@ -128,29 +127,9 @@ def read_tool(path: Path, network_name: str) -> ToolWeights:
     """
     if network_name not in NETWORKS:
         raise ToolboxError(f"{path}: unknown network {network_name!r}; expected one of {', '.join(NETWORKS)}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise ToolboxError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise ToolboxError(f"{path}: not a readable safetensors file ({error})") from None
-    expected = {key: tuple(value.shape) for key, value in NETWORKS[network_name]().state_dict().items()}
-    actual = {key: tuple(value.shape) for key, value in state.items()}
-    if actual != expected:
-        odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
-        raise ToolboxError(
-            f"{path}: weights of another architecture; {network_name} has {odd} {expected.get(odd, 'not at all')},"
-            f" the file has {actual.get(odd, 'none')}"
-        )
-    if not all(value.dtype == torch.float32 and bool(torch.isfinite(value).all()) for value in state.values()):
-        raise ToolboxError(f"{path}: weights must be finite float32 numbers")
-    try:
-        recipe = json.loads(metadata.get("recipe", "{}"))
-    except ValueError:
-        recipe = {}
-    return ToolWeights(path.stem, network_name, state, recipe)
+    state, metadata = read_weights(path, ToolboxError)
+    load_state(NETWORKS[network_name](), state, path, network_name, ToolboxError)
+    return ToolWeights(path.stem, network_name, state, recipe_of(metadata))
 
 
 def update_toolbox(folder: str | os.PathLike[str], tools: Sequence[ToolWeights]) -> Path:
@@ -161,9 +140,8 @@ def update_toolbox(folder: str | os.PathLike[str], tools: Sequence[ToolWeights])
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for tool in tools:
-        tensors = {key: value.detach().cpu().contiguous() for key, value in tool.state.items()}
         metadata = {"name": tool.name, "network": tool.network, "recipe": json.dumps(dict(tool.recipe))}
-        write_atomically(folder / f"{tool.name}.safetensors", save(tensors, metadata))
+        write_weights(folder / f"{tool.name}.safetensors", tool.state, metadata)
     networks = {tool.name: tool.network for tool in tools}
     manifest = folder / MANIFEST
     if manifest.exists():

@@ -24,10 +24,13 @@ def register(commands: Any) -> None:
         help="measure PSNR and SSIM on pairs of degraded and clean images",
         description="Pairs the images of two folders by name (tags such as _in and _gt aside), restores the degraded"
         " ones and measures the results as 8-bit images. A degraded image that is 4 times smaller than its target is"
-        " enlarged, and compared with bicubic enlargement.",
+        " enlarged; what it was before is then its bicubic enlargement.",
     )
     parser.add_argument("--degraded", type=Path, required=True, metavar="DIR", help="folder of degraded images")
     parser.add_argument("--target", type=Path, required=True, metavar="DIR", help="folder of clean images")
+    parser.add_argument(
+        "--scale", type=int, choices=(1, 4), help="refuse pairs of another scale (default: each pair's own)"
+    )
     add_restorer(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=evaluate)
@@ -42,7 +45,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for number, (degraded, target) in enumerate(pairs, 1):
         name = str(degraded.relative_to(arguments.degraded))
-        rows.append(measure(restorer, name, degraded, target, f"[{number}/{len(pairs)}] {name}"))
+        label = f"[{number}/{len(pairs)}] {name}"
+        rows.append(measure(restorer, name, degraded, target, label, arguments.scale))
     mean = {key: _mean([row[key] for row in rows]) for key in MEASURED}
     if arguments.json:
         print(json.dumps({"mean": mean, "images": rows}, indent=2))
@@ -51,14 +55,22 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def measure(restorer: Restorer, name: str, degraded: Path, target: Path, label: str) -> dict[str, Any]:
-    """Restore one image and compare it with its target before and after: one row of the result."""
-    from agents.tiling import enlarge, ssim_in_tiles, to_pixels, to_tensor
+def measure(
+    restorer: Restorer, name: str, degraded: Path, target: Path, label: str, wanted: int | None = None
+) -> dict[str, Any]:
+    """Restore one image and compare it with its target before and after: one row of the result.
+
+    Raises:
+        ValueError: the target is not the ``wanted`` number of times as high and wide.
+    """
     from restore_env.images import read_image
     from restore_env.sources import pair_factor
+    from restore_env.tiling import enlarge, ssim_in_tiles, to_pixels, to_tensor
 
     photo, clean = read_image(degraded), read_image(target)
     scale = pair_factor(photo.pixels.shape[:2], clean.pixels.shape[:2], str(degraded))
+    if wanted not in (None, scale):
+        raise ValueError(f"{degraded}: its target is {scale} times as large, not {wanted}: leave --scale out")
     with progress_bar(label) as show:
         result = restorer.restore(photo, clean, scale=scale, progress=show)
         before = to_pixels(enlarge(to_tensor(photo.pixels), scale))

@@ -11,6 +11,7 @@ from agents.commands.restore import (
     EXPLAINED,
     Job,
     add_restorer,
+    add_scale,
     as_json,
     as_line,
     check_output,
@@ -37,7 +38,7 @@ def register(commands: Any) -> None:
         "-o", "--output", type=Path, metavar="FIGURE", help="PNG, PDF or SVG (default: NAME.explained.png beside FILE)"
     )
     parser.add_argument("--force", action="store_true", help="overwrite a figure that exists (never an input)")
-    parser.add_argument("--scale", type=int, choices=(1, 4), default=1, help="enlarge so many times (default 1)")
+    add_scale(parser)
     add_restorer(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=explain)
@@ -59,7 +60,7 @@ def explain(arguments: argparse.Namespace) -> int:
     restorer = open_restorer(arguments)
     kind = restorer.policy.kind if isinstance(restorer.policy, Scoring) else None
     with progress_bar(source.name) as show:
-        result = restorer.restore(photo, target, scale=arguments.scale, progress=show, keep_stages=True)
+        result = restorer.restore(photo, target, progress=show, keep_stages=True)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     name = " ".join(source.name.encode("utf-8", "replace").decode().split())
     title = f"{name}:  {'  →  '.join(result.toolchain) or 'nothing to do'}"

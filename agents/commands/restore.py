@@ -50,13 +50,24 @@ def register(commands: Any) -> None:
         " sub-folders of a folder FILE are kept (default: NAME.restored.png beside the input)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist (never an input)")
-    parser.add_argument("--scale", type=int, choices=(1, 4), default=1, help="enlarge so many times (default 1)")
+    add_scale(parser)
     parser.add_argument("--target", type=Path, metavar="FILE", help="what the one FILE should look like: gives PSNR")
     add_restorer(parser)
     parser.add_argument(
         "--json", action="store_true", help="print results as JSON: an object for one FILE, else a list"
     )
     parser.set_defaults(run=restore)
+
+
+def add_scale(parser: argparse.ArgumentParser) -> None:
+    """Add how large the result is to be."""
+    parser.add_argument(
+        "--scale",
+        type=int,
+        choices=(1, 4),
+        default=1,
+        help="how many times higher and wider the result is to be: 4 for photographs of low resolution (default 1)",
+    )
 
 
 def add_restorer(parser: argparse.ArgumentParser) -> None:
@@ -66,14 +77,33 @@ def add_restorer(parser: argparse.ArgumentParser) -> None:
         "--policy", metavar="NAME|FILE", help="the agent: shipped name, or a file (default: the toolbox's own)"
     )
     parser.add_argument("--max-steps", type=positive_int, default=3, metavar="N", help="tools at most (default 3)")
+    parser.add_argument(
+        "--super-resolver",
+        metavar="NAME|FILE",
+        help="what enlarges: sft_gan, sed, bicubic_x4, or a file (default: what the agent chooses; after an agent that"
+        " knows none sft_gan)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
 
 
 def open_restorer(arguments: argparse.Namespace) -> Restorer:
-    """Make the restorer that the arguments of :func:`add_restorer` describe."""
+    """Make the restorer that the arguments of :func:`add_restorer` and ``scale`` (None: it will be told) describe.
+
+    Raises:
+        ValueError: there is no such thing, or a super-resolver where nothing is enlarged.
+    """
     from agents.restorer import Restorer
 
-    return Restorer(arguments.toolbox, arguments.policy, arguments.device, arguments.max_steps)
+    if arguments.super_resolver is not None and arguments.scale == 1:
+        raise ValueError("--super-resolver enlarges, and nothing is to be enlarged: say --scale 4, too")
+    return Restorer(
+        arguments.toolbox,
+        arguments.policy,
+        arguments.device,
+        arguments.max_steps,
+        scale=arguments.scale or 1,
+        super_resolver=arguments.super_resolver,
+    )
 
 
 def restore(arguments: argparse.Namespace) -> int:
@@ -94,7 +124,7 @@ def restore(arguments: argparse.Namespace) -> int:
             check_output(job.output, inputs, arguments.force)
             label = f"[{number}/{len(jobs)}] {job.source.name}"
             with progress_bar(label) as show:
-                result = restorer.restore(job.source, arguments.target, scale=arguments.scale, progress=show)
+                result = restorer.restore(job.source, arguments.target, progress=show)
                 job.output.parent.mkdir(parents=True, exist_ok=True)
                 result.save(job.output)
         except ERRORS as error:
@@ -243,6 +273,7 @@ def as_json(job: Job, result: Restoration) -> dict[str, Any]:
         "file": str(job.source),
         "output": str(job.output),
         "size": [width, height],
+        "scale": result.scale,
         "toolchain": list(result.toolchain),
         "votes": [{"action": vote.action, "counts": dict(vote.counts)} for vote in result.votes],
         "gmacs": result.gmacs,

@@ -13,12 +13,14 @@ from agents.commands.arguments import positive_float, positive_int, share
 def register(commands: Any) -> None:
     """Add ``train`` and what can be trained."""
     parser = commands.add_parser("train", help="train tools or the agent within a budget; resumable")
-    from agents.commands import train_joint
+    from agents.commands import train_joint, train_prior, train_sr
 
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
     _register_tools(kinds)
     _register_agent(kinds)
     train_joint.register(kinds)
+    train_prior.register(kinds)
+    train_sr.register(kinds)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -125,9 +127,24 @@ def _register_agent(kinds: Any) -> None:
     add_common(parser)
     parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
     parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
+    parser.add_argument(
+        "--upscale",
+        type=int,
+        nargs="+",
+        choices=(1, 4),
+        default=[1],
+        help="task factors: 1 same size (default), 4 low resolution, 1 4 both; with 4 the super-resolvers join the"
+        " toolbox",
+    )
+    parser.add_argument(
+        "--reward",
+        default="psnr",
+        metavar="NAME",
+        help="what is gained: psnr (default), ssim, perceptual, or package.module:function",
+    )
     parser.add_argument("--max-steps", type=positive_int, default=3, help="tools in a chain at most (default 3)")
-    parser.add_argument("--cost-weight", type=float, default=0.0, help="price of computation, dB per GMAC")
-    parser.add_argument("--init", help="policy to start from: shipped name or file (default: random weights)")
+    parser.add_argument("--cost-weight", type=float, default=0.0, help="price of computation, reward (dB) per GMAC")
+    parser.add_argument("--init", help="policy to start from, of these tools or some of them: shipped name or file")
     parser.add_argument(
         "--vision",
         choices=("published", "pooled"),
@@ -165,10 +182,14 @@ def train_agent(arguments: argparse.Namespace) -> int:
     from agents.training import AgentProgress, AgentTraining
     from agents.training import train_agent as train
     from restore_env.episodes import Task
+    from sr_models import with_super_resolvers
     from tools_zoo.cards import command_line
     from tools_zoo.fitting import Budget
     from tools_zoo.toolboxes import load_toolbox
 
+    toolbox = load_toolbox(arguments.toolbox, arguments.device)
+    if max(arguments.upscale) > 1:
+        toolbox = with_super_resolvers(toolbox)
     minutes = None if arguments.steps else arguments.minutes or 30.0
     chosen = {"n_envs": arguments.envs, "learning_rate": arguments.learning_rate}
     changes = {name: value for name, value in chosen.items() if value is not None}
@@ -178,9 +199,11 @@ def train_agent(arguments: argparse.Namespace) -> int:
         task=Task(
             images=arguments.images,
             severity=arguments.severity,
+            upscale=arguments.upscale,
+            reward=arguments.reward,
             max_steps=arguments.max_steps,
             cost_weight=arguments.cost_weight,
-            toolbox=load_toolbox(arguments.toolbox, arguments.device),
+            toolbox=toolbox,
             device=arguments.device,
             cache_dir=arguments.cache_dir,
         ),
@@ -192,17 +215,18 @@ def train_agent(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         command=command_line("imagerestore", sys.argv[1:]),
     )
+    unit = " dB" if arguments.reward == "psnr" else f" ({arguments.reward})"
     columns = (BarColumn(), TextColumn("{task.fields[quality]}"), TimeElapsedColumn())
     with Progress(*columns) as display:
         row = display.add_task("agent", total=1.0, quality="starting")
 
         def show(now: AgentProgress) -> None:
-            quality = f"{now.steps} steps, return {now.gain:.2f}, validation {now.validation_gain:.2f} dB"
+            quality = f"{now.steps} steps, return {now.gain:.2f}, validation {now.validation_gain:.2f}{unit}"
             if now.warm_start < 1:
                 quality = f"warm start {now.warm_start:.0%}"
             display.update(row, completed=now.share, quality=quality)
 
         _, progress = train(settings, show)
-    print(f"{progress.steps} steps, validation gain {progress.validation_gain:.2f} dB")
+    print(f"{progress.steps} steps, validation gain {progress.validation_gain:.2f}{unit}")
     print(f"Policy written to {arguments.out / 'agent.safetensors'}")
     return 0

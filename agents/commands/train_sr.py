@@ -1,0 +1,111 @@
+"""``imagerestore train sr``: a x4 super-resolver, for PSNR and then against a discriminator."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from agents.commands.arguments import positive_float, positive_int
+from agents.commands.train import add_common
+
+PSNR_SHARE = 0.6
+"""Of the minutes, where both stages are trained."""
+
+
+def register(kinds: Any) -> None:
+    """Add ``train sr``."""
+    parser = kinds.add_parser(
+        "sr",
+        help="train a x4 super-resolver, SFT-GAN or SeD: PSNR stage, then GAN stage",
+        description="A run that was stopped goes on when repeated.",
+    )
+    add_common(parser)
+    parser.add_argument("--model", choices=("sft", "sed"), required=True, help="which paper's losses and networks")
+    parser.add_argument("--stage", choices=("psnr", "gan", "both"), default="both")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=positive_float, help="wall-clock budget of all stages (default 60)")
+    budget.add_argument("--steps", type=positive_int, help="steps of each stage, instead of minutes")
+    parser.add_argument("--init", type=Path, help="generator weights to start from (default: random)")
+    parser.add_argument("--generator", help="another generator: rrdb, swin2sr, or SFT-Net by its conditioning")
+    parser.add_argument("--degradation", default="bicubic", help="bicubic (default) or blind")
+    parser.add_argument("--crop-size", type=positive_int, default=96, help="pixels of the targets (default 96)")
+    parser.add_argument("--batch-size", type=positive_int, default=8)
+    parser.add_argument("--learning-rate", type=positive_float, help="default: 1e-3 for PSNR, 2e-4 for the GAN stage")
+    parser.add_argument("--prior", default="default", help="semantic prior: shipped (default) or a weights file")
+    parser.add_argument("--squeezenet", type=Path, help="ImageNet weights for the losses (default: the prior's trunk)")
+    parser.add_argument("--vgg", type=Path, help="VGG19's weights: the perceptual loss as published")
+    parser.add_argument("--clip", type=Path, help="CLIP RN50's weights: the semantics of SeD as published")
+    parser.add_argument("--discriminator", help="vgg, patch or pixel, in place of the model's")
+    parser.add_argument("--no-semantics", action="store_true", help="the same discriminator, told nothing")
+    parser.add_argument("--discriminator-width", type=positive_int, help="of its first layer (published: 64)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
+    )
+    parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
+    parser.set_defaults(run=train_sr)
+
+
+def train_sr(arguments: argparse.Namespace) -> int:
+    """Run ``imagerestore train sr``."""
+    from dataclasses import replace
+
+    from agents.commands.training import clean_photographs, step_display
+    from sr_models.super_resolver import STAGES
+    from sr_models.training import MODELS, SrProgress, SrTraining
+    from sr_models.training import train_sr as train
+    from tools_zoo.cards import command_line
+    from tools_zoo.fitting import Budget
+
+    stages = STAGES if arguments.stage == "both" else (arguments.stage,)
+    model = MODELS[arguments.model]
+    changes = {
+        "discriminator": arguments.discriminator,
+        "width": arguments.discriminator_width,
+        "semantic": False if arguments.no_semantics else None,
+    }
+    adversary = replace(model.adversary, **{key: value for key, value in changes.items() if value is not None})
+    minutes = arguments.minutes or 60.0
+    shares = {"psnr": PSNR_SHARE, "gan": 1 - PSNR_SHARE} if len(stages) > 1 else dict.fromkeys(stages, 1.0)
+    settings = SrTraining(
+        out=arguments.out,
+        model=arguments.model,
+        budgets={
+            stage: Budget(minutes=None if arguments.steps else minutes * shares[stage], steps=arguments.steps)
+            for stage in stages
+        },
+        generator=arguments.generator,
+        adversary=adversary,
+        init=arguments.init,
+        degradation=arguments.degradation,
+        crop_size=arguments.crop_size,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        device=arguments.device,
+        workers=arguments.workers,
+        command=command_line("imagerestore", sys.argv[1:]),
+    ).with_schedule(arguments.learning_rate, arguments.precision)
+    source = clean_photographs(arguments, arguments.crop_size)
+    with step_display() as display:
+        rows = {stage: display.add_task(stage, total=None, start=False, quality="waiting") for stage in stages}
+
+        def show(now: SrProgress) -> None:
+            row = rows[now.stage]
+            display.start_task(row)
+            quality = f"{now.psnr_bicubic:.2f} -> {now.psnr_output:.2f} dB, distance {now.distance:.3f}"
+            display.update(row, completed=now.progress.step, total=now.progress.total, quality=quality)
+
+        fitted = train(settings, source, _extractors(arguments), show)
+    for stage, result in fitted.items():
+        state = "finished" if result.finished else "out of time; the same command with more minutes goes on"
+        print(f"{stage}: {result.steps} steps, {result.seconds:.0f} s, {state}")
+    print(f"Weights written to {arguments.out}")
+    return 0
+
+
+def _extractors(arguments: argparse.Namespace) -> Any:
+    """Open the networks that the training looks through, by the arguments."""
+    from sr_models.training import Eyes
+
+    return Eyes.open(prior=arguments.prior, squeezenet=arguments.squeezenet, vgg=arguments.vgg, clip=arguments.clip)

@@ -1,0 +1,99 @@
+"""What looks at images for losses, rewards and discriminators: frozen networks that give features at several depths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Extractor(Protocol):
+    """Images in, features out: SqueezeNet, VGG19's or CLIP's trunk, or anything else that keeps to this.
+
+    Called with ``(N, 3, H, W)`` float RGB in [0, 1], it returns one map ``(N, channels[i], h, w)`` per depth, the
+    shallowest first. It normalises its input itself.
+    """
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the features, one number per depth."""
+
+    def __call__(self, images: Tensor, /) -> tuple[Tensor, ...]:
+        """Features at all depths."""
+
+
+def semantics(extractor: Extractor, images: Tensor) -> Tensor:
+    """What an image shows and where: the extractor's deepest features, without gradients.
+
+    Args:
+        extractor: SqueezeNet, or CLIP as published for SeD.
+        images: the high-resolution targets, ``(N, 3, H, W)`` float RGB in [0, 1]; for real and for fake alike.
+
+    Returns:
+        ``(N, extractor.channels[-1], h, w)``, for the present extractors 1/16 of the size.
+    """
+    with torch.no_grad():
+        return extractor(images)[-1]
+
+
+def load_frozen(
+    build: Callable[[], Network], path: str | os.PathLike[str], what: str, remedy: str, prefix: str = ""
+) -> Network:
+    """Build a network with the tensors of its names from a local file, frozen, in evaluation mode.
+
+    Tensors that the network does not have are ignored, half precision becomes single.
+
+    Args:
+        build: makes the network.
+        path: ``.safetensors``, or a state dict saved by ``torch.save`` (read without unpickling code).
+        what: the network's name, for errors.
+        remedy: what a user should do about a file that is missing, for errors.
+        prefix: what may stand before the names in the file ("visual.").
+
+    Raises:
+        ValueError: the file is missing, damaged, or lacks a tensor, or one has another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected {what}'s weights: {remedy}")
+    tensors = _read(path, what, remedy)
+    network = build()
+    state = {}
+    for name, value in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = value  # counts training steps; evaluation does not look at it
+            continue
+        found = tensors.get(prefix + name, tensors.get(name))
+        if found is None or found.shape != value.shape:
+            shape = "missing" if found is None else tuple(found.shape)
+            raise ValueError(f"{path}: not {what}: {name} is {shape}, expected {tuple(value.shape)}; {remedy}")
+        state[name] = found.float()
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+def _read(path: Path, what: str, remedy: str) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}); expected {what}: {remedy}") from None
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"{path}: a TorchScript archive, which is a program; save torch.jit.load(path).state_dict() of one that"
+                f" you trust by torch.save and give that file, or else {remedy}"
+            ) from None
+        raise ValueError(f"{path}: not a readable state dict ({type(error).__name__}); {remedy}") from None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: not a state dict of tensors; expected {what}: {remedy}")
+    return state

@@ -1,0 +1,265 @@
+"""The two x4 super-resolvers as tools: their networks by name, their weights, any size of image in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_env.tiling import apply_tool
+from restore_env.toolbox import FunctionTool, Toolbox
+from sr_models.conditioning import CONDITIONING
+from sr_models.prior import SemanticPrior, check_maps, load_prior
+from sr_models.rrdb import RRDBNet
+from sr_models.sft_net import SFTNet
+from sr_models.swin import Swin2SR
+from tools_zoo import default_toolbox as same_size_toolbox
+from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
+
+SCALE = 4
+SHIPPED = Path(__file__).parent / "weights"
+STAGES = ("psnr", "gan")
+"""The stages of training that each super-resolver has weights of."""
+WHOLE_PIXELS = 128 * 128
+"""Input pixels that go through a network at once; more go in tiles, or in smaller batches."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One of the toolbox's two super-resolvers."""
+
+    name: str
+    """What toolchains call it."""
+    network: str
+    """A key of :data:`GENERATORS`."""
+
+
+SLOTS = (Slot("sft_gan", "sft"), Slot("sed", "rrdb_small"))
+"""The super-resolvers of the default toolbox, in the order of their actions."""
+
+
+GENERATORS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
+    {
+        **{name: partial(SFTNet, name) for name in CONDITIONING},
+        "rrdb_small": partial(RRDBNet, channels=48, growth=16, blocks=4),
+        "rrdb": RRDBNet,
+        "swin2sr": Swin2SR,
+    }
+)
+"""The generators by the name that weight files use: SFT-Net by its conditioning, RRDBNet at two sizes, Swin2SR."""
+
+
+class SuperResolverError(ValueError):
+    """A super-resolver that cannot be loaded; the message names the file and says what is wrong, in one line."""
+
+
+class SuperResolver(nn.Module):
+    """A x4 network as a :class:`restore_env.Tool`, with the semantic prior that it needs, if it needs one.
+
+    Images of any size: beyond :data:`WHOLE_PIXELS` they go through the network in tiles that overlap by its receptive
+    field, so that the result is that of the whole image (up to rounding) and memory is bounded.
+
+    Args:
+        name: what toolchains call it.
+        network: takes ``(N, 3, H, W)``, and the maps if it has a true ``takes_maps``; gives ``(N, 3, 4H, 4W)``. Any
+            torch module of scale 4 will do.
+        prior: makes the maps.
+        macs_per_pixel: of the network, per input pixel; by default what the network says.
+        reach: input pixels away that an output pixel looks; by default what the network says; None: never in tiles.
+    """
+
+    scale = SCALE
+    reach = None  # for the toolbox: whole images come in, and tiles are cut here, where the maps are known
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        prior: SemanticPrior | None = None,
+        *,
+        macs_per_pixel: float | None = None,
+        reach: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.prior = name, prior
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.takes_maps = bool(getattr(network, "takes_maps", False))
+        if self.takes_maps and prior is None:
+            raise ValueError(f"{name}: its network takes semantic maps, so it needs a prior")
+        self._reach = getattr(network, "reach", None) if reach is None else reach
+        own = getattr(network, "macs_per_pixel", 0.0) if macs_per_pixel is None else macs_per_pixel
+        self.macs_per_pixel = float(own) + (float(prior.macs_per_pixel) if self.takes_maps and prior else 0.0)
+
+    def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
+        """Enlarge four times.
+
+        Args:
+            images: ``(N, 3, H, W)`` float32 RGB in [0, 1].
+            maps: ``(N, 8, 4H, 4W)`` probabilities to use in place of the prior's, where the network takes any.
+
+        Returns:
+            ``(N, 3, 4H, 4W)``, neither clipped nor rounded.
+
+        Raises:
+            ValueError: maps of another shape, or that are no probabilities.
+        """
+        if maps is not None:
+            if not self.takes_maps:
+                raise ValueError(f"{self.name} takes no semantic maps")
+            check_maps(maps, images)
+        pixels = images.shape[-2] * images.shape[-1]
+        if pixels <= WHOLE_PIXELS or self._reach is None:
+            together = max(1, WHOLE_PIXELS // max(1, pixels))
+            parts = [slice(first, first + together) for first in range(0, len(images), together)]
+            outputs = [self._enlarge(images[part], None if maps is None else maps[part]) for part in parts]
+            return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else self._empty(images)
+        return torch.cat([self._in_tiles(images[n : n + 1], maps, n) for n in range(len(images))])
+
+    def maps(self, images: Tensor) -> Tensor | None:
+        """What the prior sees in images, ``(N, 8, 4H, 4W)``; None where the network takes no maps."""
+        return self.prior(images) if self.takes_maps and self.prior is not None else None
+
+    def _enlarge(self, images: Tensor, maps: Tensor | None) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        if maps is None:
+            maps = self.maps(images)
+        enlarged: Tensor = self.network(images) if maps is None else self.network(images, maps)
+        return enlarged.contiguous()
+
+    def _in_tiles(self, image: Tensor, maps: Tensor | None, row: int) -> Tensor:
+        """One image, its maps carried along as 128 more channels: the 16 places of the 8 maps in each pixel."""
+        own = self.maps(image) if maps is None else maps[row : row + 1]
+        carried = image if own is None else torch.cat([image, F.pixel_unshuffle(own, SCALE)], dim=1)
+
+        def enlarge(piece: Tensor) -> Tensor:
+            here = None if own is None else F.pixel_shuffle(piece[:, 3:], SCALE)
+            return self._enlarge(piece[:, :3], here)
+
+        side = int(WHOLE_PIXELS**0.5)
+        return apply_tool(FunctionTool(self.name, enlarge, SCALE, reach=self._reach), carried, image.device, tile=side)
+
+    def _empty(self, images: Tensor) -> Tensor:
+        return images.new_empty(0, 3, SCALE * images.shape[-2], SCALE * images.shape[-1])
+
+
+@dataclass(frozen=True)
+class GeneratorWeights:
+    """A generator as it lies on disk."""
+
+    network: str
+    """A key of :data:`GENERATORS`."""
+    stage: str
+    """One of :data:`STAGES`."""
+    state: Mapping[str, Tensor]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained, as plain numbers and strings."""
+
+
+def write_generator(path: str | os.PathLike[str], weights: GeneratorWeights) -> None:
+    """Write a generator's weights; the file appears whole or not at all."""
+    metadata = {"network": weights.network, "stage": weights.stage, "recipe": json.dumps(dict(weights.recipe))}
+    write_weights(path, weights.state, metadata)
+
+
+def read_generator(path: str | os.PathLike[str]) -> GeneratorWeights:
+    """Read a generator's weights and check that they are those of the network that the file names.
+
+    Raises:
+        SuperResolverError: the file is missing or damaged, or its tensors do not fit.
+    """
+    path = Path(path)
+    state, metadata = read_weights(path, SuperResolverError)
+    name = metadata.get("network", "")
+    if name not in GENERATORS:
+        raise SuperResolverError(f"{path}: unknown network {name!r}; expected one of {', '.join(GENERATORS)}")
+    load_state(GENERATORS[name](), state, path, name, SuperResolverError)
+    return GeneratorWeights(name, metadata.get("stage", ""), state, recipe_of(metadata))
+
+
+def generator_path(name: str, stage: str) -> Path:
+    """Where the weights of a shipped super-resolver lie.
+
+    Raises:
+        SuperResolverError: no such super-resolver, or stage.
+    """
+    names = [slot.name for slot in SLOTS]
+    if name not in names:
+        raise SuperResolverError(f"{name}: no super-resolver; expected one of {', '.join(names)}, or a weights file")
+    if stage not in STAGES:
+        raise SuperResolverError(f"no stage {stage!r}: choose from {', '.join(STAGES)}")
+    return SHIPPED / name / f"{stage}.safetensors"
+
+
+def interpolate(psnr: GeneratorWeights, gan: GeneratorWeights, share: float) -> dict[str, Tensor]:
+    """Network interpolation (ESRGAN, section 3.4): ``share`` of the GAN stage's weights, the rest of the PSNR stage's.
+
+    Raises:
+        ValueError: two architectures, or a share outside [0, 1].
+    """
+    if psnr.network != gan.network:
+        raise ValueError(f"cannot interpolate between {psnr.network} and {gan.network}: two architectures")
+    if not 0 <= share <= 1:
+        raise ValueError(f"the GAN stage's share must lie in [0, 1], got {share}")
+    return {key: torch.lerp(value, gan.state[key], share) for key, value in psnr.state.items()}
+
+
+def load_super_resolver(
+    name_or_path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    stage: str | float = "gan",
+    prior: SemanticPrior | None = None,
+) -> SuperResolver:
+    """Load a super-resolver by its shipped name ("sft_gan", "sed"), or from a file that training wrote.
+
+    Args:
+        name_or_path: shipped name, or weights file.
+        device: where it runs.
+        stage: of a shipped one: "psnr", "gan", or the GAN stage's share, from 0 to 1, to mix the two.
+        prior: makes the maps; None: the shipped prior, if the network takes maps.
+
+    Raises:
+        SuperResolverError: no such super-resolver, or a file that is missing, damaged, or of another network.
+    """
+    path = Path(name_or_path)
+    if path.is_file() or path.suffix == ".safetensors":
+        name, weights = path.stem, read_generator(path)
+        state: Mapping[str, Tensor] = weights.state
+    elif isinstance(stage, str):
+        name, weights = str(name_or_path), read_generator(generator_path(str(name_or_path), stage))
+        state = weights.state
+    else:
+        name = str(name_or_path)
+        psnr, weights = (read_generator(generator_path(name, stage_name)) for stage_name in STAGES)
+        state = interpolate(psnr, weights, stage)
+    network = GENERATORS[weights.network]()
+    network.load_state_dict(dict(state))
+    if prior is None and getattr(network, "takes_maps", False):
+        prior = load_prior()
+    return SuperResolver(name, network, prior).to(device).eval().requires_grad_(False)
+
+
+def super_resolvers(device: str | torch.device = "cpu") -> list[SuperResolver]:
+    """The two super-resolvers of the default toolbox, in the order of their actions."""
+    return [load_super_resolver(slot.name, device) for slot in SLOTS]
+
+
+def with_super_resolvers(toolbox: Toolbox) -> Toolbox:
+    """A toolbox with the two super-resolvers behind its own tools; itself if it has any tool that enlarges."""
+    if any(tool.scale > 1 for tool in toolbox):
+        return toolbox
+    return Toolbox([*toolbox, *super_resolvers(toolbox.device)], toolbox.device)
+
+
+def default_toolbox() -> Toolbox:
+    """The shipped twelve tools and the two super-resolvers, a fresh copy at each call."""
+    return with_super_resolvers(same_size_toolbox())
