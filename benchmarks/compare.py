@@ -21,6 +21,7 @@ from agents.commands.arguments import positive_int
 from agents.rollout import draw_starts
 from benchmarks.baselines.table import CLEAN, find_baseline
 from benchmarks.comparison import Comparison, attempt, metrics_of
+from benchmarks.enlarging import MAX_TOOLS
 from benchmarks.machine import environment
 from benchmarks.methods import METHODS, Setting, usual_methods
 from benchmarks.photographs import COST_SIDE, draw_photographs
@@ -53,7 +54,13 @@ def prepare(arguments: argparse.Namespace) -> Comparison:
     """Draw the test sets."""
     factor = TASKS[arguments.task]
     tasks = {
-        name: Task(images=arguments.images, upscale=(factor,), **distortion_of(name)) for name in arguments.severity
+        name: Task(
+            images=arguments.images,
+            upscale=(factor,),
+            max_steps=MAX_TOOLS + (factor > 1),  # the super-resolver
+            **distortion_of(name),
+        )
+        for name in arguments.severity
     }
     draw = (
         partial(draw_photographs, factor=factor, seed=arguments.seed)
@@ -109,7 +116,7 @@ def setting_of(arguments: argparse.Namespace) -> Setting:
         if not (separator and path):
             raise ValueError(f"--weights takes NAME=FILE, got {text!r}")
         weights[find_baseline(name).name] = Path(path)
-    names = ("toolbox", "published", "owan", "search_images", "search_patches", "beam", "device", "seed")
+    names = ("toolbox", "published", "owan", "peers", "search_images", "search_patches", "beam", "device", "seed")
     return Setting(factor=TASKS[arguments.task], weights=weights, **{name: getattr(arguments, name) for name in names})
 
 
@@ -189,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--toolbox", default="default", help="of the greedy oracle and the fixed chain: name or folder")
     parser.add_argument("--published", type=Path, metavar="DIR", help="what imagerestore import-rl-restore wrote")
     parser.add_argument("--owan", type=Path, metavar="FILE", help="OWAN's published weights, model_best.pth")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="published weights of RFDN and CARN-M, for x4")
     parser.add_argument(
         "--weights",
         nargs="+",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,12 +18,12 @@ from benchmarks.results import Failure, Kept, Results, fingerprint_of
 from restore_env import Task
 from restore_env.metrics import Metric, ssim
 from restore_env.starts import EpisodeStart
+from sr_models.perceptual import perceptual_quality
 
 
 def perceptual_distance(images: Tensor, targets: Tensor) -> Tensor:
     """The distance of ``sr_models.perceptual`` as a number per image, lower is better."""
-    distance: Tensor = -importlib.import_module("sr_models.perceptual").perceptual_quality(images, targets)
-    return distance
+    return -perceptual_quality(images, targets)
 
 
 def metrics_of(factor: int) -> tuple[dict[str, Metric], str]:

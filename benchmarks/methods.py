@@ -20,19 +20,31 @@ from torch import nn
 from agents.baselines import FixedChain
 from agents.network import policy_of
 from agents.oracles import GreedyOracle
+from agents.restorer import Restorer
 from agents.rollout import draw_starts, play
 from benchmarks.baselines.counting import count_macs, parameter_count
 from benchmarks.baselines.owan import read_published
 from benchmarks.baselines.table import BASELINES
 from benchmarks.baselines.weights import SHIPPED, BaselineWeights, Training, as_tool, read_baseline
 from benchmarks.contest import Contender, search_chains
+from benchmarks.enlarging import Enlarging
+from benchmarks.sr_peers import PEERS, load_peer
 from restore_env import Task
-from restore_env.policy import Scoring
+from restore_env.policy import Policy, Scoring
 from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
+from sr_models import load_super_resolver
 from tools_zoo import load_toolbox, toolbox_names
 from tools_zoo.fitting import digest
 
-SUPER_RESOLVERS = {"sft_gan": "SFT-GAN", "sed": "SeD"}
+SUPER_RESOLVERS = {
+    "sft_gan_psnr": ("SFT-Net, PSNR stage", "sft_gan", "psnr"),
+    "sft_gan": ("SFT-GAN", "sft_gan", "gan"),
+    "sed_psnr": ("SeD's generator, PSNR stage", "sed", "psnr"),
+    "sed": ("SeD", "sed", "gan"),
+}
+"""The shipped super-resolvers alone: what tables call them, their names, and the stage of their training."""
+CHAINS_X4 = {f"{toolbox}_{name}": (toolbox, name) for toolbox in ("default",) for name in ("sft_gan", "sed")}
+"""Toolchains that a super-resolver enlarges at their end."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,8 @@ class Setting:
     """Folder of the imported toolbox and agent of RL-Restore's authors."""
     owan: Path | None = None
     """OWAN's published weights."""
+    peers: Path | None = None
+    """Folder of RFDN's and CARN-M's published weights."""
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Weights of baselines, in place of those shipped."""
     search_images: Path | None = None
@@ -80,10 +94,11 @@ class Method:
     @cached_property
     def look_gmacs(self) -> float:
         """10^9 multiply-accumulates of the policy for one look at a patch."""
-        policy = self.contender.policy
+        policy, actions = self.contender.policy, len(self.contender.toolbox) + 1
+        if isinstance(policy, Enlarging):
+            actions, policy = policy.tools + 1, policy.policy
         if not isinstance(policy, nn.Module) or not isinstance(policy, Scoring):
             return 0.0
-        actions = len(self.contender.toolbox) + 1
         side = int(getattr(policy, "patch_size", 63))
         observation: dict[str, Any] = {
             "image": np.zeros((1, side, side, 3), np.uint8),
@@ -95,7 +110,8 @@ class Method:
     def fingerprint(self) -> str:
         """A short name of everything that decides what the method does."""
         policy = self.contender.policy
-        parts = [self.name, *map(_mark, self.contender.toolbox), _mark(policy), repr(getattr(policy, "chain", ""))]
+        chain = repr(getattr(policy, "chain", ""))
+        parts = [self.name, *map(_mark, self.contender.toolbox), _mark(getattr(policy, "policy", policy)), chain]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
@@ -165,11 +181,28 @@ def _baseline(name: str, setting: Setting) -> Method:
 
 
 def _super_resolver(name: str, setting: Setting) -> Method:
-    import importlib
+    title, slot, stage = SUPER_RESOLVERS[name]
+    tool = load_super_resolver(slot, setting.device, stage=stage)
+    return _one_tool(name, title, tool, setting, parameter_count(tool))
 
-    load = importlib.import_module("sr_models").load_super_resolver
-    tool = load(name, device=setting.device)
-    return _one_tool(name, SUPER_RESOLVERS[name], tool, setting, parameter_count(tool))
+
+def _peer(name: str, setting: Setting) -> Method:
+    if setting.peers is None:
+        raise ValueError(f"give the folder of the published {PEERS[name].file} by --peers")
+    tool = load_peer(name, setting.peers)
+    return _one_tool(name, name, tool, setting, parameter_count(tool.function))
+
+
+def _chain_x4(name: str, setting: Setting) -> Method:
+    toolbox, slot = CHAINS_X4[name]
+    restorer = Restorer(toolbox, device=setting.device, scale=4, super_resolver=slot)
+    player = restorer.player()
+    policy: Policy = player.policy
+    tools = player.toolbox
+    if player.finisher is not None:
+        policy, tools = Enlarging(policy, tools.stop), Toolbox([*tools, player.finisher], setting.device)
+    parameters = parameter_count(*tools, player.policy)
+    return Method(name, f"toolchain, {toolbox}, then {slot}", Contender(name, policy, tools), parameters)
 
 
 METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
@@ -185,7 +218,9 @@ METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
         4: {
             "bicubic": partial(_untouched, "bicubic", "bicubic"),
             **{name: partial(_baseline, name) for name, row in BASELINES.items() if row.factor == 4},
+            **{name: partial(_peer, name) for name in PEERS},
             **{name: partial(_super_resolver, name) for name in SUPER_RESOLVERS},
+            **{name: partial(_chain_x4, name) for name in CHAINS_X4},
         },
     }
 )
@@ -196,4 +231,5 @@ def usual_methods(setting: Setting) -> list[str]:
     """The methods of a task that there are files for."""
     given = {"published": setting.published is not None, "owan": setting.owan is not None or "owan" in setting.weights}
     given |= {name: setting.weights_of(name).is_file() for name in BASELINES if name not in given}
+    given |= dict.fromkeys(PEERS, setting.peers is not None)
     return [name for name in METHODS[setting.factor] if given.get(name, True)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agents.restorer import Restorer
 from agents.rollout import Played, joined
-from agents.tiling import apply_tool, to_tensor
+from benchmarks.enlarging import MAX_TOOLS, Enlarging
 from benchmarks.machine import peak_memory
 from benchmarks.methods import Method
 from restore_env import Task
@@ -22,6 +22,7 @@ from restore_env.metrics import Metric, psnr
 from restore_env.policy import Scoring
 from restore_env.sources import ImageSource, open_images
 from restore_env.starts import EpisodeStart
+from restore_env.tiling import apply_tool, to_tensor
 from restore_env.toolbox import Tool, Toolbox, bicubic_enlarge
 
 COST_SIDE = 512
@@ -105,8 +106,12 @@ def play_photographs(
     play an episode with the whole photograph as its patch.
     """
     contender = method.contender
-    if isinstance(contender.policy, Scoring):
-        restorer = Restorer(contender.toolbox, contender.policy, str(contender.toolbox.device), task.max_steps)
+    tools, policy = list(contender.toolbox), contender.policy
+    finisher = tools.pop() if isinstance(policy, Enlarging) else None
+    policy = policy.policy if isinstance(policy, Enlarging) else policy
+    if isinstance(policy, Scoring):
+        device = contender.toolbox.device
+        restorer = Restorer(Toolbox(tools, device), policy, str(device), MAX_TOOLS, super_resolver=finisher)
         return joined([_restore(method, restorer, start, metrics) for start in starts])
     tiled = Toolbox([TiledTool(tool) for tool in contender.toolbox])
     tiled.device = contender.toolbox.device

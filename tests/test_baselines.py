@@ -155,11 +155,11 @@ class TestFiles:
     def test_what_is_wrong_is_told(self, path: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="weights of srcnn, not of vdsr"):
             read_baseline(path, "vdsr")
-        with pytest.raises(ValueError, match=r"none: no such file; train it"):
+        with pytest.raises(ValueError, match=r"none: no such file; expected what python -m benchmarks"):
             read_baseline(tmp_path / "none")
         weights = read_baseline(path)
         write_baseline(path, dataclasses.replace(weights, baseline=BASELINES["enhancenet"]))
-        with pytest.raises(ValueError, match="another architecture than enhancenet"):
+        with pytest.raises(ValueError, match="another architecture; enhancenet has"):
             read_baseline(path)
         broken = {key: value * np.nan for key, value in weights.state.items()}
         write_baseline(path, dataclasses.replace(weights, state=broken))

@@ -18,6 +18,7 @@ from benchmarks import compare, comparison
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.weights import BaselineWeights, write_baseline
 from benchmarks.contest import Contender
+from benchmarks.enlarging import Enlarging
 from benchmarks.intervals import Estimate, estimate
 from benchmarks.machine import environment, peak_memory
 from benchmarks.methods import METHODS, Method, Setting, usual_methods
@@ -155,7 +156,8 @@ def test_only_what_there_are_files_for_is_usual(weights: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("published", "by --published"), ("owan", "by --owan"), ("vdsr", "no such file; train it")]
+    ("name", "message"),
+    [("published", "by --published"), ("owan", "by --owan"), ("vdsr", "no such file; expected what python -m")],
 )
 def test_a_method_without_its_file_says_so(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
@@ -231,7 +233,7 @@ def test_one_command_compares_and_goes_on(
     costs = {one["name"]: one["cost"] for one in record["methods"]}
     assert costs["cascade"]["seconds_per_megapixel"] > 0
     assert "| vdsr_s |" in printed.out
-    assert "no such file; train it" in printed.out
+    assert "no such file; expected what python -m" in printed.out
     assert "| method minus input, dB | mild | motion | mean |" in printed.out
     assert "| fixed cascade |" in card.read_text()
     assert (tmp_path / "a.png").stat().st_size > 1000
@@ -309,3 +311,12 @@ def test_the_machine_is_described_and_memory_measured() -> None:
         del block
     if peak.mib is not None:  # on Linux
         assert 60 < peak.mib < 100
+
+
+def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
+    toolbox = pixelwise_toolbox(super_resolver=True)
+    task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
+    starts = draw_starts(task, 2, 0)
+    for chain, expected in (((), (3, 4)), ((0,), (0, 3, 4)), ((0, 1, 0), (0, 1, 0, 3))):
+        policy = Enlarging(FixedChain(chain, 3), 3)
+        assert play(policy, task, starts).actions == (expected, expected)

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks.baselines.same_size import BaselineNetwork
 from benchmarks.baselines.table import Baseline, find_baseline
-from restore_env.writing import write_atomically
 from tools_zoo.toolboxes import passes
+from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """The folder of the baselines' weights that come with the repository."""
@@ -38,9 +36,8 @@ class BaselineWeights:
 def write_baseline(path: Path, weights: BaselineWeights) -> None:
     """Write weights as safetensors; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.state.items()}
     header = {"baseline": weights.baseline.name, "recipe": json.dumps(dict(weights.recipe))}
-    write_atomically(path, save(tensors, header))
+    write_weights(path, weights.state, header)
 
 
 def read_baseline(path: str | os.PathLike[str], name: str | None = None) -> BaselineWeights:
@@ -53,26 +50,14 @@ def read_baseline(path: str | os.PathLike[str], name: str | None = None) -> Base
     Raises:
         ValueError: no such file, not weights of a baseline, of another one, or damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; train it by python -m benchmarks.train_baseline") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+    state, header = read_weights(path, expected="what python -m benchmarks.train_baseline wrote")
     if "baseline" not in header:
         raise ValueError(f"{path}: not weights of a baseline (its header names none)")
     baseline = find_baseline(header["baseline"])
     if name is not None and name != baseline.name:
         raise ValueError(f"{path}: weights of {baseline.name}, not of {name}")
-    expected = {key: value.shape for key, value in baseline.network().state_dict().items()}
-    odd = sorted(key for key in {*state, *expected} if getattr(state.get(key), "shape", None) != expected.get(key))
-    if odd:
-        raise ValueError(f"{path}: weights of another architecture than {baseline.name} ({odd[0]}); train it anew")
-    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise ValueError(f"{path}: weights must be finite numbers; train it anew")
-    return BaselineWeights(baseline, state, json.loads(header.get("recipe", "{}")))
+    load_state(baseline.network(), state, path, baseline.name)
+    return BaselineWeights(baseline, state, recipe_of(header))
 
 
 class BaselineTool(nn.Module):
