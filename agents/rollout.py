@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from restore_env.episodes import Task
+from restore_env.metrics import Metric
 from restore_env.policy import Attending, Policy
 from restore_env.starts import EpisodeStart
 
@@ -33,7 +35,11 @@ class Played:
     actions: tuple[tuple[int, ...], ...]
     """What was chosen, ``stop`` included where it was."""
     seconds: float = 0.0
-    """Wall time: choosing, tools and measuring, without drawing the starts."""
+    """Wall time: choosing, tools and measuring PSNR, without drawing the starts and other metrics."""
+    images: tuple[str, ...] = ()
+    """The photograph that each episode's patch was cut from."""
+    scores: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    """What other metrics say of the images at the end, by name."""
 
     @property
     def gain(self) -> float:
@@ -52,7 +58,14 @@ def draw_starts(task: Task, count: int, seed: int) -> list[EpisodeStart]:
     return list(task.sampler().starts(seeds.tolist()))
 
 
-def play(policy: Policy, task: Task, starts: Sequence[EpisodeStart], *, deterministic: bool = True) -> Played:
+def play(
+    policy: Policy,
+    task: Task,
+    starts: Sequence[EpisodeStart],
+    *,
+    deterministic: bool = True,
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+) -> Played:
     """Play one episode from each start.
 
     Args:
@@ -60,27 +73,54 @@ def play(policy: Policy, task: Task, starts: Sequence[EpisodeStart], *, determin
         task: toolbox, limits and reward.
         starts: as :func:`draw_starts` gives them.
         deterministic: passed on to the policy.
+        metrics: what else is measured at the end, of the images as they would be shown.
     """
+    batches = (starts[first : first + BATCH] for first in range(0, len(starts), BATCH))
+    return joined([_play_batch(policy, task, batch, deterministic, metrics) for batch in batches])
+
+
+def joined(parts: Sequence[Played]) -> Played:
+    """What came of several lots of episodes, as one."""
+    names = ("initial_psnr", "psnr", "returns", "gmacs")
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Played(
+        **columns,
+        actions=tuple(chain for part in parts for chain in part.actions),
+        seconds=sum(part.seconds for part in parts),
+        images=tuple(image for part in parts for image in part.images),
+        scores={name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores},
+    )
+
+
+def _play_batch(
+    policy: Policy,
+    task: Task,
+    starts: Sequence[EpisodeStart],
+    deterministic: bool,
+    metrics: Mapping[str, Metric],
+) -> Played:
     began = time.perf_counter()
-    parts: list[tuple[npt.NDArray[np.float64], ...]] = []
-    chains: list[tuple[int, ...]] = []
-    for first in range(0, len(starts), BATCH):
-        batch = starts[first : first + BATCH]
-        episodes = task.episodes(len(batch))
-        slots = np.arange(len(batch))
-        episodes.begin(slots, batch)
-        if isinstance(policy, Attending):
-            policy.attend(episodes)
-        returns = np.zeros(len(batch))
-        state: Any = None
-        episode_start = np.ones(len(batch), dtype=np.bool_)
-        while not episodes.over.all():
-            actions, state = policy.predict(episodes.observe(slots), state, episode_start, deterministic)
-            going_on = np.flatnonzero(~episodes.over)
-            returns[going_on] += episodes.step(going_on, np.asarray(actions)[going_on])
-            episode_start = np.zeros(len(batch), dtype=np.bool_)
-        traces = episodes.psnr_trace
-        parts.append((np.array([t[0] for t in traces]), np.array([t[-1] for t in traces]), returns, episodes.gmacs))
-        chains += [tuple(actions) for actions in episodes.actions]
-    initial, final, returned, gmacs = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Played(initial, final, returned, gmacs, tuple(chains), time.perf_counter() - began)
+    episodes = task.episodes(len(starts))
+    slots = np.arange(len(starts))
+    episodes.begin(slots, starts)
+    if isinstance(policy, Attending):
+        policy.attend(episodes)
+    returns = np.zeros(len(starts))
+    state: Any = None
+    episode_start = np.ones(len(starts), dtype=np.bool_)
+    while not episodes.over.all():
+        actions, state = policy.predict(episodes.observe(slots), state, episode_start, deterministic)
+        going_on = np.flatnonzero(~episodes.over)
+        returns[going_on] += episodes.step(going_on, np.asarray(actions)[going_on])
+        episode_start = np.zeros(len(starts), dtype=np.bool_)
+    traces = episodes.psnr_trace
+    return Played(
+        initial_psnr=np.array([trace[0] for trace in traces]),
+        psnr=np.array([trace[-1] for trace in traces]),
+        returns=returns,
+        gmacs=episodes.gmacs,
+        actions=tuple(tuple(actions) for actions in episodes.actions),
+        seconds=time.perf_counter() - began,
+        images=tuple(start.image for start in starts),
+        scores={name: episodes.quality(slots, metric) for name, metric in metrics.items()},
+    )

@@ -15,10 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from agents.baselines import FixedChain, RandomPolicy, best_chains
+from agents.baselines import FixedChain, RandomPolicy
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
 from agents.network import policy_of
@@ -33,6 +30,7 @@ from benchmarks.contest import (
     difference_table,
     parse_contender,
     rows_of,
+    search_chains,
 )
 from restore_env import Task
 from restore_env.policy import Policy
@@ -40,19 +38,8 @@ from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
 from restore_env.writing import write_atomically
 from tools_zoo.cards import check_section, command_line, replace_section
-from tools_zoo.fitting import as_tensor
 
 PROGRAM = "benchmarks.agents"
-
-
-def search_chains(toolbox: Toolbox, task: Task, count: int, beam: int, seed: int) -> dict[int, list[tuple[int, ...]]]:
-    """The best fixed chains of each length up to ``task.max_steps`` on ``count`` patches."""
-    starts = draw_starts(task, count, seed)
-    images, targets = (
-        as_tensor(np.stack([getattr(start, side) for start in starts])).contiguous() for side in ("degraded", "target")
-    )
-    with torch.inference_mode():
-        return best_chains(toolbox, images, targets, depth=task.max_steps, beam=beam)
 
 
 def best_of(

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
+import torch
 
+from agents.baselines import best_chains
 from agents.network import check_tools, load_policy
-from agents.rollout import Played, play
+from agents.rollout import Played, draw_starts, play
 from agents.view import View
+from benchmarks.intervals import Estimate, estimate
 from restore_env import Task
+from restore_env.metrics import Metric
 from restore_env.policy import Policy
 from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
 from tools_zoo import load_toolbox
+from tools_zoo.fitting import as_tensor
 
 AGENT = "agent"
 """The name of the agent that is measured."""
@@ -34,20 +41,40 @@ class Contender:
     """Name of the greedy oracle with the same tools."""
 
     @classmethod
-    def load(cls, name: str, toolbox: str, policy: str, measure: str = GREEDY) -> Contender:
+    def load(
+        cls,
+        name: str,
+        toolbox: str | os.PathLike[str],
+        policy: str | os.PathLike[str],
+        measure: str = GREEDY,
+        device: str = "cpu",
+    ) -> Contender:
         """A toolbox and the policy that belongs to it, by shipped name, file or folder.
 
         Raises:
             ValueError: there is no such toolbox or policy, or the policy was trained with other tools.
         """
-        tools, agent = load_toolbox(toolbox), load_policy(policy)
+        tools, agent = load_toolbox(toolbox, device), load_policy(policy, device)
         check_tools(agent, tools.names, policy)
         return cls(name, agent, tools, measure)
 
-    def play(self, task: Task, starts: Sequence[EpisodeStart]) -> Played:
+    def play(
+        self, task: Task, starts: Sequence[EpisodeStart], metrics: Mapping[str, Metric] = MappingProxyType({})
+    ) -> Played:
         """Play one episode from each start with the contender's own tools, observed as its policy wants it."""
         own = replace(task, toolbox=self.toolbox, dtype=View.of(self.policy).observe)
-        return play(self.policy, own, starts)
+        return play(self.policy, own, starts, metrics=metrics)
+
+
+def search_chains(toolbox: Toolbox, task: Task, count: int, beam: int, seed: int) -> dict[int, list[tuple[int, ...]]]:
+    """The best fixed chains of each length up to ``task.max_steps`` on ``count`` patches, the best one first."""
+    starts = draw_starts(task, count, seed)
+    images, targets = (
+        as_tensor(np.stack([getattr(start, side) for start in starts]), toolbox.device).contiguous()
+        for side in ("degraded", "target")
+    )
+    with torch.inference_mode():
+        return best_chains(toolbox, images, targets, depth=task.max_steps, beam=beam)
 
 
 def parse_contender(text: str) -> Contender:
@@ -74,7 +101,7 @@ class Row:
     gain: float
     """dB."""
     interval: float
-    """Half of the gain's 95 % confidence interval, dB."""
+    """Half of the gain's 95 % confidence interval, dB, by bootstrap over photographs."""
     share: float | None
     """The gain, as a share of that of the greedy oracle with the same tools; None if that one did not play."""
     steps: float
@@ -98,7 +125,7 @@ def rows_of(played: Mapping[str, Played], measures: Mapping[str, str]) -> list[R
             policy=name,
             psnr=float(result.psnr.mean()),
             gain=result.gain,
-            interval=_interval(result.psnr - result.initial_psnr),
+            interval=estimate((result.psnr - result.initial_psnr, result.images)).half,
             share=None if not (bound := bounds[name]) else result.gain / bound,
             steps=float(np.mean([len(actions) for actions in result.actions])),
             gmacs=float(result.gmacs.mean()),
@@ -126,22 +153,22 @@ def as_table(rows: Sequence[Row]) -> list[str]:
 
 @dataclass(frozen=True)
 class Difference:
-    """The agent's PSNR minus a rival's on the same patches, dB, with half of the 95 % confidence interval."""
+    """The agent's PSNR minus a rival's on the same patches, dB."""
 
     rival: str
-    by_severity: Mapping[str, tuple[float, float]]
-    mean: tuple[float, float]
+    by_severity: Mapping[str, Estimate]
+    mean: Estimate
     """Of the severities, each counting the same."""
 
 
 def difference(rival: str, played: Mapping[str, Mapping[str, Played]]) -> Difference:
     """Compare the agent with a rival, patch by patch, in every severity that was ``played``."""
-    by_severity: dict[str, tuple[float, float]] = {}
-    for severity, results in played.items():
-        ahead = results[AGENT].psnr - results[rival].psnr
-        by_severity[severity] = float(ahead.mean()), _interval(ahead)
-    means, intervals = (np.array(column) for column in zip(*by_severity.values(), strict=True))
-    return Difference(rival, by_severity, (float(means.mean()), float(np.sqrt((intervals**2).sum()) / len(intervals))))
+    ahead = {
+        severity: (results[AGENT].psnr - results[rival].psnr, results[AGENT].images)
+        for severity, results in played.items()
+    }
+    by_severity = {severity: estimate(part) for severity, part in ahead.items()}
+    return Difference(rival, by_severity, estimate(*ahead.values()))
 
 
 def difference_table(differences: Sequence[Difference]) -> list[str]:
@@ -153,9 +180,5 @@ def difference_table(differences: Sequence[Difference]) -> list[str]:
     ]
     for row in differences:
         cells = [*row.by_severity.values(), row.mean]
-        lines.append(f"| {row.rival} | {' | '.join(f'{mean:+.2f} ± {half:.2f}' for mean, half in cells)} |")
+        lines.append(f"| {row.rival} | {' | '.join(f'{cell.mean:+.2f} ± {cell.half:.2f}' for cell in cells)} |")
     return lines
-
-
-def _interval(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
-    return float(1.96 * values.std() / np.sqrt(len(values)))

@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.baselines.counting import parameter_count
 from benchmarks.sr_peers import PEERS, load_peer
 from restore_env.metrics import luma, psnr, ssim
 from restore_env.sources import ImageSource, open_images
@@ -121,7 +122,7 @@ def attempt(act: Callable[[], Result], what: str, complain: Callable[[str], None
 def parameters(tool: Tool) -> int:
     """Numbers that were learnt, those of the semantic prior included where one is needed."""
     module = tool.function if isinstance(tool, FunctionTool) else tool
-    return sum(parameter.numel() for parameter in module.parameters()) if isinstance(module, nn.Module) else 0
+    return parameter_count(module)
 
 
 def open_photos(folder: Path) -> dict[str, Pixels]:

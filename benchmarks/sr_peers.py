@@ -6,7 +6,6 @@ not part of the project.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.baselines.counting import macs_per_pixel
 from restore_env.toolbox import FunctionTool
 from sr_models.extractors import load_frozen
 
@@ -237,22 +237,4 @@ def load_peer(name: str, folder: Path) -> FunctionTool:
     """
     peer = PEERS[name]
     network = load_frozen(peer.network, folder / peer.file, name, f"put the authors' {peer.file} there")
-    return FunctionTool(name, network, SCALE, macs_per_pixel(network))
-
-
-@torch.inference_mode()
-def macs_per_pixel(network: nn.Module, size: int = 128) -> float:
-    """Multiply-accumulates of a network's convolutions per input pixel, at ``size`` x ``size``, by the shapes alone."""
-    macs = 0.0
-
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal macs
-        assert isinstance(layer, nn.Conv2d)
-        macs += output[0, 0].numel() * layer.weight.numel()
-
-    shapes = copy.deepcopy(network).to("meta")
-    for layer in shapes.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(count)
-    shapes(torch.zeros(1, 3, size, size, device="meta"))
-    return macs / size**2
+    return FunctionTool(name, network, SCALE, macs_per_pixel(network, size=128))

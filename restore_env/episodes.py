@@ -297,6 +297,20 @@ class EpisodeBatch:
         """The target of a slot, uint8 RGB ``(H, W, 3)``."""
         return _to_rgb8(self._targets.image(slot))
 
+    @torch.inference_mode()
+    def quality(self, slots: Slots, metric: Metric) -> npt.NDArray[np.float64]:
+        """Any metric of the working images of ``slots`` as they would be shown, ``(len(slots),)``.
+
+        They are clipped to [0, 1], but not rounded, and compared at the targets' size.
+        """
+        scores = np.zeros(len(slots))
+        for positions, working in self._working.groups(slots):
+            for rows, targets in self._targets.groups(slots[positions]):
+                chosen = working if len(rows) == len(working) else working[torch.from_numpy(rows)]
+                shown = bicubic_enlarge(chosen, targets.shape[-1] // chosen.shape[-1]).clamp(0, 1)
+                scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows))
+        return scores
+
     def _place(self, gallery: Gallery, slots: Slots, images: Sequence[npt.NDArray[Any]]) -> None:
         shapes = [(image.shape, image.dtype) for image in images]
         for shape in dict.fromkeys(shapes):

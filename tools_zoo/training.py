@@ -102,6 +102,7 @@ class PatchSampler:
         indices: which of them.
         patch_size: pixels.
         draw_levels: the distortion of each patch.
+        factor: how many times higher and wider the clean twin is: 4 for super-resolution.
 
     Raises:
         ValueError: no image is as large as a patch.
@@ -113,24 +114,26 @@ class PatchSampler:
         indices: Sequence[int],
         patch_size: int,
         draw_levels: Callable[[np.random.Generator], Levels],
+        factor: int = 1,
     ) -> None:
-        self._source, self._patch_size, self._draw_levels = source, patch_size, draw_levels
-        self._choices = [(i, s) for s in SCALES for i in indices if min(source.size(i, s)) >= patch_size]
+        self._source, self._patch_size, self._draw_levels, self._factor = source, patch_size, draw_levels, factor
+        needed = patch_size * factor
+        self._choices = [(i, s) for s in SCALES for i in indices if min(source.size(i, s)) >= needed]
         if not self._choices:
-            raise ValueError(f"no image is as large as a patch of {patch_size}x{patch_size} pixels")
+            raise ValueError(f"no image is as large as a patch of {needed}x{needed} pixels")
 
     def batch(self, rng: np.random.Generator, count: int) -> Batch:
         """Draw ``count`` distorted patches and their clean twins, flipped and turned at random."""
-        size = self._patch_size
+        size, factor = self._patch_size, self._factor
         inputs = np.empty((count, size, size, 3), np.uint8)
-        targets = np.empty_like(inputs)
+        targets = np.empty((count, size * factor, size * factor, 3), np.uint8)
         for row in range(count):
             index, scale = self._choices[rng.integers(len(self._choices))]
             image = self._source.pixels(index, scale)
-            top = int(rng.integers(image.shape[0] - size + 1))
-            left = int(rng.integers(image.shape[1] - size + 1))
-            distorted = distort_patch(image, (top, left, size, size), self._draw_levels(rng), rng)
-            clean = image[top : top + size, left : left + size]
+            height, width = image.shape[0] // factor, image.shape[1] // factor
+            top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+            distorted = distort_patch(image, (top, left, size, size), self._draw_levels(rng), rng, factor)
+            clean = image[top * factor : (top + size) * factor, left * factor : (left + size) * factor]
             turns, flip = int(rng.integers(4)), rng.integers(2)
             for batch, patch in ((inputs, distorted), (targets, clean)):
                 turned = np.rot90(patch, turns)
@@ -205,7 +208,7 @@ def _train_one(
     def show(progress: Progress) -> None:
         if progress.seconds - validated["at"] >= 5 or progress.step == progress.total:
             validated["at"] = progress.seconds
-            validated["psnr"] = _validate(network, inputs, targets)
+            validated["psnr"] = validate(network, inputs, targets)
             writer.add_scalar("psnr/output", validated["psnr"], progress.step)
             writer.add_scalar("psnr/input", psnr_input, progress.step)
             writer.add_scalar("train/loss", progress.loss, progress.step)
@@ -238,7 +241,7 @@ def _train_one(
         writer.close()
     draw_run(checkpoint.with_suffix(".png"), settings.out / "logs" / spec.name, CURVES, "validation PSNR, dB")
     network.load_state_dict(fitted.state)
-    psnr_output = _validate(network, inputs, targets)
+    psnr_output = validate(network, inputs, targets)
     earlier = (
         []
         if started_from != "itself" or start is None
@@ -315,7 +318,8 @@ mixture of all distortions. Mean squared error, Adam with warm-up and cosine dec
     write_card(folder / "README.md", text, ["joint" if together else "tools"])
 
 
-def _validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+def validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    """Mean PSNR of what the network makes of ``inputs`` ``(N, 3, H, W)``, dB; it is left in training mode."""
     network.eval()
     with torch.no_grad():
         score = float(psnr(network(inputs), targets).mean())

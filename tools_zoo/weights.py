@@ -51,7 +51,7 @@ def load_state(
     what: str,
     error: type[ValueError] = ValueError,
 ) -> None:
-    """Put tensors into a network after checking that they are its own, and finite float32 numbers.
+    """Put tensors into a network after checking that they are its own, and finite numbers of its types.
 
     Args:
         network: what to fill, in place.
@@ -63,7 +63,8 @@ def load_state(
     Raises:
         ValueError: (or ``error``) names or shapes of another architecture, or numbers that are not finite float32.
     """
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    own = network.state_dict()
+    expected = {key: tuple(value.shape) for key, value in own.items()}
     actual = {key: tuple(value.shape) for key, value in state.items()}
     if actual != expected:
         odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
@@ -71,7 +72,7 @@ def load_state(
             f"{path}: weights of another architecture; {what} has {odd} {expected.get(odd, 'not at all')},"
             f" the file has {actual.get(odd, 'none')}"
         )
-    if not all(value.dtype == torch.float32 and bool(torch.isfinite(value).all()) for value in state.values()):
+    if not all(value.dtype == own[key].dtype and bool(torch.isfinite(value).all()) for key, value in state.items()):
         raise error(f"{path}: weights must be finite float32 numbers")
     network.load_state_dict(dict(state))
 

@@ -1,0 +1,5 @@
+"""One-network rivals of toolchains: their table, networks, weights and training."""
+
+from benchmarks.baselines.table import BASELINES, Baseline
+
+__all__ = ["BASELINES", "Baseline"]

@@ -1,0 +1,256 @@
+"""Super-resolvers x4 before SFT-GAN: networks on the bicubic enlargement, and networks that enlarge at their end.
+
+For any number of colours: the published ones of the first kind, and LapSRN, saw luminance alone. Recursive networks are
+built without batch normalisation (their shared layers would need statistics of their own for each recursion), LapSRN
+and EnhanceNet have none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual, convolution, zeroed
+from restore_env.toolbox import bicubic_enlarge
+
+SCALE = 4
+CUBIC_REACH = 3
+
+
+class Enlarged(BaselineNetwork):
+    """A network that refines the bicubic x4 enlargement.
+
+    Args:
+        network: keeps the size of images.
+        reach: of the network, pixels.
+    """
+
+    scale = SCALE
+
+    def __init__(self, network: nn.Module, reach: int) -> None:
+        super().__init__()
+        self.network = network
+        self.reach = math.ceil(reach / SCALE) + CUBIC_REACH
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Enlarge ``(N, C, H, W)``."""
+        refined: Tensor = self.network(bicubic_enlarge(images, SCALE))
+        return refined
+
+
+def srcnn(colours: int) -> BaselineNetwork:
+    """SRCNN 9-5-5 (Dong et al., TPAMI 2016): patches, a mapping, a reconstruction; not residual."""
+    layers = nn.Sequential(
+        convolution(colours, 64, 9), nn.ReLU(), convolution(64, 32, 5), nn.ReLU(), convolution(32, colours, 5)
+    )
+    return Enlarged(layers, 8)
+
+
+def vdsr_x4(colours: int) -> BaselineNetwork:
+    """VDSR (Kim et al., CVPR 2016) on its own task."""
+    return Enlarged(PlainResidual(20, 64, colours=colours), 20)
+
+
+class Refinement(nn.Module):
+    """``conv(ReLU(conv(ReLU(x))))``, 3x3, what a residual unit adds; it begins as nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = convolution(channels, channels)
+        self.conv2 = zeroed(convolution(channels, channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What is to be added to ``(N, C, H, W)``."""
+        added: Tensor = self.conv2(F.relu(self.conv1(F.relu(features))))
+        return added
+
+
+class Drrn(nn.Module):
+    """DRRN B1U25 (Tai, Yang, Liu, CVPR 2017): a residual unit of 128 channels 25 times, always from one start."""
+
+    units = 25
+    reach = 2 + 2 * units
+
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        self.head = convolution(colours, 128)
+        self.unit = Refinement(128)
+        self.tail = zeroed(convolution(128, colours))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Refine ``(N, C, H, W)``."""
+        start = features = self.head(images)
+        for _ in range(self.units):
+            features = start + self.unit(features)
+        restored: Tensor = images + self.tail(F.relu(features))
+        return restored
+
+
+class MemoryBlock(nn.Module):
+    """A residual unit of 64 channels six times over, and a gate: a 1x1 convolution over all that is remembered.
+
+    Args:
+        memories: feature maps that come from the blocks before.
+    """
+
+    recursions = 6
+
+    def __init__(self, memories: int) -> None:
+        super().__init__()
+        self.unit = Refinement(64)
+        self.gate = convolution(64 * (self.recursions + memories), 64, 1)
+
+    def forward(self, memories: list[Tensor]) -> Tensor:
+        """The next memory from those before, each ``(N, 64, H, W)``."""
+        features = memories[-1]
+        recent = []
+        for _ in range(self.recursions):
+            features = features + self.unit(features)
+            recent.append(features)
+        remembered: Tensor = self.gate(F.relu(torch.cat([*recent, *memories], dim=1)))
+        return remembered
+
+
+class MemNet(nn.Module):
+    """MemNet M6R6 (Tai et al., ICCV 2017), its 80 layers without the supervision of what lies between."""
+
+    blocks_count = 6
+    reach = 2 + 2 * MemoryBlock.recursions * blocks_count
+
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        self.head = convolution(colours, 64)
+        self.blocks = nn.ModuleList(MemoryBlock(number + 1) for number in range(self.blocks_count))
+        self.tail = zeroed(convolution(64, colours))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Refine ``(N, C, H, W)``."""
+        memories: list[Tensor] = [self.head(images)]
+        for block in self.blocks:
+            memories.append(block(memories))
+        restored: Tensor = images + self.tail(F.relu(memories[-1]))
+        return restored
+
+
+def on_bicubic(network: Callable[[int], Drrn | MemNet]) -> Callable[[int], BaselineNetwork]:
+    """A constructor of the network on the bicubic enlargement."""
+
+    def build(colours: int) -> BaselineNetwork:
+        built = network(colours)
+        return Enlarged(built, built.reach)
+
+    return build
+
+
+class PyramidLevel(nn.Module):
+    """One doubling of LapSRN: ten 3x3 convolutions, a 4x4 transposed one; features and image side by side."""
+
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(10):
+            layers += [convolution(64, 64), nn.LeakyReLU(0.2)]
+        self.features = nn.Sequential(*layers, _doubling(64, 64), nn.LeakyReLU(0.2))
+        self.image = _doubling(colours, colours)
+        self.residual = zeroed(convolution(64, colours))
+
+    def forward(self, features: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Double features ``(N, 64, H, W)`` and images ``(N, C, H, W)``."""
+        features = self.features(features)
+        return features, self.image(images) + self.residual(features)
+
+
+def _doubling(entering: int, leaving: int) -> nn.ConvTranspose2d:
+    """A transposed 4x4 convolution of stride 2 that begins as bilinear enlargement, channel by channel."""
+    layer = nn.ConvTranspose2d(entering, leaving, 4, stride=2, padding=1)
+    ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[range(entering), range(leaving)] = torch.outer(ramp, ramp)
+        assert layer.bias is not None
+        layer.bias.zero_()
+    return layer
+
+
+class LapSrn(BaselineNetwork):
+    """LapSRN (Lai et al., CVPR 2017): two doublings, each of which adds what the enlarged image lacks."""
+
+    scale = SCALE
+    reach = 1 + 11 + 1 + 6 + 2
+
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(convolution(colours, 64), nn.LeakyReLU(0.2))
+        self.levels = nn.ModuleList(PyramidLevel(colours) for _ in range(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Enlarge ``(N, C, H, W)``."""
+        features = self.head(images)
+        for level in self.levels:
+            features, images = level(features, images)
+        return images
+
+
+class SrResNet(BaselineNetwork):
+    """SRResNet, which is SRGAN's generator (Ledig et al., CVPR 2017): 16 normalised blocks, two pixel-shuffles."""
+
+    scale = SCALE
+    reach = 4 + 2 * 16 + 1 + 2 + 4
+
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(convolution(colours, 64, 9), nn.PReLU())
+        self.blocks = nn.ModuleList(self._block() for _ in range(16))
+        self.join = nn.Sequential(convolution(64, 64), nn.BatchNorm2d(64))
+        doublings: list[nn.Module] = []
+        for _ in range(2):
+            doublings += [convolution(64, 256), nn.PixelShuffle(2), nn.PReLU()]
+        self.enlarge = nn.Sequential(*doublings)
+        self.tail = convolution(64, colours, 9)
+        with torch.no_grad():
+            self.tail.weight.mul_(0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Enlarge ``(N, C, H, W)``."""
+        start = features = self.head(images)
+        for block in self.blocks:
+            features = features + block(features)
+        enlarged: Tensor = self.tail(self.enlarge(start + self.join(features)))
+        return enlarged
+
+    @staticmethod
+    def _block() -> nn.Sequential:
+        norm = nn.BatchNorm2d(64)
+        nn.init.zeros_(norm.weight)  # every block begins as the identity
+        return nn.Sequential(convolution(64, 64), nn.BatchNorm2d(64), nn.PReLU(), convolution(64, 64), norm)
+
+
+class EnhanceNet(BaselineNetwork):
+    """EnhanceNet (Sajjadi, Schoelkopf, Hirsch, ICCV 2017): 10 blocks, nearest-neighbour doublings, plus bicubic."""
+
+    scale = SCALE
+    reach = 1 + 2 * 10 + 1 + 2 + 1
+
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(convolution(colours, 64), nn.ReLU())
+        self.blocks = nn.ModuleList(
+            nn.Sequential(convolution(64, 64), nn.ReLU(), zeroed(convolution(64, 64))) for _ in range(10)
+        )
+        doublings: list[nn.Module] = []
+        for _ in range(2):
+            doublings += [nn.Upsample(scale_factor=2, mode="nearest"), convolution(64, 64), nn.ReLU()]
+        self.enlarge = nn.Sequential(*doublings, convolution(64, 64), nn.ReLU())
+        self.tail = zeroed(convolution(64, colours))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Enlarge ``(N, C, H, W)``."""
+        features = self.head(images)
+        for block in self.blocks:
+            features = features + block(features)
+        restored: Tensor = bicubic_enlarge(images, SCALE) + self.tail(self.enlarge(features))
+        return restored

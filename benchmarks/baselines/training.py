@@ -1,0 +1,247 @@
+"""Training a baseline on the tools' data, in passes that are each annealed to their end.
+
+Validation PSNR rises at the end of any annealed run, and then stands still because the learning rate does: the curve of
+one run does not tell whether more of it would help. So training is cut into passes, each of which doubles what was
+trained before and anneals anew; what the last one added to the PSNR is the worth of a doubling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.baselines.same_size import BaselineNetwork
+from benchmarks.baselines.table import CLEAN, Baseline
+from benchmarks.baselines.weights import FLAT, BaselineWeights, Training, read_baseline, write_baseline
+from restore_env.distortions import Levels, check_severity, draw_levels
+from restore_env.metrics import psnr
+from restore_env.sources import ImageSource
+from restore_env.toolbox import bicubic_enlarge, usable_device
+from tools_zoo.cards import source_version, write_card
+from tools_zoo.curves import draw_run
+from tools_zoo.fitting import Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, squared_error, summary_writer
+from tools_zoo.toolboxes import passes
+from tools_zoo.training import CURVES, PatchSampler, split_images, validate
+
+VALIDATION_PATCHES = 192
+VALIDATION_SECONDS = 15.0
+PATCH_SIZES = {1: 48, 4: 24}
+"""Pixels of the input patches by the task's factor."""
+
+
+@dataclass(frozen=True)
+class BaselineTraining:
+    """The settings of ``python -m benchmarks.train_baseline``."""
+
+    baseline: Baseline
+    out: Path
+    """Folder for weights, checkpoints, logs and the card."""
+    budget: Budget
+    """For all passes together."""
+    passes: int = 2
+    severity: str = "moderate"
+    init: Path | None = None
+    """Weights of the same baseline to go on from, with their recipe."""
+    batch_size: int = 16
+    patch_size: int = 48
+    seed: int = 0
+    device: str = "cpu"
+    workers: int = 1
+    command: str = ""
+    """The command line, for the card."""
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        if self.severity != CLEAN:
+            check_severity(self.severity)
+        elif self.baseline.factor == 1:
+            raise ValueError(f"{self.baseline.name} keeps the size of images and cannot learn from clean ones")
+
+    @property
+    def path(self) -> Path:
+        """The file of the weights."""
+        return self.out / f"{self.baseline.name}.safetensors"
+
+
+@dataclass(frozen=True)
+class PassProgress:
+    """A glance at a pass, for display."""
+
+    number: int
+    progress: Progress
+    psnr_input: float
+    """Validation patches as they come in (enlarged bicubically), dB."""
+    psnr_output: float
+    """The same patches restored by the current weights, dB."""
+
+
+def train_baseline(
+    settings: BaselineTraining, source: ImageSource, report: Callable[[PassProgress], None] = lambda _: None
+) -> Training:
+    """Train a baseline; after every pass its weights lie in ``settings.out``, with a card of all that lie there.
+
+    A run that was interrupted goes on when it is repeated.
+
+    Args:
+        settings: what and how.
+        source: photographs, some of which are kept for validation.
+        report: called about twice a second.
+
+    Raises:
+        ValueError: no image is large enough, ``init`` is of another baseline, or a device that cannot be used.
+        FitError: a checkpoint in ``out`` is damaged or belongs to another run.
+    """
+    usable_device(settings.device)
+    torch.manual_seed(settings.seed)
+    network = settings.baseline.network()
+    recipes: list[Mapping[str, Any]] = []
+    if settings.init is not None:
+        start = read_baseline(settings.init, settings.baseline.name)
+        network.load_state_dict(dict(start.state))
+        recipes = passes(start.recipe)
+    for share in range(settings.passes):
+        budget = _share(settings.budget, share, settings.passes)
+        fitted, recipe = _train_pass(settings, len(recipes), budget, network, source, report)
+        network.load_state_dict(fitted.state)
+        weights = BaselineWeights(settings.baseline, fitted.state, {**recipe, "earlier": list(recipes)})
+        write_baseline(settings.path, weights)
+        write_baselines_card(settings.out)
+        recipes.append(recipe)
+    return Training.of(read_baseline(settings.path).recipe)
+
+
+def _share(budget: Budget, number: int, count: int) -> Budget:
+    """What a pass gets: as much as all before it together, the first two alike."""
+    share = 0.5 ** (count - max(1, number))
+    if budget.steps is not None:
+        return Budget(steps=max(1, round(budget.steps * share)))
+    return Budget(minutes=(budget.minutes or 0) * share)
+
+
+def _train_pass(
+    settings: BaselineTraining,
+    number: int,
+    budget: Budget,
+    network: BaselineNetwork,
+    source: ImageSource,
+    report: Callable[[PassProgress], None],
+) -> tuple[Fitted, dict[str, Any]]:
+    """Train once from the highest learning rate to none; return what came of it, and its recipe."""
+    factor, draw = settings.baseline.factor, _drawing(settings.severity)
+    kept, held_out = split_images(len(source))
+    sampler = PatchSampler(source, kept, settings.patch_size, draw, factor)
+    validation = PatchSampler(source, held_out, settings.patch_size, draw, factor)
+    pairs = validation.batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
+    inputs, targets = (as_tensor(side, settings.device) for side in pairs)
+    psnr_input = float(psnr(bicubic_enlarge(inputs, factor), targets).mean())
+    validated = {"at": 0.0, "psnr": psnr_input}
+    schedule = replace(settings.schedule, learning_rate=settings.schedule.learning_rate / (number + 1) ** 0.5)
+    name = f"{settings.baseline.name}-{number + 1}"
+    writer = summary_writer(settings.out / "logs" / name)
+
+    def show(progress: Progress) -> None:
+        if progress.seconds - validated["at"] >= VALIDATION_SECONDS or progress.step == progress.total:
+            validated["at"] = progress.seconds
+            validated["psnr"] = _validated(network, inputs, targets, settings.batch_size)
+            writer.add_scalar("psnr/output", validated["psnr"], progress.step)
+            writer.add_scalar("psnr/input", psnr_input, progress.step)
+            writer.add_scalar("train/loss", progress.loss, progress.step)
+            writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
+        report(PassProgress(number, progress, psnr_input, validated["psnr"]))
+
+    names = ("severity", "batch_size", "patch_size", "seed")
+    identity = {"pass": number, "images": len(kept)} | {name: getattr(settings, name) for name in names}
+    checkpoint = settings.out / "checkpoints" / f"{name}.pt"
+    try:
+        fitted = fit(
+            network,
+            lambda step: sampler.batch(np.random.default_rng([settings.seed, number, 0, step]), settings.batch_size),
+            squared_error(network, settings.device),
+            budget,
+            schedule,
+            checkpoint,
+            device=settings.device,
+            identity=identity | {"baseline": settings.baseline.name, "start": digest(network)},
+            report=show,
+            workers=settings.workers,
+        )
+    finally:
+        writer.close()
+    draw_run(checkpoint.with_suffix(".png"), settings.out / "logs" / name, CURVES, "validation PSNR, dB")
+    network.load_state_dict(fitted.state)
+    return fitted, {
+        "patches": fitted.steps * settings.batch_size,
+        "steps": fitted.steps,
+        "seconds": round(fitted.seconds, 1),
+        "finished": fitted.finished,
+        **identity,
+        "precision": schedule.precision,
+        "learning_rate": schedule.learning_rate,
+        "device": settings.device,
+        "psnr_input": round(psnr_input, 3),
+        "psnr_output": round(_validated(network, inputs, targets, settings.batch_size), 3),
+        "version": source_version(),
+        "command": settings.command,
+    }
+
+
+def _drawing(severity: str) -> Callable[[np.random.Generator], Levels]:
+    return (lambda rng: Levels()) if severity == CLEAN else partial(draw_levels, severity)
+
+
+def _validated(network: BaselineNetwork, inputs: Tensor, targets: Tensor, size: int) -> float:
+    """Mean PSNR over the validation patches, ``size`` at a time."""
+    pairs = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+    return sum(validate(network, *pair) * len(pair[0]) for pair in pairs) / len(inputs)
+
+
+def write_baselines_card(folder: Path) -> None:
+    """Write ``folder/README.md``: how far every baseline that lies there was trained, and by which command."""
+    lines = [
+        "| baseline | parameters | MAC a pixel | trained on | steps | minutes | input, dB | output, dB | training |",
+        "|---|---:|---:|---|---|---:|---:|---:|---|",
+    ]
+    commands: dict[str, None] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        weights = read_baseline(path)
+        recipes, row = passes(weights.recipe), weights.baseline
+        cells = (
+            row.title,
+            f"{row.parameters:,}",
+            f"{row.macs_per_pixel:,.0f}",
+            recipes[-1]["severity"],
+            " + ".join(str(recipe["steps"]) for recipe in recipes),
+            f"{sum(float(recipe['seconds']) for recipe in recipes) / 60:.1f}",
+            str(recipes[-1]["psnr_input"]),
+            str(recipes[-1]["psnr_output"]),
+            str(Training.of(weights.recipe)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+        for recipe in recipes:
+            commands[f"{recipe['command']}  # {recipe['version']}, {recipe['images']} training images"] = None
+    text = f"""# One-network baselines
+
+What toolchains are compared with (`python -m benchmarks.compare`): networks of `benchmarks/baselines/table.py`, for
+8-bit RGB scaled to [0, 1], trained from scratch on patches of clean photographs (at 1, 2/3 and 1/3 of their size) with
+the protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. Mean
+squared error, Adam with warm-up and cosine decay, weights averaged. PSNR: {VALIDATION_PATCHES} validation patches from
+photographs that were not trained on.
+
+Training is cut into passes, each of which doubles what was trained before and is annealed to its end. What the last
+one added says whether more training would help: {FLAT} dB or less a doubling is flat. A win over a baseline that is not
+flat is no win.
+
+{chr(10).join(lines)}
+
+```
+{chr(10).join(commands)}
+```
+"""
+    write_card(folder / "README.md", text)

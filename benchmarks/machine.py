@@ -1,0 +1,90 @@
+"""What a benchmark ran on, and how much memory something took."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tools_zoo.cards import source_version
+
+_PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-image")
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """The facts that numbers depend on: versions, processor, threads, device, time."""
+    return {
+        "version": source_version(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+@dataclass
+class Peak:
+    """What :func:`peak_memory` found."""
+
+    mib: float | None = None
+    """MiB; None where the system does not tell."""
+
+
+@contextmanager
+def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
+    """Measure how much more memory than before is taken at a time, on the GPU, or by the process (on Linux alone)."""
+    device, peak = torch.device(device), Peak()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak.mib = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+        return
+    _give_back()
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+        resident = _status("VmRSS")
+    except (OSError, KeyError):
+        yield peak
+        return
+    yield peak
+    peak.mib = max(0.0, _status("VmHWM") - resident)
+
+
+def _give_back() -> None:
+    """Let the C library return what it keeps of freed memory: it would hide what is taken next."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
+def _status(field: str) -> float:
+    """An entry of the process's status, MiB."""
+    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines() if ":" in line)
+    return float(lines[field].split()[0]) / 2**10

@@ -1,0 +1,57 @@
+"""The distortions that methods are compared on: the protocol's severities, and others that nothing was trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.baselines.table import CLEAN
+from restore_env.distortions import SEVERITIES
+
+if TYPE_CHECKING:
+    from restore_env.starts import Compose
+
+MOTION_PIXELS = (5, 15)
+"""Length of the motion that blurs, uniform, at any angle, centred."""
+POISSON_SCALE = (0.005, 0.03)
+"""Strength of photon noise in linear light (albumentations' ``ShotNoise``)."""
+WEBP_QUALITY = (5, 40)
+
+
+def _compose(*names: str) -> Callable[[], Compose]:
+    def build() -> Compose:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        import albumentations
+
+        made = {
+            "motion": lambda: albumentations.MotionBlur(
+                blur_limit=MOTION_PIXELS, allow_shifted=False, direction_range=(0, 0), p=1
+            ),
+            "poisson": lambda: albumentations.ShotNoise(scale_range=POISSON_SCALE, p=1),
+            "webp": lambda: albumentations.ImageCompression(compression_type="webp", quality_range=WEBP_QUALITY, p=1),
+        }
+        composed: Compose = albumentations.Compose([made[name]() for name in names])
+        return composed
+
+    return build
+
+
+OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
+    {
+        CLEAN: _compose(),
+        "motion": _compose("motion"),
+        "poisson": _compose("poisson"),
+        "webp": _compose("webp"),
+        "unseen": _compose("motion", "poisson", "webp"),
+    }
+)
+"""Distortions outside the protocol by name; "unseen" is all three one after the other, "clean" none."""
+NAMES = (*SEVERITIES, *OUTSIDE)
+"""What can be compared on."""
+
+
+def distortion_of(name: str) -> dict[str, Any]:
+    """The arguments of :class:`restore_env.Task` for a severity or a distortion outside the protocol."""
+    return {"distortion": OUTSIDE[name]()} if name in OUTSIDE else {"severity": name}

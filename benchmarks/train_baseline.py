@@ -1,0 +1,91 @@
+"""Train a one-network baseline as the tools are trained: ``python -m benchmarks.train_baseline NAME --images DIR``.
+
+The budget is cut into passes, each annealed to its end. What the last doubling of the training added is written into
+the weights' recipe and into the card, so that a baseline that is not trained out says so wherever it appears. A run
+that was stopped goes on when the command is repeated; ``--init`` goes on from weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agents.cli import OneLineParser, run_guarded
+from agents.commands.arguments import positive_float, positive_int
+from agents.commands.training import clean_photographs, step_display
+from benchmarks.baselines.table import BASELINES, CLEAN
+from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
+from tools_zoo.cards import command_line
+from tools_zoo.fitting import Budget, Schedule
+
+PROGRAM = "benchmarks.train_baseline"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train and say how far it came."""
+    row = BASELINES[arguments.name]
+    settings = BaselineTraining(
+        baseline=row,
+        out=arguments.out,
+        budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
+        passes=arguments.passes,
+        severity=arguments.severity or row.severity,
+        init=arguments.init,
+        batch_size=arguments.batch_size,
+        patch_size=arguments.patch_size or PATCH_SIZES[row.factor],
+        seed=arguments.seed,
+        device=arguments.device,
+        workers=arguments.workers,
+        command=arguments.command_line,
+        schedule=Schedule(learning_rate=arguments.learning_rate or row.learning_rate, precision=arguments.precision),
+    )
+    source = clean_photographs(arguments, settings.patch_size * row.factor)
+    with step_display() as display:
+        rows = {}
+
+        def show(now: PassProgress) -> None:
+            if now.number not in rows:
+                rows[now.number] = display.add_task(f"pass {now.number + 1}", quality="")
+            quality = f"{now.psnr_input:.2f} -> {now.psnr_output:.2f} dB"
+            display.update(rows[now.number], completed=now.progress.step, total=now.progress.total, quality=quality)
+
+        training = train_baseline(settings, source, show)
+    print(f"{row.title}: {training}; weights in {settings.path}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = OneLineParser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("name", choices=tuple(BASELINES))
+    parser.add_argument("--images", type=Path, help="folder of photographs to train on (default: the embedded ones)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, checkpoints, logs and the card")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=positive_float, help="wall-clock budget of all passes (default 30)")
+    budget.add_argument("--steps", type=positive_int, help="steps of all passes, instead of minutes")
+    parser.add_argument("--passes", type=positive_int, default=2, help="each doubles the training (default 2)")
+    parser.add_argument(
+        "--severity",
+        choices=("mild", "moderate", "severe", "single", CLEAN),
+        help="distortions to train on (default: moderate; clean, only small, for x4 baselines)",
+    )
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the same baseline to go on from")
+    parser.add_argument("--batch-size", type=positive_int, default=16)
+    parser.add_argument("--patch-size", type=positive_int, help="of the input (default 48, and 24 for x4 baselines)")
+    parser.add_argument("--learning-rate", type=positive_float, help="of the first pass (default: the table's)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
+    parser.add_argument("--cache-dir", type=Path, help="folder that keeps decoded photographs for the next run")
+    parser.add_argument("--seed", type=int, default=0)
+    parsed = parser.parse_args(arguments)
+    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    return run_guarded(lambda: run(parsed), parser.prog)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
