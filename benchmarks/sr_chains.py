@@ -47,6 +47,8 @@ INPUTS = (
     Levels(noise_sigma=30, jpeg_quality=20),
 )
 """What the small images have been through."""
+STAGES_USED = ("gan",)
+"""Of the super-resolvers: that of the toolbox."""
 WAYS = ("alone", "fixed chain", "agent's chain")
 """What happens before the super-resolver."""
 PATCH_SIZE = 63
@@ -159,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"{arguments.search_images}: no photograph of {size}x{size} pixels or more to search chains on"
         )
-    tools = load_all(contestants(arguments.peers, parse_extra(arguments.extra), device), complain)
+    tools = load_all(contestants(arguments.peers, parse_extra(arguments.extra), device, STAGES_USED), complain)
     lines, record = [], {}
     for levels in INPUTS:
         chain = search(toolbox, to_search, levels, arguments.search_patches, arguments.beam, arguments.seed)

@@ -14,7 +14,7 @@ from sr_models.discriminators import Judging, VGGDiscriminator, make_discriminat
 from sr_models.extractors import Extractor, semantics
 from sr_models.losses import ADVERSARIAL_LOSSES, category_loss
 from sr_models.perceptual import PerceptualLoss
-from sr_models.prior import SemanticPrior
+from sr_models.prior import Prior
 
 SURE = 0.5
 """Mean probability from which a crop is taken to show a category."""
@@ -65,9 +65,10 @@ class Rivals(nn.Module):
         adversary: Adversary,
         perceptual: PerceptualLoss,
         extractor: Extractor | None = None,
-        prior: SemanticPrior | None = None,
+        prior: Prior | None = None,
     ) -> None:
         super().__init__()
+        check_adversary(adversary)
         if adversary.semantic and extractor is None:
             raise ValueError("a semantic discriminator needs an extractor of semantics")
         if adversary.category and prior is None:
@@ -113,6 +114,17 @@ class Rivals(nn.Module):
         return logits, None
 
 
+def check_adversary(adversary: Adversary) -> None:
+    """Raise ``ValueError`` if there is no such discriminator or loss, or the one does not go with the other."""
+    make_discriminator(adversary.discriminator, 32 if adversary.semantic else None, min(adversary.width, 1))
+    if adversary.form not in ADVERSARIAL_LOSSES:
+        raise ValueError(f"unknown adversarial loss {adversary.form!r}: choose from {', '.join(ADVERSARIAL_LOSSES)}")
+    if adversary.category and adversary.discriminator != "vgg":
+        raise ValueError(
+            f'the {adversary.discriminator} discriminator tells no categories: "vgg" does, or weigh them 0'
+        )
+
+
 @contextmanager
 def _held(network: nn.Module) -> Iterator[None]:
     """Let gradients through a network, but none to its weights."""
@@ -123,7 +135,7 @@ def _held(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
-def categories_of(prior: SemanticPrior, targets: Tensor) -> Tensor:
+def categories_of(prior: Prior, targets: Tensor) -> Tensor:
     """The category that each target shows, ``(N,)`` ids; background (0) where the prior is not sure of one."""
     with torch.no_grad():
         shares = prior(F.interpolate(targets, scale_factor=0.25, mode="bicubic", antialias=True)).mean((2, 3))

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CATEGORIES = 8
+from sr_models.categories import CATEGORIES
+
+CATEGORY_COUNT = len(CATEGORIES)
 CONDITION_CHANNELS = 32
 
 
@@ -32,11 +34,11 @@ class ConditionNetwork(nn.Module):
     Conv 4x4 of stride 4, three 1x1 of 128 channels, 1x1 to 32; LeakyReLU 0.1 between.
     """
 
-    macs_per_pixel = 16 * CATEGORIES * 128 + 3 * 128 * 128 + 128 * CONDITION_CHANNELS
+    macs_per_pixel = 16 * CATEGORY_COUNT * 128 + 3 * 128 * 128 + 128 * CONDITION_CHANNELS
 
     def __init__(self) -> None:
         super().__init__()
-        self.shrink = nn.Conv2d(CATEGORIES, 128, 4, stride=4)
+        self.shrink = nn.Conv2d(CATEGORY_COUNT, 128, 4, stride=4)
         self.mix = nn.ModuleList([nn.Conv2d(128, 128, 1) for _ in range(3)])
         self.narrow = nn.Conv2d(128, CONDITION_CHANNELS, 1)
 
@@ -133,14 +135,14 @@ class Composition(ConditioningLayer):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.macs_per_pixel = CATEGORIES * channels * channels
-        self.change = nn.Conv2d(channels, CATEGORIES * channels, 1)
+        self.macs_per_pixel = CATEGORY_COUNT * channels * channels
+        self.change = nn.Conv2d(channels, CATEGORY_COUNT * channels, 1)
         nn.init.zeros_(self.change.weight)
         _zero_bias(self.change)
 
     def forward(self, features: Tensor, condition: Condition) -> Tensor:
         """Add to the features what their category asks for."""
-        changes = self.change(features).unflatten(1, (CATEGORIES, -1))
+        changes = self.change(features).unflatten(1, (CATEGORY_COUNT, -1))
         composed: Tensor = features + (changes * condition.maps[:, :, None]).sum(1)
         return composed
 

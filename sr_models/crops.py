@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from restore_env.distortions import SCALES
 from restore_env.sources import ImageSource
+from sr_models.degradations import SCALE, Degradation
 from tools_zoo.fitting import Batch
 
 Pixels = npt.NDArray[np.uint8]
-Degradation = Callable[[Pixels, np.random.Generator], Pixels]
-"""``degrade(clean, rng)``: uint8 RGB ``(4H, 4W, 3)`` to ``(H, W, 3)``."""
 
-FACTOR = 4
 CONTEXT = 16
 """Pixels of the photograph around a crop that its degradation sees, where there are any."""
 
@@ -34,8 +32,8 @@ class CropSampler:
     """
 
     def __init__(self, source: ImageSource, indices: Sequence[int], crop_size: int, degrade: Degradation) -> None:
-        if crop_size % FACTOR:
-            raise ValueError(f"a crop of {crop_size} pixels is no multiple of {FACTOR}")
+        if crop_size % SCALE:
+            raise ValueError(f"a crop of {crop_size} pixels is no multiple of {SCALE}")
         self._source, self._crop_size, self._degrade = source, crop_size, degrade
         self._choices = [(i, s) for s in SCALES for i in indices if min(source.size(i, s)) >= crop_size]
         if not self._choices:
@@ -43,7 +41,7 @@ class CropSampler:
 
     def batch(self, rng: np.random.Generator, count: int) -> Batch:
         """Draw ``count`` inputs and targets, flipped and turned at random."""
-        size, small = self._crop_size, self._crop_size // FACTOR
+        size, small = self._crop_size, self._crop_size // SCALE
         inputs = np.empty((count, small, small, 3), np.uint8)
         targets = np.empty((count, size, size, 3), np.uint8)
         for row in range(count):
@@ -64,14 +62,14 @@ class CropSampler:
         rows, columns = (_around(start, size, length) for start, length in zip((top, left), image.shape, strict=False))
         region = np.ascontiguousarray(image[slice(*rows), slice(*columns)])
         degraded = self._degrade(region, rng)
-        first_row, first_column = (top - rows[0]) // FACTOR, (left - columns[0]) // FACTOR
-        small = size // FACTOR
+        first_row, first_column = (top - rows[0]) // SCALE, (left - columns[0]) // SCALE
+        small = size // SCALE
         clean = image[top : top + size, left : left + size]
         return degraded[first_row : first_row + small, first_column : first_column + small], clean
 
 
 def _around(start: int, size: int, length: int) -> tuple[int, int]:
     """The crop's first and last pixel moved apart by up to CONTEXT, by multiples of 4, within the image."""
-    before = min(CONTEXT, start) // FACTOR * FACTOR
-    after = min(CONTEXT, length - start - size) // FACTOR * FACTOR
+    before = min(CONTEXT, start) // SCALE * SCALE
+    after = min(CONTEXT, length - start - size) // SCALE * SCALE
     return start - before, start + size + after

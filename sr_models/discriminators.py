@@ -12,12 +12,11 @@ from typing import Literal, NamedTuple, TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_models.categories import CATEGORIES
 from sr_models.fusion import PUBLISHED_WIDTH, SLOPE, SemanticFusion, spectral_conv
 
 SMALLEST_CROP = 32
 """Height and width from which a crop can be judged."""
-CATEGORIES = 8
-"""Categories that SFT-GAN's discriminator tells apart, background among them."""
 _POOLED, _HIDDEN = 6, 100
 
 
@@ -42,7 +41,7 @@ class VGGDiscriminator(nn.Module):
         categories: outputs of the category head.
     """
 
-    def __init__(self, width: int = PUBLISHED_WIDTH, categories: int = CATEGORIES) -> None:
+    def __init__(self, width: int = PUBLISHED_WIDTH, categories: int = len(CATEGORIES)) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(SLOPE)]
         inputs = width

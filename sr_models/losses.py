@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORED = (0, 255)
+from sr_models.categories import BACKGROUND, IGNORE
+
+IGNORED = (BACKGROUND, IGNORE)
 """Category ids that say nothing of the texture: background, and pixels without a label."""
 
 

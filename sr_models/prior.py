@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,15 @@ from sr_models.categories import CATEGORIES
 from sr_models.squeezenet import FIRES, WIDTHS, SqueezeNet
 from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
+if TYPE_CHECKING:
+    from sr_models.segformer import SegformerPrior
+
 SCALE = 4
 """How much larger the maps are than the image."""
 LOOK_PIXELS = 2**19
 """The network looks at no larger a picture than this: what an image shows is seen as well in a smaller one."""
+SEGFORMER = "segformer:"
+"""What stands before the name of a SegFormer where a prior is named."""
 TOLERANCE = 1e-3
 """By so much the probabilities of a pixel may miss a sum of 1."""
 SHIPPED = Path(__file__).parent / "weights"
@@ -152,6 +157,23 @@ def load_prior(name_or_path: str | os.PathLike[str] = "default", device: str | t
     return prior.eval().requires_grad_(False).to(device)
 
 
+def open_prior(
+    name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu"
+) -> SemanticPrior | SegformerPrior:
+    """:func:`load_prior`, or a SegFormer: a folder with a ``config.json``, or "segformer:" and a model of the hub.
+
+    Raises:
+        ValueError: neither can be loaded.
+    """
+    text = str(name_or_path)
+    hub = text.removeprefix(SEGFORMER)
+    if hub != text or (Path(text) / "config.json").is_file():
+        from sr_models.segformer import load_segformer
+
+        return load_segformer(hub, device)
+    return load_prior(name_or_path, device)
+
+
 def save_prior(prior: SemanticPrior, path: str | os.PathLike[str]) -> None:
     """Write a prior's weights and recipe as a safetensors file, whole or not at all."""
     write_weights(path, prior.state_dict(), {"name": "prior", "recipe": json.dumps(prior.recipe)})
@@ -168,6 +190,8 @@ def check_maps(maps: Tensor, images: Tensor) -> Tensor:
         ValueError: another shape, values that are negative or not finite, or that do not sum to 1.
     """
     count, _, height, width = images.shape
+    if not isinstance(maps, Tensor) or not maps.is_floating_point():
+        raise ValueError("prior maps must be a float tensor: torch.from_numpy(maps).float()")
     names = ", ".join(category.name for category in CATEGORIES)
     if maps.ndim != 4 or maps.shape[1] != len(CATEGORIES):
         raise ValueError(

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import bicubic_enlarge
-from sr_models.conditioning import CATEGORIES, CONDITIONING, Condition, ConditioningLayer, ConditionNetwork, Modulation
+from sr_models.conditioning import (
+    CATEGORY_COUNT,
+    CONDITIONING,
+    Condition,
+    ConditioningLayer,
+    ConditionNetwork,
+    FeatureWise,
+    Modulation,
+)
 
 WIDTH, BLOCKS = 64, 16
 
@@ -47,7 +55,8 @@ class SFTNet(nn.Module):
 
     def __init__(self, conditioning: str = "sft", channels: int = WIDTH, blocks: int = BLOCKS) -> None:
         super().__init__()
-        self.reach = 2 * blocks + 5  # convolutions before the first shuffle, and what lies behind it in input pixels
+        whole = CONDITIONING[conditioning] is FeatureWise  # an average over the image: no tile of it has the same
+        self.reach = None if whole else 2 * blocks + 5  # convolutions before the first shuffle, and those behind it
         self.condition = ConditionNetwork()
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.blocks = nn.ModuleList([ConditionedBlock(channels, conditioning) for _ in range(blocks)])
@@ -101,6 +110,6 @@ class SFTNet(nn.Module):
 def one_category(category: int, like: Tensor) -> Tensor:
     """Maps that are sure of one category everywhere, for images ``(N, 3, H, W)``: ``(N, 8, 4H, 4W)``."""
     n, _, height, width = like.shape
-    maps = like.new_zeros(n, CATEGORIES, 4 * height, 4 * width)
+    maps = like.new_zeros(n, CATEGORY_COUNT, 4 * height, 4 * width)
     maps[:, category] = 1
     return maps

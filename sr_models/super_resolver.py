@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.tiling import apply_tool
-from restore_env.toolbox import FunctionTool, Toolbox
+from restore_env.toolbox import FunctionTool, Toolbox, usable_device
 from sr_models.conditioning import CONDITIONING
-from sr_models.prior import SemanticPrior, check_maps, load_prior
+from sr_models.prior import Prior, check_maps, load_prior
 from sr_models.rrdb import RRDBNet
 from sr_models.sft_net import SFTNet
 from sr_models.swin import Swin2SR
@@ -29,7 +29,7 @@ SCALE = 4
 SHIPPED = Path(__file__).parent / "weights"
 STAGES = ("psnr", "gan")
 """The stages of training that each super-resolver has weights of."""
-WHOLE_PIXELS = 128 * 128
+WHOLE_PIXELS = 192 * 192
 """Input pixels that go through a network at once; more go in tiles, or in smaller batches."""
 
 
@@ -84,7 +84,7 @@ class SuperResolver(nn.Module):
         self,
         name: str,
         network: nn.Module,
-        prior: SemanticPrior | None = None,
+        prior: Prior | None = None,
         *,
         macs_per_pixel: float | None = None,
         reach: int | None = None,
@@ -97,7 +97,7 @@ class SuperResolver(nn.Module):
             raise ValueError(f"{name}: its network takes semantic maps, so it needs a prior")
         self._reach = getattr(network, "reach", None) if reach is None else reach
         own = getattr(network, "macs_per_pixel", 0.0) if macs_per_pixel is None else macs_per_pixel
-        self.macs_per_pixel = float(own) + (float(prior.macs_per_pixel) if self.takes_maps and prior else 0.0)
+        self.macs_per_pixel = float(own) + (float(getattr(prior, "macs_per_pixel", 0.0)) if self.takes_maps else 0.0)
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
         """Enlarge four times.
@@ -110,12 +110,17 @@ class SuperResolver(nn.Module):
             ``(N, 3, 4H, 4W)``, neither clipped nor rounded.
 
         Raises:
-            ValueError: maps of another shape, or that are no probabilities.
+            ValueError: images or maps of another kind or shape, or maps that are no probabilities.
         """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or not min(images.shape[2:]):
+            raise ValueError(
+                f"{self.name} enlarges float RGB images (N, 3, H, W), got {images.dtype} {tuple(images.shape)}"
+            )
+        images = images.float()
         if maps is not None:
             if not self.takes_maps:
                 raise ValueError(f"{self.name} takes no semantic maps")
-            check_maps(maps, images)
+            maps = check_maps(maps, images)
         pixels = images.shape[-2] * images.shape[-1]
         if pixels <= WHOLE_PIXELS or self._reach is None:
             together = max(1, WHOLE_PIXELS // max(1, pixels))
@@ -133,6 +138,9 @@ class SuperResolver(nn.Module):
         if maps is None:
             maps = self.maps(images)
         enlarged: Tensor = self.network(images) if maps is None else self.network(images, maps)
+        expected = (len(images), 3, SCALE * images.shape[-2], SCALE * images.shape[-1])
+        if tuple(enlarged.shape) != expected:
+            raise ValueError(f"{self.name}: its network returned {tuple(enlarged.shape)}, expected {expected}")
         return enlarged.contiguous()
 
     def _in_tiles(self, image: Tensor, maps: Tensor | None, row: int) -> Tensor:
@@ -185,18 +193,21 @@ def read_generator(path: str | os.PathLike[str]) -> GeneratorWeights:
     return GeneratorWeights(name, metadata.get("stage", ""), state, recipe_of(metadata))
 
 
-def generator_path(name: str, stage: str) -> Path:
-    """Where the weights of a shipped super-resolver lie.
+def generator_path(name_or_folder: str | os.PathLike[str], stage: str) -> Path:
+    """Where the weights of a shipped super-resolver, or of one in a folder that training wrote, lie.
 
     Raises:
         SuperResolverError: no such super-resolver, or stage.
     """
     names = [slot.name for slot in SLOTS]
-    if name not in names:
-        raise SuperResolverError(f"{name}: no super-resolver; expected one of {', '.join(names)}, or a weights file")
+    folder = SHIPPED / name_or_folder if str(name_or_folder) in names else Path(name_or_folder)
+    if not folder.is_dir():
+        raise SuperResolverError(
+            f"{name_or_folder}: no super-resolver; expected {', '.join(names)}, a weights file or their folder"
+        )
     if stage not in STAGES:
         raise SuperResolverError(f"no stage {stage!r}: choose from {', '.join(STAGES)}")
-    return SHIPPED / name / f"{stage}.safetensors"
+    return folder / f"{stage}.safetensors"
 
 
 def interpolate(psnr: GeneratorWeights, gan: GeneratorWeights, share: float) -> dict[str, Tensor]:
@@ -217,29 +228,33 @@ def load_super_resolver(
     device: str | torch.device = "cpu",
     *,
     stage: str | float = "gan",
-    prior: SemanticPrior | None = None,
+    prior: Prior | None = None,
 ) -> SuperResolver:
-    """Load a super-resolver by its shipped name ("sft_gan", "sed"), or from a file that training wrote.
+    """Load a super-resolver by its shipped name ("sft_gan", "sed"), or from what training wrote.
 
     Args:
-        name_or_path: shipped name, or weights file.
+        name_or_path: shipped name, folder of both stages' weights, or weights file.
         device: where it runs.
-        stage: of a shipped one: "psnr", "gan", or the GAN stage's share, from 0 to 1, to mix the two.
-        prior: makes the maps; None: the shipped prior, if the network takes maps.
+        stage: where there are both: "psnr", "gan", or the GAN stage's share, from 0 to 1, to mix the two.
+        prior: makes the maps (:mod:`sr_models.prior`, or anything called like it); None: the shipped one, if the
+            network takes maps.
 
     Raises:
+        ValueError: a device that cannot be used.
         SuperResolverError: no such super-resolver, or a file that is missing, damaged, or of another network.
     """
+    device = usable_device(device)
     path = Path(name_or_path)
+    name = path.name
     if path.is_file() or path.suffix == ".safetensors":
-        name, weights = path.stem, read_generator(path)
+        name = path.resolve().parent.name if path.stem in STAGES else path.stem
+        weights = read_generator(path)
         state: Mapping[str, Tensor] = weights.state
     elif isinstance(stage, str):
-        name, weights = str(name_or_path), read_generator(generator_path(str(name_or_path), stage))
+        weights = read_generator(generator_path(name_or_path, stage))
         state = weights.state
     else:
-        name = str(name_or_path)
-        psnr, weights = (read_generator(generator_path(name, stage_name)) for stage_name in STAGES)
+        psnr, weights = (read_generator(generator_path(name_or_path, stage_name)) for stage_name in STAGES)
         state = interpolate(psnr, weights, stage)
     network = GENERATORS[weights.network]()
     network.load_state_dict(dict(state))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,26 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
-from restore_env.toolbox import bicubic_enlarge, usable_device
-from sr_models.adversarial import Adversary, Rivals
-from sr_models.clip import CLIPResNet50, load_clip
+from restore_env.toolbox import usable_device
+from sr_models.adversarial import Adversary, Rivals, check_adversary
+from sr_models.cards import write_sr_card
 from sr_models.crops import CropSampler
-from sr_models.degradations import DEGRADATIONS
-from sr_models.extractors import Extractor
+from sr_models.degradations import DEGRADATIONS, SCALE
+from sr_models.discriminators import SMALLEST_CROP
+from sr_models.eyes import Eyes
 from sr_models.grids import write_grid
-from sr_models.perceptual import SQUEEZENET_DEPTHS, VGG19_CONV5_4, PerceptualDistance, PerceptualLoss
-from sr_models.prior import SemanticPrior, load_prior
-from sr_models.squeezenet import SqueezeNet, load_squeezenet
+from sr_models.perceptual import SQUEEZENET_DEPTHS, VGG19_CONV5_4, VGG19_FIVE_DEPTHS, PerceptualLoss
+from sr_models.squeezenet import SqueezeNet
 from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_generator, write_generator
-from sr_models.vgg import VGG19, load_vgg19
-from tools_zoo.cards import source_version, write_card
+from sr_models.validation import Validation
+from tools_zoo.cards import source_version
 from tools_zoo.curves import draw_run
 from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
 from tools_zoo.training import split_images
 
-VALIDATION_CROPS, VALIDATION_SIZE = 12, 144
+VALIDATION_SIZE = 144
 VALIDATION_SECONDS = 30
 CURVES = {"psnr/output": "restored", "psnr/bicubic": "bicubic"}
 """What is drawn of a run's log, and what the picture calls it."""
@@ -47,6 +44,8 @@ class Model:
     generator: str
     """A key of :data:`sr_models.super_resolver.GENERATORS`."""
     adversary: Adversary
+    vgg_depths: tuple[float, ...]
+    """Weights of VGG19's depths in the perceptual loss, where that is what looks."""
     faster: str = ""
     """Parameters whose name has this in it learn five times as fast in the GAN stage."""
 
@@ -56,11 +55,13 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         "sft": Model(
             "sft",
             Adversary("vgg", semantic=False, pixel=0.0, perceptual=1.0, adversarial=5e-3, category=5e-3),
+            VGG19_CONV5_4,
             faster="condition",
         ),
         "sed": Model(
             "rrdb_small",
             Adversary("patch", semantic=True, pixel=1.0, perceptual=0.1, adversarial=1e-2, category=0.0),
+            VGG19_FIVE_DEPTHS,
         ),
     }
 )
@@ -107,6 +108,12 @@ class SrTraining:
         ):
             if name is not None and name not in table:
                 raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(table)}")
+        if "gan" in self.budgets:
+            check_adversary(self.rivalry)
+            if self.crop_size < SMALLEST_CROP:
+                raise ValueError(
+                    f"crops of {self.crop_size} pixels are too small for a discriminator: {SMALLEST_CROP} or more"
+                )
 
     @property
     def network(self) -> str:
@@ -126,51 +133,6 @@ class SrTraining:
 
 
 @dataclass(frozen=True)
-class Eyes:
-    """The frozen networks that training looks through; none of them is needed to use what it makes."""
-
-    prior: SemanticPrior
-    """Makes maps and tells categories."""
-    distance: SqueezeNet
-    """Extractor of the perceptual distance that validation reports."""
-    features: SqueezeNet | VGG19
-    """Extractor of the perceptual loss."""
-    depths: tuple[float, ...]
-    """Weights of its depths."""
-    semantics: SqueezeNet | CLIPResNet50
-    """Extractor of what a semantic discriminator is told."""
-
-    @staticmethod
-    def open(
-        prior: str | os.PathLike[str] = "default",
-        squeezenet: str | os.PathLike[str] | None = None,
-        vgg: str | os.PathLike[str] | None = None,
-        clip: str | os.PathLike[str] | None = None,
-    ) -> Eyes:
-        """Load them: a prior by name or file; files of SqueezeNet's (default: the prior's trunk), VGG19's, CLIP's.
-
-        Raises:
-            ValueError: a file is missing, or is not what it should be.
-        """
-        network = load_prior(prior)
-        trunk = copy.deepcopy(network.trunk) if squeezenet is None else load_squeezenet(squeezenet)
-        return Eyes(
-            prior=network,
-            distance=trunk,
-            features=trunk if vgg is None else load_vgg19(vgg),
-            depths=SQUEEZENET_DEPTHS if vgg is None else VGG19_CONV5_4,
-            semantics=trunk if clip is None else load_clip(clip),
-        )
-
-    def to(self, device: str) -> Eyes:
-        """Copies on a device, frozen."""
-        copied = copy.deepcopy(self)
-        for network in (copied.prior, copied.distance, copied.features, copied.semantics):
-            network.to(device).eval().requires_grad_(False)
-        return copied
-
-
-@dataclass(frozen=True)
 class SrProgress:
     """A glance at the training of a stage, for display."""
 
@@ -182,35 +144,6 @@ class SrProgress:
     """The same crops by the current weights, dB."""
     distance: float
     """Perceptual distance of the same, lower is better."""
-
-
-class Validation:
-    """Crops of photographs kept from training, what is measured on them, and the pictures of them."""
-
-    def __init__(self, sampler: CropSampler, extractor: Extractor, seed: int, device: str) -> None:
-        pairs = sampler.batch(np.random.default_rng([seed, 1]), VALIDATION_CROPS)
-        self.inputs, self.targets = (as_tensor(side, device) for side in pairs)
-        self._distance = PerceptualDistance(extractor).to(device)
-        self.bicubic = bicubic_enlarge(self.inputs)
-        self.psnr_bicubic, self.distance_bicubic = self._compare(self.bicubic)
-
-    @torch.no_grad()
-    def measure(self, generator: nn.Module, maps: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[float, float]:
-        """PSNR (dB) and perceptual distance of a generator's outputs."""
-        return self._compare(self.enlarged(generator, maps))
-
-    @torch.no_grad()
-    def enlarged(self, generator: nn.Module, maps: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
-        """What a generator makes of the crops, clipped."""
-        training = generator.training
-        outputs = generator.eval()(self.inputs, *maps(self.inputs))
-        generator.train(training)
-        clipped: Tensor = outputs.clamp(0, 1)
-        return clipped
-
-    def _compare(self, images: Tensor) -> tuple[float, float]:
-        with torch.no_grad():
-            return float(psnr(images, self.targets).mean()), float(self._distance(images, self.targets).mean())
 
 
 def train_sr(
@@ -255,13 +188,16 @@ class _Stage:
         self.started_from = self._load_start()
         self.network: nn.Module = self.generator
         if stage == "gan":
-            loss = PerceptualLoss(eyes.features, eyes.depths)
+            model = MODELS[settings.model]
+            depths = SQUEEZENET_DEPTHS if isinstance(eyes.features, SqueezeNet) else model.vgg_depths
+            loss = PerceptualLoss(eyes.features, depths)
             self.network = Rivals(self.generator, settings.rivalry, loss, eyes.semantics, eyes.prior)
         kept, held_out = split_images(len(source))
         self.images = len(kept)
         degrade = DEGRADATIONS[settings.degradation]
         self.sampler = CropSampler(source, kept, settings.crop_size, degrade)
-        held = CropSampler(source, held_out, max(VALIDATION_SIZE, settings.crop_size), degrade)
+        largest = max(min(source.size(index)) for index in held_out)
+        held = CropSampler(source, held_out, min(VALIDATION_SIZE, largest // SCALE * SCALE), degrade)
         self.validation = Validation(held, eyes.distance, settings.seed, settings.device)
 
     def train(self, report: Callable[[SrProgress], None]) -> Fitted:
@@ -326,10 +262,8 @@ class _Stage:
         """Put the start weights in place; return what they are."""
         settings = self.settings
         before = settings.out / "psnr.safetensors"
-        if self.stage == "gan" and before.exists():
-            start: Path | None = before
-        else:
-            start = settings.init
+        own = self.stage == "gan" and ("psnr" in settings.budgets or (settings.init is None and before.exists()))
+        start = before if own else settings.init
         if start is None:
             if self.stage == "gan":
                 raise ValueError(f"{before}: no such file; train the PSNR stage first, or give weights to start from")
@@ -345,7 +279,8 @@ class _Stage:
         names = ("model", "network", "degradation", "crop_size", "batch_size", "seed")
         own = {name: getattr(settings, name) for name in names}
         rivalry = asdict(settings.rivalry) if self.stage == "gan" else {}
-        return {**own, **rivalry, "stage": self.stage, "images": self.images, "started_from": self.started_from}
+        run = {"stage": self.stage, "images": self.images, "started_from": self.started_from}
+        return {**own, **rivalry, **self.eyes.names(), **run}
 
     def _write(self, fitted: Fitted) -> None:
         settings = self.settings
@@ -378,50 +313,3 @@ class _Stage:
         ]
         write_grid(settings.out / f"{self.stage}.png", columns)
         write_sr_card(settings.out)
-
-
-def write_sr_card(folder: Path) -> None:
-    """Write ``folder/README.md``: what the generators are, how each stage was trained, and room for measurements."""
-    stages = [folder / f"{stage}.safetensors" for stage in STAGES]
-    weights = [read_generator(path) for path in stages if path.exists()]
-    rows = [
-        "| stage | network | steps | minutes | precision | device | PSNR, dB | perceptual distance |",
-        "|---" * 8 + "|",
-    ]
-    for each in weights:
-        recipe = each.recipe
-        cells = [
-            each.stage,
-            each.network,
-            recipe.get("steps"),
-            f"{float(recipe.get('seconds', 0)) / 60:.1f}",
-            recipe.get("precision"),
-            recipe.get("device"),
-            f"{recipe.get('psnr_bicubic')} -> {recipe.get('psnr_output')}",
-            f"{recipe.get('distance_bicubic')} -> {recipe.get('distance_output')}",
-        ]
-        rows.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    commands = [f"{each.recipe.get('command')}  # {each.recipe.get('version')}" for each in weights]
-    losses = [
-        f"- GAN stage: {name} {value}"
-        for each in weights
-        if each.stage == "gan"
-        for name, value in each.recipe.items()
-        if name in {"discriminator", "semantic", "pixel", "perceptual", "adversarial", "category", "form"}
-    ]
-    text = f"""# A x4 super-resolver: {weights[0].network if weights else "none yet"}
-
-For RGB scaled to [0, 1]; load with `sr_models.load_super_resolver`. The PSNR stage minimises the mean absolute error,
-the GAN stage goes on from its weights with the losses below. Adam with warm-up and cosine decay, weights averaged.
-Measured from bicubic to output: {VALIDATION_CROPS} validation crops, from photographs kept from training where there
-are enough.
-
-{chr(10).join(rows)}
-
-{chr(10).join(losses)}
-
-```
-{chr(10).join(commands)}
-```
-"""
-    write_card(folder / "README.md", text, ["sr"])

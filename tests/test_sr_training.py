@@ -18,13 +18,14 @@ from restore_env.sources import ImageSource, open_images
 from sr_models.adversarial import Adversary, Rivals, categories_of
 from sr_models.crops import CropSampler
 from sr_models.degradations import DEGRADATIONS
+from sr_models.eyes import Eyes
 from sr_models.perceptual import PerceptualLoss
 from sr_models.prior import SemanticPrior
 from sr_models.rrdb import RRDBNet
 from sr_models.sft_net import SFTNet
 from sr_models.squeezenet import SqueezeNet
 from sr_models.super_resolver import read_generator
-from sr_models.training import MODELS, Eyes, SrProgress, SrTraining, train_sr
+from sr_models.training import MODELS, SrProgress, SrTraining, train_sr
 from tests.toolkit import photographs
 from tools_zoo.fitting import Budget, FitError, Schedule
 
@@ -42,7 +43,7 @@ class KilledError(Exception):
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (module, sr_models.super_resolver):
         monkeypatch.setattr(place, "GENERATORS", TINY)
-    monkeypatch.setattr(module, "VALIDATION_CROPS", 2)
+    monkeypatch.setattr("sr_models.validation.CROPS", 2)
     monkeypatch.setattr(module, "VALIDATION_SIZE", 32)
 
 
@@ -50,7 +51,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def eyes() -> Eyes:
     torch.manual_seed(0)
     prior, trunk = SemanticPrior(), SqueezeNet()
-    return Eyes(prior, trunk, trunk, (0.25,) * 4, trunk)
+    return Eyes(prior, trunk, trunk, trunk)
 
 
 def source() -> ImageSource:
@@ -129,6 +130,35 @@ def test_a_checkpoint_of_another_adversary_is_refused(eyes: Eyes, tmp_path: Path
     other = replace(settings(tmp_path).rivalry, semantic=False)
     with pytest.raises(FitError, match="semantic"):
         train_sr(settings(tmp_path, adversary=other), source(), eyes)
+
+
+def test_a_checkpoint_seen_through_other_eyes_is_refused(eyes: Eyes, tmp_path: Path) -> None:
+    run = settings(tmp_path, budgets={"psnr": Budget(steps=1)})
+    train_sr(run, source(), eyes)
+    torch.manual_seed(1)
+    with pytest.raises(FitError, match="features"):
+        train_sr(run, source(), replace(eyes, features=SqueezeNet()))
+
+
+def test_weights_to_start_from_come_before_those_in_the_folder(eyes: Eyes, tmp_path: Path) -> None:
+    train_sr(settings(tmp_path), source(), eyes)
+    other = tmp_path / "other.safetensors"
+    weights = read_generator(tmp_path / "psnr.safetensors")
+    sr_models.super_resolver.write_generator(other, replace(weights, state=TINY["rrdb_small"]().state_dict()))
+    with pytest.raises(FitError, match="started_from"):
+        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=3)}, init=other), source(), eyes)
+
+
+def test_what_cannot_be_trained_is_refused_before_the_first_stage(tmp_path: Path) -> None:
+    wrong: dict[str, dict[str, Any]] = {
+        "takes no semantics": {"adversary": replace(MODELS["sed"].adversary, discriminator="vgg")},
+        "no categories": {"adversary": replace(MODELS["sft"].adversary, discriminator="patch")},
+        "adversarial loss 'x'": {"adversary": replace(MODELS["sed"].adversary, form="x")},
+        "too small": {"crop_size": 16},
+    }
+    for message, changes in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            settings(tmp_path, **changes)
 
 
 def test_the_gan_stage_needs_a_start(eyes: Eyes, tmp_path: Path) -> None:
@@ -225,7 +255,6 @@ def test_the_command_trains_and_speaks_plainly(tmp_path: Path, capsys: pytest.Ca
         (["--prior", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--degradation", "rain"], "rain"),
         (["--generator", "rain"], "rain"),
-        (["--discriminator", "rain"], "rain"),
     ):
         assert main([*words, *extra]) == 2
         error = capsys.readouterr().err

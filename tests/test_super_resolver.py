@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import sr_models.super_resolver as module
 from restore_env.toolbox import Tool, bicubic_enlarge
-from sr_models.conditioning import CATEGORIES, CONDITIONING, Condition, ConditioningLayer, Modulation
+from sr_models.conditioning import CATEGORY_COUNT, CONDITIONING, Condition, ConditioningLayer, Modulation
 from sr_models.prior import SemanticPrior
 from sr_models.rrdb import RRDBNet
 from sr_models.sft_net import SFTNet, one_category
@@ -29,7 +29,11 @@ from sr_models.super_resolver import (
 )
 from tests.toolkit import pixelwise_toolbox
 
-TINY: dict[str, Callable[[], Any]] = {"sft": partial(SFTNet, "sft", 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
+TINY: dict[str, Callable[[], Any]] = {
+    "sft": partial(SFTNet, "sft", 8, 1),
+    "rrdb_small": partial(RRDBNet, 8, 4, 1),
+    "composition": partial(SFTNet, "composition", 8, 1),
+}
 
 
 def stirred(network: Any, seed: int = 0) -> Any:
@@ -76,7 +80,10 @@ def test_an_untrained_generator_is_bicubic_enlargement(name: str) -> None:
 @pytest.mark.parametrize("name", CONDITIONING)
 def test_conditioning_begins_as_the_identity_and_then_follows_the_maps(name: str) -> None:
     layer: ConditioningLayer = CONDITIONING[name](16)
-    features, condition = torch.rand(2, 16, 6, 5), Condition(torch.rand(2, 32, 6, 5), torch.rand(2, CATEGORIES, 6, 5))
+    features, condition = (
+        torch.rand(2, 16, 6, 5),
+        Condition(torch.rand(2, 32, 6, 5), torch.rand(2, CATEGORY_COUNT, 6, 5)),
+    )
     assert torch.allclose(layer(features, condition), features, atol=1e-6)
     stirred(layer)
     other = Condition(condition.features + 1, condition.maps.roll(1, dims=1))
@@ -97,7 +104,7 @@ def test_conditioning_acts_where_the_maps_differ(name: str) -> None:
 def test_film_knows_no_places() -> None:
     layer = CONDITIONING["film"](8)
     assert isinstance(layer, Modulation)
-    gamma, beta = layer.modulation(Condition(torch.rand(1, 32, 6, 5), torch.rand(1, CATEGORIES, 6, 5)))
+    gamma, beta = layer.modulation(Condition(torch.rand(1, 32, 6, 5), torch.rand(1, CATEGORY_COUNT, 6, 5)))
     assert gamma.shape == beta.shape == (1, 8, 1, 1)
 
 
@@ -109,7 +116,7 @@ def test_modulations_are_shown_for_every_layer() -> None:
         SFTNet("concatenation", 8, 1).modulations(one_category(2, images(6, 5, 1)))
 
 
-@pytest.mark.parametrize("name", ["sft", "rrdb_small"])
+@pytest.mark.parametrize("name", ["sft", "rrdb_small", "composition"])
 @pytest.mark.parametrize("size", [(150, 40), (61, 203)])
 def test_tiles_equal_the_whole(
     name: str, size: tuple[int, int], prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch, one_thread: None
@@ -132,6 +139,27 @@ def test_a_reach_that_is_too_short_would_show(prior: SemanticPrior, monkeypatch:
     whole = SuperResolver("x", network)(inputs)
     monkeypatch.setattr(module, "WHOLE_PIXELS", 48 * 48)
     assert not torch.allclose(SuperResolver("x", network, reach=0)(inputs), whole, atol=1e-4)
+
+
+def test_film_never_goes_in_tiles() -> None:
+    assert SFTNet("film", 8, 1).reach is None
+
+
+def test_other_images_than_float_rgb_are_refused() -> None:
+    resolver = SuperResolver("rrdb", TINY["rrdb_small"]())
+    for wrong in (torch.rand(3, 8, 8), torch.rand(1, 1, 8, 8), torch.zeros(1, 3, 8, 8).byte(), torch.rand(1, 3, 0, 8)):
+        with pytest.raises(ValueError, match="float RGB images"):
+            resolver(wrong)
+    with pytest.raises(ValueError, match="returned"):
+        SuperResolver("x2", nn.Upsample(scale_factor=2))(images())
+
+
+def test_any_prior_will_do() -> None:
+    def sky(given: Tensor) -> Tensor:
+        return one_category(1, given)
+
+    resolver = SuperResolver("sft", stirred(TINY["sft"]()), sky)
+    assert torch.equal(resolver(images()), resolver(images(), one_category(1, images())))
 
 
 def test_large_batches_go_in_parts(prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +231,21 @@ def test_weights_survive_the_disk(tiny: None, tmp_path: Path) -> None:
     assert loaded.name == "mine"
     assert torch.allclose(loaded(images()), network(images()), atol=1e-6)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_folder_that_training_wrote_has_both_stages(tiny: None, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for seed, stage in enumerate(("psnr", "gan")):
+        state = stirred(TINY["rrdb_small"](), seed).state_dict()
+        write_generator(folder / f"{stage}.safetensors", GeneratorWeights("rrdb_small", stage, state))
+    stages: tuple[str | float, ...] = ("psnr", "gan", 0.0, 1.0)
+    by_stage = {stage: load_super_resolver(folder, stage=stage) for stage in stages}
+    assert {resolver.name for resolver in by_stage.values()} == {"mine"}
+    assert load_super_resolver(folder / "gan.safetensors").name == "mine"
+    assert torch.equal(by_stage["psnr"](images()), by_stage[0.0](images()))
+    assert torch.allclose(by_stage["gan"](images()), by_stage[1.0](images()), atol=1e-6)
+    assert not torch.allclose(by_stage["gan"](images()), by_stage["psnr"](images()), atol=1e-3)
 
 
 def test_bad_weights_are_named_in_one_line(tiny: None, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from agents.commands.train import add_common
 
 PSNR_SHARE = 0.6
 """Of the minutes, where both stages are trained."""
+PIXEL_PERCEPTUAL = 1.0
+"""Weight of SeD's perceptual loss with the pixel-wise discriminator (Li et al., 2024, section 4.1)."""
 
 
 def register(kinds: Any) -> None:
@@ -33,11 +35,12 @@ def register(kinds: Any) -> None:
     parser.add_argument("--crop-size", type=positive_int, default=96, help="pixels of the targets (default 96)")
     parser.add_argument("--batch-size", type=positive_int, default=8)
     parser.add_argument("--learning-rate", type=positive_float, help="default: 1e-3 for PSNR, 2e-4 for the GAN stage")
-    parser.add_argument("--prior", default="default", help="semantic prior: shipped (default) or a weights file")
+    parser.add_argument("--prior", default="default", help="shipped (default), a weights file, or segformer:MODEL")
     parser.add_argument("--squeezenet", type=Path, help="ImageNet weights for the losses (default: the prior's trunk)")
     parser.add_argument("--vgg", type=Path, help="VGG19's weights: the perceptual loss as published")
     parser.add_argument("--clip", type=Path, help="CLIP RN50's weights: the semantics of SeD as published")
-    parser.add_argument("--discriminator", help="vgg, patch or pixel, in place of the model's")
+    parser.add_argument("--discriminator", choices=("vgg", "patch", "pixel"), help="in place of the model's")
+    parser.add_argument("--adversarial", choices=("vanilla", "relativistic"), help="loss (default: vanilla)")
     parser.add_argument("--no-semantics", action="store_true", help="the same discriminator, told nothing")
     parser.add_argument("--discriminator-width", type=positive_int, help="of its first layer (published: 64)")
     parser.add_argument(
@@ -52,6 +55,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from agents.commands.training import clean_photographs, step_display
+    from sr_models.eyes import Eyes
     from sr_models.super_resolver import STAGES
     from sr_models.training import MODELS, SrProgress, SrTraining
     from sr_models.training import train_sr as train
@@ -64,6 +68,9 @@ def train_sr(arguments: argparse.Namespace) -> int:
         "discriminator": arguments.discriminator,
         "width": arguments.discriminator_width,
         "semantic": False if arguments.no_semantics else None,
+        "form": arguments.adversarial,
+        "perceptual": PIXEL_PERCEPTUAL if arguments.discriminator == "pixel" and arguments.model == "sed" else None,
+        "category": None if arguments.discriminator in (None, "vgg") else 0.0,
     }
     adversary = replace(model.adversary, **{key: value for key, value in changes.items() if value is not None})
     minutes = arguments.minutes or 60.0
@@ -87,6 +94,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
         command=command_line("imagerestore", sys.argv[1:]),
     ).with_schedule(arguments.learning_rate, arguments.precision)
     source = clean_photographs(arguments, arguments.crop_size)
+    eyes = Eyes.open(arguments.prior, arguments.squeezenet, arguments.vgg, arguments.clip)
     with step_display() as display:
         rows = {stage: display.add_task(stage, total=None, start=False, quality="waiting") for stage in stages}
 
@@ -96,16 +104,9 @@ def train_sr(arguments: argparse.Namespace) -> int:
             quality = f"{now.psnr_bicubic:.2f} -> {now.psnr_output:.2f} dB, distance {now.distance:.3f}"
             display.update(row, completed=now.progress.step, total=now.progress.total, quality=quality)
 
-        fitted = train(settings, source, _extractors(arguments), show)
+        fitted = train(settings, source, eyes, show)
     for stage, result in fitted.items():
         state = "finished" if result.finished else "out of time; the same command with more minutes goes on"
         print(f"{stage}: {result.steps} steps, {result.seconds:.0f} s, {state}")
     print(f"Weights written to {arguments.out}")
     return 0
-
-
-def _extractors(arguments: argparse.Namespace) -> Any:
-    """Open the networks that the training looks through, by the arguments."""
-    from sr_models.training import Eyes
-
-    return Eyes.open(prior=arguments.prior, squeezenet=arguments.squeezenet, vgg=arguments.vgg, clip=arguments.clip)
