@@ -133,6 +133,19 @@ def test_tiles_equal_the_whole(
     assert torch.equal(resolver(inputs), resolver(inputs))
 
 
+@pytest.mark.parametrize("network", [SFTNet("sft", 8, 3), RRDBNet(8, 4, 1)], ids=["sft", "rrdb"])
+def test_nothing_is_seen_beyond_the_reach(network: Any) -> None:
+    network = stirred(network).double()
+    side = 2 * network.reach + 9
+    inputs = torch.rand(1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    changed = inputs.clone()
+    changed[..., side // 2, side // 2] += 1
+    maps = (one_category(1, inputs),) if network.takes_maps else ()
+    difference = (network(changed, *maps) - network(inputs, *maps)).abs().amax((0, 1, 2))
+    seen = torch.nonzero(difference).flatten() // 4 - side // 2
+    assert network.reach // 2 < int(seen.abs().max()) <= network.reach
+
+
 def test_a_reach_that_is_too_short_would_show(prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch) -> None:
     network = stirred(TINY["rrdb_small"]())
     inputs = images(150, 40)
