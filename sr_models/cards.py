@@ -52,4 +52,4 @@ are enough.
 {chr(10).join(commands)}
 ```
 """
-    write_card(folder / "README.md", text, ["sr"])
+    write_card(folder / "README.md", text)
