@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents.cli import OneLineParser, run_guarded
-from agents.commands.arguments import positive_float, positive_int
+from agents.commands.arguments import add_schedule, positive_float, positive_int, schedule_of
 from agents.commands.training import clean_photographs, step_display
 from benchmarks.baselines.table import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
 from tools_zoo.cards import command_line
-from tools_zoo.fitting import Budget, Schedule
+from tools_zoo.fitting import Budget
 
 PROGRAM = "benchmarks.train_baseline"
 
@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
         passes=arguments.passes,
+        loss=arguments.loss,
         severity=arguments.severity or row.severity,
         init=arguments.init,
         batch_size=arguments.batch_size,
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         workers=arguments.workers,
         command=arguments.command_line,
-        schedule=Schedule(learning_rate=arguments.learning_rate or row.learning_rate, precision=arguments.precision),
+        schedule=schedule_of(arguments),
     )
     source = clean_photographs(arguments, settings.patch_size * row.factor)
     with step_display() as display:
@@ -74,10 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the same baseline to go on from")
     parser.add_argument("--batch-size", type=positive_int, default=16)
     parser.add_argument("--patch-size", type=positive_int, help="of the input (default 48, and 24 for x4 baselines)")
-    parser.add_argument("--learning-rate", type=positive_float, help="of the first pass (default: the table's)")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
-    )
+    add_schedule(parser, {"muon": 3e-3, "adam": 1e-3})
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
     parser.add_argument("--cache-dir", type=Path, help="folder that keeps decoded photographs for the next run")

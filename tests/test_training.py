@@ -13,7 +13,7 @@ import torch
 from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
 from tools_zoo import load_toolbox
-from tools_zoo.fitting import Batch, Budget, FitError, Fitted, Progress, Schedule, fit, squared_error
+from tools_zoo.fitting import Batch, Budget, FitError, Fitted, Progress, Schedule, fit, restoring, squared_error
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.table import SPECS
 from tools_zoo.toolboxes import ToolboxError, read_tool
@@ -120,7 +120,7 @@ def batch(step: int) -> Batch:
 
 def fit_one(*arguments: Any, **named: Any) -> Fitted:
     network = ThreeLayer()
-    return fit(network, batch, squared_error(network), *arguments, **named)
+    return fit(network, batch, restoring(network, squared_error), *arguments, **named)
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:

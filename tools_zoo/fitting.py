@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.writing import write_atomically
+from tools_zoo.muon import Muon
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Inputs and targets, uint8 RGB ``(N, H, W, 3)``."""
@@ -55,6 +56,8 @@ class Schedule:
     warmup_steps: int = 100
     clip_norm: float = 0.1
     ema_decay: float = 0.998
+    optimizer: Literal["adam", "muon"] = "adam"
+    """What moves them; Muon suits the tools' networks (:mod:`tools_zoo.muon`)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 halves the time where the processor has it (AVX512-BF16, AMX, CUDA) and costs ten times it elsewhere."""
 
@@ -83,21 +86,49 @@ class Fitted:
     """False if the clock ran out before the last planned step."""
 
 
+OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = MappingProxyType(
+    {"adam": torch.optim.Adam, "muon": Muon}
+)
+"""By what weights may move; the schedule gives the rate of every step."""
 CHECKPOINT_SECONDS, REPORT_SECONDS = 20.0, 0.5
 _RATE_STEPS = 20  # steps by which the rate is measured, after as many to warm up
 _OFF = 0.1  # share of the budget by which a run may end early or late before its end is planned anew
+
+
+_MSE_AT_25_DB, _CEILING = 10**-2.5, 1e-5  # the ceiling lies at 50 dB
 
 
 class FitError(ValueError):
     """A run that cannot go on; the message says why and what would help."""
 
 
-def squared_error(network: nn.Module, device: str | torch.device = "cpu") -> Callable[[Batch], Tensor]:
-    """The objective of a network on its own: the mean squared error of its outputs."""
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean squared error of ``(N, 3, H, W)`` images."""
+    return F.mse_loss(outputs.float(), targets)
+
+
+def psnr_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """What lowers it raises the mean of the images' PSNR, which is what an environment rewards.
+
+    The logarithm of each image's mean squared error: an easy image counts as much as a hard one. It is scaled so that
+    at 25 dB its slope is that of :func:`squared_error`, and bounded (:data:`_CEILING`) where an image is perfect.
+    """
+    errors = (outputs.float() - targets).square().mean((1, 2, 3))
+    return _MSE_AT_25_DB * (errors + _CEILING).log().mean()
+
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType({"psnr": psnr_loss, "mse": squared_error})
+"""What tools may learn from, by name."""
+
+
+def restoring(
+    network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu"
+) -> Callable[[Batch], Tensor]:
+    """The objective of a network on its own: the loss of what it makes of its inputs."""
 
     def objective(batch: Batch) -> Tensor:
         inputs, targets = (as_tensor(side, device) for side in batch)
-        return F.mse_loss(network(inputs).float(), targets)
+        return loss(network(inputs), targets)
 
     return objective
 
@@ -119,14 +150,14 @@ def fit(
 ) -> Fitted:
     """Minimise the objective of ``network`` over the batches, or go on where ``checkpoint`` left off.
 
-    Adam with linear warm-up and cosine decay, gradients clipped by norm, weights averaged exponentially. With
-    ``minutes`` the number of steps is planned from the rate of the first ones and kept in the checkpoint; it is planned
-    anew if the machine turns out slower or faster, so that the run ends on the clock.
+    The schedule's optimiser with linear warm-up and cosine decay of its rate, gradients clipped by norm, weights
+    averaged exponentially. With ``minutes`` the number of steps is planned from the rate of the first ones and kept in
+    the checkpoint; it is planned anew if the machine turns out slower or faster, so that the run ends on the clock.
 
     Args:
         network: what to train, its start weights in place.
         batch_at: the batch of a step, a pure function (it runs on ``workers`` threads, some steps ahead).
-        objective: the loss of a batch; :func:`squared_error` of the network in the simplest case.
+        objective: the loss of a batch; :func:`restoring` in the simplest case.
         budget: when to stop.
         schedule: how to step.
         checkpoint: file that keeps the run; written every 20 s and at the end, whole or not at all.
@@ -201,7 +232,7 @@ class _Run:
             if parameter.requires_grad:
                 groups.setdefault(speed(name), []).append(parameter)
         self.speeds = list(groups)
-        self.optimizer = torch.optim.Adam([{"params": group} for group in groups.values()], lr=schedule.learning_rate)
+        self.optimizer = OPTIMIZERS[schedule.optimizer]([{"params": group} for group in groups.values()])
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step = 0
         self.total: int | None = None

@@ -1,7 +1,7 @@
 """Joint training: the tools learn from the final images of the toolchains that a policy composes.
 
-A batch of distorted patches goes through chains of tools, as the policy chooses them; the squared error of each final
-image goes back through all of its tools. A tool's gradient is averaged over its uses in the batch, and all tools step
+A batch of distorted patches goes through chains of tools, as the policy chooses them; the error of each final image
+goes back through all of its tools. A tool's gradient is averaged over its uses in the batch, and all tools step
 together; a tool that no chain used stays as it is. Source: Yu et al., CVPR 2018, section 3.3 (algorithm 1).
 """
 
@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from restore_env.distortions import check_severity, draw_levels
 from restore_env.episodes import quantised
@@ -27,7 +26,7 @@ from restore_env.sources import ImageSource
 from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.cards import source_version
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
+from tools_zoo.fitting import LOSSES, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
 from tools_zoo.networks import NETWORKS, ToolNetwork
 from tools_zoo.toolboxes import NetworkTool, ToolWeights, passes, read_manifest, read_tool, update_toolbox
 from tools_zoo.training import CURVES, PatchSampler, split_images, write_tools_card
@@ -58,6 +57,8 @@ class JointTraining:
     """Probability that a step takes a random tool instead of the policy's."""
     rounds: int = 1
     """After each the policy may be refreshed; the learning rate decays anew, from a lower start, in each."""
+    loss: str = "psnr"
+    """Of the final images: a key of :data:`tools_zoo.fitting.LOSSES`; "mse" is the paper's."""
     batch_size: int = 32
     patch_size: int = 63
     seed: int = 0
@@ -233,7 +234,7 @@ def _train_round(
 
     def objective(batch: ChainBatch) -> Tensor:
         degraded, clean = (as_tensor(side, settings.device) for side in batch[:2])
-        return F.mse_loss(chains(degraded, batch[2]).float(), clean)
+        return LOSSES[settings.loss](chains(degraded, batch[2]), clean)
 
     def show(progress: Progress) -> None:
         if progress.seconds - validated["at"] >= VALIDATION_SECONDS or progress.step == progress.total:
@@ -268,7 +269,7 @@ def _train_round(
 
 
 def _identity(settings: JointTraining, number: int, images: int) -> dict[str, Any]:
-    names = ("severity", "chain_length", "exploration", "batch_size", "patch_size", "observe", "seed", "policy")
+    names = ("severity", "loss", "chain_length", "exploration", "batch_size", "patch_size", "observe", "seed", "policy")
     return {"round": number, "images": images, **{name: getattr(settings, name) for name in names}}
 
 
@@ -297,6 +298,7 @@ def _write(
         "seconds": round(sum(fitted.seconds for fitted in results), 1),
         "rounds": len(results),
         "precision": settings.schedule.precision,
+        "optimizer": settings.schedule.optimizer,
         "learning_rate": settings.schedule.learning_rate,
         **_identity(settings, len(results) - 1, images),
         "version": source_version(),

@@ -1,4 +1,4 @@
-"""The tools' networks: RL-Restore's two at exactly the published shapes, and one that works at half resolution.
+"""The tools' networks: RL-Restore's two at exactly the published shapes, and two that work at lower resolutions.
 
 Source of the two: Yu et al., CVPR 2018, section 4 and the published checkpoints. All keep the image's size, pad with
 zeros, and predict what is to be added to their input.
@@ -98,7 +98,45 @@ class HalfResolution(nn.Module):
         return restored
 
 
-ToolNetwork = ThreeLayer | EightLayer | HalfResolution
+class Hourglass(nn.Module):
+    """Residual blocks at half the resolution, at a quarter, and at half again: a U-Net of two levels.
+
+    What a quarter shows is added to what the first half gave, so that fine detail passes beside the narrow middle.
+    A side that is no multiple of 4 is completed by repeating its last row or column.
+
+    Args:
+        channels: width at half the resolution, where there is one block before the middle and one after it.
+        middle: width at a quarter of the resolution.
+        blocks: residual blocks there.
+    """
+
+    def __init__(self, channels: int, middle: int, blocks: int) -> None:
+        super().__init__()
+        at_half = 9 * (2 * 12 * channels + 4 * channels**2)
+        at_quarter = 2 * 4 * channels * middle + 9 * 2 * blocks * middle**2
+        self.macs_per_pixel = (4 * at_half + at_quarter) // 16
+        self.reach = 2 * (1 + 2 + 2 + 1) + 4 * 2 * blocks + 3
+        self.head = nn.Conv2d(12, channels, 3, padding=1)
+        self.before = ResidualBlock(channels)
+        self.down = nn.Conv2d(channels, middle, 2, stride=2)
+        self.middle = nn.Sequential(*(ResidualBlock(middle) for _ in range(blocks)))
+        self.up = nn.Conv2d(middle, 4 * channels, 1)
+        self.after = ResidualBlock(channels)
+        self.tail = nn.Conv2d(channels, 12, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Restore ``(N, 3, H, W)``."""
+        height, width = images.shape[-2:]
+        whole = F.pad(images, (0, -width % 4, 0, -height % 4), mode="replicate") if height % 4 or width % 4 else images
+        fine = self.before(self.head(F.pixel_unshuffle(whole, 2)))
+        coarse = self.middle(self.down(fine))
+        features = self.after(fine + F.pixel_shuffle(self.up(F.relu(coarse)), 2))
+        change = F.pixel_shuffle(self.tail(F.relu(features)), 2)
+        restored: Tensor = images + change[..., :height, :width]
+        return restored
+
+
+ToolNetwork = ThreeLayer | EightLayer | HalfResolution | Hourglass
 
 NETWORKS: Mapping[str, Callable[[], ToolNetwork]] = MappingProxyType(
     {
@@ -106,6 +144,8 @@ NETWORKS: Mapping[str, Callable[[], ToolNetwork]] = MappingProxyType(
         "eight_layer": EightLayer,
         "half_32x4": partial(HalfResolution, channels=32, blocks=4),
         "half_56x3": partial(HalfResolution, channels=56, blocks=3),
+        "hourglass_32": partial(Hourglass, channels=32, middle=64, blocks=2),
+        "hourglass_48": partial(Hourglass, channels=48, middle=96, blocks=2),
     }
 )
 """The networks by the name that weight files use."""

@@ -14,6 +14,7 @@ SHAPES: Mapping[str, Mapping[Size, str]] = MappingProxyType(
     {
         "published": {"small": "three_layer", "large": "eight_layer"},
         "half": {"small": "half_32x4", "large": "half_56x3"},
+        "hourglass": {"small": "hourglass_32", "large": "hourglass_48"},
     }
 )
 """The shapes that a toolbox can have: the networks of its small and its large tools."""

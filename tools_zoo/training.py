@@ -16,7 +16,18 @@ from restore_env.sources import ImageSource
 from restore_env.toolbox import usable_device
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, fit, squared_error, summary_writer
+from tools_zoo.fitting import (
+    LOSSES,
+    Batch,
+    Budget,
+    Fitted,
+    Progress,
+    Schedule,
+    as_tensor,
+    fit,
+    restoring,
+    summary_writer,
+)
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer
 from tools_zoo.table import SPECS, TOOLS, ToolSpec, training_order
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
@@ -49,6 +60,8 @@ class ToolTraining:
     """Share of the patches that carry slight noise and JPEG besides the tool's own distortion."""
     mixed_share: float = 0.0
     """Share of the patches that carry a moderate mixture of all distortions, the tool's own within its band."""
+    loss: str = "psnr"
+    """A key of :data:`tools_zoo.fitting.LOSSES`."""
     shapes: str = "published"
     """A key of :data:`tools_zoo.table.SHAPES`: the networks of the toolbox."""
     batch_size: int = 16
@@ -219,7 +232,7 @@ def _train_one(
         fitted = fit(
             network,
             lambda step: sampler.batch(np.random.default_rng([settings.seed, row, 0, step]), settings.batch_size),
-            squared_error(network, settings.device),
+            restoring(network, LOSSES[settings.loss], settings.device),
             budget,
             settings.schedule,
             checkpoint,
@@ -230,6 +243,7 @@ def _train_one(
                 "patch_size": settings.patch_size,
                 "slight_share": settings.slight_share,
                 "mixed_share": settings.mixed_share,
+                "loss": settings.loss,
                 "network": spec.network(settings.shapes),
                 "images": len(kept),
                 "started_from": started_from,
@@ -255,9 +269,11 @@ def _train_one(
         "batch_size": settings.batch_size,
         "patch_size": settings.patch_size,
         "precision": settings.schedule.precision,
+        "optimizer": settings.schedule.optimizer,
         "learning_rate": settings.schedule.learning_rate,
         "slight_share": settings.slight_share,
         "mixed_share": settings.mixed_share,
+        "loss": settings.loss,
         "started_from": started_from,
         "images": len(kept),
         "psnr_input": round(psnr_input, 3),
@@ -307,7 +323,8 @@ Small CNNs that each undo one distortion in one band (`tools_zoo/table.py`; the 
 
 Trained from scratch on patches of clean photographs (at 1, 2/3 and 1/3 of their size) that carry the tool's own
 distortion, a share of them slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100) as well, or a moderate
-mixture of all distortions. Mean squared error, Adam with warm-up and cosine decay, weights averaged. {measured}
+mixture of all distortions. Adam and the mean squared error, or Muon and its logarithm (the commands tell), with
+warm-up and cosine decay, weights averaged. {measured}
 
 {chr(10).join(lines)}
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tools_zoo.fitting import Schedule
 
 
 def positive_float(text: str) -> float:
@@ -27,3 +32,34 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} does not lie in [0, 1]")
     return value
+
+
+def add_schedule(parser: argparse.ArgumentParser, rates: Mapping[str, float]) -> None:
+    """Add how weights move and to what end: ``--optimizer``, ``--learning-rate``, ``--precision``, ``--loss``.
+
+    Args:
+        parser: of a training command.
+        rates: the learning rate of each optimiser unless another is asked for; the first one is the default.
+    """
+    names = tuple(rates)
+    usual = ", ".join(f"{rate:g} for {name}" for name, rate in rates.items())
+    parser.add_argument("--optimizer", choices=names, default=names[0], help=f"default: {names[0]}")
+    parser.add_argument("--learning-rate", type=positive_float, help=f"at its highest (default: {usual})")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
+    )
+    parser.add_argument(
+        "--loss", choices=("psnr", "mse"), default="psnr", help="psnr (default): the logarithm of each image's mse"
+    )
+    parser.set_defaults(rates=dict(rates))
+
+
+def schedule_of(arguments: argparse.Namespace) -> Schedule:
+    """What the arguments of :func:`add_schedule` ask for."""
+    from tools_zoo.fitting import Schedule
+
+    return Schedule(
+        learning_rate=arguments.learning_rate or arguments.rates[arguments.optimizer],
+        optimizer=arguments.optimizer,
+        precision=arguments.precision,
+    )

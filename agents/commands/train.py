@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.commands.arguments import positive_float, positive_int, share
+from agents.commands.arguments import add_schedule, positive_float, positive_int, schedule_of, share
 
 
 def register(commands: Any) -> None:
@@ -33,6 +33,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _register_tools(kinds: Any) -> None:
+    from tools_zoo.table import SHAPES
+
     parser = kinds.add_parser(
         "tools",
         help="train any or all of the twelve tools",
@@ -45,10 +47,7 @@ def _register_tools(kinds: Any) -> None:
     budget.add_argument("--steps", type=positive_int, help="steps of every tool, instead of minutes")
     parser.add_argument("--batch-size", type=positive_int, default=16)
     parser.add_argument("--patch-size", type=positive_int, default=48)
-    parser.add_argument("--learning-rate", type=positive_float, default=2e-3)
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
-    )
+    add_schedule(parser, {"muon": 3e-3, "adam": 2e-3})
     parser.add_argument("--init", help="toolbox whose weights training starts from: shipped name or folder")
     parser.add_argument(
         "--slight-share",
@@ -62,9 +61,7 @@ def _register_tools(kinds: Any) -> None:
         default=0.0,
         help="share of the patches that carry a moderate mixture of all distortions (default 0)",
     )
-    parser.add_argument(
-        "--shapes", choices=("published", "half"), default="published", help="networks (default: published)"
-    )
+    parser.add_argument("--shapes", choices=tuple(SHAPES), default="published", help="networks (default: published)")
     parser.add_argument("--cold", action="store_true", help="do not start tools from one another's weights")
     parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
     parser.set_defaults(run=train_tools)
@@ -74,7 +71,7 @@ def train_tools(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train tools``."""
     from agents.commands.training import clean_photographs, step_display
     from tools_zoo.cards import command_line
-    from tools_zoo.fitting import Budget, Schedule
+    from tools_zoo.fitting import Budget
     from tools_zoo.table import TOOLS, training_order
     from tools_zoo.toolboxes import toolbox_folder
     from tools_zoo.training import ToolProgress, ToolTraining
@@ -92,13 +89,14 @@ def train_tools(arguments: argparse.Namespace) -> int:
         slight_share=arguments.slight_share,
         mixed_share=arguments.mixed_share,
         shapes=arguments.shapes,
+        loss=arguments.loss,
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size,
         seed=arguments.seed,
         device=arguments.device,
         workers=arguments.workers,
         command=command_line("imagerestore", sys.argv[1:]),
-        schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
+        schedule=schedule_of(arguments),
     )
     source = clean_photographs(arguments, arguments.patch_size)
     with step_display() as display:

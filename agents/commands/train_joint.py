@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from agents.commands.arguments import positive_float, positive_int, share
+from agents.commands.arguments import add_schedule, positive_float, positive_int, schedule_of, share
 from agents.commands.train import add_common
 
 
@@ -34,10 +34,7 @@ def register(kinds: Any) -> None:
         help="after each round let the agent learn, so long, to choose among the new tools (default: it stays)",
     )
     parser.add_argument("--batch-size", type=positive_int, default=32, help="chains a step (default 32)")
-    parser.add_argument("--learning-rate", type=positive_float, default=5e-4)
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
-    )
+    add_schedule(parser, {"muon": 1e-3, "adam": 5e-4})
     parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
     parser.set_defaults(run=train_joint)
 
@@ -52,7 +49,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
     from restore_env.policy import Policy
     from restore_env.toolbox import Toolbox
     from tools_zoo.cards import command_line, source_version
-    from tools_zoo.fitting import Budget, Schedule
+    from tools_zoo.fitting import Budget
     from tools_zoo.joint import JointProgress, JointTraining, train_jointly
     from tools_zoo.toolboxes import read_manifest, toolbox_folder
 
@@ -69,6 +66,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         chain_length=arguments.chain_length,
         exploration=arguments.exploration,
         rounds=arguments.rounds,
+        loss=arguments.loss,
         batch_size=arguments.batch_size,
         patch_size=agent.patch_size,
         observe=View.of(agent).observe,
@@ -77,7 +75,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         policy=command_line("", [str(policy)]),
         command=command_line("imagerestore", sys.argv[1:]),
-        schedule=Schedule(learning_rate=arguments.learning_rate, precision=arguments.precision),
+        schedule=schedule_of(arguments),
     )
     source = clean_photographs(arguments, settings.patch_size)
     with step_display() as display:

@@ -51,8 +51,6 @@ class Baseline:
     """Makes the network for so many colours, with its start weights."""
     source: str
     published: Published | None = None
-    learning_rate: float = 1e-3
-    """Of its training here; small networks bear twice as much."""
     remark: str = ""
 
     def network(self) -> BaselineNetwork:
@@ -109,7 +107,6 @@ _ROWS = (
         1,
         lambda colours: Cascade("eight_layer"),
         "three networks of the default tools' larger shape",
-        learning_rate=2e-3,
     ),
     Baseline(
         "cascade_half",
@@ -117,7 +114,6 @@ _ROWS = (
         1,
         lambda colours: Cascade("half_56x3"),
         "three networks of the larger shape at half resolution",
-        learning_rate=2e-3,
     ),
     Baseline(
         "owan",

@@ -26,7 +26,18 @@ from restore_env.sources import ImageSource
 from restore_env.toolbox import bicubic_enlarge, usable_device
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, squared_error, summary_writer
+from tools_zoo.fitting import (
+    LOSSES,
+    Budget,
+    Fitted,
+    Progress,
+    Schedule,
+    as_tensor,
+    digest,
+    fit,
+    restoring,
+    summary_writer,
+)
 from tools_zoo.toolboxes import passes
 from tools_zoo.training import CURVES, PatchSampler, split_images, validate
 
@@ -49,6 +60,8 @@ class BaselineTraining:
     severity: str = "moderate"
     init: Path | None = None
     """Weights of the same baseline to go on from, with their recipe."""
+    loss: str = "psnr"
+    """A key of :data:`tools_zoo.fitting.LOSSES`."""
     batch_size: int = 16
     patch_size: int = 48
     seed: int = 0
@@ -156,14 +169,14 @@ def _train_pass(
             writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
         report(PassProgress(number, progress, psnr_input, validated["psnr"]))
 
-    names = ("severity", "batch_size", "patch_size", "seed")
+    names = ("severity", "loss", "batch_size", "patch_size", "seed")
     identity = {"pass": number, "images": len(kept)} | {name: getattr(settings, name) for name in names}
     checkpoint = settings.out / "checkpoints" / f"{name}.pt"
     try:
         fitted = fit(
             network,
             lambda step: sampler.batch(np.random.default_rng([settings.seed, number, 0, step]), settings.batch_size),
-            squared_error(network, settings.device),
+            restoring(network, LOSSES[settings.loss], settings.device),
             budget,
             schedule,
             checkpoint,
