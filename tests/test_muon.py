@@ -83,5 +83,5 @@ def test_it_learns_and_goes_on_from_its_state() -> None:
     again = Muon(resumed.parameters(), lr=0.02)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     last = train(10, resumed, again)
-    assert last < 0.2 * first
+    assert last < 0.5 * first
     assert last == train(20, twin, Muon(twin.parameters(), lr=0.02))
