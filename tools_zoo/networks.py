@@ -1,4 +1,4 @@
-"""The tools' networks: RL-Restore's two at exactly the published shapes, and two that work at lower resolutions.
+"""The tools' networks: RL-Restore's two at exactly the published shapes, and one that works at lower resolutions.
 
 Source of the two: Yu et al., CVPR 2018, section 4 and the published checkpoints. All keep the image's size, pad with
 zeros, and predict what is to be added to their input.
@@ -69,39 +69,11 @@ class EightLayer(nn.Module):
         return restored
 
 
-class HalfResolution(nn.Module):
-    """Residual blocks at half the resolution: every 2x2 pixels become the channels of one (pixel-unshuffle).
-
-    For the same computation it is four times as wide as a network at full resolution, or sees four times the area.
-    An odd row or column is completed by repeating the last one.
-
-    Args:
-        channels: width.
-        blocks: residual blocks of two 3x3 convolutions.
-    """
-
-    def __init__(self, channels: int, blocks: int) -> None:
-        super().__init__()
-        self.macs_per_pixel = 9 * (2 * 12 * channels + 2 * blocks * channels**2) // 4
-        self.reach = 2 * (2 * blocks + 2) + 1
-        self.head = nn.Conv2d(12, channels, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
-        self.tail = nn.Conv2d(channels, 12, 3, padding=1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Restore ``(N, 3, H, W)``."""
-        height, width = images.shape[-2:]
-        even = F.pad(images, (0, width % 2, 0, height % 2), mode="replicate") if height % 2 or width % 2 else images
-        features = self.blocks(self.head(F.pixel_unshuffle(even, 2)))
-        change = F.pixel_shuffle(self.tail(F.relu(features)), 2)
-        restored: Tensor = images + change[..., :height, :width]
-        return restored
-
-
 class Hourglass(nn.Module):
     """Residual blocks at half the resolution, at a quarter, and at half again: a U-Net of two levels.
 
-    What a quarter shows is added to what the first half gave, so that fine detail passes beside the narrow middle.
+    Every 2x2 pixels become the channels of one (pixel-unshuffle), and what a quarter shows is added to what the first
+    half gave: for the same computation far wider than a network at full resolution, and it sees sixteen times the area.
     A side that is no multiple of 4 is completed by repeating its last row or column.
 
     Args:
@@ -136,14 +108,12 @@ class Hourglass(nn.Module):
         return restored
 
 
-ToolNetwork = ThreeLayer | EightLayer | HalfResolution | Hourglass
+ToolNetwork = ThreeLayer | EightLayer | Hourglass
 
 NETWORKS: Mapping[str, Callable[[], ToolNetwork]] = MappingProxyType(
     {
         "three_layer": ThreeLayer,
         "eight_layer": EightLayer,
-        "half_32x4": partial(HalfResolution, channels=32, blocks=4),
-        "half_56x3": partial(HalfResolution, channels=56, blocks=3),
         "hourglass_32": partial(Hourglass, channels=32, middle=64, blocks=2),
         "hourglass_48": partial(Hourglass, channels=48, middle=96, blocks=2),
     }

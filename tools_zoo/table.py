@@ -13,7 +13,6 @@ Size = Literal["small", "large"]
 SHAPES: Mapping[str, Mapping[Size, str]] = MappingProxyType(
     {
         "published": {"small": "three_layer", "large": "eight_layer"},
-        "half": {"small": "half_32x4", "large": "half_56x3"},
         "hourglass": {"small": "hourglass_32", "large": "hourglass_48"},
     }
 )
