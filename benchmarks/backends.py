@@ -62,7 +62,7 @@ class Row:
 def channels_last(network: nn.Module) -> Runner:
     """Plain PyTorch on images and weights that lie channels last."""
     twin = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return lambda images: twin(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+    return lambda images: twin(images.contiguous(memory_format=torch.channels_last))
 
 
 def in_pieces(network: nn.Module) -> Runner:
@@ -128,7 +128,7 @@ def measure(
         first[way] = time.perf_counter() - began
     tasks: dict[str, Callable[[Runner], Tensor]] = {
         "patches": lambda run: run(patches),
-        "groups": lambda run: torch.cat([run(group) for group in patches.split(GROUPS)]),
+        "groups": lambda run: torch.cat([run(group) for group in torch.split(patches, list(GROUPS))]),
         "photo": lambda run: apply_tool(FunctionTool(network, run, reach=tool.reach), photo),
     }
     expected = {task: tasks[task](tool.by(REFERENCE)) for task in tasks}
@@ -143,8 +143,8 @@ def measure(
                 best[way, task] = min(seconds, best.get((way, task), seconds))
                 differences[way] = max(differences[way], float((outputs - expected[task]).abs().max()))
     for way in runners:
-        seconds = best[way, "patches"], best[way, "groups"], best[way, "photo"]
-        yield Row(network, way, first[way], seconds[0] * 1e3, seconds[1] * 1e3, seconds[2], differences[way])
+        took = [best[way, task] for task in tasks]
+        yield Row(network, way, first[way], took[0] * 1e3, took[1] * 1e3, took[2], differences[way])
 
 
 def markdown(rows: Sequence[Row]) -> str:

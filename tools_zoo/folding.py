@@ -81,4 +81,4 @@ def piecewise(network: nn.Module, images: Tensor, pixels: int = PIECE_PIXELS) ->
     size = max(1, pixels // max(1, images.shape[-2] * images.shape[-1]))
     if len(images) <= size:
         return network(images)  # type: ignore[no-any-return]
-    return torch.cat([network(piece) for piece in images.split(size)])
+    return torch.cat([network(piece) for piece in torch.split(images, size)])
