@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-COMMANDS = ("restore", "evaluate", "explain", "demo", "train", "import_rl_restore")
+COMMANDS = ("restore", "evaluate", "explain", "demo", "train", "import_rl_restore", "export")
 """Modules of :mod:`agents.commands`; each has ``register(subparsers)``."""
 
 

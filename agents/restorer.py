@@ -23,6 +23,7 @@ from restore_env.sources import PhotoLike, open_photo
 from restore_env.tiling import enlarge, to_pixels, to_tensor
 from restore_env.toolbox import Tool, Toolbox, usable_device
 from restore_env.writing import write_image
+from tools_zoo.backends import with_backend
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,12 @@ class Restorer:
             as the policy's recipe says (:class:`agents.view.View`), else True.
         observe: what the policy sees, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
             the working image as it is. None: as the policy's recipe says, else "uint8".
+        backend: what runs the tools' networks on a CPU, a key of :data:`tools_zoo.backends.BACKENDS`; None: what runs
+            the toolbox's already, "torch" for one that is loaded here.
 
     Raises:
-        ValueError: no such toolbox or policy, one that does not fit the other, or a device that cannot be used.
+        ValueError: no such toolbox, policy or backend, one that does not fit the other, or a device that cannot be
+            used.
     """
 
     def __init__(
@@ -117,12 +121,14 @@ class Restorer:
         super_resolver: SuperResolverLike | None = None,
         borders: bool | None = None,
         observe: Literal["uint8", "float32"] | None = None,
+        backend: str | None = None,
     ) -> None:
         if int(max_steps) != max_steps or max_steps < 1:
             raise ValueError(f"max_steps must be a whole number of 1 or more, got {max_steps!r}")
         self.scale, self.max_steps = _checked_scale(scale), int(max_steps)
         self.device = usable_device(device)
-        self._tools = open_toolbox(toolbox, self.device)
+        tools = open_toolbox(toolbox, self.device)
+        self._tools = tools if backend is None else with_backend(tools, backend)
         self._named, self._policy, self._super_resolver = toolbox, policy, super_resolver
         self._borders, self._observe = borders, observe
         self._players: dict[bool, Player] = {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from restore_env.gallery import Gallery, Slots
+from restore_env.importing import import_named
 from restore_env.metrics import Metric, psnr, resolve_metric
 from restore_env.sources import ImagesLike, open_images
 from restore_env.starts import Compose, EpisodeStart, StartSampler
@@ -23,6 +24,8 @@ SAME_SIZE_TOOLBOX = "tools_zoo:default_toolbox"
 """The shipped toolbox of tasks that are all of the same size."""
 DEFAULT_TOOLBOX = "sr_models:default_toolbox"
 """The shipped toolbox where images may be of low resolution: the same tools, and the super-resolvers."""
+WITH_BACKEND = "tools_zoo.backends:with_backend"
+"""What lets another backend run a toolbox."""
 DEFAULT_FACTORS = (1, 4)
 """The task factors of the shipped toolbox."""
 
@@ -59,6 +62,9 @@ class Task:
     """Of the observed image: uint8, clipped and rounded; or float32, the working image exactly, unclipped."""
     device: str | None = None
     """Where images are kept and tools run; None: where the toolbox is. A toolbox that is elsewhere is copied there."""
+    backend: str | None = None
+    """What runs the tools' networks on a CPU: "torch", "eager", "onnx" or "openvino"
+    (:data:`tools_zoo.backends.BACKENDS`); None: what runs the toolbox's already."""
     cache_dir: str | os.PathLike[str] | None = None
     """Folder that keeps decoded photographs for the next process; None: a temporary one."""
 
@@ -92,9 +98,13 @@ class Task:
 
     @cached_property
     def made_toolbox(self) -> Toolbox:
-        """``toolbox`` as what it stands for, on the task's device; made once."""
+        """``toolbox`` as what it stands for, on the task's device, run by its backend; made once."""
         shipped = DEFAULT_TOOLBOX if max(self.factors, default=1) > 1 else SAME_SIZE_TOOLBOX
-        return resolve_toolbox(shipped if self.toolbox is None else self.toolbox, self.device)
+        toolbox = resolve_toolbox(shipped if self.toolbox is None else self.toolbox, self.device)
+        if self.backend is None:
+            return toolbox
+        made: Toolbox = import_named(WITH_BACKEND, "backend", "a toolbox's")(toolbox, self.backend)
+        return made
 
     def sampler(self) -> StartSampler:
         """Open the photographs and return what draws episode starts from them."""

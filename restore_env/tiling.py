@@ -65,9 +65,10 @@ def apply_tool(
     """Run a tool over an image of any size, tile by tile, in memory that does not grow with the image.
 
     A tile is given to the tool with ``tool.reach`` pixels around it (rounded up to a multiple of 8), and with none at
-    the image's own borders, so that the tool's padding acts there alone: the result is that of ``tool(image)``. It is
-    so to the last bit with the toolbox's networks on the CPU at one number of threads. A tool whose reach is None gets
-    the whole image.
+    the image's own borders, so that the tool's padding acts there alone: the result is that of ``tool(image)``, but for
+    rounding in the last bit or two, as libraries take other ways for other sizes (none with the toolbox's networks in
+    plain PyTorch, backend "eager", on the CPU at one number of threads). A tool whose reach is None gets the whole
+    image.
 
     Args:
         tool: what to apply.

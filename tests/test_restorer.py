@@ -23,9 +23,9 @@ from restore_env.metrics import ssim
 from restore_env.tiling import _cuts, _tiles, apply_tool, enlarge, ssim_in_tiles, tile_starts, to_pixels, to_tensor
 from restore_env.toolbox import FunctionTool, Toolbox, bicubic_enlarge
 from tests.toolkit import photographs, pixelwise_toolbox, random_toolbox
+from tools_zoo.backends import NetworkTool
 from tools_zoo.networks import NETWORKS
 from tools_zoo.published import import_rl_restore
-from tools_zoo.toolboxes import NetworkTool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,7 +141,7 @@ def test_tiles_give_the_whole_image_exactly(height: int, width: int, reach: int,
 def test_networks_in_tiles_are_equal_to_the_last_bit(network: str, height: int, width: int, threads: int) -> None:
     torch.manual_seed(0)
     module = NETWORKS[network]().eval().requires_grad_(False)
-    tool = NetworkTool(network, module, module.macs_per_pixel, module.reach)
+    tool = NetworkTool(network, module, module.macs_per_pixel, module.reach, backend="eager")
     image = torch.rand(1, 3, height, width) * 1.2 - 0.1
     assert len(list(_tiles(height, width, 256))) > 1
     torch.set_num_threads(threads)

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Toolbox
+from tools_zoo.backends import NetworkTool
 from tools_zoo.networks import NETWORKS
 from tools_zoo.table import TOOLS
-from tools_zoo.toolboxes import NetworkTool
 
 
 def pixelwise_tools() -> list[FunctionTool]:

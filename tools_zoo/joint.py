@@ -24,11 +24,12 @@ from restore_env.metrics import psnr
 from restore_env.policy import Policy
 from restore_env.sources import ImageSource
 from restore_env.toolbox import Toolbox, usable_device
+from tools_zoo.backends import NetworkTool
 from tools_zoo.cards import source_version
 from tools_zoo.curves import draw_run
 from tools_zoo.fitting import LOSSES, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
 from tools_zoo.networks import NETWORKS, ToolNetwork
-from tools_zoo.toolboxes import NetworkTool, ToolWeights, passes, read_manifest, read_tool, update_toolbox
+from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
 from tools_zoo.training import CURVES, PatchSampler, split_images, write_tools_card
 
 FOLLOW = -1

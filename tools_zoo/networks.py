@@ -28,7 +28,7 @@ class ThreeLayer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)``."""
-        features = F.relu(self.conv2(F.relu(self.conv1(images))))
+        features = F.relu(self.conv2(F.relu(self.conv1(images), inplace=True)), inplace=True)
         restored: Tensor = images + self.conv3(features)
         return restored
 
@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
-        refined: Tensor = features + self.conv2(F.relu(self.conv1(F.relu(features))))
+        refined: Tensor = features + self.conv2(F.relu(self.conv1(F.relu(features)), inplace=True))
         return refined
 
 
@@ -64,8 +64,8 @@ class EightLayer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)``."""
-        features = self.block2(self.block1(self.squeeze(F.relu(self.head(images)))))
-        restored: Tensor = images + self.tail(F.relu(self.expand(features)))
+        features = self.block2(self.block1(self.squeeze(F.relu(self.head(images), inplace=True))))
+        restored: Tensor = images + self.tail(F.relu(self.expand(features), inplace=True))
         return restored
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restore_env.toolbox import Toolbox
 from restore_env.writing import write_atomically
+from tools_zoo.backends import DEFAULT_BACKEND, NetworkTool, check_backend
 from tools_zoo.networks import NETWORKS
 from tools_zoo.table import TOOLS
 from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
@@ -45,25 +46,6 @@ def passes(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*recipe.get("earlier", []), own]
 
 
-class NetworkTool(nn.Module):
-    """A trained network as a :class:`restore_env.Tool`.
-
-    Images go through it channels last, which CPUs with AVX2 or AVX-512 run up to twice as fast.
-    """
-
-    scale = 1
-
-    def __init__(self, name: str, network: nn.Module, macs_per_pixel: float, reach: int) -> None:
-        super().__init__()
-        self.name, self.network = name, network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.macs_per_pixel, self.reach = macs_per_pixel, reach
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Restore ``(N, 3, H, W)`` float32 RGB."""
-        restored: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
-        return restored
-
-
 def toolbox_names() -> list[str]:
     """Names of the shipped toolboxes."""
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}"))
@@ -79,15 +61,27 @@ def toolbox_folder(name_or_path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def load_toolbox(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> Toolbox:
+def load_toolbox(
+    name_or_path: str | os.PathLike[str] = "default",
+    device: str | torch.device = "cpu",
+    backend: str = DEFAULT_BACKEND,
+) -> Toolbox:
     """Load a toolbox by its shipped name ("default") or from a folder that training or import wrote.
+
+    Args:
+        name_or_path: the name or the folder.
+        device: where the tools run.
+        backend: what runs them on a CPU, a key of :data:`tools_zoo.backends.BACKENDS`.
 
     Raises:
         ToolboxError: no such toolbox, or a file that is missing, damaged, or of another network.
+        BackendError: no such backend, or a package that it needs is not installed.
     """
+    check_backend(backend)
     folder = toolbox_folder(name_or_path)
     rows = read_manifest(folder)
-    return Toolbox([_load_tool(folder / f"{name}.safetensors", name, network) for name, network in rows], device)
+    tools = [_load_tool(folder / f"{name}.safetensors", name, network, backend) for name, network in rows]
+    return Toolbox(tools, device)
 
 
 def read_manifest(folder: Path) -> list[tuple[str, str]]:
@@ -111,12 +105,12 @@ def default_toolbox() -> Toolbox:
     return load_toolbox("default")
 
 
-def _load_tool(path: Path, name: str, network_name: str) -> NetworkTool:
+def _load_tool(path: Path, name: str, network_name: str, backend: str) -> NetworkTool:
     weights = read_tool(path, network_name)
     network = NETWORKS[network_name]()
     network.load_state_dict(dict(weights.state))
     network.eval().requires_grad_(False)
-    return NetworkTool(name, network, network.macs_per_pixel, network.reach)
+    return NetworkTool(name, network, network.macs_per_pixel, network.reach, backend)
 
 
 def read_tool(path: Path, network_name: str) -> ToolWeights:

@@ -84,6 +84,12 @@ def add_restorer(parser: argparse.ArgumentParser) -> None:
         " knows none sft_gan)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument(
+        "--backend",
+        default="torch",
+        metavar="NAME",
+        help="what runs the tools on a CPU: torch (default), eager, or with their extras onnx or openvino",
+    )
 
 
 def open_restorer(arguments: argparse.Namespace) -> Restorer:
@@ -103,6 +109,7 @@ def open_restorer(arguments: argparse.Namespace) -> Restorer:
         arguments.max_steps,
         scale=arguments.scale or 1,
         super_resolver=arguments.super_resolver,
+        backend=arguments.backend,
     )
 
 
