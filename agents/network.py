@@ -51,6 +51,7 @@ class PublishedEyes(nn.ModuleList):
 
     def forward(self, images: Tensor) -> Tensor:
         """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]."""
+        images = images.contiguous(memory_format=torch.channels_last)  # a fifth faster on CPUs
         for conv, kernel in zip(self, KERNELS, strict=True):
             images = F.relu(conv(_pad_same(images, kernel)))
         return images.flatten(1)
@@ -81,6 +82,7 @@ class PooledEyes(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]: ``(N, 128)``."""
         seen = F.pixel_unshuffle(F.pad(images, (0, 1, 0, 1), mode="replicate") - 0.5, 2)
+        seen = seen.contiguous(memory_format=torch.channels_last)
         seen = F.relu(self.blocks(seen))
         deviation, mean = torch.std_mean(seen.float().flatten(2), dim=2)
         normed: Tensor = self.norm(torch.cat([mean, deviation], dim=1))
