@@ -99,7 +99,7 @@ def train_agent(
     toolbox = settings.task.made_toolbox
     half = settings.precision == "bf16"
     arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
-    played_with = _in_half_precision(toolbox) if half else toolbox
+    played_with = in_half_precision(toolbox) if half else toolbox
     environment = VecMonitor(RestoreVecEnv(settings.algorithm.n_envs, **{**arguments, "toolbox": played_with}))
     run = _Run(settings, toolbox)
     init = None if settings.init is None else load_policy(settings.init)
@@ -183,7 +183,7 @@ the one that is kept ("steps" says when that was).
     write_card(settings.out / "README.md", text, ["agents"])
 
 
-def _in_half_precision(toolbox: Toolbox) -> Toolbox:
+def in_half_precision(toolbox: Toolbox) -> Toolbox:
     """The same tools, run in bf16: what the agent practises with; it is validated with the tools as they are."""
 
     def halved(tool: Tool) -> FunctionTool:

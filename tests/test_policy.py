@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.policy import MaskedRecurrentPolicy, RestoreFeatures, TensorObservation
+from agents.policy import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
+from benchmarks.learning_speed import StepwisePolicy
 from tests.toolkit import photographs, pixelwise_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class LooksAtPadding(RestoreFeatures):
-    def forward(self, observations: TensorObservation) -> torch.Tensor:
-        self.mask = observations["action_mask"]
-        features: torch.Tensor = self.patch(observations["image"], observations["last_action"].flatten(1).argmax(dim=1))
-        return features
-
-
-class StepByStep(MaskedRecurrentPolicy):
-    """As sb3-contrib has it: looks at padding, too, and runs the LSTM step by step."""
-
-    _process_sequence = staticmethod(RecurrentMultiInputActorCriticPolicy._process_sequence)  # type: ignore[assignment]
-
-    def __init__(self, *spaces: Any, **kwargs: Any) -> None:
-        super().__init__(*spaces, **{**kwargs, "features_extractor_class": LooksAtPadding})
 
 
 def test_losses_and_gradients_are_those_of_the_stock_policy() -> None:
     env = VecMonitor(RestoreVecEnv(4, images=photographs(), toolbox=pixelwise_toolbox(True), upscale=(1, 4)))
     models = [
         RecurrentPPO(policy, env, n_steps=12, batch_size=40, n_epochs=1, seed=0)
-        for policy in (MaskedRecurrentPolicy, StepByStep)
+        for policy in (MaskedRecurrentPolicy, StepwisePolicy)
     ]
     models[0].learn(48)
     models[1].policy.load_state_dict(models[0].policy.state_dict())
