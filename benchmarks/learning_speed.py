@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
@@ -39,7 +40,11 @@ PROGRAM, SECTION = "benchmarks.learning_speed", "learning"
 
 
 class FeaturesOfAll(RestoreFeatures):
-    """Looks at padding, too."""
+    """Looks at padding, too, with images in memory channel after channel."""
+
+    def __init__(self, *spaces: Any, **arguments: Any) -> None:
+        super().__init__(*spaces, **arguments)
+        self.patch.features.layout = torch.contiguous_format
 
     def forward(self, observations: TensorObservation) -> Tensor:
         """Map a batch of observations to ``(N, width)`` and remember its mask."""
@@ -48,7 +53,7 @@ class FeaturesOfAll(RestoreFeatures):
 
 
 class StepwisePolicy(MaskedRecurrentPolicy):
-    """The policy as sb3-contrib has it: it looks at padding and takes sequences step by step."""
+    """The policy as sb3-contrib has it: it looks at padding, takes sequences step by step, images as they come."""
 
     _process_sequence = staticmethod(RecurrentMultiInputActorCriticPolicy._process_sequence)
 

@@ -1,9 +1,8 @@
-"""How cost grows: ``python -m benchmarks.scaling`` steps more and more environments and restores larger and larger photos.
+"""How cost grows with the number of environments and with the size of a photo: ``python -m benchmarks.scaling``.
 
-Environments are stepped by a uniformly random policy, resets included. Photos are a photograph of scikit-image's, noisy,
-repeated to the size that is wanted; every one is restored by the whole chain of three tools that the agent chooses, or
-by fewer if it stops. Ideal is what the smallest size takes, times how many times larger another one is. Sizes take
-turns, and of each the best round counts.
+Environments are stepped by a uniformly random policy, resets included. Photos, noisy ones that are made of the same
+picture at every size, are restored by the toolbox's agent. Linear is what the smallest size takes, times how many times
+larger another one is. Sizes take turns, and of each the best round counts.
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
 from agents.restorer import Restorer
 from benchmarks.machine import environment, peak_memory
+from benchmarks.photo_speed import photo
 from benchmarks.publishing import add_outputs, check_outputs, publish
-from benchmarks.stopwatch import CLOCKS, Stopwatch
+from benchmarks.stopwatch import CLOCKS, best_of
 from benchmarks.throughput import random_play
 from restore_env import ImageRestoreVectorEnv
 from restore_env.figures import check_figure, write_figure
@@ -32,8 +31,6 @@ from tools_zoo import load_toolbox
 from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.scaling", "scaling"
-NOISE = 20.0
-"""Standard deviation of the photos' noise, of 255."""
 
 
 @dataclass(frozen=True)
@@ -53,43 +50,6 @@ class Point:
         return self.size / self.seconds
 
 
-def photo(megapixels: float) -> npt.NDArray[np.uint8]:
-    """A noisy photograph of a size, 3:2, uint8 RGB ``(H, W, 3)``."""
-    import skimage.data
-
-    height = max(63, round((megapixels * 1e6 / 1.5) ** 0.5))
-    width = max(63, round(megapixels * 1e6 / height))
-    picture = np.asarray(skimage.data.astronaut())
-    rows, columns = (-(-length // side) for length, side in zip((height, width), picture.shape[:2], strict=True))
-    tiled = np.tile(picture, (rows, columns, 1))[:height, :width].astype(np.float32)
-    tiled += np.random.default_rng(0).standard_normal(tiled.shape, dtype=np.float32) * NOISE
-    return tiled.round().clip(0, 255).astype(np.uint8)
-
-
-def best_of(
-    work: dict[float, Callable[[], object]], rounds: int, seconds: float, clock: str
-) -> dict[float, float]:
-    """Seconds that each piece of work takes at its best; they take turns.
-
-    Args:
-        work: by its size.
-        rounds: at most.
-        seconds: a piece that alone has taken so long is not begun again.
-        clock: a key of :data:`benchmarks.stopwatch.CLOCKS`.
-    """
-    watch = Stopwatch(clock)
-    best, spent = dict.fromkeys(work, float("inf")), dict.fromkeys(work, 0.0)
-    for number in range(rounds):
-        for size, piece in work.items():
-            if number and spent[size] >= seconds:
-                continue
-            began = watch.now()
-            piece()
-            took = watch.now() - began
-            best[size], spent[size] = min(best[size], took), spent[size] + took
-    return best
-
-
 def measure_environments(arguments: argparse.Namespace) -> list[Point]:
     """Step each number of environments."""
     toolbox = load_toolbox(arguments.toolbox, arguments.device)
@@ -97,24 +57,18 @@ def measure_environments(arguments: argparse.Namespace) -> list[Point]:
     envs = [ImageRestoreVectorEnv(n, autoreset_mode=AutoresetMode.SAME_STEP, **task) for n in sorted(arguments.envs)]
     plays = {float(env.num_envs): random_play(env, env.num_envs, len(toolbox) + 1) for env in envs}
 
-    def episodes(play: Callable[[], int], steps: int) -> Callable[[], None]:
-        def run() -> None:
-            for _ in range(steps):
-                play()
-
-        return run
-
     # few environments are stepped more often, so that what they happen to choose evens out
     steps = {size: max(4, round(arguments.least_steps / size)) for size in plays}
-    best = best_of(
-        {size: episodes(play, steps[size]) for size, play in plays.items()},
-        arguments.rounds,
-        arguments.seconds,
-        arguments.clock,
-    )
+    work = {size: partial(_repeat, play, steps[size]) for size, play in plays.items()}
+    best = best_of(work, arguments.rounds, arguments.seconds, arguments.clock)
     for env in envs:
         env.close()
     return [Point(size, seconds / steps[size]) for size, seconds in best.items()]
+
+
+def _repeat(play: Callable[[], int], times: int) -> None:
+    for _ in range(times):
+        play()
 
 
 def measure_photos(arguments: argparse.Namespace) -> list[Point]:
@@ -129,10 +83,7 @@ def measure_photos(arguments: argparse.Namespace) -> list[Point]:
         peaks[size] = peak.mib
         print(f"{size:g} megapixels restored", file=sys.stderr)
 
-    def restoring(pixels: npt.NDArray[np.uint8]) -> Callable[[], object]:
-        return lambda: restorer.restore(pixels)
-
-    work = {size: restoring(pixels) for size, pixels in photos.items()}
+    work = {size: partial(restorer.restore, pixels) for size, pixels in photos.items()}
     best = best_of(work, arguments.rounds, arguments.seconds, arguments.clock)
     return [Point(size, seconds, peaks[size]) for size, seconds in best.items()]
 

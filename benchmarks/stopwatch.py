@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
+
+Key = TypeVar("Key", str, float)
 
 CLOCKS: Mapping[str, Callable[[], float]] = MappingProxyType({"wall": time.perf_counter, "cpu": time.process_time})
 """Seconds of the world, or of the processor: of all the process's threads, and little changed by other processes."""
@@ -67,3 +69,25 @@ class Stopwatch:
     def reset(self) -> None:
         """Set every part's time to zero."""
         self.seconds = dict.fromkeys(self.seconds, 0.0)
+
+
+def best_of(work: Mapping[Key, Callable[[], object]], rounds: int, seconds: float, clock: str) -> dict[Key, float]:
+    """Seconds that each piece of work takes at its best; they take turns.
+
+    Args:
+        work: by its name or size.
+        rounds: at most.
+        seconds: a piece that alone has taken so long is not begun again.
+        clock: a key of :data:`CLOCKS`.
+    """
+    watch = Stopwatch(clock)
+    best, spent = dict.fromkeys(work, float("inf")), dict.fromkeys(work, 0.0)
+    for number in range(rounds):
+        for key, piece in work.items():
+            if number and spent[key] >= seconds:
+                continue
+            began = watch.now()
+            piece()
+            took = watch.now() - began
+            best[key], spent[key] = min(best[key], took), spent[key] + took
+    return best
