@@ -90,7 +90,7 @@ class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
     @staticmethod
     def _process_sequence(
         features: Tensor, lstm_states: tuple[Tensor, Tensor], episode_starts: Tensor, lstm: torch.nn.LSTM
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, Any]:
         """Run the LSTM along all sequences at once, where episodes begin at their first steps alone.
 
         sb3-contrib's buffer cuts its sequences so, but its policy takes them step by step.
@@ -107,10 +107,8 @@ class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
         n_seq = lstm_states[0].shape[1]
         starts = episode_starts.reshape(n_seq, -1)
         if starts[:, 1:].any():
-            stepwise: tuple[Tensor, tuple[Tensor, Tensor]] = RecurrentMultiInputActorCriticPolicy._process_sequence(
-                features, lstm_states, episode_starts, lstm
-            )
-            return stepwise
+            by_step = RecurrentMultiInputActorCriticPolicy._process_sequence
+            return by_step(features, lstm_states, episode_starts, lstm)
         going_on = (1 - starts[:, 0]).view(1, n_seq, 1)
         hidden, cell = (state * going_on for state in lstm_states)
         sequences = features.reshape(n_seq, -1, lstm.input_size).transpose(0, 1)

@@ -72,10 +72,10 @@ def photo(megapixels: float) -> Pixels:
 
     height = max(63, round((megapixels * 1e6 / 1.5) ** 0.5))
     width = max(63, round(megapixels * 1e6 / height))
-    part = np.asarray(skimage.data.astronaut())[:256, 128:384]
+    part = np.asarray(skimage.data.astronaut())[:256, 128:384]  # type: ignore[no-untyped-call]
     repeated = np.tile(part, (math.ceil(height / 256), math.ceil(width / 256), 1))[:height, :width].astype(np.float32)
     repeated += np.random.default_rng(0).standard_normal(repeated.shape, dtype=np.float32) * NOISE
-    return repeated.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(repeated.round().clip(0, 255), dtype=np.uint8)
 
 
 def ways(arguments: argparse.Namespace) -> list[Way]:
@@ -104,7 +104,7 @@ def _in_tiles(tool: Tool, device: str) -> Callable[[Pixels], float]:
 def _tile_by_tile(tool: Tool, device: str, tile: int | None) -> Callable[[Pixels], float]:
     def restore(pixels: Pixels) -> float:
         to_pixels(apply_tool(tool, to_tensor(pixels), device, tile=tile))
-        return tool.macs_per_pixel * pixels.shape[0] * pixels.shape[1] / 1e9
+        return float(tool.macs_per_pixel * pixels.shape[0] * pixels.shape[1] / 1e9)
 
     return restore
 
@@ -114,7 +114,7 @@ def measure(arguments: argparse.Namespace, pixels: Pixels) -> list[Row]:
     contenders = {f"{way.method}, {'in tiles' if way.tiled else 'whole'}": way for way in ways(arguments)}
     first: dict[str, tuple[float, float | None]] = {}
     for name, way in contenders.items():
-        way.restore(pixels[:128, :128])
+        way.restore(pixels[:63, :63])
         with peak_memory(arguments.device) as peak:
             gmacs = way.restore(pixels)
         first[name] = gmacs, peak.mib

@@ -35,7 +35,7 @@ class Stopwatch:
 
     def now(self) -> float:
         """Seconds by the clock, when a GPU has done what it was asked for."""
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
         return self._clock()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO
@@ -24,12 +26,13 @@ def test_losses_and_gradients_are_those_of_the_stock_policy() -> None:
     ]
     models[0].learn(48)
     models[1].policy.load_state_dict(models[0].policy.state_dict())
-    samples = next(models[0].rollout_buffer.get(40))
+    samples: Any = next(models[0].rollout_buffer.get(40))
     real = samples.mask > 0
     assert not real.all()
     told, gradients = [], []
     for model in models:
-        values, logs, entropy = model.policy.evaluate_actions(
+        policy: Any = model.policy
+        values, logs, entropy = policy.evaluate_actions(
             samples.observations, samples.actions.long().flatten(), samples.lstm_states, samples.episode_starts
         )
         assert entropy is not None
