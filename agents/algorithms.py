@@ -63,7 +63,13 @@ class AlgorithmSettings(ABC):
         return cls(**{**values, "learning_rate": float(rate), **changes})
 
     def build(
-        self, environment: VecEnv, share: Callable[[], float], seed: int, device: torch.device, vision: Vision
+        self,
+        environment: VecEnv,
+        share: Callable[[], float],
+        seed: int,
+        device: torch.device,
+        vision: Vision,
+        half: bool = False,
     ) -> BaseAlgorithm:
         """Make the algorithm, its schedules following the share of the budget that is used.
 
@@ -73,10 +79,11 @@ class AlgorithmSettings(ABC):
             seed: of everything random.
             device: of the networks.
             vision: how the agent looks at a patch.
+            half: let it look in bf16 while it learns; its weights stay float32.
         """
         arguments = {name: value for name, value in asdict(self).items() if name not in ("n_envs", "learning_rate")}
         arguments["learning_rate"] = lambda _: self.learning_rate * (1 - share())
-        arguments["policy_kwargs"] = {"features_extractor_kwargs": {"vision": vision}}
+        arguments["policy_kwargs"] = {"features_extractor_kwargs": {"vision": vision, "half": half}}
         return self._build({"env": environment, "seed": seed, "device": device, **arguments}, share)
 
     @abstractmethod

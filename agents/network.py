@@ -43,6 +43,8 @@ class PublishedEyes(nn.ModuleList):
     """The published way to look at a patch: four convolutions of stride 2, then ``(N, 384)``."""
 
     embedded = 32
+    layout = torch.channels_last
+    """Of images in memory: on CPUs learning is a fifth faster so."""
 
     def __init__(self) -> None:
         widths = (3, 32, 24, 24, 24)
@@ -51,6 +53,7 @@ class PublishedEyes(nn.ModuleList):
 
     def forward(self, images: Tensor) -> Tensor:
         """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]."""
+        images = images.contiguous(memory_format=self.layout)
         for conv, kernel in zip(self, KERNELS, strict=True):
             images = F.relu(conv(_pad_same(images, kernel)))
         return images.flatten(1)
@@ -63,6 +66,7 @@ class PooledEyes(nn.Module):
     """
 
     embedded = 64
+    layout = torch.channels_last
 
     def __init__(self) -> None:
         widths = (32, 48, 64)
@@ -81,6 +85,7 @@ class PooledEyes(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]: ``(N, 128)``."""
         seen = F.pixel_unshuffle(F.pad(images, (0, 1, 0, 1), mode="replicate") - 0.5, 2)
+        seen = seen.contiguous(memory_format=self.layout)
         seen = F.relu(self.blocks(seen))
         deviation, mean = torch.std_mean(seen.float().flatten(2), dim=2)
         normed: Tensor = self.norm(torch.cat([mean, deviation], dim=1))

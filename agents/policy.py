@@ -22,12 +22,15 @@ TensorObservation = dict[str, Tensor]
 class RestoreFeatures(BaseFeaturesExtractor):
     """The agent's patch features for Stable-Baselines3's observations (images scaled, ``last_action`` one-hot).
 
+    Padding, whose mask forbids every action, ``stop`` too, is not looked at; its features are zeros.
+
     Args:
         observation_space: the environment's.
         vision: how to look at a patch, a key of :data:`agents.network.EYES`.
+        half: look in bf16.
     """
 
-    def __init__(self, observation_space: spaces.Dict, vision: Vision = "published") -> None:
+    def __init__(self, observation_space: spaces.Dict, vision: Vision = "published", half: bool = False) -> None:
         last_action = observation_space["last_action"]
         assert isinstance(last_action, spaces.Discrete)
         size = (observation_space["image"].shape or ())[-2:]
@@ -37,7 +40,7 @@ class RestoreFeatures(BaseFeaturesExtractor):
             )
         features = PatchFeatures(int(last_action.n) - 2, vision)
         super().__init__(observation_space, features.width)
-        self.patch = features
+        self.patch, self.half_precision = features, half
         shape = observation_space["image"].shape
         self._channels_last = shape is not None and shape[-1] == 3
         self.mask = torch.ones(1)
@@ -46,11 +49,21 @@ class RestoreFeatures(BaseFeaturesExtractor):
     def forward(self, observations: TensorObservation) -> Tensor:
         """Map a batch of observations to ``(N, width + n_tools)`` and remember its mask."""
         self.mask = observations["action_mask"]
-        images = observations["image"]
+        images, last_action = observations["image"], observations["last_action"].flatten(1).argmax(dim=1)
         if self._channels_last:
             images = images.permute(0, 3, 1, 2)
-        features: Tensor = self.patch(images, observations["last_action"].flatten(1).argmax(dim=1))
+        real = self.mask.any(dim=1)
+        if real.all():
+            return self._look(images, last_action)
+        seen = self._look(images[real], last_action[real])
+        features = seen.new_zeros(len(real), seen.shape[1])
+        features[real] = seen
         return features
+
+    def _look(self, images: Tensor, last_action: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half_precision):
+            features: Tensor = self.patch(images, last_action)
+        return features.float()
 
 
 class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
@@ -73,6 +86,34 @@ class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
             "net_arch": [],
         }
         super().__init__(observation_space, action_space, lr_schedule, **{**defaults, **kwargs})
+
+    @staticmethod
+    def _process_sequence(
+        features: Tensor, lstm_states: tuple[Tensor, Tensor], episode_starts: Tensor, lstm: torch.nn.LSTM
+    ) -> tuple[Tensor, Any]:
+        """Run the LSTM along all sequences at once, where episodes begin at their first steps alone.
+
+        sb3-contrib's buffer cuts its sequences so, but its policy takes them step by step.
+
+        Args:
+            features: ``(n_seq * length, width)``, sequence after sequence.
+            lstm_states: hidden and cell state at the sequences' beginnings, each ``(1, n_seq, hidden)``.
+            episode_starts: ``(n_seq * length,)``, 1 where the state is to be forgotten.
+            lstm: the actor's or the critic's.
+
+        Returns:
+            ``(n_seq * length, hidden)`` and the states at the end.
+        """
+        n_seq = lstm_states[0].shape[1]
+        starts = episode_starts.reshape(n_seq, -1)
+        if starts[:, 1:].any():
+            by_step = RecurrentMultiInputActorCriticPolicy._process_sequence
+            return by_step(features, lstm_states, episode_starts, lstm)
+        going_on = (1 - starts[:, 0]).view(1, n_seq, 1)
+        hidden, cell = (state * going_on for state in lstm_states)
+        sequences = features.reshape(n_seq, -1, lstm.input_size).transpose(0, 1)
+        latent, states = lstm(sequences, (hidden, cell))
+        return latent.transpose(0, 1).flatten(0, 1), states
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         extractor, distribution = self.pi_features_extractor, self.action_dist

@@ -21,6 +21,7 @@ from agents.imitation import learn_from_oracle
 from agents.network import PolicyError, RecurrentAgent, Vision, load_policy, save_policy, with_more_tools
 from agents.rollout import Played, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
+from restore_env.allocation import kept_memory
 from restore_env.episodes import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from restore_env.writing import write_atomically
@@ -59,7 +60,8 @@ class AgentTraining:
     warm_start_minutes: float = 0.0
     """Minutes of learning from an oracle (:mod:`agents.imitation`) before the algorithm, on top of the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 halves the time where the processor has it (AVX512-BF16, AMX, CUDA)."""
+    """bf16, of the tools it practises with and of its look at patches while it learns, takes about half of the time
+    where the processor has it (AVX512-BF16, AMX, CUDA). Its weights are float32; validation is as without."""
     seed: int = 0
     command: str = ""
     """The command line, for the model card."""
@@ -81,6 +83,7 @@ class AgentProgress:
     """Share of the warm start that is done, 0 to 1."""
 
 
+@kept_memory()
 def train_agent(
     settings: AgentTraining, report: Callable[[AgentProgress], None] = lambda _: None
 ) -> tuple[RecurrentAgent, AgentProgress]:
@@ -96,14 +99,16 @@ def train_agent(
     toolbox = settings.task.made_toolbox
     half = settings.precision == "bf16"
     arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
-    played_with = _in_half_precision(toolbox) if half else toolbox
+    played_with = in_half_precision(toolbox) if half else toolbox
     environment = VecMonitor(RestoreVecEnv(settings.algorithm.n_envs, **{**arguments, "toolbox": played_with}))
     run = _Run(settings, toolbox)
     init = None if settings.init is None else load_policy(settings.init)
     if init is not None and init.tools != toolbox.names:
         init = with_more_tools(init, toolbox.names, settings.init)
     vision = init.extractor.vision if init is not None else settings.vision
-    model = settings.algorithm.build(environment, lambda: run.rollout_share, settings.seed, toolbox.device, vision)
+    model = settings.algorithm.build(
+        environment, lambda: run.rollout_share, settings.seed, toolbox.device, vision, half
+    )
     policy = restore_policy(model)
     if init is not None:
         policy.load_agent(init)
@@ -178,7 +183,7 @@ the one that is kept ("steps" says when that was).
     write_card(settings.out / "README.md", text, ["agents"])
 
 
-def _in_half_precision(toolbox: Toolbox) -> Toolbox:
+def in_half_precision(toolbox: Toolbox) -> Toolbox:
     """The same tools, run in bf16: what the agent practises with; it is validated with the tools as they are."""
 
     def halved(tool: Tool) -> FunctionTool:
