@@ -15,6 +15,7 @@ from torch import Tensor
 
 from restore_env.gallery import Gallery, Slots
 from restore_env.metrics import Metric, psnr, resolve_metric
+from restore_env.pixels import quantised, to_hwc
 from restore_env.sources import ImagesLike, open_images
 from restore_env.starts import Compose, EpisodeStart, StartSampler
 from restore_env.toolbox import Toolbox, ToolboxLike, bicubic_enlarge, resolve_toolbox
@@ -261,7 +262,7 @@ class EpisodeBatch:
         for positions, working in self._working.groups(slots):
             top, left = (working.shape[-2] - size) // 2, (working.shape[-1] - size) // 2
             patch = working[..., top : top + size, left : left + size]
-            images[positions] = self._as_observed(patch).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            images[positions] = to_hwc(self._as_observed(patch))
         return {
             "image": images,
             "last_action": self.last_action[slots],
@@ -357,13 +358,8 @@ class EpisodeBatch:
         return images if self.task.dtype == "float32" else quantised(images)
 
 
-def quantised(images: Tensor) -> Tensor:
-    """Images in [0, 1] as they are observed and saved: clipped, rounded to uint8."""
-    return images.clamp(0, 1).mul_(255).round_().to(torch.uint8)
-
-
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(quantised(image).permute(1, 2, 0).cpu().numpy())
+    return to_hwc(quantised(image[None]))[0]
 
 
 def _checked(scores: Tensor, n: int) -> npt.NDArray[np.float64]:
