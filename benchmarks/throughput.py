@@ -28,6 +28,7 @@ from agents.commands.arguments import positive_float, positive_int
 from benchmarks.machine import environment
 from benchmarks.publishing import add_outputs, check_outputs, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
+from restore_env.episodes import DRAWS
 from restore_env.toolbox import Tool
 from tools_zoo import load_toolbox
 from tools_zoo.cards import command_line
@@ -120,11 +121,16 @@ class SplitPlay:
     def __init__(self, env: ImageRestoreVectorEnv, step: Callable[[], int], tools: Sequence[TimedTool]) -> None:
         self._env, self._step, self._tools = env, step, tools
         self._steps, self._in_tools = 0, 0.0
-        self._whole, self._observing, self._resetting, self._drawing = Clock(), Clock(), Clock(), Clock(time.thread_time)
+        self._whole, self._observing, self._resetting, self._drawing = (
+            Clock(),
+            Clock(),
+            Clock(),
+            Clock(time.thread_time),
+        )
         self._whole.around(env, "step")
         self._observing.around(env.episodes, "observe")
         self._resetting.around(env, "_draw", "_begin")
-        self._drawing.around(env.sampler, "draw")
+        self._drawing.around(env.sampler, "draw", "_draw_together")
 
     def __call__(self) -> int:
         """Step once; return how many environment steps that were."""
@@ -205,9 +211,7 @@ def random_play(env: Any, envs: int, actions: int) -> Callable[[], int]:
 def vector_environments(envs: int, toolbox: Toolbox, every_kind: bool, **task: Any) -> dict[str, Any]:
     """The native vector environment and, if wanted, its rivals, over the same task."""
     task["toolbox"] = toolbox
-    made: dict[str, Any] = {
-        NATIVE: ImageRestoreVectorEnv(envs, autoreset_mode=AutoresetMode.SAME_STEP, **task)
-    }
+    made: dict[str, Any] = {NATIVE: ImageRestoreVectorEnv(envs, autoreset_mode=AutoresetMode.SAME_STEP, **task)}
     if every_kind:
         from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -252,7 +256,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
     check_outputs(arguments, SECTION)
     toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device)
-    task: dict[str, Any] = {"images": arguments.images, "device": arguments.device}
+    task: dict[str, Any] = {"images": arguments.images, "device": arguments.device, "draws": arguments.draws}
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]
     rows: list[Row] = []
     splits: list[Split] = []
@@ -269,7 +273,7 @@ def run(arguments: argparse.Namespace) -> int:
     facts = environment(arguments.device)
     machine = (
         f"{facts['device']}, {torch.get_num_threads()} threads, peak memory {peak_memory_mib():.0f} MiB,"
-        f" PyTorch {torch.__version__}"
+        f" PyTorch {torch.__version__}, patches distorted on the {arguments.draws}"
     )
     record = {
         "rows": [asdict(row) for row in rows],
@@ -290,6 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--envs", type=positive_int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="per measurement (default 10)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
     add_outputs(parser)
     parsed = parser.parse_args(arguments)
     parsed.command_line = command_line(

@@ -27,6 +27,9 @@ DEFAULT_TOOLBOX = "sr_models:default_toolbox"
 DEFAULT_FACTORS = (1, 4)
 """The task factors of the shipped toolbox."""
 
+DRAWS = ("host", "device")
+"""Where starts can be distorted."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -60,6 +63,10 @@ class Task:
     """Of the observed image: uint8, clipped and rounded; or float32, the working image exactly, unclipped."""
     device: str | None = None
     """Where images are kept and tools run; None: where the toolbox is. A toolbox that is elsewhere is copied there."""
+    draws: Literal["host", "device"] = "host"
+    """Where photographs' patches are distorted: on the host, one by one on threads; or on the toolbox's device, all of
+    a step's at once, as many environments on a GPU need it. The same distribution; a seed gives the same photograph,
+    place and levels, but other noise, and JPEG to a grey level or two. Not with ``distortion``."""
     cache_dir: str | os.PathLike[str] | None = None
     """Folder that keeps decoded photographs for the next process; None: a temporary one."""
 
@@ -72,6 +79,8 @@ class Task:
             object.__setattr__(self, name, int(value))
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
+        if self.draws not in DRAWS:
+            raise ValueError(f"draws must be one of {', '.join(DRAWS)}, got {self.draws!r}")
         if not 0 <= self.cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
         resolve_metric(self.reward)
@@ -101,7 +110,8 @@ class Task:
         """Open the photographs and return what draws episode starts from them."""
         source = open_images(self.images, min_size=self.patch_size, cache_dir=self.cache_dir)
         distortion = self.severity if self.distortion is None else self.distortion
-        return StartSampler(source, distortion, patch_size=self.patch_size, factors=self.factors)
+        device = self.made_toolbox.device if self.draws == "device" else None
+        return StartSampler(source, distortion, patch_size=self.patch_size, factors=self.factors, device=device)
 
     def episodes(self, n: int) -> EpisodeBatch:
         """Return ``n`` episode slots with the task's toolbox, waiting for their starts."""
@@ -312,11 +322,13 @@ class EpisodeBatch:
                 scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows))
         return scores
 
-    def _place(self, gallery: Gallery, slots: Slots, images: Sequence[npt.NDArray[Any]]) -> None:
+    def _place(self, gallery: Gallery, slots: Slots, images: Sequence[Any]) -> None:
         shapes = [(image.shape, image.dtype) for image in images]
         for shape in dict.fromkeys(shapes):
             rows = [row for row, other in enumerate(shapes) if other == shape]
-            stacked = torch.from_numpy(np.stack([images[row] for row in rows])).to(self.toolbox.device)
+            alike = [images[row] for row in rows]
+            there = isinstance(alike[0], Tensor)  # drawn on the device
+            stacked = (torch.stack(alike) if there else torch.from_numpy(np.stack(alike))).to(self.toolbox.device)
             nchw = stacked.permute(0, 3, 1, 2).float()
             gallery.put(slots[rows], nchw.div(255) if stacked.dtype == torch.uint8 else nchw)
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.distortions import check_severity, draw_levels
-from restore_env.pixels import quantised
 from restore_env.metrics import psnr
+from restore_env.pixels import quantised
 from restore_env.policy import Policy
 from restore_env.sources import ImageSource
 from restore_env.toolbox import Toolbox, usable_device
