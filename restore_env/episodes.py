@@ -371,7 +371,7 @@ class EpisodeBatch:
 
 
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:
-    return to_hwc(quantised(image[None]))[0]
+    return np.asarray(to_hwc(quantised(image[None]))[0], dtype=np.uint8)
 
 
 def _checked(scores: Tensor, n: int) -> npt.NDArray[np.float64]:

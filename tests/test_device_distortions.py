@@ -75,14 +75,14 @@ def test_inputs_are_as_bad_as_the_hosts(severity: str) -> None:
     source = open_images(photographs())
     host = StartSampler(source, severity, patch_size=SIZE, factors=(1, 4))
     device = StartSampler(source, severity, patch_size=SIZE, factors=(1, 4), device=torch.device("cpu"))
-    seeds = list(range(120))
+    seeds = list(range(80))
     errors: list[list[float]] = []
     for sampler in (host, device):
         starts = [start for start in sampler.starts(seeds) if start.factor == 1]
         pairs = [(np.asarray(start.degraded, dtype=float), start.target) for start in starts]
         errors.append([10 * np.log10(255**2 / np.mean((given - target) ** 2)) for given, target in pairs])
-    gaps = np.subtract(*errors)
-    assert len(gaps) > 40
+    gaps = np.array(errors[0]) - np.array(errors[1])
+    assert len(gaps) > 25
     assert abs(gaps.mean()) < 0.05  # dB
     assert 0 < gaps.std() < 0.3  # other noise, the same strength
 
