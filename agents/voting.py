@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.players import Player
-from restore_env.episodes import quantised
+from restore_env.pixels import quantised
 from restore_env.policy import Scoring
 from restore_env.tiling import Pixels, apply_tool, enlarge, tile_starts, to_pixels
 from restore_env.toolbox import Tool

@@ -2,13 +2,14 @@
 
 All contenders play a uniformly random policy on the same photographs with the same toolbox. Resets are included: a step
 that only resets a slot is not counted. Bare forwards run the tools on as many patches, drawn by the same policy, and do
-nothing else. The share of time in tools is measured inside each contender.
+nothing else. The share of time in tools is measured inside each contender. A second table says where a step of the
+native vector environment goes: tools, observation, reset, the rest; clocks are put around its parts from outside.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import os
 import resource
 import sys
@@ -24,13 +25,18 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
+from benchmarks.machine import environment
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
+from restore_env.episodes import DRAWS
 from restore_env.toolbox import Tool
-from restore_env.writing import write_atomically
 from tools_zoo import load_toolbox
+from tools_zoo.cards import command_line
 
 ROUNDS = 8
 BARE = "bare tool forwards"
+NATIVE = "native vector env"
+SECTION = "throughput"
 
 
 class TimedTool:
@@ -62,6 +68,86 @@ class Row:
     """Environment steps in which an action was carried out, per second."""
     share_in_tools: float
     """Of the wall time."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where the time of a step of the native vector environment goes, all in ms a step."""
+
+    envs: int
+    tools: float
+    observation: float
+    """Clipping, rounding and handing over the images, and what is observed beside them."""
+    reset: float
+    """Drawing starts as far as it is waited for, and putting them into their slots."""
+    rest: float
+    """Rewards, the images' copies to and from the tools, infos."""
+    drawing: float
+    """Drawing starts on whichever thread, processor time: most of it passes while the tools run."""
+
+
+class Clock:
+    """Adds up the time that calls take, on every thread."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._spans: list[float] = []  # appending is safe in several threads
+
+    def around(self, owner: Any, *names: str) -> None:
+        """From now on take the time of these methods of one object."""
+        for name in names:
+            setattr(owner, name, self._timed(getattr(owner, name)))
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            began = self._now()
+            try:
+                return method(*arguments, **named)
+            finally:
+                self._spans.append(self._now() - began)
+
+        return timed
+
+    @property
+    def seconds(self) -> float:
+        """All of it so far."""
+        return sum(self._spans)
+
+
+class SplitPlay:
+    """Plays a native vector environment and tells where its time went."""
+
+    def __init__(self, env: ImageRestoreVectorEnv, step: Callable[[], int], tools: Sequence[TimedTool]) -> None:
+        self._env, self._step, self._tools = env, step, tools
+        self._steps, self._in_tools = 0, 0.0
+        self._whole, self._observing, self._resetting, self._drawing = (
+            Clock(),
+            Clock(),
+            Clock(),
+            Clock(time.thread_time),
+        )
+        self._whole.around(env, "step")
+        self._observing.around(env.episodes, "observe")
+        self._resetting.around(env, "_draw", "_begin")
+        self._drawing.around(env.sampler, "draw", "_draw_together")
+
+    def __call__(self) -> int:
+        """Step once; return how many environment steps that were."""
+        before = sum(tool.seconds for tool in self._tools)
+        taken = self._step()
+        self._in_tools += sum(tool.seconds for tool in self._tools) - before
+        self._steps += 1
+        return taken
+
+    def split(self) -> Split:
+        """What it came to, a step."""
+        parts = [self._in_tools, self._observing.seconds, self._resetting.seconds]
+        rest = self._whole.seconds - sum(parts)
+        tools, observing, resetting, rest, drawing = (
+            1e3 * seconds / self._steps for seconds in (*parts, rest, self._drawing.seconds)
+        )
+        return Split(self._env.num_envs, tools, observing, resetting, rest, drawing)
 
 
 def timed_toolbox(name: str, device: str) -> tuple[Toolbox, list[TimedTool]]:
@@ -125,9 +211,7 @@ def random_play(env: Any, envs: int, actions: int) -> Callable[[], int]:
 def vector_environments(envs: int, toolbox: Toolbox, every_kind: bool, **task: Any) -> dict[str, Any]:
     """The native vector environment and, if wanted, its rivals, over the same task."""
     task["toolbox"] = toolbox
-    made: dict[str, Any] = {
-        "native vector env": ImageRestoreVectorEnv(envs, autoreset_mode=AutoresetMode.SAME_STEP, **task)
-    }
+    made: dict[str, Any] = {NATIVE: ImageRestoreVectorEnv(envs, autoreset_mode=AutoresetMode.SAME_STEP, **task)}
     if every_kind:
         from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -154,25 +238,51 @@ def table(rows: Sequence[Row], bare: dict[int, float]) -> str:
     return "\n".join(lines)
 
 
+def split_table(splits: Sequence[Split]) -> str:
+    """The splits as a Markdown table: ms a step, and of the whole."""
+    parts = ("tools", "observation", "reset", "rest")
+    lines = [
+        f"| envs | {' | '.join(f'{part}, ms a step' for part in parts)} | drawing on threads, CPU ms |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for split in splits:
+        values = [getattr(split, part) for part in parts]
+        cells = [f"{value:.1f} ({value / sum(values):.1%})" for value in values]
+        lines.append(f"| {split.envs} | {' | '.join(cells)} | {split.drawing:.1f} |")
+    return "\n".join(lines)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
+    check_outputs(arguments, SECTION)
     toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device)
-    task: dict[str, Any] = {"images": arguments.images, "device": arguments.device}
+    task: dict[str, Any] = {"images": arguments.images, "device": arguments.device, "draws": arguments.draws}
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]
     rows: list[Row] = []
+    splits: list[Split] = []
     for envs in arguments.envs:
         environments = vector_environments(envs, toolbox, envs == widest, **task)
         contenders = {BARE: bare_forwards(envs, toolbox, patch_size=63)}
         contenders |= {name: random_play(env, envs, toolbox.stop + 1) for name, env in environments.items()}
+        native = contenders[NATIVE] = SplitPlay(environments[NATIVE], contenders[NATIVE], tools)
         rows += measure(contenders, envs, tools, arguments.seconds)
+        splits.append(native.split())
         for env in environments.values():
             env.close()
     bare = {row.envs: row.steps_per_second for row in rows if row.contender == BARE}
-    print(table(rows, bare))
-    print(f"\n{torch.get_num_threads()} threads, peak memory {peak_memory_mib():.0f} MiB, PyTorch {torch.__version__}")
-    if arguments.json:
-        values = {"rows": [asdict(row) for row in rows], "threads": torch.get_num_threads(), "peak": peak_memory_mib()}
-        write_atomically(arguments.json, json.dumps(values, indent=2).encode())
+    facts = environment(arguments.device)
+    machine = (
+        f"{facts['device']}, {torch.get_num_threads()} threads, peak memory {peak_memory_mib():.0f} MiB,"
+        f" PyTorch {torch.__version__}, patches distorted on the {arguments.draws}"
+    )
+    record = {
+        "rows": [asdict(row) for row in rows],
+        "splits": [asdict(split) for split in splits],
+        "threads": torch.get_num_threads(),
+        "peak": peak_memory_mib(),
+        "environment": facts,
+    }
+    publish(arguments, SECTION, f"{table(rows, bare)}\n\n{split_table(splits)}\n\n{machine}", record)
     return 0
 
 
@@ -184,8 +294,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--envs", type=positive_int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="per measurement (default 10)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
+    add_outputs(parser)
     parsed = parser.parse_args(arguments)
+    parsed.command_line = command_line(
+        "python -m benchmarks.throughput", sys.argv[1:] if arguments is None else arguments
+    )
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

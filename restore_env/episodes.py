@@ -16,6 +16,7 @@ from torch import Tensor
 from restore_env.gallery import Gallery, Slots
 from restore_env.importing import import_named
 from restore_env.metrics import Metric, psnr, resolve_metric
+from restore_env.pixels import quantised, to_hwc
 from restore_env.sources import ImagesLike, open_images
 from restore_env.starts import Compose, EpisodeStart, StartSampler
 from restore_env.toolbox import Toolbox, ToolboxLike, bicubic_enlarge, resolve_toolbox
@@ -28,6 +29,9 @@ WITH_BACKEND = "tools_zoo.backends:with_backend"
 """What lets another backend run a toolbox."""
 DEFAULT_FACTORS = (1, 4)
 """The task factors of the shipped toolbox."""
+
+DRAWS = ("host", "device")
+"""Where starts can be distorted."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,10 @@ class Task:
     backend: str | None = None
     """What runs the tools' networks on a CPU: "torch", "eager", "onnx" or "openvino"
     (:data:`tools_zoo.backends.BACKENDS`); None: what runs the toolbox's already."""
+    draws: Literal["host", "device"] = "host"
+    """Where photographs' patches are distorted: on the host, one by one on threads; or on the toolbox's device, all of
+    a step's at once, as many environments on a GPU need it. The same distribution; a seed gives the same photograph,
+    place and levels, but other noise, and JPEG to a grey level or two. Not with ``distortion``."""
     cache_dir: str | os.PathLike[str] | None = None
     """Folder that keeps decoded photographs for the next process; None: a temporary one."""
 
@@ -77,6 +85,8 @@ class Task:
             object.__setattr__(self, name, int(value))
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
+        if self.draws not in DRAWS:
+            raise ValueError(f"draws must be one of {', '.join(DRAWS)}, got {self.draws!r}")
         if not 0 <= self.cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
         resolve_metric(self.reward)
@@ -110,7 +120,8 @@ class Task:
         """Open the photographs and return what draws episode starts from them."""
         source = open_images(self.images, min_size=self.patch_size, cache_dir=self.cache_dir)
         distortion = self.severity if self.distortion is None else self.distortion
-        return StartSampler(source, distortion, patch_size=self.patch_size, factors=self.factors)
+        device = self.made_toolbox.device if self.draws == "device" else None
+        return StartSampler(source, distortion, patch_size=self.patch_size, factors=self.factors, device=device)
 
     def episodes(self, n: int) -> EpisodeBatch:
         """Return ``n`` episode slots with the task's toolbox, waiting for their starts."""
@@ -271,7 +282,7 @@ class EpisodeBatch:
         for positions, working in self._working.groups(slots):
             top, left = (working.shape[-2] - size) // 2, (working.shape[-1] - size) // 2
             patch = working[..., top : top + size, left : left + size]
-            images[positions] = self._as_observed(patch).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            images[positions] = to_hwc(self._as_observed(patch))
         return {
             "image": images,
             "last_action": self.last_action[slots],
@@ -321,11 +332,13 @@ class EpisodeBatch:
                 scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows))
         return scores
 
-    def _place(self, gallery: Gallery, slots: Slots, images: Sequence[npt.NDArray[Any]]) -> None:
+    def _place(self, gallery: Gallery, slots: Slots, images: Sequence[Any]) -> None:
         shapes = [(image.shape, image.dtype) for image in images]
         for shape in dict.fromkeys(shapes):
             rows = [row for row, other in enumerate(shapes) if other == shape]
-            stacked = torch.from_numpy(np.stack([images[row] for row in rows])).to(self.toolbox.device)
+            alike = [images[row] for row in rows]
+            there = isinstance(alike[0], Tensor)  # drawn on the device
+            stacked = (torch.stack(alike) if there else torch.from_numpy(np.stack(alike))).to(self.toolbox.device)
             nchw = stacked.permute(0, 3, 1, 2).float()
             gallery.put(slots[rows], nchw.div(255) if stacked.dtype == torch.uint8 else nchw)
 
@@ -367,13 +380,8 @@ class EpisodeBatch:
         return images if self.task.dtype == "float32" else quantised(images)
 
 
-def quantised(images: Tensor) -> Tensor:
-    """Images in [0, 1] as they are observed and saved: clipped, rounded to uint8."""
-    return images.clamp(0, 1).mul_(255).round_().to(torch.uint8)
-
-
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(quantised(image).permute(1, 2, 0).cpu().numpy())
+    return np.asarray(to_hwc(quantised(image[None]))[0], dtype=np.uint8)
 
 
 def _checked(scores: Tensor, n: int) -> npt.NDArray[np.float64]:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 TOLERANCE_DB = 1e-3
 """How far a replayed PSNR may be off: rounding differs between machines and batch sizes."""
 
-_TASK_FIELDS = ("images", "severity", "distortion", "patch_size", "upscale", "max_steps", "stop_if_worse", "toolbox")
+_TASK_FIELDS = (
+    *("images", "severity", "distortion", "patch_size", "upscale", "max_steps", "stop_if_worse", "toolbox"),
+    "draws",
+)
 _KINDS: dict[str, type | tuple[type, ...]] = {"actions": int, "toolchain": str, "psnr": (int, float), "omitted": str}
 
 

@@ -9,14 +9,18 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
 from restore_env.images import ImageError
 from restore_env.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
+
+if TYPE_CHECKING:
+    import torch
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -31,7 +35,7 @@ class EpisodeStart:
     """What an episode starts from."""
 
     degraded: npt.NDArray[Any]
-    """RGB ``(h, w, 3)``, uint8 or float32 in [0, 1]."""
+    """RGB ``(h, w, 3)``, uint8 or float32 in [0, 1]. Where starts are drawn on a device, a uint8 tensor there."""
     target: npt.NDArray[Any]
     """RGB, ``factor`` times as high and wide."""
     factor: int
@@ -42,6 +46,26 @@ class EpisodeStart:
     """Draws the same start again from the same sampler; -1 if the user gave the pair."""
     distortion: dict[str, Any]
     """Where the patch was cut and what was done to it, as plain numbers and strings."""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where a patch is taken from."""
+
+    image: Pixels
+    identity: str
+    scale: float
+    factor: int
+    top: int
+    """Of the degraded patch."""
+    left: int
+
+    def start(self, degraded: Pixels, size: int, seed: int, distortion: dict[str, Any]) -> EpisodeStart:
+        """The start once the patch is distorted, with its target."""
+        top, left = self.top * self.factor, self.left * self.factor
+        target = _cut(self.image, top, left, size * self.factor)
+        where = {"scale": self.scale, "top": top, "left": left}
+        return EpisodeStart(degraded, target, self.factor, self.identity, seed, where | distortion)
 
 
 class Compose(Protocol):
@@ -63,9 +87,12 @@ class StartSampler:
             (it sees up to 32 pixels of context around the patch).
         patch_size: pixels of the degraded patch.
         factors: task factors, equally likely. With pairs, each pair has its own.
+        device: where the patches of many seeds are distorted together
+            (:mod:`restore_env.device_distortions`); None: on the host, one by one. A seed draws the same photograph,
+            place and levels either way, but another field of noise.
 
     Raises:
-        ValueError: an unknown severity, or a factor that no image is large enough for.
+        ValueError: an unknown severity, a factor that no image is large enough for, or a Compose for a device.
     """
 
     def __init__(
@@ -75,14 +102,18 @@ class StartSampler:
         *,
         patch_size: int = 63,
         factors: Sequence[int] = (1,),
+        device: torch.device | None = None,
     ) -> None:
         self._source = source
+        self._device = None if isinstance(source, PairSource) else device  # pairs are not distorted
         self._patch_size = patch_size
         self._factors = tuple(factors)
         self._compose: Compose | None = None
         self._severity = ""
         if isinstance(distortion, str):
             self._severity = check_severity(distortion)
+        elif device is not None:
+            raise ValueError("a distortion of one's own works on the host: leave draws='device' out, or use a severity")
         else:
             self._compose = copy.deepcopy(distortion)
             self._compose.save_applied_params = True  # type: ignore[attr-defined]
@@ -104,33 +135,59 @@ class StartSampler:
         The threads begin at once; the iterator waits for them.
         """
         seeds = [start for start in chosen if isinstance(start, int)]
-        alone = self._compose is not None or len(seeds) < 2  # a Compose keeps state and is no place for threads
-        drawn = iter(map(self.draw, seeds) if alone else self._pool.map(self.draw, seeds))
+        if self._device is not None and seeds:
+            together = self._pool.submit(self._draw_together, seeds)
+            drawn = (start for batch in (together,) for start in batch.result())
+        else:
+            alone = self._compose is not None or len(seeds) < 2  # a Compose keeps state and is no place for threads
+            drawn = (start for start in (map if alone else self._pool.map)(self.draw, seeds))
         return (next(drawn) if isinstance(start, int) else start for start in chosen)
 
     def draw(self, seed: int) -> EpisodeStart:
         """Draw a start; the same seed gives the same start."""
+        if self._device is not None:
+            return self._draw_together([seed])[0]
         rng = np.random.default_rng(seed)
         if isinstance(self._source, PairSource):
             return self._cut_pair(self._source, seed, rng)
+        cut = self._choose(self._source, rng)
+        if self._compose is None:
+            levels = draw_levels(self._severity, rng)
+            window = (cut.top, cut.left, self._patch_size, self._patch_size)
+            degraded = distort_patch(cut.image, window, levels, rng, cut.factor)
+            return cut.start(degraded, self._patch_size, seed, levels.as_dict())
+        degraded, applied = self._apply_compose(self._compose, cut, rng)
+        return cut.start(degraded, self._patch_size, seed, {"transforms": applied})
+
+    def _choose(self, source: ImageSource, rng: np.random.Generator) -> _Cut:
         factor = self._factors[rng.integers(len(self._factors))]
         choices = self._choices[factor]
         index, scale = choices[rng.integers(len(choices))]
-        image = self._source.pixels(index, scale)
-        size = self._patch_size
-        height, width = image.shape[0] // factor, image.shape[1] // factor
-        top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
-        window = (top, left, size, size)
-        distortion: dict[str, Any] = {"scale": scale, "top": top * factor, "left": left * factor}
-        if self._compose is None:
-            levels = draw_levels(self._severity, rng)
-            degraded = distort_patch(image, window, levels, rng, factor)
-            distortion |= levels.as_dict()
-        else:
-            degraded, applied = self._apply_compose(self._compose, image, window, factor, rng)
-            distortion["transforms"] = applied
-        target = _cut(image, top * factor, left * factor, size * factor)
-        return EpisodeStart(degraded, target, factor, self._source.identity(index), seed, distortion)
+        image = source.pixels(index, scale)
+        rows, columns = (length // factor - self._patch_size + 1 for length in image.shape[:2])
+        top, left = int(rng.integers(rows)), int(rng.integers(columns))
+        return _Cut(image, source.identity(index), scale, factor, top, left)
+
+    def _draw_together(self, seeds: Sequence[int]) -> list[EpisodeStart]:
+        """The starts of many seeds, distorted on the device, those of a factor at once."""
+        assert isinstance(self._source, ImageSource)
+        assert self._device is not None
+        drawn: list[tuple[_Cut, Place]] = []
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            cut, levels = self._choose(self._source, rng), draw_levels(self._severity, rng)
+            drawn.append((cut, Place(cut.image, cut.top, cut.left, levels, int(rng.integers(2**63)))))
+        starts: dict[int, EpisodeStart] = {}
+        for factor in self._factors:
+            rows = [row for row, (cut, _) in enumerate(drawn) if cut.factor == factor]
+            if not rows:
+                continue
+            patches = distort_patches([drawn[row][1] for row in rows], self._patch_size, factor, self._device)
+            for row, patch in zip(rows, patches.unbind(), strict=True):
+                cut, place = drawn[row]
+                degraded = cast("npt.NDArray[np.uint8]", patch)
+                starts[row] = cut.start(degraded, self._patch_size, seeds[row], place.levels.as_dict())
+        return [starts[row] for row in range(len(seeds))]
 
     def _choices_for(self, source: ImageSource, factor: int) -> list[tuple[int, float]]:
         """Every (image, scale) that has room for a target of this factor."""
@@ -164,13 +221,11 @@ class StartSampler:
             distortion={"scale": 1.0, "top": top * factor, "left": left * factor},
         )
 
-    def _apply_compose(
-        self, compose: Compose, image: Pixels, window: tuple[int, int, int, int], factor: int, rng: np.random.Generator
-    ) -> tuple[Pixels, str]:
-        top, left, height, width = window
+    def _apply_compose(self, compose: Compose, cut: _Cut, rng: np.random.Generator) -> tuple[Pixels, str]:
+        image, factor, top, left, size = cut.image, cut.factor, cut.top, cut.left, self._patch_size
         first_row, first_column = max(0, top - CONTEXT), max(0, left - CONTEXT)
-        last_row = min(image.shape[0] // factor, top + height + CONTEXT)
-        last_column = min(image.shape[1] // factor, left + width + CONTEXT)
+        last_row = min(image.shape[0] // factor, top + size + CONTEXT)
+        last_column = min(image.shape[1] // factor, left + size + CONTEXT)
         region = np.ascontiguousarray(
             image[first_row * factor : last_row * factor, first_column * factor : last_column * factor]
         )
@@ -184,7 +239,7 @@ class StartSampler:
                 f"the distortion must return uint8 of shape {region.shape}, got {changed.dtype} of {changed.shape}"
             )
         applied = json.dumps(result.get("applied_transforms", []), default=_as_plain)
-        return _cut(changed, top - first_row, left - first_column, height), applied
+        return _cut(changed, top - first_row, left - first_column, size), applied
 
 
 def _cut(image: Pixels, top: int, left: int, size: int) -> Pixels:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from restore_env.episodes import quantised
 from restore_env.metrics import ssim
+from restore_env.pixels import quantised
 from restore_env.toolbox import FunctionTool, Tool, bicubic_enlarge
 
 Pixels = npt.NDArray[np.uint8]

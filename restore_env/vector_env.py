@@ -19,7 +19,7 @@ from restore_env.episodes import EpisodeBatch, Task
 from restore_env.gallery import Slots
 from restore_env.record import EpisodeRecord
 from restore_env.rendering import EpisodeView, render_episode
-from restore_env.starts import EpisodeStart
+from restore_env.starts import EpisodeStart, StartSampler
 
 Infos = dict[str, Any]
 
@@ -133,6 +133,11 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
     def episodes(self) -> EpisodeBatch:
         """The episodes that go on: what an oracle sees, and an agent must not."""
         return self._episodes
+
+    @property
+    def sampler(self) -> StartSampler:
+        """What draws the episodes' starts."""
+        return self._sampler
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Which actions are allowed, ``(num_envs, n + 1)``."""

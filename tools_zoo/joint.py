@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from restore_env.distortions import check_severity, draw_levels
-from restore_env.episodes import quantised
 from restore_env.metrics import psnr
+from restore_env.pixels import quantised
 from restore_env.policy import Policy
 from restore_env.sources import ImageSource
 from restore_env.toolbox import Toolbox, usable_device
