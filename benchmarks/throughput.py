@@ -8,7 +8,6 @@ nothing else. The share of time in tools is measured inside each contender.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import sys
@@ -24,11 +23,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
 from restore_env.toolbox import Tool
-from restore_env.writing import write_atomically
 from tools_zoo import load_toolbox
+from tools_zoo.cards import command_line
 
+PROGRAM, SECTION = "benchmarks.throughput", "throughput"
 ROUNDS = 8
 BARE = "bare tool forwards"
 
@@ -156,6 +157,7 @@ def table(rows: Sequence[Row], bare: dict[int, float]) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
+    check_outputs(arguments, SECTION)
     toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device)
     task: dict[str, Any] = {"images": arguments.images, "device": arguments.device}
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]
@@ -168,24 +170,23 @@ def run(arguments: argparse.Namespace) -> int:
         for env in environments.values():
             env.close()
     bare = {row.envs: row.steps_per_second for row in rows if row.contender == BARE}
-    print(table(rows, bare))
-    print(f"\n{torch.get_num_threads()} threads, peak memory {peak_memory_mib():.0f} MiB, PyTorch {torch.__version__}")
-    if arguments.json:
-        values = {"rows": [asdict(row) for row in rows], "threads": torch.get_num_threads(), "peak": peak_memory_mib()}
-        write_atomically(arguments.json, json.dumps(values, indent=2).encode())
+    facts = f"{torch.get_num_threads()} threads, peak memory {peak_memory_mib():.0f} MiB, PyTorch {torch.__version__}"
+    record = {"rows": [asdict(row) for row in rows], "threads": torch.get_num_threads(), "peak": peak_memory_mib()}
+    publish(arguments, SECTION, f"{table(rows, bare)}\n\n{facts}", record)
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = OneLineParser(prog="benchmarks.throughput", description=__doc__)
+    parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of photographs (default: the embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
     parser.add_argument("--envs", type=positive_int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="per measurement (default 10)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    add_outputs(parser)
     parsed = parser.parse_args(arguments)
+    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 
