@@ -23,7 +23,7 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 FLAT = 0.05
 """dB that twice the training may add at most, if a baseline is to count as trained out."""
 FEW = 50_000
-"""With fewer patches nothing is trained out: the learning rate has hardly warmed up, and what has learnt nothing yet gains
+"""With fewer patches nothing is trained out: the learning rate has hardly warmed up, and what has learnt nothing gains
 little by twice as much of it."""
 
 
