@@ -92,9 +92,9 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 )
 """All measures, by name; lower is better of each if the others stay."""
 READING = (
-    "No measure here knows what the photograph should look like. Noise is estimated from flat parts, and noise that was"
-    " compressed is hardly seen; blocks are steps across the JPEG grid over those elsewhere. Both fall, too, when detail"
-    " is wiped out; then blur rises, but it also rises where noise goes. Less noise and fewer blocks at the same or less"
+    "No measure here knows what the photograph should look like. Noise is estimated from flat parts, and compressed"
+    " noise is hardly seen; blocks are steps across the JPEG grid over those elsewhere. Both fall, too, when detail is"
+    " wiped out; then blur rises, but it also rises where noise goes. Less noise and fewer blocks at the same or less"
     " blur is a gain; else the picture has the last word."
 )
 """How to read them, for captions."""
