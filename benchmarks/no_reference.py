@@ -54,7 +54,7 @@ def blur(pixels: Pixels) -> float:
     """How little is lost by blurring once more, 0 (sharp) to 1: scikit-image's ``blur_effect`` (Crete et al., 2007)."""
     from skimage.measure import blur_effect
 
-    return float(blur_effect(luminance(pixels) / 255))
+    return float(blur_effect(luminance(pixels) / 255))  # type: ignore[no-untyped-call]
 
 
 def blockiness(pixels: Pixels) -> float:

@@ -24,6 +24,7 @@ from benchmarks.photographs import restore_pixels
 from benchmarks.short_table import ROWS, Row
 from restore_env.toolbox import Toolbox
 from tests.toolkit import photographs, pixelwise_toolbox, pixelwise_tools
+from tools_zoo.cards import command_line
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,8 +50,8 @@ class TestShort:
             if name == "bad":
                 stdout.write("much\nbad: error: no such thing\n")
                 return subprocess.CompletedProcess(command, 2)
-            written = {"version": short.source_version(), "tables": f"| {name} {len(names)} |"}
-            written["command"] = short.command_line(f"python -m benchmarks.{name}", words)
+            written = {"version": vars(short)["source_version"](), "tables": f"| {name} {len(names)} |"}
+            written["command"] = command_line(f"python -m benchmarks.{name}", words)
             Path(words[-1]).write_text(json.dumps(written))
             return subprocess.CompletedProcess(command, 0)
 
@@ -134,7 +135,7 @@ class TestWithoutATarget:
 
     def test_blur_rises_with_blurring(self) -> None:
         sharp = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-        soft = cv2.GaussianBlur(sharp, (0, 0), 1.5)
+        soft = cv2.GaussianBlur(sharp, (0, 0), 1.5).astype(np.uint8)
         assert no_reference.blur(soft) > no_reference.blur(sharp) + 0.1
         with pytest.raises(ValueError, match="20x64 pixels are too few"):
             no_reference.blur(sharp[:, :20])
