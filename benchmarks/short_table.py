@@ -60,7 +60,13 @@ ROWS = (
         "--images {few} --photographs --methods input default half",
         "docs/comparison.md",
     ),
-    Row("complexity", "What a patch costs", "complexity", "--images {images} --rounds 3", "docs/comparison.md"),
+    Row(
+        "complexity",
+        "What a patch costs",
+        "complexity",
+        "--images {images} --patches 32 --rounds 3",
+        "docs/comparison.md",
+    ),
     Row(
         "real",
         "Photographs without a target",
