@@ -1,8 +1,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+IMAGES ?=
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check bench
 
 setup: $(VENV)/.ready
 
@@ -21,3 +22,6 @@ check: setup  ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup  ## Every benchmark in short, under 15 minutes on two cores; writes docs/bench.md. IMAGES=DIR: your photographs
+	$(BIN)/python -m benchmarks.short $(if $(IMAGES),--images "$(IMAGES)")

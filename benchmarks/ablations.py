@@ -10,7 +10,6 @@ same time and seeds each, and draws learning curves by steps and by minutes next
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +29,12 @@ from agents.network import RecurrentAgent, load_policy, policy_of
 from agents.rollout import draw_starts, play
 from agents.training import AgentTraining, train_agent
 from agents.view import View
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from restore_env import Task, Toolbox
 from restore_env.figures import check_figure, write_figure
 from restore_env.policy import Policy
-from restore_env.writing import write_atomically
 from tools_zoo import load_toolbox
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 from tools_zoo.curves import COLOURS, Curve, draw_curves, read_tensorboard
 from tools_zoo.fitting import Budget
 
@@ -233,15 +232,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.figure is not None:
         check_figure(arguments.figure)
         arguments.figure.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.card is not None:
-        check_section(arguments.card, arguments.name)
+    check_outputs(arguments, arguments.name)
     variants = ABLATIONS[arguments.name](arguments, lambda text: print(text, file=sys.stderr, flush=True))
-    text = "\n".join(as_table(variants))
-    print(text)
-    if arguments.json is not None:
-        write_atomically(arguments.json, json.dumps([asdict(variant) for variant in variants], indent=2).encode())
-    if arguments.card is not None:
-        replace_section(arguments.card, arguments.name, f"{text}\n\n```\n{arguments.command_line}\n```")
+    record = {"variants": [asdict(variant) for variant in variants]}
+    publish(arguments, arguments.name, "\n".join(as_table(variants)), record)
     if arguments.figure is not None:
         draw_variants(arguments.figure, variants)
         learning: dict[str, dict[str, Curve]] = getattr(arguments, "curves", {})
@@ -267,8 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each algorithm (default 3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="draw the result: PNG, PDF or SVG")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, help="Markdown file whose section, called NAME, the table replaces")
+    add_outputs(parser)
     parsed = parser.parse_args(arguments)
     parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)

@@ -9,7 +9,6 @@ best of all on the held-out patches. All play the same patches, ``--against`` ot
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,12 +31,12 @@ from benchmarks.contest import (
     rows_of,
     search_chains,
 )
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from restore_env import Task
 from restore_env.policy import Policy
 from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
-from restore_env.writing import write_atomically
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 
 PROGRAM = "benchmarks.agents"
 
@@ -54,8 +53,7 @@ def best_of(
 
 def run(arguments: argparse.Namespace) -> int:
     """Search, play, print."""
-    if arguments.card is not None:
-        check_section(arguments.card, arguments.section)
+    check_outputs(arguments, arguments.section)
     agent = Contender.load(AGENT, arguments.toolbox, arguments.policy)
     rivals = [parse_contender(text) for text in arguments.against]
     toolbox = agent.toolbox
@@ -98,18 +96,13 @@ def run(arguments: argparse.Namespace) -> int:
     differences = [difference(rival.name, played) for rival in rivals]
     if differences:
         lines += [*difference_table(differences), ""]
-    text = "\n".join(lines)
-    print(text)
-    if arguments.json:
-        record = {
-            "severities": {
-                severity: [asdict(row) for row in rows_of(results, measures)] for severity, results in played.items()
-            },
-            "differences": [asdict(row) for row in differences],
-        }
-        write_atomically(arguments.json, json.dumps(record, indent=2).encode())
-    if arguments.card:
-        replace_section(arguments.card, arguments.section, f"{text}\n```\n{arguments.command_line}\n```")
+    record = {
+        "severities": {
+            severity: [asdict(row) for row in rows_of(results, measures)] for severity, results in played.items()
+        },
+        "differences": [asdict(row) for row in differences],
+    }
+    publish(arguments, arguments.section, "\n".join(lines).rstrip(), record)
     return 0
 
 
@@ -142,8 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="in which the exhaustive oracle tries tools: bf16 is faster only where the hardware has it",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, help="Markdown file whose section the table replaces")
+    add_outputs(parser)
     parser.add_argument("--section", default="agents", help="of the card (default: agents)")
     parsed = parser.parse_args(arguments)
     parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))

@@ -1,15 +1,16 @@
 """Toolchains against one-network models, on the same images, in one run: ``python -m benchmarks.compare --images DIR``.
 
-Every method restores the same distorted patches (with ``--photographs`` the same whole photographs): PSNR of the values
-as they are, SSIM and, for the x4 task, a perceptual distance (lower is better) of the image as it would be shown; and
-what was executed, and how long it took. Intervals of 95 % are by bootstrap over photographs, differences are paired. A
-method that fails leaves a line that says why. With ``--cache`` an interrupted comparison goes on where it was.
+Every method restores the same distorted patches (with ``--photographs`` the same whole photographs; by ``--severity
+motion``, ``poisson``, ``webp``, ``unseen`` or ``camera`` from distortions that nothing was trained on): PSNR of the
+values as they are, SSIM and, for the x4 task, a perceptual distance (lower is better) of the image as it would be
+shown; and what was executed, and how long it took. Intervals of 95 % are by bootstrap over photographs, differences are
+paired. A method that fails leaves a line that says why. With ``--cache`` an interrupted comparison goes on where it
+was.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from benchmarks.enlarging import MAX_TOOLS
 from benchmarks.machine import environment
 from benchmarks.methods import METHODS, Setting, usual_methods
 from benchmarks.photographs import COST_SIDE, draw_photographs
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from benchmarks.report import (
     FOOTNOTE,
     UNCLAIMED,
@@ -39,8 +41,7 @@ from benchmarks.severities import NAMES, distortion_of
 from restore_env import Task
 from restore_env.figures import check_figure
 from restore_env.toolbox import usable_device
-from restore_env.writing import write_atomically
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.compare", "comparison"
 TASKS = {"same": 1, "x4": 4}
@@ -90,11 +91,9 @@ def check(arguments: argparse.Namespace) -> None:
     usable_device(arguments.device)
     if arguments.figure is not None:
         check_figure(arguments.figure)
-    for path in (arguments.json, arguments.figure):
-        if path is not None and not path.parent.is_dir():
-            raise ValueError(f"{path.parent}: no such folder")
-    if arguments.card is not None:
-        check_section(arguments.card, arguments.section)
+        if not arguments.figure.parent.is_dir():
+            raise ValueError(f"{arguments.figure.parent}: no such folder")
+    check_outputs(arguments, arguments.section)
     known = METHODS[TASKS[arguments.task]]
     named = [*(arguments.methods or []), arguments.reference]
     unknown = [name for name in named if name not in known]
@@ -140,20 +139,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"[{number}/{len(names)}] {name}: {told}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
     if not results:
         raise ValueError(f"no method gave results; {failures[0].name}: {failures[0].reason}")
-    text = report(arguments, results, failures)
-    print(text)
-    if arguments.json is not None:
-        record = {
-            "command": arguments.command_line,
-            "environment": environment(arguments.device),
-            **{name: getattr(arguments, name) for name in ("task", "photographs", "seed", "reference")},
-            **record_of(results, failures, arguments.severity, arguments.reference),
-        }
-        write_atomically(arguments.json, (json.dumps(record, indent=2) + "\n").encode())
+    record = {
+        "environment": environment(arguments.device),
+        **{name: getattr(arguments, name) for name in ("task", "photographs", "seed", "reference")},
+        **record_of(results, failures, arguments.severity, arguments.reference),
+    }
+    publish(arguments, arguments.section, report(arguments, results, failures), record)
     if arguments.figure is not None:
         draw_comparison(arguments.figure, results, arguments.severity, unit_of(arguments))
-    if arguments.card is not None:
-        replace_section(arguments.card, arguments.section, f"{text}\n\n```\n{arguments.command_line}\n```")
     return 0
 
 
@@ -211,9 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep what is measured here, and go on from it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw quality against computation: PNG, PDF or SVG")
-    parser.add_argument("--card", type=Path, metavar="FILE", help="Markdown file whose section the tables replace")
+    add_outputs(parser)
     parser.add_argument("--section", default=SECTION, help=f"of the card (default: {SECTION})")
     parsed = parser.parse_args(arguments)
     factor = TASKS[parsed.task]

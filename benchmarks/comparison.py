@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -36,6 +37,18 @@ def metrics_of(factor: int) -> tuple[dict[str, Metric], str]:
     except (ImportError, OSError, ValueError) as error:
         return {"ssim": ssim}, f"no perceptual distance: {' '.join(str(error).split())}"
     return {"ssim": ssim, "perceptual": perceptual_distance}, ""
+
+
+def play_patches(
+    method: Method,
+    task: Task,
+    starts: Sequence[EpisodeStart],
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+) -> Played:
+    """Restore patches; computation includes the policy's looks."""
+    played = method.contender.play(task, starts, metrics)
+    looks = np.array([len(chain) for chain in played.actions])
+    return replace(played, gmacs=played.gmacs + looks * method.look_gmacs)
 
 
 class Comparison:
@@ -92,12 +105,8 @@ class Comparison:
         return results
 
     def _play(self, method: Method, severity: str) -> Played:
-        task, starts = self._tasks[severity], self._starts[severity]
-        if self._photographs:
-            return play_photographs(method, task, starts, self._metrics)
-        played = method.contender.play(task, starts, self._metrics)
-        looks = np.array([len(chain) for chain in played.actions])
-        return replace(played, gmacs=played.gmacs + looks * method.look_gmacs)
+        restore = play_photographs if self._photographs else play_patches
+        return restore(method, self._tasks[severity], self._starts[severity], self._metrics)
 
 
 def attempt(name: str, setting: Setting, comparison: Comparison) -> Results | Failure:

@@ -7,7 +7,6 @@ And every tool is tried on every tool's own pure distortion, before and after, w
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -23,6 +22,7 @@ from agents.commands.arguments import positive_int
 from agents.rollout import Played, draw_starts
 from benchmarks.analysis import DISTORTIONS, LEVELS, level_of
 from benchmarks.contest import Contender
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from benchmarks.tools import BATCH_SIZE, PATCH_SIZE, undoes
 from restore_env import Task
 from restore_env.figures import check_figure, write_figure
@@ -30,8 +30,7 @@ from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
-from restore_env.writing import write_atomically
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 from tools_zoo.fitting import as_tensor
 from tools_zoo.table import TOOLS
 from tools_zoo.training import PatchSampler, draw_band
@@ -126,8 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.figure is not None:
         check_figure(arguments.figure)
         arguments.figure.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.card is not None:
-        check_section(arguments.card, SECTION)
+    check_outputs(arguments, SECTION)
     contenders = {side: Contender.load(side, *getattr(arguments, side)) for side in SIDES}
     names = contenders["after"].toolbox.names
     if any(contender.toolbox.names != tuple(spec.name for spec in TOOLS) for contender in contenders.values()):
@@ -147,17 +145,12 @@ def run(arguments: argparse.Namespace) -> int:
         side: pure_gains(contenders[side].toolbox, source, arguments.pure_patches, arguments.seed) for side in SIDES
     }
     tables = [severity_table(played), level_table(levels), tool_table(names, pure)]
-    text = "\n\n".join("\n".join(table) for table in tables)
-    print(text)
-    if arguments.json is not None:
-        record = {
-            "gains": {severity: {side: played[severity][side].gain for side in SIDES} for severity in played},
-            "levels": {side: levels[side].tolist() for side in SIDES},
-            "tools": {side: pure[side].tolist() for side in SIDES},
-        }
-        write_atomically(arguments.json, json.dumps(record).encode())
-    if arguments.card is not None:
-        replace_section(arguments.card, SECTION, f"{text}\n\n```\n{arguments.command_line}\n```")
+    record = {
+        "gains": {severity: {side: played[severity][side].gain for side in SIDES} for severity in played},
+        "levels": {side: levels[side].tolist() for side in SIDES},
+        "tools": {side: pure[side].tolist() for side in SIDES},
+    }
+    publish(arguments, SECTION, "\n\n".join("\n".join(table) for table in tables), record)
     if arguments.figure is not None:
         draw_tools(arguments.figure, names, pure)
     return 0
@@ -178,8 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pure-patches", type=positive_int, default=100, help="per pure distortion (default 100)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="draw every tool on every pure distortion: PNG, PDF or SVG")
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, help="Markdown file whose section the tables replace")
+    add_outputs(parser)
     parsed = parser.parse_args(arguments)
     parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)

@@ -18,7 +18,7 @@ import numpy as np
 from torch import nn
 
 from agents.baselines import FixedChain
-from agents.network import policy_of
+from agents.network import ENLARGING, policy_of
 from agents.oracles import GreedyOracle
 from agents.restorer import Restorer
 from agents.rollout import draw_starts, play
@@ -30,7 +30,7 @@ from benchmarks.contest import Contender, search_chains
 from benchmarks.enlarging import Enlarging
 from benchmarks.sr_peers import PEERS, load_peer
 from restore_env import Task
-from restore_env.policy import Policy, Scoring
+from restore_env.policy import Scoring
 from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
 from sr_models import load_super_resolver
 from tools_zoo import load_toolbox, toolbox_names
@@ -44,7 +44,7 @@ SUPER_RESOLVERS = {
 }
 """The shipped super-resolvers alone: what tables call them, their names, and the stage of their training."""
 CHAINS_X4 = {f"{toolbox}_{name}": (toolbox, name) for toolbox in ("default",) for name in ("sft_gan", "sed")}
-"""Toolchains that a super-resolver enlarges at their end."""
+"""Toolchains of an agent that knows no super-resolver, and the one that enlarges what it leaves."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,14 @@ def _baseline(name: str, setting: Setting) -> Method:
     return replace(method, training=told, undertrained=not flat)
 
 
+def untrained(name: str, setting: Setting) -> Method:
+    """A baseline with the weights that its training starts from: for what does not depend on them, such as its cost."""
+    row = BASELINES[name]
+    weights = BaselineWeights(row, row.network().state_dict(), {})
+    method = _one_tool(name, row.title, as_tool(weights), setting, row.parameters)
+    return replace(method, training="not trained", undertrained=True)
+
+
 def _super_resolver(name: str, setting: Setting) -> Method:
     title, slot, stage = SUPER_RESOLVERS[name]
     tool = load_super_resolver(slot, setting.device, stage=stage)
@@ -195,14 +203,18 @@ def _peer(name: str, setting: Setting) -> Method:
 
 def _chain_x4(name: str, setting: Setting) -> Method:
     toolbox, slot = CHAINS_X4[name]
-    restorer = Restorer(toolbox, device=setting.device, scale=4, super_resolver=slot)
-    player = restorer.player()
-    policy: Policy = player.policy
-    tools = player.toolbox
-    if player.finisher is not None:
-        policy, tools = Enlarging(policy, tools.stop), Toolbox([*tools, player.finisher], setting.device)
-    parameters = parameter_count(*tools, player.policy)
-    return Method(name, f"toolchain, {toolbox}, then {slot}", Contender(name, policy, tools), parameters)
+    player = Restorer(toolbox, policy_of(toolbox), setting.device, scale=4, super_resolver=slot).player()
+    if player.finisher is None:
+        raise ValueError(f"the agent of {toolbox} enlarges by itself")
+    tools = Toolbox([*player.toolbox, player.finisher], setting.device)
+    contender = Contender(name, Enlarging(player.policy, player.toolbox.stop), tools)
+    return Method(name, f"toolchain, {toolbox}, then {slot}", contender, parameter_count(*tools, player.policy))
+
+
+def _enlarging_agent(name: str, setting: Setting) -> Method:
+    player = Restorer("default", name, setting.device, scale=4).player()
+    parameters = parameter_count(*player.toolbox, player.policy)
+    return Method(name, f"toolchain, {name}", Contender(name, player.policy, player.toolbox), parameters)
 
 
 METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
@@ -221,6 +233,7 @@ METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
             **{name: partial(_peer, name) for name in PEERS},
             **{name: partial(_super_resolver, name) for name in SUPER_RESOLVERS},
             **{name: partial(_chain_x4, name) for name in CHAINS_X4},
+            ENLARGING: partial(_enlarging_agent, ENLARGING),
         },
     }
 )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.baselines import FixedChain
 from agents.restorer import Restorer
 from agents.rollout import Played, joined
 from benchmarks.enlarging import MAX_TOOLS, Enlarging
@@ -22,7 +23,7 @@ from restore_env.metrics import Metric, psnr
 from restore_env.policy import Scoring
 from restore_env.sources import ImageSource, open_images
 from restore_env.starts import EpisodeStart
-from restore_env.tiling import apply_tool, to_tensor
+from restore_env.tiling import Pixels, apply_tool, to_pixels, to_tensor
 from restore_env.toolbox import Tool, Toolbox, bicubic_enlarge
 
 COST_SIDE = 512
@@ -117,6 +118,31 @@ def play_photographs(
     tiled.device = contender.toolbox.device
     whole = replace(contender, toolbox=tiled)
     return joined([whole.play(task, [start], metrics) for start in starts])
+
+
+def restore_pixels(method: Method, pixels: Pixels) -> tuple[Pixels, tuple[str, ...]]:
+    """Restore one photograph that has no target.
+
+    Args:
+        method: of the same-size task; one that needs no target.
+        pixels: uint8 RGB ``(H, W, 3)``.
+
+    Returns:
+        The result, uint8 RGB of the same size, and the names of the tools that made it.
+
+    Raises:
+        ValueError: the method looks at targets.
+    """
+    toolbox, policy = method.contender.toolbox, method.contender.policy
+    if isinstance(policy, Scoring):
+        result = Restorer(toolbox, policy, str(toolbox.device), MAX_TOOLS).restore(pixels)
+        return result.image, result.toolchain
+    if not isinstance(policy, FixedChain):
+        raise ValueError(f"{method.name} looks at the target; a photograph without one cannot be restored by it")
+    image = to_tensor(pixels)
+    for action in policy.chain:
+        image = apply_tool(toolbox[action], image, toolbox.device)
+    return to_pixels(image), tuple(toolbox[action].name for action in policy.chain)
 
 
 def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: Mapping[str, Metric]) -> Played:

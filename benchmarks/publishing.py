@@ -9,17 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from restore_env.writing import write_atomically
-from tools_zoo.cards import check_section, replace_section
+from tools_zoo.cards import check_section, replace_section, source_version
+
+COMMAND, VERSION, TABLES = "command", "version", "tables"
+"""What every JSON file holds besides the numbers: the command that made it, the version that ran, the tables it printed
+(Markdown)."""
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add ``--json`` and ``--card``."""
-    parser.add_argument("--json", type=Path, help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, help="Markdown file whose section the tables replace")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+    parser.add_argument("--card", type=Path, metavar="FILE", help="Markdown file whose section the tables replace")
 
 
 def check_outputs(arguments: argparse.Namespace, section: str) -> None:
     """Raise ``ValueError`` now if :func:`publish` would, after long work, do so later."""
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        raise ValueError(f"{arguments.json.parent}: no such folder")
     if arguments.card is not None:
         check_section(arguments.card, section)
 
@@ -31,11 +37,11 @@ def publish(arguments: argparse.Namespace, section: str, text: str, record: Mapp
         arguments: has ``json``, ``card`` and ``command_line``, the command that repeats it all.
         section: of the card.
         text: Markdown.
-        record: the same as plain numbers; the command is put in front.
+        record: the same as plain numbers; the command, the version and the text are put in front.
     """
     print(text)
     if arguments.json is not None:
-        whole = {"command": arguments.command_line, **record}
+        whole = {COMMAND: arguments.command_line, VERSION: source_version(), TABLES: text, **record}
         write_atomically(arguments.json, (json.dumps(whole, indent=2) + "\n").encode())
     if arguments.card is not None:
         replace_section(arguments.card, section, f"{text}\n\n```\n{arguments.command_line}\n```")

@@ -13,11 +13,16 @@ from restore_env.distortions import SEVERITIES
 if TYPE_CHECKING:
     from restore_env.starts import Compose
 
+CAMERA = "camera"
+"""The name of noise and compression like a small camera's."""
 MOTION_PIXELS = (5, 15)
 """Length of the motion that blurs, uniform, at any angle, centred."""
 POISSON_SCALE = (0.005, 0.03)
 """Strength of photon noise in linear light (albumentations' ``ShotNoise``)."""
 WEBP_QUALITY = (5, 40)
+CAMERA_PHOTONS, CAMERA_READING, CAMERA_QUALITY = (0.01, 0.01), (0.012, 0.012), (70, 70)
+"""A small camera in the dark: photon noise in linear light, reading noise (of 1), then JPEG; the first grows with
+brightness, the second does not (Foi et al., TIP 2008)."""
 
 
 def _compose(*names: str) -> Callable[[], Compose]:
@@ -31,6 +36,9 @@ def _compose(*names: str) -> Callable[[], Compose]:
             ),
             "poisson": lambda: albumentations.ShotNoise(scale_range=POISSON_SCALE, p=1),
             "webp": lambda: albumentations.ImageCompression(compression_type="webp", quality_range=WEBP_QUALITY, p=1),
+            "photons": lambda: albumentations.ShotNoise(scale_range=CAMERA_PHOTONS, p=1),
+            "reading": lambda: albumentations.GaussNoise(std_range=CAMERA_READING, p=1),
+            "jpeg": lambda: albumentations.ImageCompression(quality_range=CAMERA_QUALITY, p=1),
         }
         composed: Compose = albumentations.Compose([made[name]() for name in names])
         return composed
@@ -45,9 +53,10 @@ OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
         "poisson": _compose("poisson"),
         "webp": _compose("webp"),
         "unseen": _compose("motion", "poisson", "webp"),
+        CAMERA: _compose("photons", "reading", "jpeg"),
     }
 )
-"""Distortions outside the protocol by name; "unseen" is all three one after the other, "clean" none."""
+"""Distortions outside the protocol by name; "unseen" is motion, poisson, webp one after the other, "clean" none."""
 NAMES = (*SEVERITIES, *OUTSIDE)
 """What can be compared on."""
 

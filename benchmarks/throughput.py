@@ -33,10 +33,10 @@ from restore_env.toolbox import Tool
 from tools_zoo import load_toolbox
 from tools_zoo.cards import command_line
 
+PROGRAM, SECTION = "benchmarks.throughput", "throughput"
 ROUNDS = 8
 BARE = "bare tool forwards"
 NATIVE = "native vector env"
-SECTION = "throughput"
 
 
 class TimedTool:
@@ -288,7 +288,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser = OneLineParser(prog="benchmarks.throughput", description=__doc__)
+    parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of photographs (default: the embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
     parser.add_argument("--envs", type=positive_int, nargs="+", default=[8, 64, 256])
@@ -297,9 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
     add_outputs(parser)
     parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(
-        "python -m benchmarks.throughput", sys.argv[1:] if arguments is None else arguments
-    )
+    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

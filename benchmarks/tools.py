@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 
 from agents.cli import OneLineParser, run_guarded
+from benchmarks.publishing import add_outputs, check_outputs, publish
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from restore_env.toolbox import Tool, Toolbox
-from restore_env.writing import write_atomically
-from tools_zoo.cards import check_section, command_line, replace_section
+from tools_zoo.cards import command_line
 from tools_zoo.fitting import Batch, as_tensor
 from tools_zoo.table import TOOLS, ToolSpec
 from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
@@ -51,8 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", help="folder of the imported published toolbox, to compare with")
     parser.add_argument("--patches", type=int, default=500, help="patches per tool (default 500)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here")
-    parser.add_argument("--card", type=Path, metavar="FILE", help="Markdown file whose section the table replaces")
+    add_outputs(parser)
     return parser
 
 
@@ -67,10 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, and write it where it was asked for."""
     if arguments.patches < 1 or arguments.seed < 0:
         raise ValueError("--patches must be 1 or more, --seed 0 or more")
-    if arguments.json is not None and not arguments.json.parent.is_dir():  # what can fail fails before the long work
-        raise ValueError(f"{arguments.json.parent}: no such folder")
-    if arguments.card is not None:
-        check_section(arguments.card, SECTION)
+    check_outputs(arguments, SECTION)
     ours = _checked(load_toolbox(arguments.toolbox), arguments.toolbox)
     published = None if arguments.against is None else _checked(load_toolbox(arguments.against), arguments.against)
     source = open_images(arguments.images, min_size=PATCH_SIZE)
@@ -78,16 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("tools are measured on clean photographs, not on pairs")
     networks = dict(read_manifest(toolbox_folder(arguments.toolbox)))
     rows = measure(source, ours, published, networks, arguments.patches, arguments.seed)
-    table = markdown(rows)
-    print(table)
-    if arguments.json is not None:
-        record = {"command": arguments.command_line, "images": len(source), "tools": [asdict(row) for row in rows]}
-        write_atomically(arguments.json, (json.dumps(record, indent=2) + "\n").encode())
-    if arguments.card is not None:
-        images = f"{len(source)} photograph{'s' if len(source) > 1 else ''}"
-        text = f"{table}\n\nMean PSNR over {arguments.patches} patches of {PATCH_SIZE}x{PATCH_SIZE} pixels per tool,"
-        text += f" from {images}:\n\n```\n{arguments.command_line}\n```"
-        replace_section(arguments.card, SECTION, text)
+    images = f"{len(source)} photograph{'s' if len(source) > 1 else ''}"
+    caption = f"Mean PSNR over {arguments.patches} patches of {PATCH_SIZE}x{PATCH_SIZE} pixels per tool, from {images}."
+    record = {"images": len(source), "tools": [asdict(row) for row in rows]}
+    publish(arguments, SECTION, f"{markdown(rows)}\n\n{caption}", record)
     return 0
 
 

@@ -2,7 +2,9 @@
 
 The budget is cut into passes, each annealed to its end. What the last doubling of the training added is written into
 the weights' recipe and into the card, so that a baseline that is not trained out says so wherever it appears. A run
-that was stopped goes on when the command is repeated; ``--init`` goes on from weights.
+that was stopped goes on when the command is repeated. A finished one goes on when it is repeated with a pass more and
+twice the budget (``--passes 3 --minutes 60`` after ``--passes 2 --minutes 30``): earlier passes are taken from their
+checkpoints. ``--init FILE`` goes on from weights alone, best with another ``--out``.
 """
 
 from __future__ import annotations

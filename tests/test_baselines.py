@@ -175,19 +175,20 @@ def one_pass(patches: int, psnr: float, finished: bool = True) -> dict[str, obje
 
 
 def test_what_a_doubling_was_worth() -> None:
-    first, second = one_pass(1000, 25.0), one_pass(3000, 25.2)
-    assert Training.of(first) == Training(1000, None)
+    first, second = one_pass(100_000, 25.0), one_pass(300_000, 25.2)
+    assert Training.of(first) == Training(100_000, None)
     assert not Training.of(first).flat
     later = Training.of({**second, "earlier": [first]})
-    assert later.patches == 4000
+    assert later.patches == 400_000
     assert later.slope == pytest.approx(0.1)
     assert "undertrained" in str(later)
-    flat = Training.of({**one_pass(4000, 25.24), "earlier": [first, second]})
+    flat = Training.of({**one_pass(400_000, 25.24), "earlier": [first, second]})
     assert flat.slope == pytest.approx(0.04)
     assert flat.flat
     assert "flat" in str(flat)
-    assert Training.of({**one_pass(4000, 25.24, finished=False), "earlier": [first]}).slope is None
+    assert Training.of({**one_pass(400_000, 25.24, finished=False), "earlier": [first]}).slope is None
     assert Training.of({}) == Training(0, None)
+    assert not Training.of({**one_pass(240, 20.01), "earlier": [one_pass(240, 20.0)]}).flat  # nothing learnt yet
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +254,7 @@ def test_the_command_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     Image.fromarray(photographs(1, 40, 50)[0]).save(tmp_path / "a.png")
     arguments = ["cascade", "--images", str(tmp_path), "--out", str(tmp_path), "--steps", "2", "--patch-size", "12"]
     assert benchmarks.train_baseline.main(arguments) == 0
-    assert "fixed cascade: 0.00 M patches" in capsys.readouterr().out
+    assert "fixed cascade: 32 patches" in capsys.readouterr().out
     assert read_baseline(tmp_path / "cascade.safetensors").recipe["command"].startswith("python -m benchmarks.train_")
     assert benchmarks.train_baseline.main([*arguments, "--severity", "clean"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -313,6 +313,18 @@ def test_the_machine_is_described_and_memory_measured() -> None:
         assert 60 < peak.mib < 100
 
 
+def test_toolchains_for_x4_enlarge_by_what_their_name_says(large: Path) -> None:
+    task = Task(images=large, upscale=(4,), max_steps=4)
+    starts = draw_starts(task, 1, 0)
+    for name, slot in (("default_sed", "sed"), ("default_sft_gan", "sft_gan")):
+        method = METHODS[4][name](Setting(factor=4))
+        chain = [*method.contender.toolbox.names, "stop"]
+        taken = [chain[action] for action in method.contender.play(task, starts).actions[0]]
+        assert taken.count(slot) == 1
+        assert not {"sed", "sft_gan"} - {slot} & set(chain)
+    assert {"sed", "sft_gan"} <= set(METHODS[4]["super"](Setting(factor=4)).contender.toolbox.names)
+
+
 def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
     toolbox = pixelwise_toolbox(super_resolver=True)
     task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)

@@ -22,6 +22,9 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 """The folder of the baselines' weights that come with the repository."""
 FLAT = 0.05
 """dB that twice the training may add at most, if a baseline is to count as trained out."""
+FEW = 50_000
+"""With fewer patches nothing is trained out: the learning rate has hardly warmed up, and what has learnt nothing gains
+little by twice as much of it."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,10 @@ class Training:
     @property
     def flat(self) -> bool:
         """Whether twice the training would hardly add anything."""
-        return self.slope is not None and self.slope <= FLAT
+        return self.slope is not None and self.slope <= FLAT and self.patches >= FEW
 
     def __str__(self) -> str:
-        seen = f"{self.patches / 1e6:.2f} M patches"
+        seen = f"{self.patches / 1e6:.2f} M patches" if self.patches >= FEW else f"{self.patches:,} patches"
         if self.slope is None:
             return f"{seen}, slope unknown: may be undertrained"
         return f"{seen}, {self.slope:+.2f} dB by the last doubling: {'flat' if self.flat else 'undertrained'}"

@@ -1,0 +1,125 @@
+"""A comparison's severities next to the papers': ``python -m benchmarks.beside_paper --comparison FILE``.
+
+FILE is what ``python -m benchmarks.compare --severity mild moderate severe --json FILE`` wrote. The papers measured on
+other photographs, so their decibels are not ours: compare how far methods lie apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.cli import OneLineParser, run_guarded
+from benchmarks.paper import PSNR, TITLES
+from benchmarks.publishing import COMMAND, add_outputs, check_outputs, publish
+from restore_env.distortions import SEVERITIES
+from tools_zoo.cards import command_line
+
+PROGRAM, SECTION = "benchmarks.beside_paper", "paper"
+YARDSTICK = "vdsr"
+"""From which distances are taken, where it was measured."""
+_CAPTION = (
+    'PSNR in dB and SSIM of 63x63 patches, means. "paper": PSNR as published (Yu et al., CVPR 2018; OWAN: Suganuma et'
+    " al., CVPR 2019), on patches of DIV2K; the other columns are of the photographs of the command that made the"
+    " comparison. The test sets differ, so the levels do, too."
+)
+
+Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Lines of a comparison by severity and method."""
+
+
+def read_comparison(path: Path) -> tuple[Measured, str]:
+    """The lines of a comparison on the protocol's severities, and the command that made it.
+
+    Raises:
+        ValueError: no such file, not what the comparison writes, or no severity of the protocol in it.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        lines = {
+            severity: {line["name"]: line for line in record["severities"][severity]}
+            for severity in SEVERITIES
+            if severity in record["severities"]
+        }
+        command = str(record[COMMAND])
+        for line in (line for named in lines.values() for line in named.values()):
+            float(line["estimates"]["psnr"]["mean"]), float(line["estimates"]["ssim"]["mean"]), str(line["title"])
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not what python -m benchmarks.compare --json writes") from None
+    if not lines:
+        raise ValueError(f"{path}: compares on none of {', '.join(SEVERITIES)}")
+    return lines, command
+
+
+def severity_table(measured: Measured) -> str:
+    """PSNR and SSIM of every method, ours and published, as a Markdown table."""
+    severities = list(measured)
+    heads = [f"{severity}: PSNR | SSIM | paper" for severity in severities]
+    rows = [f"| method | {' | '.join(heads)} |", f"|---|{'---:|' * (3 * len(severities))}"]
+    for name, title in _methods(measured).items():
+        cells = [title]
+        for severity in severities:
+            line = measured[severity].get(name)
+            means = [("psnr", ".2f"), ("ssim", ".4f")]
+            cells += [f"{line['estimates'][metric]['mean']:{form}}" if line else "" for metric, form in means]
+            cells.append(f"{PSNR[name][severity]:.2f}" if name in PSNR else "")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def distance_table(measured: Measured) -> str:
+    """PSNR minus the yardstick's, ours and published, as a Markdown table; empty where it was not measured."""
+    severities = [severity for severity in measured if YARDSTICK in measured[severity]]
+    if not severities:
+        return ""
+    heads = [f"{severity} | paper" for severity in severities]
+    rows = [f"| minus {TITLES[YARDSTICK]}, dB | {' | '.join(heads)} |", f"|---|{'---:|' * (2 * len(severities))}"]
+    for name, title in _methods(measured).items():
+        if name == YARDSTICK:
+            continue
+        cells = [title]
+        for severity in severities:
+            line, unit = measured[severity].get(name), measured[severity][YARDSTICK]
+            ours = line["estimates"]["psnr"]["mean"] - unit["estimates"]["psnr"]["mean"] if line else None
+            cells.append("" if ours is None else f"{ours:+.2f}")
+            cells.append(f"{PSNR[name][severity] - PSNR[YARDSTICK][severity]:+.2f}" if name in PSNR else "")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _methods(measured: Measured) -> dict[str, str]:
+    """Titles by name: all that were measured, then the papers' that were not."""
+    titles = {name: str(line["title"]) for named in measured.values() for name, line in named.items()}
+    return titles | {name: title for name, title in TITLES.items() if name not in titles}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, print, write."""
+    check_outputs(arguments, SECTION)
+    measured, command = read_comparison(arguments.comparison)
+    parts = [severity_table(measured), distance_table(measured), _CAPTION, f"The comparison:\n\n```\n{command}\n```"]
+    record = {"comparison": command, "ours": measured, "published": {name: dict(row) for name, row in PSNR.items()}}
+    publish(arguments, SECTION, "\n\n".join(part for part in parts if part), record)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = OneLineParser(prog=PROGRAM, description=__doc__)
+    parser.add_argument(
+        "--comparison", type=Path, required=True, metavar="FILE", help="what benchmarks.compare --json wrote"
+    )
+    add_outputs(parser)
+    parsed = parser.parse_args(arguments)
+    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    return run_guarded(lambda: run(parsed), parser.prog)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

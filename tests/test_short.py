@@ -1,0 +1,236 @@
+"""Every benchmark in short, the papers' tables, and photographs without a target."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents.baselines import FixedChain
+from benchmarks import beside_paper, complexity, no_reference, real_photos, short
+from benchmarks.baselines import BASELINES
+from benchmarks.contest import Contender
+from benchmarks.methods import Method
+from benchmarks.paper import PSNR
+from benchmarks.photographs import restore_pixels
+from benchmarks.short_table import ROWS, Row
+from restore_env.toolbox import Toolbox
+from tests.toolkit import photographs, pixelwise_toolbox, pixelwise_tools
+from tools_zoo.cards import command_line
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("photos")
+    for number, picture in enumerate(photographs(2, 80, 100)):
+        Image.fromarray(picture).save(place / f"{number}.png")
+    return place
+
+
+class TestShort:
+    @pytest.fixture
+    def started(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Names of the benchmarks that were started; each writes its JSON file, "bad" fails."""
+        names: list[str] = []
+        rows = tuple(Row(name, name.title(), name, "--images {images}") for name in ("one", "bad", "two"))
+
+        def pretend(command: list[str], stdout: Any, **_: Any) -> subprocess.CompletedProcess[str]:
+            name, words = command[2].removeprefix("benchmarks."), command[3:]
+            names.append(name)
+            if name == "bad":
+                stdout.write("much\nbad: error: no such thing\n")
+                return subprocess.CompletedProcess(command, 2)
+            written = {"version": vars(short)["source_version"](), "tables": f"| {name} {len(names)} |"}
+            written["command"] = command_line(f"python -m benchmarks.{name}", words)
+            Path(words[-1]).write_text(json.dumps(written))
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "docs").mkdir()
+        monkeypatch.setattr(short, "ROWS", rows)
+        monkeypatch.setattr(short, "subprocess", SimpleNamespace(run=pretend, STDOUT=subprocess.STDOUT))
+        monkeypatch.setattr(short, "source_version", lambda: "v1")
+        return names
+
+    def test_a_failure_is_told_and_the_others_are_kept(
+        self, started: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert short.main([]) == 1
+        assert started == ["one", "bad", "two"]
+        told = capsys.readouterr().err
+        assert "[2/3] bad: failed: bad: error: no such thing (exit code 2, runs/bench/bad.log)" in told
+        assert told.splitlines()[-1] == "benchmarks.short: failed: bad"
+        page = Path("docs/bench.md").read_text()
+        assert "## One\n\n| one 1 |" in page
+        assert "## Two\n\n| two 3 |" in page
+        assert "## Bad\n\nNot measured yet." in page
+        assert "PyTorch\nthreads" in page
+        assert "scikit-image" in page
+        assert str(Path.cwd()) not in page
+
+    def test_only_what_this_version_has_not_measured_is_measured(
+        self, started: list[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+    ) -> None:
+        arguments = ["--only", "one", "two", "--images", str(folder)]
+        assert short.main(arguments) == 0
+        assert short.main(arguments) == 0
+        assert started == ["one", "two"]
+        assert short.main(["--again", *arguments]) == 0
+        assert started == ["one", "two"] * 2
+        monkeypatch.setattr(short, "source_version", lambda: "v2")
+        assert short.main(["--only", "two", "--images", str(folder)]) == 0
+        page = Path("docs/bench.md").read_text()
+        assert started[4:] == ["two"]
+        assert "| one 3 |" in page  # as it was
+        assert "| two 5 |" in page
+        assert "2 photographs of" in page
+
+    def test_mistakes_are_told_in_one_line(self, started: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        Path("none").mkdir()
+        for arguments, message in (
+            (["--only", "three"], "unknown benchmark 'three': choose from one, bad, two"),
+            (["--images", "none"], "none: no image files"),
+            (["--page", "no/page.md"], "no: no such folder"),
+        ):
+            assert short.main(arguments) == 2
+            assert message in capsys.readouterr().err
+        assert not started
+
+    def test_every_row_names_a_benchmark_that_takes_its_words(self, tmp_path: Path) -> None:
+        names = [row.name for row in ROWS]
+        assert len(set(names)) == len(names)
+        root = Path(short.__file__).parent
+        places = short.Photographs(tmp_path, tmp_path, tmp_path, "")
+        for row in ROWS:
+            assert (root / f"{row.module}.py").is_file()
+            assert not any("{" in word for word in short.words_of(row, places, tmp_path))
+            assert not row.long or (root.parent / row.long).is_file()
+
+
+class TestWithoutATarget:
+    def test_noise_is_estimated_where_there_is_detail(self) -> None:
+        clean = photographs(1, 200, 240)[0]
+        noisy = clean + np.random.default_rng(0).normal(0, 10, clean.shape[:2])[..., None]
+        pixels = np.clip(noisy, 0, 255).astype(np.uint8)
+        assert no_reference.noise_sigma(clean) < 1
+        assert no_reference.noise_sigma(pixels) == pytest.approx(10 * 219 / 255, rel=0.15)
+
+    def test_blocks_are_those_of_jpeg(self, tmp_path: Path) -> None:
+        clean = photographs(1, 200, 240)[0]
+        Image.fromarray(clean).save(tmp_path / "a.jpg", quality=5)
+        compressed = np.asarray(Image.open(tmp_path / "a.jpg"))
+        assert no_reference.blockiness(clean) == pytest.approx(1, abs=0.1)
+        assert no_reference.blockiness(compressed) > 1.5
+        assert no_reference.blockiness(compressed[3:, 3:]) < 1.2  # blocks that do not begin at the corner
+
+    def test_blur_rises_with_blurring(self) -> None:
+        sharp = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        soft = cv2.GaussianBlur(sharp, (0, 0), 1.5).astype(np.uint8)
+        assert no_reference.blur(soft) > no_reference.blur(sharp) + 0.1
+        with pytest.raises(ValueError, match="20x64 pixels are too few"):
+            no_reference.blur(sharp[:, :20])
+
+    def test_chains_act_and_oracles_are_refused(self) -> None:
+        toolbox, pixels = pixelwise_toolbox(), photographs(1, 40, 50)[0]
+        twice = Method("x", "x", Contender("x", FixedChain((2, 2), toolbox.stop), toolbox), 0)
+        restored, chain = restore_pixels(twice, pixels)
+        assert np.array_equal(restored, pixels)
+        assert chain == ("invert", "invert")
+        blind = Method("greedy", "x", Contender("x", object(), toolbox), 0)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="greedy looks at the target"):
+            restore_pixels(blind, pixels)
+
+    def test_the_crop_is_where_most_changes(self) -> None:
+        before = np.zeros((50, 60, 3), np.uint8)
+        after = before.copy()
+        after[30:38, 20:28] = 90
+        rows, columns = real_photos.changed_most(before, [before, after], 8)
+        assert (rows, columns) == (slice(30, 38), slice(20, 28))
+        assert real_photos.changed_most(before, [after], 100) == (slice(0, 50), slice(0, 60))
+
+    def test_the_command(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ["--images", str(folder), "--synthetic", "--methods", "half", "published"]
+        arguments += ["--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "a.png"), "--crop", "32"]
+        assert real_photos.main(arguments) == 0
+        printed = capsys.readouterr().out
+        assert "| toolchain, half |" in printed
+        assert "| published | failed: give the folder" in printed
+        record = json.loads((tmp_path / "a.json").read_text())
+        assert {one["method"] for one in record["outcomes"]} == {"input", "half"}
+        assert (tmp_path / "a.png").stat().st_size > 1000
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "give photographs by --images, or --synthetic"),
+            (["--synthetic", "--methods", "greedy"], "unknown method 'greedy'"),
+            (["--synthetic", "--figure", "a.bmp"], "a figure ends in"),
+        ],
+    )
+    def test_mistakes(self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert real_photos.main(arguments) == 2
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.count("\n") == 1
+
+
+def comparison(tmp_path: Path) -> Path:
+    def line(name: str, title: str, psnr: float) -> dict[str, Any]:
+        return {"name": name, "title": title, "estimates": {"psnr": {"mean": psnr}, "ssim": {"mean": 0.5}}}
+
+    lines = [line("vdsr", "VDSR", 25.0), line("default", "toolchain, default", 25.5)]
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"command": "python -m it", "severities": {"severe": lines, "motion": lines}}))
+    return path
+
+
+def test_a_comparison_stands_next_to_the_papers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert beside_paper.main(["--comparison", str(comparison(tmp_path))]) == 0
+    printed = capsys.readouterr().out
+    assert "| VDSR | 25.00 | 0.5000 | 24.90 |" in printed
+    assert "| toolchain, default | 25.50 | 0.5000 |  |" in printed
+    assert "| OWAN |  |  | 25.88 |" in printed
+    assert "| toolchain, default | +0.50 |  |" in printed
+    assert f"| RL-Restore |  | {PSNR['published']['severe'] - PSNR['vdsr']['severe']:+.2f} |" in printed
+    assert "motion" not in printed
+    assert "DIV2K" in printed
+    assert "python -m it" in printed
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"severities": {"mild": [{"name": "x"}]}, "command": "x"}'])
+def test_other_files_are_no_comparison(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.json").write_text(text)
+    assert beside_paper.main(["--comparison", str(tmp_path / "c.json")]) == 2
+    assert "c.json: not what python -m benchmarks.compare --json writes" in capsys.readouterr().err
+    assert beside_paper.main(["--comparison", str(tmp_path / "none")]) == 2
+
+
+def test_what_a_patch_costs(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--images", str(folder), "--methods", "vdsr_s", "half", "--patches", "2", "--rounds", "1"]
+    assert complexity.main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
+    network, chain = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert network["parameters"] == network["running"] == BASELINES["vdsr_s"].parameters
+    assert network["gmacs"] == pytest.approx(network["published_gmacs"], rel=0.01)
+    assert 0 < chain["running"] < chain["parameters"]
+    assert chain["published_gmacs"] is None
+    assert "| VDSR-s | 209 k | 209 k | 0.83 |" in capsys.readouterr().out
+    assert complexity.main(["--methods", "magic"]) == 2
+
+
+def test_a_tool_that_is_taken_twice_counts_twice() -> None:
+    first = torch.nn.Conv2d(3, 3, 1)
+    first.name, first.scale, first.macs_per_pixel, first.reach = "first", 1, 9, 0  # type: ignore[assignment]
+    toolbox = Toolbox([first, *pixelwise_tools()])  # type: ignore[list-item]
+    method = Method("x", "x", Contender("x", FixedChain((0, 0), toolbox.stop), toolbox), 12)
+    played = type("Played", (), {"actions": ((0, 0, 4), (0, 4), (1, 4), (4,))})()
+    assert complexity.running_parameters(method, played) == (24 + 12) / 4
