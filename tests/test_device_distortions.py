@@ -73,18 +73,17 @@ def test_the_noise_is_white_gaussian_and_belongs_to_its_seed() -> None:
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_inputs_are_as_bad_as_the_hosts(severity: str) -> None:
     source = open_images(photographs())
-    host = StartSampler(source, severity, patch_size=SIZE, factors=(1, 4))
-    device = StartSampler(source, severity, patch_size=SIZE, factors=(1, 4), device=torch.device("cpu"))
-    seeds = list(range(80))
+    host = StartSampler(source, severity, patch_size=SIZE)
+    device = StartSampler(source, severity, patch_size=SIZE, device=torch.device("cpu"))
+    seeds = list(range(200))
     errors: list[list[float]] = []
     for sampler in (host, device):
-        starts = [start for start in sampler.starts(seeds) if start.factor == 1]
+        starts = list(sampler.starts(seeds))
         pairs = [(np.asarray(start.degraded, dtype=float), start.target) for start in starts]
         errors.append([10 * np.log10(255**2 / np.mean((given - target) ** 2)) for given, target in pairs])
     gaps = np.array(errors[0]) - np.array(errors[1])
-    assert len(gaps) > 25
-    assert abs(gaps.mean()) < 0.05  # dB
-    assert 0 < gaps.std() < 0.3  # other noise, the same strength
+    assert abs(gaps.mean()) < 0.07  # dB: more than three standard errors, as the gaps' deviation is about 0.3
+    assert 0 < gaps.std() < 0.5  # other noise, the same strength
 
 
 def test_a_seed_draws_the_hosts_place_and_levels_alone_or_with_others() -> None:
