@@ -108,7 +108,7 @@ ROWS = (
         "super-resolution",
         "Super-resolvers",
         "super_resolution",
-        "--images {few} --rounds 1",
+        "--images {few} --rounds 0",
         "docs/super-resolution.md",
     ),
     Row(
