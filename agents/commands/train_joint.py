@@ -20,6 +20,9 @@ def register(kinds: Any) -> None:
     add_common(parser)
     parser.add_argument("--toolbox", default="default", help="what to start from: shipped name or folder")
     parser.add_argument("--policy", help="what picks the chains: shipped name or file (default: the toolbox's own)")
+    parser.add_argument(
+        "--chain", nargs="+", metavar="TOOL", help="these tools, in this order, in place of the first round's policy"
+    )
     parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
     parser.add_argument("--chain-length", type=positive_int, default=3, help="tools in a chain at most (default 3)")
     parser.add_argument("--exploration", type=share, default=0.1, help="share of random tools (default 0.1)")
@@ -34,6 +37,11 @@ def register(kinds: Any) -> None:
         help="after each round let the agent learn, so long, to choose among the new tools (default: it stays)",
     )
     parser.add_argument("--batch-size", type=positive_int, default=32, help="chains a step (default 32)")
+    parser.add_argument(
+        "--patch-size",
+        type=positive_int,
+        help="pixels; other than the policy's only with --chain (default: the policy's)",
+    )
     add_schedule(parser, {"muon": 1e-3, "adam": 5e-4})
     parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
     parser.set_defaults(run=train_joint)
@@ -42,6 +50,7 @@ def register(kinds: Any) -> None:
 def train_joint(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train joint``."""
     from agents.commands.training import clean_photographs, step_display
+    from agents.baselines import FixedChain
     from agents.imitation import learn_from_oracle
     from agents.network import check_tools, load_policy, policy_of, save_policy
     from agents.view import View
@@ -58,22 +67,27 @@ def train_joint(arguments: argparse.Namespace) -> int:
     folder = toolbox_folder(arguments.toolbox)
     tools = tuple(name for name, _ in read_manifest(folder))
     check_tools(agent, tools, policy)
+    if arguments.patch_size not in (None, agent.patch_size) and (arguments.chain is None or arguments.rounds > 1):
+        raise ValueError(f"--patch-size {arguments.patch_size}: {policy} looks at patches of {agent.patch_size} pixels")
+    unknown = [name for name in arguments.chain or () if name not in tools]
+    if unknown:
+        raise ValueError(f"unknown tool {unknown[0]!r} in --chain: choose from {', '.join(tools)}")
     settings = JointTraining(
         out=arguments.out,
         toolbox=folder,
         budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
         severity=arguments.severity,
-        chain_length=arguments.chain_length,
+        chain_length=len(arguments.chain) if arguments.chain else arguments.chain_length,
         exploration=arguments.exploration,
         rounds=arguments.rounds,
         loss=arguments.loss,
         batch_size=arguments.batch_size,
-        patch_size=agent.patch_size,
+        patch_size=arguments.patch_size or agent.patch_size,
         observe=View.of(agent).observe,
         seed=arguments.seed,
         device=arguments.device,
         workers=arguments.workers,
-        policy=command_line("", [str(policy)]),
+        policy=command_line("", arguments.chain or [str(policy)]),
         command=command_line("imagerestore", sys.argv[1:]),
         schedule=schedule_of(arguments),
     )
@@ -132,7 +146,10 @@ def train_joint(arguments: argparse.Namespace) -> int:
             save_policy(agent, path)
             return agent
 
-        results = train_jointly(settings, source, agent, refresh if arguments.refresh else None, show)
+        first: Policy = agent
+        if arguments.chain:
+            first = FixedChain(tuple(tools.index(name) for name in arguments.chain), len(tools))
+        results = train_jointly(settings, source, first, refresh if arguments.refresh else None, show)
     for number, result in enumerate(results, 1):
         state = "finished" if result.finished else "ended by the clock"
         print(f"round {number}: {result.steps} steps, {result.seconds:.0f} s, {state}")
