@@ -49,8 +49,8 @@ def register(kinds: Any) -> None:
 
 def train_joint(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train joint``."""
-    from agents.commands.training import clean_photographs, step_display
     from agents.baselines import FixedChain
+    from agents.commands.training import clean_photographs, step_display
     from agents.imitation import learn_from_oracle
     from agents.network import check_tools, load_policy, policy_of, save_policy
     from agents.view import View
