@@ -60,6 +60,9 @@ class JointTraining:
     """After each the policy may be refreshed; the learning rate decays anew, from a lower start, in each."""
     loss: str = "psnr"
     """Of the final images: a key of :data:`tools_zoo.fitting.LOSSES`; "mse" is the paper's."""
+    halfway: float = 0.0
+    """Weight of the losses of the images on the way: with it every prefix of a chain restores, so that an agent may
+    stop anywhere; the paper has none."""
     batch_size: int = 32
     patch_size: int = 63
     seed: int = 0
@@ -138,6 +141,11 @@ class ToolChains(nn.Module):
 
     def forward(self, images: Tensor, explored: npt.NDArray[np.int64] | None = None) -> Tensor:
         """Restore ``(N, 3, P, P)``, P the policy's patch size; ``explored`` ``(N, length)`` overrules the policy."""
+        return self.steps(images, explored)[-1]
+
+    def steps(self, images: Tensor, explored: npt.NDArray[np.int64] | None = None) -> list[Tensor]:
+        """The images after each step of the chains, as :meth:`forward` makes them; a chain that stopped stays."""
+        after: list[Tensor] = []
         n, stop = len(images), self.toolbox.stop
         actions = np.full(n, stop + 1, dtype=np.int64)  # none yet
         going_on, state = np.ones(n, dtype=np.bool_), None
@@ -158,7 +166,8 @@ class ToolChains(nn.Module):
             going_on &= actions != stop
             images = self.toolbox.apply(images, actions)
             self.uses += np.bincount(actions[going_on], minlength=len(self.toolbox))
-        return images
+            after.append(images)
+        return after
 
     def _averaged(self, action: int, gradient: Tensor) -> Tensor:
         """From a mean over the batch's images to a mean over the tool's uses."""
@@ -235,7 +244,8 @@ def _train_round(
 
     def objective(batch: ChainBatch) -> Tensor:
         degraded, clean = (as_tensor(side, settings.device) for side in batch[:2])
-        return LOSSES[settings.loss](chains(degraded, batch[2]), clean)
+        losses = [LOSSES[settings.loss](images, clean) for images in chains.steps(degraded, batch[2])]
+        return losses[-1] + settings.halfway * sum(losses[:-1], losses[-1].new_zeros(())) / max(1, len(losses) - 1)
 
     def show(progress: Progress) -> None:
         if progress.seconds - validated["at"] >= VALIDATION_SECONDS or progress.step == progress.total:
@@ -270,7 +280,18 @@ def _train_round(
 
 
 def _identity(settings: JointTraining, number: int, images: int) -> dict[str, Any]:
-    names = ("severity", "loss", "chain_length", "exploration", "batch_size", "patch_size", "observe", "seed", "policy")
+    names = (
+        "severity",
+        "loss",
+        "halfway",
+        "chain_length",
+        "exploration",
+        "batch_size",
+        "patch_size",
+        "observe",
+        "seed",
+        "policy",
+    )
     return {"round": number, "images": images, **{name: getattr(settings, name) for name in names}}
 
 

@@ -23,6 +23,12 @@ def register(kinds: Any) -> None:
     parser.add_argument(
         "--chain", nargs="+", metavar="TOOL", help="these tools, in this order, in place of the first round's policy"
     )
+    parser.add_argument(
+        "--halfway",
+        type=share,
+        default=0.0,
+        help="weight of the images on the way in the loss, so that chains may end anywhere (default 0, as published)",
+    )
     parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
     parser.add_argument("--chain-length", type=positive_int, default=3, help="tools in a chain at most (default 3)")
     parser.add_argument("--exploration", type=share, default=0.1, help="share of random tools (default 0.1)")
@@ -81,6 +87,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         exploration=arguments.exploration,
         rounds=arguments.rounds,
         loss=arguments.loss,
+        halfway=arguments.halfway,
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size or agent.patch_size,
         observe=View.of(agent).observe,
