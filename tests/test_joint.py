@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import torch
 from agents.baselines import FixedChain
 from agents.cli import main
 from agents.network import RecurrentAgent, load_policy, save_policy
+from restore_env.distortions import draw_levels
+from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
 from tools_zoo import load_toolbox
-from tools_zoo.fitting import Budget, FitError, Schedule
+from tools_zoo.fitting import Budget, FitError, Schedule, as_tensor
 from tools_zoo.joint import FOLLOW, JointProgress, JointTraining, ToolChains, train_jointly
 from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
+from tools_zoo.training import PatchSampler
 
 NAMES = ("deblur_1", "denoise_2", "dejpeg_1")
 STOP = len(NAMES)
@@ -80,6 +84,30 @@ def test_chains_are_those_of_the_toolbox() -> None:
     assert torch.allclose(result[:1], first, atol=1e-6)
     assert torch.equal(result[1:], images[1:])  # stopped at once, and stays stopped
     assert chains.uses.tolist() == [0, 1, 1]
+
+
+def test_the_images_on_the_way_are_what_shorter_chains_make() -> None:
+    chains = ToolChains(networks(), FixedChain((1, 2, 0), STOP), 3)
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        for length, image in enumerate(chains.steps(images), 1):
+            assert torch.equal(image, ToolChains(networks(), FixedChain((1, 2, 0), STOP), length)(images))
+
+
+def test_with_halfway_a_prefix_of_the_chain_learns_to_restore_by_itself(tmp_path: Path) -> None:
+    """The second tool undoes what the first one does, so only the image on the way asks the first one to restore."""
+
+    def gain(halfway: float) -> float:
+        chosen = settings(tmp_path, f"out-{halfway}", budget=Budget(steps=120), batch_size=4, halfway=halfway)
+        train_jointly(chosen, source(), FixedChain((1, 2), STOP))
+        first = ThreeLayer()
+        first.load_state_dict(weights(chosen.out, "denoise_2"))
+        sampler = PatchSampler(source(), [0, 1], 20, partial(draw_levels, "moderate"))
+        inputs, targets = (as_tensor(side) for side in sampler.batch(np.random.default_rng(5), 32))
+        with torch.no_grad():
+            return float((psnr(first(inputs), targets) - psnr(inputs, targets)).mean())
+
+    assert gain(1.0) > gain(0.0)
 
 
 def test_a_tools_gradient_is_the_mean_over_its_uses() -> None:
@@ -226,3 +254,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     words[words.index(str(start))] = "default"
     assert main(words) == 2
     assert "belong together" in capsys.readouterr().err
+
+
+def test_a_first_round_may_have_one_chain_and_patches_of_its_own_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
+    save_policy(RecurrentAgent(NAMES), policy)
+    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
+    words += ["--steps", "2", "--batch-size", "2", "--exploration", "0", "--patch-size", "24"]
+    assert main(words) == 2
+    assert "looks at patches of 63 pixels" in capsys.readouterr().err
+    assert main([*words, "--chain", "dejpeg_1", "nonsense"]) == 2
+    assert "unknown tool 'nonsense' in --chain: choose from deblur_1" in capsys.readouterr().err
+    assert main([*words, "--chain", "dejpeg_1", "denoise_2"]) == 0
+    for name, changed in (("deblur_1", False), ("denoise_2", True), ("dejpeg_1", True)):
+        before, after = weights(start, name), weights(tmp_path / "out", name)
+        assert changed != all(torch.equal(before[key], after[key]) for key in before), name

@@ -13,7 +13,19 @@ import torch
 from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
 from tools_zoo import load_toolbox
-from tools_zoo.fitting import Batch, Budget, FitError, Fitted, Progress, Schedule, fit, restoring, squared_error
+from tools_zoo.fitting import (
+    LOSSES,
+    Batch,
+    Budget,
+    FitError,
+    Fitted,
+    Progress,
+    Schedule,
+    fit,
+    psnr_loss,
+    restoring,
+    squared_error,
+)
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.table import SPECS
 from tools_zoo.toolboxes import ToolboxError, read_tool
@@ -131,6 +143,27 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(FitError, match=r"run\.pt: damaged"):
         fit_one(Budget(steps=4), Schedule(), checkpoint)
+
+
+def test_the_psnr_loss_falls_where_psnr_rises_whatever_the_level() -> None:
+    targets = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def loss(*levels: float) -> float:
+        return float(psnr_loss(targets + noise * torch.tensor(levels)[:, None, None, None], targets))
+
+    assert loss(0.05, 0.1, 0.1) - loss(0.1, 0.1, 0.1) == pytest.approx(
+        loss(0.1, 0.1, 0.2) - loss(0.1, 0.1, 0.4), rel=0.02
+    )
+    assert loss(0.05, 0.1, 0.1) < loss(0.1, 0.1, 0.1)
+    assert np.isfinite(loss(0.0, 0.0, 0.0))
+
+
+def test_both_losses_pull_alike_at_25_db() -> None:
+    targets = torch.zeros(1, 3, 4, 4)
+    outputs = torch.full_like(targets, 10 ** (-25 / 20)).requires_grad_()
+    one, other = (torch.autograd.grad(loss(outputs, targets), outputs)[0] for loss in LOSSES.values())
+    assert torch.allclose(one, other, rtol=0.01)
 
 
 def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
