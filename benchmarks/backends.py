@@ -231,7 +231,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
     parser = OneLineParser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("--toolbox", nargs="+", default=["default", "half"], help="shipped names or folders")
+    parser.add_argument("--toolbox", nargs="+", default=["default", "classic"], help="shipped names or folders")
     parser.add_argument("--images", type=Path, help="photograph, or folder (default: one that comes with scikit-image)")
     parser.add_argument("--megapixels", type=positive_float, default=2.0, help="of the photograph (default 2)")
     parser.add_argument("--rounds", type=positive_int, default=5)

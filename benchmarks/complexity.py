@@ -33,7 +33,7 @@ from tools_zoo import toolbox_names
 from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.complexity", "complexity"
-NETWORKS = ("vdsr", "vdsr_s", "dncnn", "dncnn_s", "cascade_half", "owan")
+NETWORKS = ("vdsr", "vdsr_s", "dncnn", "dncnn_s", "cascade_hourglass", "owan")
 """The one-network models of the table unless others are asked for."""
 YARDSTICK = "vdsr"
 """Whose computation is the unit of a column."""

@@ -50,14 +50,14 @@ ROWS = (
         "outside",
         "Distortions that nothing was trained on",
         "compare",
-        "--images {images} --severity motion poisson webp unseen camera --methods input default half pure --patches 60",
+        "--images {images} --severity motion poisson webp unseen camera --methods input default classic pure --patches 60",
         "docs/comparison.md",
     ),
     Row(
         "photographs",
         "Whole photographs",
         "compare",
-        "--images {few} --photographs --methods input default half",
+        "--images {few} --photographs --methods input default classic",
         "docs/comparison.md",
     ),
     Row(
@@ -71,7 +71,7 @@ ROWS = (
         "real",
         "Photographs without a target",
         "real_photos",
-        "--images {few} --synthetic --side 192 --methods default half",
+        "--images {few} --synthetic --side 192 --methods default classic",
         "docs/comparison.md",
     ),
     Row(
@@ -133,6 +133,16 @@ ROWS = (
         "--images {images} --train-images {other} --patches 12 --minutes 0.25",
         "docs/super-resolution.md",
     ),
-    Row("throughput", "Steps per second", "throughput", "--images {images} --envs 8 64 --seconds 4", "README.md"),
+    Row("throughput", "Steps per second", "throughput", "--images {images} --envs 8 64 --seconds 4", "docs/speed.md"),
+    Row("backends", "What runs the tools", "backends", "--megapixels 0.5 --rounds 2", "docs/speed.md"),
+    Row("learning", "Where RecurrentPPO's time goes", "learning_speed", "--rounds 1", "docs/speed.md"),
+    Row(
+        "scaling",
+        "How cost grows",
+        "scaling",
+        "--images {images} --envs 1 16 64 --megapixels 0.25 0.5 1 --rounds 1 --seconds 5",
+        "docs/speed.md",
+    ),
+    Row("photo", "A whole photo", "photo_speed", "--megapixels 0.25 --rounds 1", "docs/speed.md"),
 )
 """All rows, in the order of the page; a row may read what one before it wrote."""

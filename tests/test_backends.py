@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5
 
 
-class Hourglass(nn.Module):
+class OtherLayers(nn.Module):
     """A network of other layers than the shipped ones: strided, transposed and grouped convolutions, and a skip."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Hourglass(nn.Module):
 
 def network_of(name: str) -> nn.Module:
     torch.manual_seed(0)
-    network = Hourglass() if name == "hourglass" else NETWORKS[name]()
+    network = OtherLayers() if name == "other_layers" else NETWORKS[name]()
     return network.eval().requires_grad_(False)
 
 
@@ -76,7 +76,7 @@ def no_converters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", find)
 
 
-@pytest.mark.parametrize("network", ["three_layer", "eight_layer", "half_32x4", "hourglass"])
+@pytest.mark.parametrize("network", ["three_layer", "eight_layer", "hourglass_32", "other_layers"])
 def test_every_backend_gives_what_pytorch_gives_for_every_batch_and_size(network: str, backend: str) -> None:
     tool = tool_of(network, backend)
     reference = network_of(network)
@@ -103,11 +103,11 @@ def test_batches_larger_than_a_piece_and_images_of_any_layout(backend: str) -> N
 
 
 def test_copies_and_pickles_run_alike_and_apart(backend: str) -> None:
-    tool = tool_of("half_32x4", backend)
+    tool = tool_of("hourglass_32", backend)
     images = torch.rand(2, 3, 21, 22)
     expected = tool(images)
     copies = [copy.deepcopy(tool), pickle.loads(pickle.dumps(tool))]
-    assert len(pickle.dumps(tool)) < 1.2 * len(pickle.dumps(tool_of("half_32x4", backend)))
+    assert len(pickle.dumps(tool)) < 1.2 * len(pickle.dumps(tool_of("hourglass_32", backend)))
     for other in copies:
         assert (other.name, other.backend, other.reach) == (tool.name, backend, tool.reach)
         torch.testing.assert_close(other(images), expected, rtol=0, atol=TOLERANCE)
@@ -166,7 +166,7 @@ def test_a_backend_is_no_part_of_the_weights(backend: str) -> None:
 
 def test_tools_loaded_and_first_called_in_inference_mode(backend: str) -> None:
     with torch.inference_mode():
-        tool = tool_of("half_32x4", backend)
+        tool = tool_of("hourglass_32", backend)
         images = torch.rand(2, 3, 15, 16)
         inside = tool(images)
     torch.testing.assert_close(tool(images.clone()), inside, rtol=0, atol=TOLERANCE)
@@ -214,7 +214,7 @@ def test_gym_make_takes_a_backend() -> None:
 
 
 def test_shipped_toolboxes_take_a_backend() -> None:
-    assert {tool.backend for tool in load_toolbox("half", backend="eager") if isinstance(tool, NetworkTool)} == {
+    assert {tool.backend for tool in load_toolbox("classic", backend="eager") if isinstance(tool, NetworkTool)} == {
         "eager"
     }
     assert all(tool.backend == DEFAULT_BACKEND for tool in load_toolbox() if isinstance(tool, NetworkTool))

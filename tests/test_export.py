@@ -35,7 +35,7 @@ def first_tool() -> NetworkTool:
     return tool
 
 
-@pytest.mark.parametrize(("toolbox", "tool"), [("default", "denoise_3"), ("half", "deblur_2")])
+@pytest.mark.parametrize(("toolbox", "tool"), [("default", "denoise_3"), ("classic", "deblur_2")])
 def test_exported_tools_do_what_the_tools_do(
     tmp_path: Path, runtime: Any, capsys: pytest.CaptureFixture[str], toolbox: str, tool: str
 ) -> None:

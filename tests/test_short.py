@@ -163,14 +163,14 @@ class TestWithoutATarget:
         assert real_photos.changed_most(before, [after], 100) == (slice(0, 50), slice(0, 60))
 
     def test_the_command(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        arguments = ["--images", str(folder), "--synthetic", "--methods", "half", "published"]
+        arguments = ["--images", str(folder), "--synthetic", "--methods", "classic", "published"]
         arguments += ["--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "a.png"), "--crop", "32"]
         assert real_photos.main(arguments) == 0
         printed = capsys.readouterr().out
-        assert "| toolchain, half |" in printed
+        assert "| toolchain, classic |" in printed
         assert "| published | failed: give the folder" in printed
         record = json.loads((tmp_path / "a.json").read_text())
-        assert {one["method"] for one in record["outcomes"]} == {"input", "half"}
+        assert {one["method"] for one in record["outcomes"]} == {"input", "classic"}
         assert (tmp_path / "a.png").stat().st_size > 1000
 
     @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_other_files_are_no_comparison(text: str, tmp_path: Path, capsys: pytest
 
 
 def test_what_a_patch_costs(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--images", str(folder), "--methods", "vdsr_s", "half", "--patches", "2", "--rounds", "1"]
+    arguments = ["--images", str(folder), "--methods", "vdsr_s", "classic", "--patches", "2", "--rounds", "1"]
     assert complexity.main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
     network, chain = json.loads((tmp_path / "a.json").read_text())["rows"]
     assert network["parameters"] == network["running"] == BASELINES["vdsr_s"].parameters
