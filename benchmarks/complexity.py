@@ -37,8 +37,8 @@ NETWORKS = ("vdsr", "vdsr_s", "dncnn", "dncnn_s", "cascade_hourglass", "owan")
 """The one-network models of the table unless others are asked for."""
 YARDSTICK = "vdsr"
 """Whose computation is the unit of a column."""
-PUBLISHED = {name: row.published for name, row in BASELINES.items()} | dict.fromkeys((RL_RESTORE, "default"), CHAIN)
-"""What was published of a method's cost; the default tools have the published shapes."""
+PUBLISHED = {name: row.published for name, row in BASELINES.items()} | dict.fromkeys((RL_RESTORE, "classic"), CHAIN)
+"""What was published of a method's cost; the tools of `classic` have the published shapes."""
 
 
 @dataclass(frozen=True)

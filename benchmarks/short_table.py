@@ -78,7 +78,7 @@ ROWS = (
         "joint",
         "Before and after joint training",
         "joint",
-        "--images {images} --before pure pure --after default default --patches 60 --pure-patches 8",
+        "--images {images} --before pure pure --after classic classic --patches 60 --pure-patches 8",
         "docs/ablations.md",
     ),
     Row("stop", "The stop action", "ablations", "stop --images {images} --patches 60", "docs/ablations.md"),

@@ -220,7 +220,7 @@ def test_other_files_are_no_comparison(text: str, tmp_path: Path, capsys: pytest
 
 
 def test_what_a_patch_costs(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--images", str(folder), "--methods", "vdsr_s", "classic", "--patches", "2", "--rounds", "1"]
+    arguments = ["--images", str(folder), "--methods", "vdsr_s", "default", "--patches", "2", "--rounds", "1"]
     assert complexity.main([*arguments, "--json", str(tmp_path / "a.json")]) == 0
     network, chain = json.loads((tmp_path / "a.json").read_text())["rows"]
     assert network["parameters"] == network["running"] == BASELINES["vdsr_s"].parameters
