@@ -147,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = (
         f"{as_table(rows)}\n\nMeans over {arguments.patches} patches of 63x63 pixels, {arguments.severity}; {threads}"
         f" thread{'s' if threads > 1 else ''}, {arguments.device}. Published: Yu et al., CVPR 2018 (of RL-Restore what"
-        " runs for a patch, tools and agent; the default toolbox has the same shapes), and OWAN's weights."
+        " runs for a patch, tools and agent; `classic` has the same shapes), and OWAN's weights."
     )
     record = {"environment": environment(arguments.device), "rows": [asdict(row) for row in rows]}
     publish(arguments, SECTION, text, record)

@@ -171,7 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--image", type=Path, help="the photo (default: a noisy one that is made)")
     parser.add_argument("--megapixels", type=positive_float, default=2.0, help="of the one that is made (default 2)")
-    parser.add_argument("--toolboxes", nargs="*", default=["default", "classic"], metavar="NAME", help="names or folders")
+    parser.add_argument(
+        "--toolboxes", nargs="*", default=["default", "classic"], metavar="NAME", help="names or folders"
+    )
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), metavar="NAME")
     parser.add_argument("--rounds", type=positive_int, default=3, help="of each method, at most (default 3)")
     parser.add_argument("--seconds", type=positive_float, default=30.0, help="no further round after so many")

@@ -50,7 +50,8 @@ ROWS = (
         "outside",
         "Distortions that nothing was trained on",
         "compare",
-        "--images {images} --severity motion poisson webp unseen camera --methods input default classic pure --patches 60",
+        "--images {images} --severity motion poisson webp unseen camera --methods input default classic pure"
+        " --patches 60",
         "docs/comparison.md",
     ),
     Row(

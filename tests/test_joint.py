@@ -154,6 +154,7 @@ def test_used_tools_learn_and_an_unused_one_keeps_its_weights(tmp_path: Path) ->
     assert load_toolbox(chosen.out).names == NAMES
     recipe = read_tool(chosen.out / "denoise_2.safetensors", "three_layer").recipe
     assert recipe["steps"] == 150
+    assert "joint" not in read_tool(chosen.out / "deblur_1.safetensors", "three_layer").recipe
     assert "joint" in (chosen.out / "README.md").read_text()
 
 

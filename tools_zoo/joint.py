@@ -329,6 +329,9 @@ def _write(
     tools = []
     for name, network in chains.networks.items():
         state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+        if all(torch.equal(value, before[name].state[key]) for key, value in state.items()):
+            tools.append(before[name])  # no chain used it
+            continue
         tools.append(ToolWeights(name, before[name].network, state, {**recipe, "earlier": passes(before[name].recipe)}))
     update_toolbox(settings.out, tools)
     write_tools_card(settings.out)

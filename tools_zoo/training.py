@@ -312,10 +312,10 @@ def write_tools_card(folder: Path) -> None:
     measured = f"""PSNR:
 {VALIDATION_PATCHES} validation patches of the tool's own distortion alone{held_out}."""
     if together:
-        measured = """Then all
-were trained together on the final images of toolchains that an agent composed (`tools_zoo/joint.py`; Yu et al., section
-3.3): what a tool undoes in a chain is no longer its own distortion alone. Steps and minutes of joint training are those
-of all tools together."""
+        measured = """Then those
+with joint steps were trained together on the images that chains make (`tools_zoo/joint.py`; Yu et al., 3.3):
+what a tool undoes in a chain is no longer its own distortion alone. Steps and minutes of joint training are those of
+all tools together."""
     text = f"""# A toolbox of {len(tools)} restoration tools
 
 Small CNNs that each undo one distortion in one band (`tools_zoo/table.py`; the networks' shapes are those of

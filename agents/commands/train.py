@@ -59,7 +59,9 @@ def _register_tools(kinds: Any) -> None:
         default=0.0,
         help="share of the patches that carry a moderate mixture of all distortions (default 0)",
     )
-    parser.add_argument("--shapes", choices=("published", "hourglass"), default="published", help="networks (default: published)")
+    parser.add_argument(
+        "--shapes", choices=("published", "hourglass"), default="published", help="networks (default: published)"
+    )
     parser.add_argument("--cold", action="store_true", help="do not start tools from one another's weights")
     parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
     parser.set_defaults(run=train_tools)
