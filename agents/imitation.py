@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent
 from agents.oracles import GreedyOracle
+from restore_env.distortions import SINGLE
 from restore_env.episodes import Task
 from restore_env.metrics import psnr, resolve_metric
 
@@ -69,6 +70,7 @@ def demonstrate(
     seed: int,
     report: Callable[[float], None] = lambda _: None,
     agent: RecurrentAgent | None = None,
+    single_share: float = 0.0,
 ) -> Demonstrations:
     """Play episodes for so many seconds (one batch at least, :data:`MOST_EPISODES` at most), exploring.
 
@@ -78,11 +80,13 @@ def demonstrate(
         seed: of starts and exploration.
         report: called with the share of the time that has passed.
         agent: plays half of the episodes; the oracle plays the others. None: the oracle plays all.
+        single_share: share of the batches of episodes that start from one distortion alone.
     """
     if task.dtype != "uint8":
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
-    sampler, episodes = task.sampler(), task.episodes(EPISODES)
+    episodes = task.episodes(EPISODES)
+    mixed, single = (replace(task, severity=severity).sampler() for severity in (task.severity, SINGLE))
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
@@ -90,6 +94,7 @@ def demonstrate(
     ] = []
     began = time.monotonic()
     while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
+        sampler = single if rng.random() < single_share else mixed
         episodes.begin(slots, list(sampler.starts(rng.integers(2**53, size=EPISODES).tolist())))
         seen, state = [], None
         for _ in range(task.max_steps):
@@ -174,6 +179,7 @@ def learn_from_oracle(
     *,
     plays: bool,
     precision: Literal["fp32", "bf16"] = "fp32",
+    single_share: float = 0.0,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Let an agent, in place, be shown what pays, half of the time, and learn it, the other half.
@@ -185,12 +191,13 @@ def learn_from_oracle(
         seed: of starts, exploration and batches.
         plays: the agent knows something already, so that half of the episodes shown are its own.
         precision: bf16 is faster only where the hardware has it.
+        single_share: share of what is shown that starts from one distortion alone, so that it learns to do little.
         report: called with the share of the time that has passed.
     """
     half = seconds / 2
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     with autocast, torch.enable_grad():  # no cache: weights change inside
-        shown = demonstrate(task, half, seed, lambda share: report(share / 2), agent if plays else None)
+        shown = demonstrate(task, half, seed, lambda share: report(share / 2), agent if plays else None, single_share)
         unit = 1.0 if resolve_metric(task.reward) is psnr else max(shown.spread, 1e-12) / SPREAD
         imitate(agent, shown, half, seed, unit=unit, report=lambda share: report((1 + share) / 2))
 

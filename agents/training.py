@@ -58,6 +58,8 @@ class AgentTraining:
     vision: Vision = "published"
     """How an agent that starts from random weights looks at a patch, a key of :data:`agents.network.EYES`."""
     warm_start_minutes: float = 0.0
+    single_share: float = 0.0
+    """Share of the warm start's episodes that start from one distortion alone."""
     """Minutes of learning from an oracle (:mod:`agents.imitation`) before the algorithm, on top of the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16, of the tools it practises with and of its look at patches while it learns, takes about half of the time
@@ -149,7 +151,16 @@ def _warm_start(
 
     agent = policy.to_agent(tools)
     seconds, plays = settings.warm_start_minutes * 60, settings.init is not None
-    learn_from_oracle(agent, task, seconds, settings.seed, plays=plays, precision=settings.precision, report=show)
+    learn_from_oracle(
+        agent,
+        task,
+        seconds,
+        settings.seed,
+        plays=plays,
+        precision=settings.precision,
+        single_share=settings.single_share,
+        report=show,
+    )
     policy.load_agent(agent)
 
 
@@ -226,6 +237,7 @@ class _Run:
             "tools": list(self.tools),
             "toolbox": self.toolbox_digest,
             "warm_start_minutes": self.settings.warm_start_minutes,
+            "single_share": self.settings.single_share,
             "seed": self.settings.seed,
             "init": self.settings.init or "none",
             "vision": self.settings.vision,
@@ -299,6 +311,7 @@ class _Run:
             "init": self.settings.init or "none",
             "vision": agent.extractor.vision,
             "warm_start_minutes": self.settings.warm_start_minutes,
+            "single_share": self.settings.single_share,
             "precision": self.settings.precision,
             "validation_gain_db": round(played.gain, 3),
             "validation_return": round(played.value, 4),

@@ -167,6 +167,12 @@ def _register_agent(kinds: Any) -> None:
         help="first learn from an oracle that tries every tool, on top of the budget",
     )
     parser.add_argument(
+        "--single-share",
+        type=share,
+        default=0.0,
+        help="share of the warm start's episodes that start from one distortion alone (default 0)",
+    )
+    parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
     )
     parser.set_defaults(run=train_agent)
@@ -209,6 +215,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
         init=arguments.init,
         vision=arguments.vision,
         warm_start_minutes=arguments.warm_start or 0.0,
+        single_share=arguments.single_share,
         precision=arguments.precision,
         seed=arguments.seed,
         command=command_line("imagerestore", sys.argv[1:]),
