@@ -86,7 +86,12 @@ def demonstrate(
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
     episodes = task.episodes(EPISODES)
-    mixed, single = (replace(task, severity=severity).sampler() for severity in (task.severity, SINGLE))
+    if single_share and task.distortion is not None:
+        raise ValueError(
+            "single distortions are drawn by the protocol: leave out either single_share or the distortion"
+        )
+    mixed = task.sampler()
+    single = replace(task, severity=SINGLE).sampler() if single_share else mixed
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
@@ -94,7 +99,7 @@ def demonstrate(
     ] = []
     began = time.monotonic()
     while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
-        sampler = single if rng.random() < single_share else mixed
+        sampler = single if single_share and rng.random() < single_share else mixed
         episodes.begin(slots, list(sampler.starts(rng.integers(2**53, size=EPISODES).tolist())))
         seen, state = [], None
         for _ in range(task.max_steps):

@@ -30,6 +30,8 @@ from tools_zoo.cards import command_line, replace_section, source_version, write
 
 PROGRAM = "benchmarks.short"
 FOLDER, PAGE = Path("runs/bench"), Path("docs/bench.md")
+COPIED = ".copied"
+"""In the names of copies of photographs, by which they are known again."""
 FEW = 3
 """How many photographs are restored whole."""
 SECONDS, PROCESSOR = "seconds", "processor_seconds"
@@ -43,12 +45,20 @@ def bundled(folder: Path) -> tuple[Path, Path]:
 
 
 def copied(paths: Sequence[Path], folder: Path) -> Path:
-    """A folder that holds copies of these files and nothing else."""
+    """A folder that holds copies of these files and nothing else.
+
+    Raises:
+        ValueError: it holds files that are not of an earlier run; nothing is deleted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
+    names = [f"{number:04d}{COPIED}{path.suffix}" for number, path in enumerate(paths)]
+    strange = [path.name for path in folder.iterdir() if COPIED not in path.name]
+    if strange:
+        raise ValueError(f"{folder}: holds {strange[0]}, which is none of a benchmark's copies; choose another --out")
+    for path in set(folder.iterdir()) - {folder / name for name in names}:
         path.unlink()
-    for path in paths:
-        write_atomically(folder / path.name, path.read_bytes())
+    for name, path in zip(names, paths, strict=True):
+        write_atomically(folder / name, path.read_bytes())
     return folder
 
 

@@ -33,7 +33,7 @@ ROWS = (
         "agents",
         "--images {images} --search-images {other} --patches 60 --search-patches 4 --beam 2 --finalists 1"
         " --oracles greedy",
-        "README.md",
+        "agents/weights/README.md",
     ),
     Row(
         "comparison",

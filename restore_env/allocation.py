@@ -26,7 +26,10 @@ def kept_memory() -> Iterator[None]:
     Results do not change. The process may hold somewhat more memory than at its peak it needs. Does nothing but on
     Linux with glibc.
     """
-    library = ctypes.CDLL(None) if os.name == "posix" else None
+    try:
+        library = ctypes.CDLL(None) if os.name == "posix" else None
+    except OSError:  # a Python without shared libraries
+        library = None
     if not (hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version")):
         yield
         return

@@ -20,7 +20,7 @@ def quantised(images: Tensor) -> Tensor:
 def to_hwc(images: Tensor) -> npt.NDArray[Any]:
     """RGB images ``(N, 3, H, W)`` on any device as an array ``(N, H, W, 3)`` of the same type, contiguous and new."""
     n, channels, height, width = images.shape
-    if images.is_cuda:
+    if images.device.type != "cpu":
         return np.asarray(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
     planes = images.transpose(0, 1).reshape(channels, n * height, width)
     if not planes.numel():

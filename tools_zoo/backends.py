@@ -168,7 +168,11 @@ class NetworkTool(nn.Module):
         )
 
     def _runner(self) -> Runner:
-        """What runs the network as it is now, in this process."""
+        """What runs the network as it is now, in this process.
+
+        Changes of weights are seen by their tensors' versions, which a write to ``weight.data`` does not raise: load
+        weights with ``load_state_dict`` or under ``torch.no_grad()``.
+        """
         weights = [*self.network.parameters(), *self.network.buffers()]
         versions = [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in weights]
         key = (os.getpid(), versions)

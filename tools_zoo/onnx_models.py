@@ -84,8 +84,8 @@ def _traced(architecture: _Architecture) -> bytes:
 
 
 def _trace(network: nn.Module) -> bytes:
-    free = torch.export.Dim.DYNAMIC
     try:
+        free = torch.export.Dim.DYNAMIC
         with _quietly():
             program = torch.onnx.export(
                 network,

@@ -21,7 +21,10 @@ def register(kinds: Any) -> None:
     parser.add_argument("--toolbox", default="default", help="what to start from: shipped name or folder")
     parser.add_argument("--policy", help="what picks the chains: shipped name or file (default: the toolbox's own)")
     parser.add_argument(
-        "--chain", nargs="+", metavar="TOOL", help="these tools, in this order, in place of the first round's policy"
+        "--chain",
+        nargs="+",
+        metavar="TOOL",
+        help="these tools, in this order, in place of the policy until it is refreshed",
     )
     parser.add_argument(
         "--halfway",
@@ -30,7 +33,7 @@ def register(kinds: Any) -> None:
         help="weight of the images on the way in the loss, so that chains may end anywhere (default 0, as published)",
     )
     parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
-    parser.add_argument("--chain-length", type=positive_int, default=3, help="tools in a chain at most (default 3)")
+    parser.add_argument("--chain-length", type=positive_int, help="tools in a chain at most (default 3)")
     parser.add_argument("--exploration", type=share, default=0.1, help="share of random tools (default 0.1)")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget of all rounds (default 30)")
@@ -75,6 +78,10 @@ def train_joint(arguments: argparse.Namespace) -> int:
     check_tools(agent, tools, policy)
     if arguments.patch_size not in (None, agent.patch_size) and (arguments.chain is None or arguments.rounds > 1):
         raise ValueError(f"--patch-size {arguments.patch_size}: {policy} looks at patches of {agent.patch_size} pixels")
+    if arguments.chain and arguments.chain_length not in (None, len(arguments.chain)):
+        raise ValueError(
+            f"--chain names {len(arguments.chain)} tools: leave out --chain-length {arguments.chain_length}"
+        )
     unknown = [name for name in arguments.chain or () if name not in tools]
     if unknown:
         raise ValueError(f"unknown tool {unknown[0]!r} in --chain: choose from {', '.join(tools)}")
@@ -83,7 +90,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         toolbox=folder,
         budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
         severity=arguments.severity,
-        chain_length=len(arguments.chain) if arguments.chain else arguments.chain_length,
+        chain_length=len(arguments.chain or ()) or arguments.chain_length or 3,
         exploration=arguments.exploration,
         rounds=arguments.rounds,
         loss=arguments.loss,
