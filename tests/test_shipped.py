@@ -80,7 +80,8 @@ def test_the_default_agent_gains_where_images_keep_their_size() -> None:
     toolbox = load_toolbox()
     single = max(play(FixedChain((action,), toolbox.stop), task, starts[:32]).gain for action in range(len(toolbox)))
     assert agent.gain > 1.5
-    assert agent.gain > single - 0.3  # 64 patches are few; benchmarks.agents tells with certainty
+    # on the same 32 patches, which are few; benchmarks.agents tells with certainty
+    assert (agent.psnr - agent.initial_psnr)[:32].mean() > single - 0.3
 
 
 @pytest.mark.parametrize("name", [slot.name for slot in SLOTS])
