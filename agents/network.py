@@ -251,6 +251,8 @@ SHIPPED = Path(__file__).parent / "weights"
 """The folder of the policies that come with the package."""
 ENLARGING = "super"
 """The shipped policy that knows the default tools and the super-resolvers."""
+PHOTO = "photo"
+"""The shipped policy of the default tools that has seen single distortions as well as mixtures; photographs get it."""
 
 
 def policy_names() -> list[str]:
@@ -296,20 +298,22 @@ def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy")
         )
 
 
-def policy_of(toolbox: Any, enlarging: bool = False) -> str | Path:
+def policy_of(toolbox: Any, enlarging: bool = False, photo: bool = False) -> str | Path:
     """The policy that belongs to a toolbox: of its name, from its folder, or else the default one.
 
     Args:
         toolbox: a shipped toolbox's name, a folder, or anything else.
         enlarging: where the default one would be taken, take the one that knows the shipped super-resolvers, too
             (:data:`ENLARGING`), if there is one.
+        photo: likewise, take the one for what photographs may have (:data:`PHOTO`), not the protocol's mixtures alone.
     """
     named = "default"
     if isinstance(toolbox, str) and toolbox in policy_names():
         named = toolbox
     elif isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
         return Path(toolbox) / "agent.safetensors"
-    return ENLARGING if named == "default" and enlarging and ENLARGING in policy_names() else named
+    special = ENLARGING if enlarging else PHOTO
+    return special if named == "default" and (enlarging or photo) and special in policy_names() else named
 
 
 def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:

@@ -142,7 +142,7 @@ class Restorer:
         """
         enlarging = (self.scale if scale is None else scale) > 1
         if enlarging not in self._players:
-            policy = policy_of(self._named, enlarging) if self._policy is None else self._policy
+            policy = policy_of(self._named, enlarging, photo=True) if self._policy is None else self._policy
             actor: Policy = load_policy(policy, self.device) if isinstance(policy, (str, os.PathLike)) else policy
             own = View.of(actor)
             view = View(

@@ -18,7 +18,7 @@ import numpy as np
 from torch import nn
 
 from agents.baselines import FixedChain
-from agents.network import ENLARGING, policy_of
+from agents.network import ENLARGING, PHOTO, policy_of
 from agents.oracles import GreedyOracle
 from agents.restorer import Restorer
 from agents.rollout import draw_starts, play
@@ -132,13 +132,17 @@ def _one_tool(name: str, title: str, tool: Tool, setting: Setting, parameters: i
     return Method(name, title, Contender(name, FixedChain((0,), toolbox.stop), toolbox), parameters)
 
 
-def _agent(name: str, title: str, folder: str | Path, setting: Setting) -> Method:
-    contender = Contender.load(name, folder, policy_of(folder), device=setting.device)
+def _agent(name: str, title: str, folder: str | Path, setting: Setting, policy: str | Path | None = None) -> Method:
+    contender = Contender.load(name, folder, policy or policy_of(folder), device=setting.device)
     return Method(name, title, contender, parameter_count(*contender.toolbox, contender.policy))
 
 
 def _toolchain(name: str, setting: Setting) -> Method:
     return _agent(name, f"toolchain, {name}", name, setting)
+
+
+def _photo(setting: Setting) -> Method:
+    return _agent(PHOTO, "toolchain, default, of photographs", "default", setting, PHOTO)
 
 
 def _published(setting: Setting) -> Method:
@@ -222,6 +226,7 @@ METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
         1: {
             "input": partial(_untouched, "input", "input"),
             **{name: partial(_toolchain, name) for name in toolbox_names()},
+            PHOTO: _photo,
             "published": _published,
             "greedy": _greedy,
             "fixed": _fixed,

@@ -18,9 +18,10 @@ import tools_zoo.toolboxes
 from agents import Restorer, load_policy
 from agents.baselines import FixedChain
 from agents.cli import main
-from agents.network import ENLARGING, policy_names, policy_of, save_policy
+from agents.network import ENLARGING, PHOTO, policy_names, policy_of, save_policy
 from agents.rollout import draw_starts, play
 from restore_env import Task
+from restore_env.distortions import Levels, distort
 from restore_env.images import read_image
 from restore_env.metrics import psnr
 from restore_env.sources import embedded_paths
@@ -43,7 +44,7 @@ def test_a_shipped_toolbox_is_the_table_and_has_its_own_agent(name: str) -> None
 
 def test_the_default_is_among_them() -> None:
     assert {"default", "pure"} <= set(toolbox_names())
-    assert sorted({*policy_names()} - {ENLARGING}) == toolbox_names()
+    assert sorted({*policy_names()} - {ENLARGING, PHOTO}) == toolbox_names()
 
 
 def test_weights_are_small_and_have_cards() -> None:
@@ -71,6 +72,21 @@ def test_a_folders_own_agent_belongs_to_its_toolbox(tmp_path: Path) -> None:
     save_policy(load_policy("pure"), tmp_path / "agent.safetensors")
     assert policy_of(tmp_path) == tmp_path / "agent.safetensors"
     assert policy_of(load_toolbox()) == "default"
+
+
+@pytest.mark.parametrize("levels", [Levels(jpeg_quality=75), Levels(noise_sigma=8.0)])
+def test_a_photograph_with_little_wrong_suffers_less_than_by_an_agent_of_mixtures(levels: Levels) -> None:
+    def gain(restorer: Restorer) -> float:
+        gains = []
+        for number, path in enumerate(embedded_paths()[:4]):
+            target = read_image(path).pixels[100:356, 100:356]
+            result = restorer.restore(distort(target, levels, np.random.default_rng(number)), target)
+            assert result.psnr_after is not None
+            assert result.psnr_before is not None
+            gains.append(result.psnr_after - result.psnr_before)
+        return float(np.mean(gains))
+
+    assert gain(Restorer()) > gain(Restorer(policy="default")) + 0.5
 
 
 def test_the_default_agent_gains_where_images_keep_their_size() -> None:
