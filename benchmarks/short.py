@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -132,7 +131,11 @@ def run_row(row: Row, words: Sequence[str], folder: Path) -> dict[str, Any]:
 
 
 def _processor_seconds() -> float:
-    """Of all processes that were waited for, so far."""
+    """Of all processes that were waited for, so far; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
