@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,29 +70,59 @@ class EightLayer(nn.Module):
         return restored
 
 
+class Surroundings(nn.Module):
+    """Weighs each channel by what a window around the place shows on average: how much noise, how much blur.
+
+    ``x * (1 + conv 1x1(mean of ReLU(x)))``, after squeeze-and-excitation (Hu et al., CVPR 2018), but over a window, so
+    that an image of any size can be worked on in tiles. Nothing outside the image counts. At first it weighs nothing.
+
+    Args:
+        channels: of the features.
+        window: odd; its side.
+    """
+
+    def __init__(self, channels: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.weigh = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.zeros_(cast(Tensor, self.weigh.bias))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Weigh ``(N, C, H, W)``."""
+        side, half = self.window, self.window // 2
+        rows = F.avg_pool2d(F.relu(features), (side, 1), 1, (half, 0), count_include_pad=False)
+        means = F.avg_pool2d(rows, (1, side), 1, (0, half), count_include_pad=False)
+        weighed: Tensor = features * (1 + self.weigh(means))
+        return weighed
+
+
 class Hourglass(nn.Module):
     """Residual blocks at half the resolution, at a quarter, and at half again: a U-Net of two levels.
 
     Every 2x2 pixels become the channels of one (pixel-unshuffle), and what a quarter shows is added to what the first
     half gave: for the same computation far wider than a network at full resolution, and it sees sixteen times the area.
-    A side that is no multiple of 4 is completed by repeating its last row or column.
+    At a quarter the first block's channels are weighed by their surroundings. A side that is no multiple of 4 is
+    completed by repeating its last row or column.
 
     Args:
         channels: width at half the resolution, where there is one block before the middle and one after it.
         middle: width at a quarter of the resolution.
         blocks: residual blocks there.
+        window: side of the surroundings, at a quarter of the resolution.
     """
 
-    def __init__(self, channels: int, middle: int, blocks: int) -> None:
+    def __init__(self, channels: int, middle: int, blocks: int, window: int) -> None:
         super().__init__()
         at_half = 9 * (2 * 12 * channels + 4 * channels**2)
-        at_quarter = 2 * 4 * channels * middle + 9 * 2 * blocks * middle**2
+        at_quarter = 2 * 4 * channels * middle + (9 * 2 * blocks + 1) * middle**2
         self.macs_per_pixel = (4 * at_half + at_quarter) // 16
-        self.reach = 2 * (1 + 2 + 2 + 1) + 4 * 2 * blocks + 3
+        self.reach = 2 * (1 + 2 + 2 + 1) + 4 * (2 * blocks + window // 2) + 3
         self.head = nn.Conv2d(12, channels, 3, padding=1)
         self.before = ResidualBlock(channels)
         self.down = nn.Conv2d(channels, middle, 2, stride=2)
-        self.middle = nn.Sequential(*(ResidualBlock(middle) for _ in range(blocks)))
+        self.middle = nn.ModuleList(ResidualBlock(middle) for _ in range(blocks))
+        self.surroundings = Surroundings(middle, window)
         self.up = nn.Conv2d(middle, 4 * channels, 1)
         self.after = ResidualBlock(channels)
         self.tail = nn.Conv2d(channels, 12, 3, padding=1)
@@ -101,7 +132,10 @@ class Hourglass(nn.Module):
         height, width = images.shape[-2:]
         whole = F.pad(images, (0, -width % 4, 0, -height % 4), mode="replicate") if height % 4 or width % 4 else images
         fine = self.before(self.head(F.pixel_unshuffle(whole, 2)))
-        coarse = self.middle(self.down(fine))
+        first, *further = self.middle
+        coarse: Tensor = self.surroundings(first(self.down(fine)))
+        for block in further:
+            coarse = block(coarse)
         features = self.after(fine + F.pixel_shuffle(self.up(F.relu(coarse)), 2))
         change = F.pixel_shuffle(self.tail(F.relu(features)), 2)
         restored: Tensor = images + change[..., :height, :width]
@@ -114,8 +148,8 @@ NETWORKS: Mapping[str, Callable[[], ToolNetwork]] = MappingProxyType(
     {
         "three_layer": ThreeLayer,
         "eight_layer": EightLayer,
-        "hourglass_32": partial(Hourglass, channels=32, middle=64, blocks=2),
-        "hourglass_48": partial(Hourglass, channels=48, middle=96, blocks=2),
+        "hourglass_32": partial(Hourglass, channels=32, middle=64, blocks=2, window=15),
+        "hourglass_48": partial(Hourglass, channels=48, middle=96, blocks=2, window=15),
     }
 )
 """The networks by the name that weight files use."""
