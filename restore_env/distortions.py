@@ -122,6 +122,13 @@ class Levels:
         """The levels as plain numbers, for ``info`` and records."""
         return dict(vars(self))
 
+    @property
+    def strengths(self) -> tuple[float, float, float]:
+        """Blur, noise and JPEG on the protocol's common scale: 0 none, 10 where the tenth level ends."""
+        scale = range(len(JPEG_EDGES))
+        compression = np.interp(-self.jpeg_quality, [-edge for edge in JPEG_EDGES], scale) if self.jpeg_quality else 0.0
+        return self.blur_sigma / BLUR_EDGES[1], self.noise_sigma / NOISE_EDGES[1], float(compression)
+
 
 def level_triples(lowest: int, highest: int) -> npt.NDArray[np.int64]:
     """All (blur, noise, JPEG) triples of levels 1..10 whose severity, sum - 2, is in [lowest, highest]: ``(N, 3)``."""

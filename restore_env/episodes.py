@@ -120,8 +120,15 @@ class Task:
         """Open the photographs and return what draws episode starts from them."""
         source = open_images(self.images, min_size=self.patch_size, cache_dir=self.cache_dir)
         distortion = self.severity if self.distortion is None else self.distortion
-        device = self.made_toolbox.device if self.draws == "device" else None
-        return StartSampler(source, distortion, patch_size=self.patch_size, factors=self.factors, device=device)
+        tools = self.made_toolbox.device
+        return StartSampler(
+            source,
+            distortion,
+            patch_size=self.patch_size,
+            factors=self.factors,
+            device=tools if self.draws == "device" else None,
+            beside_tools=tools.type == "cpu",
+        )
 
     def episodes(self, n: int) -> EpisodeBatch:
         """Return ``n`` episode slots with the task's toolbox, waiting for their starts."""
@@ -279,7 +286,7 @@ class EpisodeBatch:
         """Observations of ``slots``, batched along the first axis; new arrays at each call."""
         size = self.task.patch_size
         images = np.empty((len(slots), size, size, 3), dtype=self.task.dtype)
-        for positions, working in self._working.groups(slots):
+        for positions, working in self._working.pieces(slots):
             top, left = (working.shape[-2] - size) // 2, (working.shape[-1] - size) // 2
             patch = working[..., top : top + size, left : left + size]
             images[positions] = to_hwc(self._as_observed(patch))
@@ -340,16 +347,19 @@ class EpisodeBatch:
             there = isinstance(alike[0], Tensor)  # drawn on the device
             stacked = (torch.stack(alike) if there else torch.from_numpy(np.stack(alike))).to(self.toolbox.device)
             nchw = stacked.permute(0, 3, 1, 2).float()
-            gallery.put(slots[rows], nchw.div(255) if stacked.dtype == torch.uint8 else nchw)
+            gallery.put(slots[rows], nchw.div_(255) if stacked.dtype == torch.uint8 else nchw)
 
     @torch.inference_mode()
     def _apply(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Run the chosen tools, note the enlargement, and return what each slot spent, GMAC."""
         pixels = self._working.shapes(slots).prod(axis=1)
         results: list[tuple[Slots, Tensor]] = []
-        for positions, images in self._working.groups(slots):
-            here = slots[positions]
-            results += [(here[rows], outputs) for rows, outputs in self.toolbox.groups(images, actions[positions])]
+        for action in np.unique(actions).tolist():
+            here = slots[actions == action]
+            results += [
+                (here[rows], self.toolbox.run(action, images, owned=True))
+                for rows, images in self._working.copies(here)
+            ]
         for changed, outputs in results:
             self._working.put(changed, outputs)
         self._enlarged[slots] *= self.toolbox.scales[actions]
@@ -359,7 +369,7 @@ class EpisodeBatch:
     def _assess(self, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Reward's metric and PSNR of the working images of ``slots``."""
         scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
-        for positions, working in self._working.groups(slots):
+        for positions, working in self._working.pieces(slots):
             scores[positions], psnrs[positions] = self._compare(working, slots[positions])
         return scores, psnrs
 

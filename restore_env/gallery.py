@@ -11,6 +11,10 @@ from torch import Tensor
 
 Slots = npt.NDArray[np.int64]
 
+PIECE_PIXELS = 8 * 64 * 64
+"""Pixels that are worked on at a time on a CPU. They stay in its cache, and the memory for what becomes of them is used
+again and again, where the system would clear that for all images anew each time."""
+
 
 class Gallery:
     """``n`` slots, each empty or holding one ``(3, H, W)`` image; images of one size share a tensor.
@@ -53,21 +57,44 @@ class Gallery:
 
     def groups(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         """Yield ``(positions, images)`` for each size among ``slots``: the slots' images, not to be changed."""
-        shapes = self._shapes[slots]
-        if not shapes.all():
-            raise ValueError("a slot is empty")
-        for shape, images in list(self._tensors.items()):
-            positions = np.flatnonzero((shapes == shape).all(axis=1))
-            rows = self._rows[slots[positions]]
-            if np.array_equal(rows, np.arange(len(images))):
-                yield positions, images
-            elif len(rows):
-                yield positions, images.index_select(0, self._index(rows))
+        for positions, rows, images in self._by_size(slots):
+            yield positions, self._rows_of(images, rows)
+
+    def pieces(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+        """As :meth:`groups`, but on a CPU :data:`PIECE_PIXELS` at a time, or one image."""
+        for positions, rows, images in self._by_size(slots):
+            count = max(1, PIECE_PIXELS // max(1, images.shape[-2] * images.shape[-1]))
+            if self._device.type != "cpu":
+                count = len(rows)
+            for first in range(0, len(rows), count):
+                yield positions[first : first + count], self._rows_of(images, rows[first : first + count])
+
+    def copies(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+        """As :meth:`groups`, but the images are the caller's own."""
+        for positions, rows, images in self._by_size(slots):
+            yield positions, images.index_select(0, self._index(rows))
 
     def image(self, slot: int) -> Tensor:
         """The image ``(3, H, W)`` in one slot, a view."""
         height, width = self._shapes[slot]
         return self._tensors[int(height), int(width)][self._rows[slot]]
+
+    def _by_size(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Tensor]]:
+        """For each size among ``slots``: their positions, the images of that size, and which of these are theirs."""
+        shapes = self._shapes[slots]
+        if not shapes.all():
+            raise ValueError("a slot is empty")
+        for shape, images in list(self._tensors.items()):
+            positions = np.flatnonzero((shapes == shape).all(axis=1))
+            if len(positions):
+                yield positions, self._rows[slots[positions]], images
+
+    def _rows_of(self, images: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Some of the images: no copy if they lie one after the other."""
+        first = int(rows[0])
+        if np.array_equal(rows, np.arange(first, first + len(rows))):
+            return images[first : first + len(rows)]
+        return images.index_select(0, self._index(rows))
 
     def _remove(self, slots: Slots) -> None:
         for shape in {(int(h), int(w)) for h, w in self._shapes[slots]} - {(0, 0)}:

@@ -187,14 +187,15 @@ class Toolbox:
         sorted_images = images.index_select(0, torch.from_numpy(order).to(images.device))  # one copy, a slice per tool
         bounds = itertools.pairwise([*first.tolist(), len(order)])
         for action, (start, stop) in zip(chosen.tolist(), bounds, strict=True):
-            yield order[start:stop], self._run(action, sorted_images[start:stop])
+            yield order[start:stop], self.run(action, sorted_images[start:stop], owned=True)
 
-    def run(self, action: int, images: Tensor) -> Tensor:
+    def run(self, action: int, images: Tensor, *, owned: bool = False) -> Tensor:
         """Run one tool on a batch, guarding the caller's images and checking what comes back.
 
         Args:
             action: which tool.
             images: ``(N, 3, H, W)`` float32; not changed, even by a tool that works in place.
+            owned: nobody needs the images afterwards, so that they may be changed.
 
         Returns:
             ``(N, 3, H * scale, W * scale)``, of the images' type and on their device.
@@ -202,12 +203,8 @@ class Toolbox:
         Raises:
             ValueError: the tool returned another shape.
         """
-        return self._run(action, images.clone())
-
-    def _run(self, action: int, images: Tensor) -> Tensor:
-        """:meth:`run` on images that are nobody else's."""
         tool = self.tools[action]
-        outputs = tool(images)
+        outputs = tool(images if owned else images.clone())
         n, channels, height, width = images.shape
         expected = (n, channels, height * tool.scale, width * tool.scale)
         if tuple(outputs.shape) != expected:

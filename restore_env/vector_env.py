@@ -109,7 +109,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             raise gym.error.ResetNeeded(f"no episode goes on in slot(s) {finished}: call reset first")
         going_on = np.flatnonzero(~over)
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        # the next episodes are drawn on threads of their own while the tools run
+        # where cores are idle, the next episodes are drawn while the tools run
         ended = going_on[self._episodes.ends(going_on, actions[going_on])] if same_step else np.flatnonzero(over)
         starts = self._draw(ended) if self.autoreset_mode is not AutoresetMode.DISABLED else iter(())
         rewards = np.zeros(self.num_envs)

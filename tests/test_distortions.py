@@ -93,6 +93,13 @@ def test_draws_are_uniform_over_the_combinations_and_within_a_level() -> None:
     assert np.abs(within - steps).max() < 0.02  # Kolmogorov-Smirnov: p = 0.003
 
 
+@pytest.mark.parametrize("level", range(11))
+def test_strengths_count_levels(level: int) -> None:
+    levels = Levels(BLUR_EDGES[level], NOISE_EDGES[level], int(JPEG_EDGES[level]))
+    assert levels.strengths == pytest.approx((level, level, level))
+    assert Levels().strengths == (0, 0, 0)  # no JPEG, not one of quality 0
+
+
 def test_the_same_seed_draws_the_same_levels() -> None:
     one, same, other = (draw_levels("mild", np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert one == same != other

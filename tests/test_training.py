@@ -29,7 +29,7 @@ from tools_zoo.fitting import (
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.table import SPECS
 from tools_zoo.toolboxes import ToolboxError, read_tool
-from tools_zoo.training import PatchSampler, ToolProgress, ToolTraining, draw_band, train_tools
+from tools_zoo.training import PatchSampler, ToolProgress, ToolTraining, draw_band, draw_mixed, train_tools
 
 
 class KilledError(Exception):
@@ -201,6 +201,19 @@ def test_bands_are_kept(name: str, slight: bool) -> None:
         own = {"blur": levels.blur_sigma, "noise": levels.noise_sigma, "jpeg": levels.jpeg_quality}[spec.kind]
         assert spec.low <= own <= spec.high
         assert slight or sum(v > 0 for v in (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality)) == 1
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_mixtures_have_the_tools_own_distortion_in_its_band_and_large_tools_the_strongest(name: str) -> None:
+    spec, rng = SPECS[name], np.random.default_rng(0)
+    kinds = ("blur", "noise", "jpeg")
+    for _ in range(20):
+        levels = draw_mixed(spec, rng)
+        values = dict(zip(kinds, (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality), strict=True))
+        assert spec.low <= values[spec.kind] <= spec.high
+        assert all(value > 0 for value in values.values())
+        if spec.size == "large":
+            assert levels.strengths[kinds.index(spec.kind)] == max(levels.strengths)
 
 
 def test_samples_are_pairs_of_the_same_place() -> None:

@@ -99,11 +99,15 @@ def draw_band(spec: ToolSpec, rng: np.random.Generator, slight: bool = False) ->
 
 
 def draw_mixed(spec: ToolSpec, rng: np.random.Generator) -> Levels:
-    """Draw the levels of a moderate mixture whose part in the tool's own distortion lies in the tool's band."""
+    """Draw the levels of a moderate mixture whose part in the tool's own distortion lies in the tool's band.
+
+    For a large tool it is the strongest part, too: so the tools share the mixtures among themselves.
+    """
     while True:
         levels = draw_levels("moderate", rng)
         own = {"blur": levels.blur_sigma, "noise": levels.noise_sigma, "jpeg": levels.jpeg_quality}[spec.kind]
-        if spec.low <= own <= spec.high:
+        strongest = levels.strengths[("blur", "noise", "jpeg").index(spec.kind)] == max(levels.strengths)
+        if spec.low <= own <= spec.high and (strongest or spec.size == "small"):
             return levels
 
 
