@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from agents.network import HIDDEN, RecurrentAgent
 from agents.oracles import GreedyOracle
-from restore_env.distortions import SINGLE
+from restore_env.distortions import SINGLE, Levels
 from restore_env.episodes import Task
 from restore_env.metrics import psnr, resolve_metric
 
@@ -35,6 +35,8 @@ WORST = -3.0
 """Rewards below it, in dB, count as this when the expected one is learnt."""
 SPREAD = 0.4
 """Standard deviation of what the tools gain at a step, dB: by it other rewards are brought to the scale of PSNR."""
+SEEING = 0.2
+"""Share of the time that an agent which knows nothing yet learns to tell how strong the distortions are."""
 _FORBIDDEN = -1e8
 
 
@@ -176,6 +178,54 @@ def imitate(
     agent.eval().requires_grad_(False)
 
 
+def learn_to_see(
+    agent: RecurrentAgent,
+    task: Task,
+    seconds: float,
+    seed: int,
+    *,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    report: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Train the agent's eyes, in place, to tell how blurred, noisy and compressed a patch is, for so many seconds.
+
+    What pays hangs on that, and patches that tell it need no tool to be run.
+
+    Args:
+        agent: of either kind.
+        task: whose patches; by the protocol's distortions.
+        seconds: how long; the learning rate falls to zero over it.
+        seed: of the patches.
+        learning_rate: Adam's, after a short warm-up.
+        batch_size: patches.
+        report: called with the share of the time that has passed.
+    """
+    rng, sampler = np.random.default_rng(seed), replace(task, draws="host").sampler()
+    eyes = agent.extractor.features.train().requires_grad_(True)
+    tell = torch.nn.Linear(agent.extractor.features.width, 3).to(agent.device)
+    optimizer = torch.optim.Adam([*eyes.parameters(), *tell.parameters()], lr=learning_rate)
+    began, share, step = time.monotonic(), 0.0, 0
+    while share < 1:
+        step += 1
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 - share) * min(1.0, step / 50)
+        starts = list(sampler.starts(rng.integers(2**53, size=batch_size).tolist()))
+        images = torch.from_numpy(np.stack([start.degraded for start in starts])).to(agent.device)
+        told = tell(eyes(images.permute(0, 3, 1, 2).float().div_(255)))
+        strengths = [
+            Levels(**{key: start.distortion[key] for key in Levels.__dataclass_fields__}).strengths for start in starts
+        ]
+        loss = F.smooth_l1_loss(told.float(), torch.tensor(strengths).to(agent.device), beta=0.5)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(eyes.parameters(), 1.0)
+        optimizer.step()
+        share = min(1.0, (time.monotonic() - began) / seconds)
+        report(share)
+    eyes.eval().requires_grad_(False)
+
+
 def learn_from_oracle(
     agent: RecurrentAgent,
     task: Task,
@@ -189,6 +239,8 @@ def learn_from_oracle(
 ) -> None:
     """Let an agent, in place, be shown what pays, half of the time, and learn it, the other half.
 
+    One that knows nothing yet first learns to see (:func:`learn_to_see`), if distortions' strengths are known.
+
     Args:
         agent: learns.
         task: what is to be learnt.
@@ -199,12 +251,24 @@ def learn_from_oracle(
         single_share: share of what is shown that starts from one distortion alone, so that it learns to do little.
         report: called with the share of the time that has passed.
     """
-    half = seconds / 2
+    looking = 0.0 if plays or not _has_levels(task) else SEEING * seconds
+    half = (seconds - looking) / 2
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     with autocast, torch.enable_grad():  # no cache: weights change inside
-        shown = demonstrate(task, half, seed, lambda share: report(share / 2), agent if plays else None, single_share)
+        if looking:
+            learn_to_see(agent, task, looking, seed, report=lambda share: report(SEEING * share))
+
+        def later(share: float) -> None:
+            report((looking + share * (seconds - looking)) / seconds)
+
+        shown = demonstrate(task, half, seed, lambda share: later(share / 2), agent if plays else None, single_share)
         unit = 1.0 if resolve_metric(task.reward) is psnr else max(shown.spread, 1e-12) / SPREAD
-        imitate(agent, shown, half, seed, unit=unit, report=lambda share: report((1 + share) / 2))
+        imitate(agent, shown, half, seed, unit=unit, report=lambda share: later((1 + share) / 2))
+
+
+def _has_levels(task: Task) -> bool:
+    """Whether the strengths of its distortions are known: not of one's own, nor of pairs."""
+    return task.distortion is None and "blur_sigma" in task.sampler().draw(0).distortion
 
 
 def sequence_logits(

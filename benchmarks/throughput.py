@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -221,8 +220,12 @@ def vector_environments(envs: int, toolbox: Toolbox, every_kind: bool, **task: A
     return made
 
 
-def peak_memory_mib() -> float:
-    """The largest resident size of this process so far, MiB."""
+def peak_memory_mib() -> float | None:
+    """The largest resident size of this process so far, MiB; None where the system does not tell."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -271,15 +274,17 @@ def run(arguments: argparse.Namespace) -> int:
             env.close()
     bare = {row.envs: row.steps_per_second for row in rows if row.contender == BARE}
     facts = environment(arguments.device)
+    peak = peak_memory_mib()
+    memory = "" if peak is None else f" peak memory {peak:.0f} MiB,"
     machine = (
-        f"{facts['device']}, {torch.get_num_threads()} threads, peak memory {peak_memory_mib():.0f} MiB,"
+        f"{facts['device']}, {torch.get_num_threads()} threads,{memory}"
         f" PyTorch {torch.__version__}, patches distorted on the {arguments.draws}"
     )
     record = {
         "rows": [asdict(row) for row in rows],
         "splits": [asdict(split) for split in splits],
         "threads": torch.get_num_threads(),
-        "peak": peak_memory_mib(),
+        "peak": peak,
         "environment": facts,
     }
     publish(arguments, SECTION, f"{table(rows, bare)}\n\n{split_table(splits)}\n\n{machine}", record)

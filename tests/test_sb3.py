@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 import agents.algorithms
 from agents.algorithms import ALGORITHMS, AlgorithmSettings, DRQNSettings, PPOSettings
 from agents.drqn import DRQN
+from agents.imitation import learn_to_see
 from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy
 from agents.policy import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
@@ -151,6 +152,15 @@ def test_a_warm_start_learns_from_the_oracle(
     _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.1))
     assert after.validation_gain > before.validation_gain - 0.05
     assert f"| algorithm | {algorithm.name} |" in (tmp_path / "warm" / "README.md").read_text()
+
+
+def test_learning_to_see_moves_the_eyes_alone() -> None:
+    toolbox = pixelwise_toolbox()
+    agent = RecurrentAgent(toolbox.names)
+    before = {name: value.clone() for name, value in agent.state_dict().items()}
+    learn_to_see(agent, Task(toolbox=toolbox, images=photographs(1)), 0.01, 0)
+    changed = {name for name, value in agent.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if name.startswith("extractor.features.")}
 
 
 @each_algorithm

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -309,10 +310,16 @@ def write_tools_card(folder: Path) -> None:
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     fair = all(int(tool.recipe.get("images", 0)) >= HELD_OUT_EVERY - 1 for tool in tools)
     held_out = ", from photographs that were not trained on" if fair else ""
-    recipes = [recipe for tool in tools for recipe in passes(tool.recipe)]
-    recipes.sort(key=lambda recipe: bool(recipe.get("joint")))
-    made = {(recipe.get("command"), recipe.get("version"), recipe.get("images")): None for recipe in recipes}
-    commands = [f"{command}  # {version}, {images} training images" for command, version, images in made if command]
+    turns: dict[tuple[Any, ...], tuple[int, bool]] = {}  # of each command, after the commands that it builds on
+    for tool in tools:
+        for number, recipe in enumerate(passes(tool.recipe)):
+            made = recipe.get("command"), recipe.get("version"), recipe.get("images")
+            turns[made] = max(turns.get(made, (0, False)), (number, bool(recipe.get("joint"))))
+    commands = [
+        f"{command}  # {version}, {images} training images"
+        for command, version, images in sorted(turns, key=turns.__getitem__)
+        if command
+    ]
     measured = f"""PSNR:
 {VALIDATION_PATCHES} validation patches of the tool's own distortion alone{held_out}."""
     if together:
