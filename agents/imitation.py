@@ -9,7 +9,7 @@ the agent's own mistakes are among the situations shown is the idea of DAgger (R
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -152,12 +152,8 @@ def imitate(
     """
     rng = np.random.default_rng(seed)
     agent.train().requires_grad_(True)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=learning_rate)
-    began, share, step = time.monotonic(), 0.0, 0
-    while share < 1:
-        step += 1
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (1 - share) * min(1.0, step / 50)
+
+    def loss_at(share: float) -> Tensor:
         rows = rng.integers(len(shown), size=batch_size)
         images = _turned(shown.images[rows], int(rng.integers(4)), bool(rng.integers(2)))
         logits = sequence_logits(agent, images, shown.last_actions[rows], shown.masks[rows])
@@ -169,12 +165,9 @@ def imitate(
             likeness = F.cross_entropy(logits, F.softmax(rewards / temperature, -1))
             expected = (F.softmax(logits, -1) * rewards.clamp(min=WORST)).sum(-1).mean()
             loss = (1 - share) * likeness - share * expected
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(agent.parameters(), 1.0)
-        optimizer.step()
-        share = min(1.0, (time.monotonic() - began) / seconds)
-        report(share)
+        return loss
+
+    _descend(list(agent.parameters()), loss_at, seconds, learning_rate, report)
     agent.eval().requires_grad_(False)
 
 
@@ -204,25 +197,17 @@ def learn_to_see(
     rng, sampler = np.random.default_rng(seed), replace(task, draws="host").sampler()
     eyes = agent.extractor.features.train().requires_grad_(True)
     tell = torch.nn.Linear(agent.extractor.features.width, 3).to(agent.device)
-    optimizer = torch.optim.Adam([*eyes.parameters(), *tell.parameters()], lr=learning_rate)
-    began, share, step = time.monotonic(), 0.0, 0
-    while share < 1:
-        step += 1
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (1 - share) * min(1.0, step / 50)
+
+    def loss_at(_: float) -> Tensor:
         starts = list(sampler.starts(rng.integers(2**53, size=batch_size).tolist()))
         images = torch.from_numpy(np.stack([start.degraded for start in starts])).to(agent.device)
         told = tell(eyes(images.permute(0, 3, 1, 2).float().div_(255)))
         strengths = [
             Levels(**{key: start.distortion[key] for key in Levels.__dataclass_fields__}).strengths for start in starts
         ]
-        loss = F.smooth_l1_loss(told.float(), torch.tensor(strengths).to(agent.device), beta=0.5)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(eyes.parameters(), 1.0)
-        optimizer.step()
-        share = min(1.0, (time.monotonic() - began) / seconds)
-        report(share)
+        return F.smooth_l1_loss(told.float(), torch.tensor(strengths).to(agent.device), beta=0.5)
+
+    _descend([*eyes.parameters(), *tell.parameters()], loss_at, seconds, learning_rate, report)
     eyes.eval().requires_grad_(False)
 
 
@@ -264,6 +249,29 @@ def learn_from_oracle(
         shown = demonstrate(task, half, seed, lambda share: later(share / 2), agent if plays else None, single_share)
         unit = 1.0 if resolve_metric(task.reward) is psnr else max(shown.spread, 1e-12) / SPREAD
         imitate(agent, shown, half, seed, unit=unit, report=lambda share: later((1 + share) / 2))
+
+
+def _descend(
+    weights: Sequence[torch.nn.Parameter],
+    loss_at: Callable[[float], Tensor],
+    seconds: float,
+    learning_rate: float,
+    report: Callable[[float], None],
+) -> None:
+    """Lower a loss, which is told the share of the time that has passed, for so many seconds."""
+    optimizer = torch.optim.Adam(weights, lr=learning_rate)
+    began, share, step = time.monotonic(), 0.0, 0
+    while share < 1:
+        step += 1
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 - share) * min(1.0, step / 50)
+        loss = loss_at(share)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        share = min(1.0, (time.monotonic() - began) / seconds)
+        report(share)
 
 
 def _has_levels(task: Task) -> bool:
