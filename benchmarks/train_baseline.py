@@ -4,7 +4,8 @@ The budget is cut into passes, each annealed to its end. What the last doubling 
 the weights' recipe and into the card, so that a baseline that is not trained out says so wherever it appears. A run
 that was stopped goes on when the command is repeated. A finished one goes on when it is repeated with a pass more and
 twice the budget (``--passes 3 --minutes 60`` after ``--passes 2 --minutes 30``): earlier passes are taken from their
-checkpoints. ``--init FILE`` goes on from weights alone, best with another ``--out``.
+checkpoints. ``--init FILE`` goes on from weights alone, best with another ``--out``; a plain network grows from that of
+a smaller one (vdsr, dncnn and dncnn_s from vdsr_s, dncnn from vdsr).
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=("mild", "moderate", "severe", "single", CLEAN),
         help="distortions to train on (default: moderate; clean, only small, for x4 baselines)",
     )
-    parser.add_argument("--init", type=Path, metavar="FILE", help="weights of the same baseline to go on from")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to go on from, or to grow from")
     parser.add_argument("--batch-size", type=positive_int, default=16)
     parser.add_argument("--patch-size", type=positive_int, help="of the input (default 48, and 24 for x4 baselines)")
     add_schedule(parser, {"muon": 3e-3, "adam": 1e-3})

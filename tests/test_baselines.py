@@ -16,8 +16,9 @@ from agents.baselines import FixedChain
 from agents.rollout import draw_starts, play
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.counting import count_macs, macs_per_pixel, parameter_count
+from benchmarks.baselines.growing import grow
 from benchmarks.baselines.owan import read_published
-from benchmarks.baselines.same_size import BaselineNetwork
+from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual
 from benchmarks.baselines.training import BaselineTraining, train_baseline
 from benchmarks.baselines.weights import (
     BaselineTool,
@@ -226,6 +227,51 @@ def test_passes_double_the_training_and_go_on_from_one_another(tmp_path: Path) -
     assert more.patches == 32
     again = train_baseline(settings(tmp_path, passes=3), source())
     assert again == training
+
+
+@pytest.mark.parametrize(("name", "start"), [("vdsr", "vdsr_s"), ("dncnn_s", "vdsr_s"), ("dncnn", "vdsr")])
+def test_what_grows_does_what_it_grew_from(name: str, start: str) -> None:
+    small, large = shaken(start), BASELINES[name].network()
+    assert isinstance(small, PlainResidual)
+    assert isinstance(large, PlainResidual)
+    images = torch.rand(2, 3, 24, 24)
+    with torch.no_grad():
+        before = small(images)
+        assert float((before - images).abs().max()) > 0.01
+        grow(large, small, images)
+        for mode in (True, False):
+            torch.testing.assert_close(large.train(mode)(images), before, atol=1e-4, rtol=1e-4)
+    large.train()(images).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in large.parameters())
+    heard = large.tail.weight.grad
+    assert heard is not None
+    assert float(heard[:, -1].abs().max()) > 0  # new channels can be heard soon
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "message"),
+    [("vdsr_s", "vdsr", "do not fit"), ("dncnn", "dncnn_s", "without batch normalisation")],
+)
+def test_what_cannot_grow_says_why(name: str, start: str, message: str) -> None:
+    small, large = BASELINES[start].network(), BASELINES[name].network()
+    with pytest.raises(ValueError, match=message):
+        grow(large, small, torch.rand(1, 3, 24, 24))  # type: ignore[arg-type]
+
+
+def test_growth_is_written_down(tmp_path: Path) -> None:
+    train_baseline(settings(tmp_path, "vdsr_s", passes=1, budget=Budget(steps=2)), source())
+    file = tmp_path / "vdsr_s.safetensors"
+    grown = settings(tmp_path / "a", "dncnn_s", init=file, budget=Budget(steps=2))
+    training = train_baseline(grown, source())
+    assert (training.patches, training.origin) == (4, "grown from VDSR-s after 4 patches")
+    assert train_baseline(grown, source()) == training
+    on = settings(tmp_path / "b", "dncnn_s", init=tmp_path / "a" / "dncnn_s.safetensors", budget=Budget(steps=2))
+    assert train_baseline(on, source()).origin == training.origin
+    assert "grown from VDSR-s after 4 patches, 8 patches" in (tmp_path / "b" / "README.md").read_text()
+    with pytest.raises(ValueError, match=r"vdsr_s\.safetensors: weights of vdsr_s, not of cascade"):
+        train_baseline(settings(tmp_path / "c", init=file), source())
+    with pytest.raises(ValueError, match="vdsr_s cannot grow from it"):
+        train_baseline(settings(tmp_path / "c", "vdsr_s", init=tmp_path / "a" / "dncnn_s.safetensors"), source())
 
 
 def test_a_super_resolver_learns_from_small_images(tmp_path: Path) -> None:

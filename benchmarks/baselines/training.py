@@ -17,9 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.baselines.same_size import BaselineNetwork
+from benchmarks.baselines.growing import grow
+from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual
 from benchmarks.baselines.table import CLEAN, Baseline
-from benchmarks.baselines.weights import FLAT, BaselineWeights, Training, read_baseline, write_baseline
+from benchmarks.baselines.weights import (
+    FLAT,
+    GROWN_AFTER,
+    GROWN_FROM,
+    BaselineWeights,
+    Training,
+    read_baseline,
+    write_baseline,
+)
 from restore_env.distortions import Levels, check_severity, draw_levels
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
@@ -59,7 +68,7 @@ class BaselineTraining:
     passes: int = 2
     severity: str = "moderate"
     init: Path | None = None
-    """Weights of the same baseline to go on from, with their recipe."""
+    """Weights of the same baseline to go on from, with their recipe; or of a smaller plain one to grow from."""
     loss: str = "psnr"
     """A key of :data:`tools_zoo.fitting.LOSSES`."""
     batch_size: int = 16
@@ -108,26 +117,48 @@ def train_baseline(
         report: called about twice a second.
 
     Raises:
-        ValueError: no image is large enough, ``init`` is of another baseline, or a device that cannot be used.
+        ValueError: no image is large enough, ``init`` is of another baseline from which this one cannot grow, or a
+            device that cannot be used.
         FitError: a checkpoint in ``out`` is damaged or belongs to another run.
     """
     usable_device(settings.device)
     torch.manual_seed(settings.seed)
     network = settings.baseline.network()
     recipes: list[Mapping[str, Any]] = []
+    origin: dict[str, Any] = {}
     if settings.init is not None:
-        start = read_baseline(settings.init, settings.baseline.name)
-        network.load_state_dict(dict(start.state))
-        recipes = passes(start.recipe)
+        start = read_baseline(settings.init)
+        if start.baseline.name == settings.baseline.name:
+            network.load_state_dict(dict(start.state))
+            recipes = passes(start.recipe)
+            origin = {key: recipes[-1][key] for key in (GROWN_FROM, GROWN_AFTER) if key in recipes[-1]}
+        else:
+            _grow(network, start, settings, source)
+            origin = {GROWN_FROM: start.baseline.name, GROWN_AFTER: Training.of(start.recipe).patches}
     for share in range(settings.passes):
         budget = _share(settings.budget, share, settings.passes)
         fitted, recipe = _train_pass(settings, len(recipes), budget, network, source, report)
         network.load_state_dict(fitted.state)
+        recipe |= origin
         weights = BaselineWeights(settings.baseline, fitted.state, {**recipe, "earlier": list(recipes)})
         write_baseline(settings.path, weights)
         write_baselines_card(settings.out)
         recipes.append(recipe)
     return Training.of(read_baseline(settings.path).recipe)
+
+
+def _grow(network: BaselineNetwork, start: BaselineWeights, settings: BaselineTraining, source: ImageSource) -> None:
+    """Start from what a smaller network learnt."""
+    small = start.baseline.network()
+    if not isinstance(small, PlainResidual) or not isinstance(network, PlainResidual):
+        raise ValueError(f"{settings.init}: weights of {start.baseline.name}, not of {settings.baseline.name}")
+    small.load_state_dict(dict(start.state))
+    sampler = PatchSampler(source, split_images(len(source))[0], settings.patch_size, _drawing(settings.severity))
+    inputs, _ = sampler.batch(np.random.default_rng([settings.seed, 2]), settings.batch_size)
+    try:
+        grow(network, small, as_tensor(inputs))
+    except ValueError as error:
+        raise ValueError(f"{settings.init}: {settings.baseline.name} cannot grow from it: {error}") from None
 
 
 def _share(budget: Budget, number: int, count: int) -> Budget:
@@ -242,10 +273,11 @@ def write_baselines_card(folder: Path) -> None:
     text = f"""# One-network baselines
 
 What toolchains are compared with (`python -m benchmarks.compare`): networks of `benchmarks/baselines/table.py`, for
-8-bit RGB scaled to [0, 1], trained from scratch on patches of clean photographs (at 1, 2/3 and 1/3 of their size) with
-the protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. Mean
-squared error, Adam with warm-up and cosine decay, weights averaged. PSNR: {VALIDATION_PATCHES} validation patches from
-photographs that were not trained on.
+8-bit RGB scaled to [0, 1], trained on patches of clean photographs (at 1, 2/3 and 1/3 of their size) with the
+protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. The
+commands tell the loss and the optimiser; warm-up and cosine decay, weights averaged. From random weights, or grown from
+a smaller network of the same kind (`benchmarks/baselines/growing.py`), whose patches are told besides. PSNR:
+{VALIDATION_PATCHES} validation patches from photographs that were not trained on.
 
 Training is cut into passes, each of which doubles what was trained before and is annealed to its end. What the last
 one added says whether more training would help: {FLAT} dB or less a doubling is flat. A win over a baseline that is not

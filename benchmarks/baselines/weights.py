@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ FLAT = 0.05
 FEW = 50_000
 """With fewer patches nothing is trained out: the learning rate has hardly warmed up, and what has learnt nothing gains
 little by twice as much of it."""
+
+GROWN_FROM, GROWN_AFTER = "grown_from", "grown_after"
+"""In the recipe of what grew from a smaller baseline: its name, and the patches that it had seen."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,17 @@ class Training:
     slope: float | None
     """dB of validation PSNR that the latest doubling of ``patches`` added, each pass being annealed to its end; None
     if there was one pass alone, or an unfinished one."""
+    origin: str = ""
+    """What it grew from, in words; nothing if it began with random weights."""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Training:
         """What a recipe tells of it."""
-        return cls._of_passes(passes(recipe))
+        training = cls._of_passes(passes(recipe))
+        if GROWN_FROM not in recipe:
+            return training
+        grown = f"grown from {find_baseline(recipe[GROWN_FROM]).title} after {_words(recipe[GROWN_AFTER])}"
+        return replace(training, origin=grown)
 
     @classmethod
     def _of_passes(cls, recipes: Sequence[Mapping[str, Any]]) -> Training:
@@ -139,7 +148,11 @@ class Training:
         return self.slope is not None and self.slope <= FLAT and self.patches >= FEW
 
     def __str__(self) -> str:
-        seen = f"{self.patches / 1e6:.2f} M patches" if self.patches >= FEW else f"{self.patches:,} patches"
+        seen = ", ".join(filter(None, (self.origin, _words(self.patches))))
         if self.slope is None:
             return f"{seen}, slope unknown: may be undertrained"
         return f"{seen}, {self.slope:+.2f} dB by the last doubling: {'flat' if self.flat else 'undertrained'}"
+
+
+def _words(patches: int) -> str:
+    return f"{patches / 1e6:.2f} M patches" if patches >= FEW else f"{patches:,} patches"

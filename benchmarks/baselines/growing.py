@@ -1,0 +1,70 @@
+"""Growing a plain network from a smaller one: what the small one learnt is where the large one begins.
+
+Wider and deeper without a change of what comes out, after Chen, Goodfellow, Shlens, "Net2Net" (ICLR 2016): new layers
+hand on what they get, and new channels, their weights drawn at random, are not listened to yet. With batch
+normalisation every channel's scale and shift begin at what undoes the normalisation of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.baselines.same_size import PlainResidual
+
+
+def grow(large: PlainResidual, small: PlainResidual, images: Tensor) -> None:
+    """Give ``large`` weights with which it does what ``small`` does, as far as it is measured on ``images``.
+
+    Args:
+        large: at least as deep and as wide; its weights are overwritten.
+        small: without normalisation.
+        images: a batch as the network is to be trained on, float32 RGB ``(N, 3, H, W)`` in [0, 1]; only batch
+            normalisation needs it.
+
+    Raises:
+        ValueError: ``small`` has normalisation, or is deeper or wider than ``large``.
+    """
+    given, taking = list(_convolutions(small)), list(_convolutions(large))
+    width, deeper = given[0].out_channels, len(taking) - len(given)
+    if any(isinstance(module, nn.BatchNorm2d) for module in small.modules()):
+        raise ValueError("a network grows from one without batch normalisation")
+    if deeper < 0 or taking[0].out_channels < width:
+        raise ValueError(
+            f"{len(given)} layers of {width} channels do not fit into {len(taking)} of {taking[0].out_channels}"
+        )
+    with torch.no_grad():
+        for source, target in zip(given[:-1], taking, strict=False):
+            _widen(target, source.weight)
+        passing = torch.zeros_like(given[1].weight)
+        passing[range(width), range(width), 1, 1] = 1
+        for target in taking[len(given) - 1 : -1]:
+            _widen(target, passing)
+        large.tail.weight.zero_()
+        large.tail.weight[:, :width] = small.tail.weight
+        _undo_normalisation(large, images)
+
+
+def _convolutions(network: nn.Module) -> Iterator[nn.Conv2d]:
+    return (module for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
+def _widen(target: nn.Conv2d, weight: Tensor) -> None:
+    """The first channels as given, deaf to the others."""
+    leaving, entering = weight.shape[:2]
+    target.weight[:leaving, entering:] = 0
+    target.weight[:leaving, :entering] = weight
+
+
+def _undo_normalisation(network: PlainResidual, images: Tensor) -> None:
+    features = images
+    for module in network.body:
+        if isinstance(module, nn.BatchNorm2d):
+            variance, mean = torch.var_mean(features, (0, 2, 3), unbiased=False)
+            module.running_mean, module.running_var = mean, variance
+            module.weight.copy_((variance + module.eps).sqrt())
+            module.bias.copy_(mean)
+        else:
+            features = module(features)
