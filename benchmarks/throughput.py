@@ -38,14 +38,23 @@ BARE = "bare tool forwards"
 NATIVE = "native vector env"
 
 
-class TimedTool:
-    """A tool that adds up the time that it runs."""
+Span = tuple[float, float]
+"""When something began and ended."""
 
-    def __init__(self, tool: Tool) -> None:
-        self._tool = tool
+
+class TimedTool:
+    """A tool that notes when it runs.
+
+    Args:
+        tool: what runs.
+        spans: where it is noted, together with other tools' times.
+    """
+
+    def __init__(self, tool: Tool, spans: list[Span]) -> None:
+        self._tool, self._spans = tool, spans
         self.name, self.scale = tool.name, tool.scale
         self.macs_per_pixel, self.reach = tool.macs_per_pixel, tool.reach
-        self.seconds = 0.0
+        self.concurrent = getattr(tool, "concurrent", False)
 
     def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
         """Run the tool and take the time."""
@@ -53,8 +62,17 @@ class TimedTool:
         outputs = self._tool(images)
         if outputs.is_cuda:
             torch.cuda.synchronize()
-        self.seconds += time.perf_counter() - began
+        self._spans.append((began, time.perf_counter()))
         return outputs
+
+
+def covered(spans: Sequence[Span]) -> float:
+    """How long at least one of them lasted, where they may overlap."""
+    total, until = 0.0, float("-inf")
+    for began, ended in sorted(spans):
+        total += max(0.0, ended - max(began, until))
+        until = max(until, ended)
+    return total
 
 
 @dataclass(frozen=True)
@@ -66,7 +84,7 @@ class Row:
     steps_per_second: float
     """Environment steps in which an action was carried out, per second."""
     share_in_tools: float
-    """Of the wall time."""
+    """Of the wall time: at least one tool runs."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +135,7 @@ class Clock:
 class SplitPlay:
     """Plays a native vector environment and tells where its time went."""
 
-    def __init__(self, env: ImageRestoreVectorEnv, step: Callable[[], int], tools: Sequence[TimedTool]) -> None:
+    def __init__(self, env: ImageRestoreVectorEnv, step: Callable[[], int], tools: list[Span]) -> None:
         self._env, self._step, self._tools = env, step, tools
         self._steps, self._in_tools = 0, 0.0
         self._whole, self._observing, self._resetting, self._drawing = (
@@ -133,9 +151,9 @@ class SplitPlay:
 
     def __call__(self) -> int:
         """Step once; return how many environment steps that were."""
-        before = sum(tool.seconds for tool in self._tools)
+        before = len(self._tools)
         taken = self._step()
-        self._in_tools += sum(tool.seconds for tool in self._tools) - before
+        self._in_tools += covered(self._tools[before:])
         self._steps += 1
         return taken
 
@@ -149,18 +167,16 @@ class SplitPlay:
         return Split(self._env.num_envs, tools, observing, resetting, rest, drawing)
 
 
-def timed_toolbox(name: str, device: str) -> tuple[Toolbox, list[TimedTool]]:
-    """The toolbox, every tool timed."""
+def timed_toolbox(name: str, device: str) -> tuple[Toolbox, list[Span]]:
+    """The toolbox, and the times at which its tools ran."""
     loaded = load_toolbox(name, device)
-    tools = [TimedTool(tool) for tool in loaded]
-    toolbox = Toolbox(tools)
+    spans: list[Span] = []
+    toolbox = Toolbox([TimedTool(tool, spans) for tool in loaded])
     toolbox.device = loaded.device
-    return toolbox, tools
+    return toolbox, spans
 
 
-def measure(
-    contenders: dict[str, Callable[[], int]], envs: int, tools: Sequence[TimedTool], seconds: float
-) -> list[Row]:
+def measure(contenders: dict[str, Callable[[], int]], envs: int, tools: list[Span], seconds: float) -> list[Row]:
     """Let the contenders take turns, ``ROUNDS`` times, so that a disturbed machine is unfair to none.
 
     A contender's function steps all its environments once and returns how many steps that were.
@@ -170,13 +186,12 @@ def measure(
         step()  # warm up
     for _ in range(ROUNDS):
         for name, step in contenders.items():
-            for tool in tools:
-                tool.seconds = 0.0
+            tools.clear()
             began = time.perf_counter()
             while time.perf_counter() - began < seconds / ROUNDS:
                 steps[name] += step()
             elapsed[name] += time.perf_counter() - began
-            in_tools[name] += sum(tool.seconds for tool in tools)
+            in_tools[name] += covered(tools)
     return [Row(name, envs, steps[name] / elapsed[name], in_tools[name] / elapsed[name]) for name in contenders]
 
 

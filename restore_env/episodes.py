@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,9 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from restore_env.cores import Cores
 from restore_env.gallery import Gallery, Slots
 from restore_env.importing import import_named
-from restore_env.metrics import Metric, psnr, resolve_metric
+from restore_env.metrics import METRICS, Metric, psnr, resolve_metric
 from restore_env.pixels import quantised, to_hwc
 from restore_env.sources import ImagesLike, open_images
 from restore_env.starts import Compose, EpisodeStart, StartSampler
@@ -127,7 +129,6 @@ class Task:
             patch_size=self.patch_size,
             factors=self.factors,
             device=tools if self.draws == "device" else None,
-            beside_tools=tools.type == "cpu",
         )
 
     def episodes(self, n: int) -> EpisodeBatch:
@@ -151,6 +152,9 @@ class EpisodeBatch:
         self._metric = resolve_metric(task.reward)
         self._working = Gallery(n, toolbox.device)
         self._targets = Gallery(n, toolbox.device)
+        self._cores = Cores()
+        concurrent = all(getattr(tool, "concurrent", False) for tool in toolbox) and self._metric in METRICS.values()
+        self._bears_cores = concurrent and toolbox.device.type == "cpu" and n >= 2 * torch.get_num_threads()
         self._score = np.zeros(n)
         self._factor = np.ones(n, dtype=np.int64)
         self._enlarged = np.ones(n, dtype=np.int64)
@@ -170,6 +174,10 @@ class EpisodeBatch:
     def no_action(self) -> int:
         """What ``last_action`` is before the first action."""
         return self.n_actions
+
+    def apart(self) -> AbstractContextManager[None]:
+        """While it lasts tools run side by side, each on a core, if there are episodes enough and all tools bear it."""
+        return self._cores.apart() if self._bears_cores else nullcontext()
 
     def begin(self, slots: Slots, starts: Sequence[EpisodeStart]) -> None:
         """Start new episodes in ``slots``.
@@ -223,9 +231,8 @@ class EpisodeBatch:
         ends, actions = self.ends(slots, actions), np.asarray(actions)
         allowed = self.action_mask()[slots, actions].astype(bool)
         acting = np.flatnonzero(allowed & (actions != self.toolbox.stop))
-        spent = self._apply(slots[acting], actions[acting])
+        spent, scores, psnrs = self._apply(slots[acting], actions[acting])
         rewards = np.zeros(len(slots))
-        scores, psnrs = self._assess(slots[acting])
         rewards[acting] = scores - self._score[slots[acting]] - self.task.cost_weight * spent
         self._score[slots[acting]] = scores
         self.gmacs[slots[acting]] += spent
@@ -349,21 +356,33 @@ class EpisodeBatch:
             nchw = stacked.permute(0, 3, 1, 2).float()
             gallery.put(slots[rows], nchw.div_(255) if stacked.dtype == torch.uint8 else nchw)
 
-    @torch.inference_mode()
-    def _apply(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Run the chosen tools, note the enlargement, and return what each slot spent, GMAC."""
+    def _apply(
+        self, slots: Slots, actions: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Run the chosen tools; return what each slot spent, GMAC, and reward's metric and PSNR of what came of it."""
         pixels = self._working.shapes(slots).prod(axis=1)
-        results: list[tuple[Slots, Tensor]] = []
-        for action in np.unique(actions).tolist():
-            here = slots[actions == action]
-            results += [
-                (here[rows], self.toolbox.run(action, images, owned=True))
-                for rows, images in self._working.copies(here)
-            ]
-        for changed, outputs in results:
-            self._working.put(changed, outputs)
+        spent = np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
+        places: list[npt.NDArray[np.int64]] = []
+        jobs: list[Callable[[], tuple[Tensor, npt.NDArray[np.float64], npt.NDArray[np.float64]]]] = []
+        scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
+        with self.apart():
+            for action in sorted(
+                np.unique(actions).tolist(), key=self.toolbox.macs_per_pixel.__getitem__, reverse=True
+            ):
+                rows = np.flatnonzero(actions == action)
+                for positions in self._working.portions(slots[rows], self._cores.count):
+                    places.append(rows[positions])
+                    jobs.append(partial(self._use, action, slots[places[-1]]))
+            for here, (outputs, *quality) in zip(places, self._cores.run(jobs), strict=True):
+                self._working.put(slots[here], outputs)
+                scores[here], psnrs[here] = quality
         self._enlarged[slots] *= self.toolbox.scales[actions]
-        return np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
+        return spent, scores, psnrs
+
+    def _use(self, action: int, slots: Slots) -> tuple[Tensor, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """What a tool makes of the images of slots, all of one size, and how good that is; nothing is changed."""
+        outputs = self.toolbox.run(action, self._working.copies(slots), owned=True)
+        return outputs, *self._compare(outputs, slots)
 
     @torch.inference_mode()
     def _assess(self, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -376,7 +395,7 @@ class EpisodeBatch:
     def _compare(self, images: Tensor, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Reward's metric and PSNR of images of one size against the targets of ``slots``, at the targets' size."""
         scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
-        for rows, targets in self._targets.groups(slots):
+        for rows, targets in self._targets.pieces(slots):
             chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows)]
             chosen = bicubic_enlarge(chosen, targets.shape[-1] // chosen.shape[-1])
             psnrs[rows] = psnr(chosen, targets).cpu().numpy()

@@ -25,7 +25,7 @@ class Gallery:
     """
 
     def __init__(self, n: int, device: str | torch.device = "cpu") -> None:
-        self._device = torch.device(device)
+        self.n, self._device = n, torch.device(device)
         self._tensors: dict[tuple[int, int], Tensor] = {}
         self._members: dict[tuple[int, int], Slots] = {}
         self._shapes = np.zeros((n, 2), dtype=np.int64)  # (0, 0): empty
@@ -63,16 +63,23 @@ class Gallery:
     def pieces(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         """As :meth:`groups`, but on a CPU :data:`PIECE_PIXELS` at a time, or one image."""
         for positions, rows, images in self._by_size(slots):
-            count = max(1, PIECE_PIXELS // max(1, images.shape[-2] * images.shape[-1]))
-            if self._device.type != "cpu":
-                count = len(rows)
+            count = self._together(images) if self._device.type == "cpu" else len(rows)
             for first in range(0, len(rows), count):
                 yield positions[first : first + count], self._rows_of(images, rows[first : first + count])
 
-    def copies(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-        """As :meth:`groups`, but the images are the caller's own."""
+    def portions(self, slots: Slots, sharers: int = 1) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield positions among ``slots`` of images of one size: all, or for sharers a piece or less at a time."""
         for positions, rows, images in self._by_size(slots):
-            yield positions, images.index_select(0, self._index(rows))
+            count = len(rows)
+            if sharers > 1:
+                count = max(1, min(self._together(images), self.n // (2 * sharers)))
+            for first in range(0, len(rows), count):
+                yield positions[first : first + count]
+
+    def copies(self, slots: Slots) -> Tensor:
+        """The images of slots, all of one size, the caller's own: ``(len(slots), 3, H, W)``."""
+        height, width = self._shapes[slots[0]]
+        return self._tensors[int(height), int(width)].index_select(0, self._index(self._rows[slots]))
 
     def image(self, slot: int) -> Tensor:
         """The image ``(3, H, W)`` in one slot, a view."""
@@ -88,6 +95,11 @@ class Gallery:
             positions = np.flatnonzero((shapes == shape).all(axis=1))
             if len(positions):
                 yield positions, self._rows[slots[positions]], images
+
+    @staticmethod
+    def _together(images: Tensor) -> int:
+        """How many images of this size make a piece."""
+        return max(1, PIECE_PIXELS // max(1, images.shape[-2] * images.shape[-1]))
 
     def _rows_of(self, images: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
         """Some of the images: no copy if they lie one after the other."""

@@ -88,8 +88,6 @@ class StartSampler:
         device: where the patches of many seeds are distorted together
             (:mod:`restore_env.device_distortions`); None: on the host, one by one. A seed draws the same photograph,
             place and levels either way, but another field of noise.
-        beside_tools: tools run on this processor at the same time, on as many cores as PyTorch takes: threads draw on
-            the others. If there are none, threads would only make the tools wait.
 
     Raises:
         ValueError: an unknown severity, a factor that no image is large enough for, or a Compose for a device.
@@ -103,10 +101,8 @@ class StartSampler:
         patch_size: int = 63,
         factors: Sequence[int] = (1,),
         device: torch.device | None = None,
-        beside_tools: bool = False,
     ) -> None:
         self._source = source
-        self._beside_tools = beside_tools
         self._device = None if isinstance(source, PairSource) else device  # pairs are not distorted
         self._patch_size = patch_size
         self._factors = tuple(factors)
@@ -119,7 +115,7 @@ class StartSampler:
         else:
             self._compose = copy.deepcopy(distortion)
             self._compose.save_applied_params = True  # type: ignore[attr-defined]
-        self._pool = ThreadPoolExecutor(max_workers=max(1, self._spare_cores()), thread_name_prefix="starts")
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="starts")
         if isinstance(source, PairSource):
             self._factors = tuple(sorted({source.factor(i) for i in range(len(source))}))
             self._choices: dict[int, list[tuple[int, float]]] = {}
@@ -134,7 +130,7 @@ class StartSampler:
     def starts(self, chosen: Sequence[int | EpisodeStart]) -> Iterator[EpisodeStart]:
         """Draw the starts of many seeds, on several threads where there is work for them; starts stay as they are.
 
-        The threads begin at once, and the iterator waits for them; where there are none it draws as it is asked.
+        The threads begin at once, and the iterator waits for them.
         """
         seeds = [start for start in chosen if isinstance(start, int)]
         if self._device is not None and seeds:
@@ -142,13 +138,9 @@ class StartSampler:
             drawn = (start for batch in (together,) for start in batch.result())
         else:
             # a Compose keeps state and is no place for threads
-            alone = self._compose is not None or len(seeds) < 2 or not self._spare_cores()
+            alone = self._compose is not None or len(seeds) < 2
             drawn = (start for start in (map if alone else self._pool.map)(self.draw, seeds))
         return (next(drawn) if isinstance(start, int) else start for start in chosen)
-
-    def _spare_cores(self) -> int:
-        cores = os.cpu_count() or 1
-        return max(0, cores - torch.get_num_threads()) if self._beside_tools else cores
 
     def draw(self, seed: int) -> EpisodeStart:
         """Draw a start; the same seed gives the same start."""

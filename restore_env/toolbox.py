@@ -21,7 +21,8 @@ from restore_env.importing import import_named
 class Tool(Protocol):
     """An image-to-image operation: called with float32 RGB NCHW in [0, 1], it returns the same, ``scale`` times larger.
 
-    Its input may leave [0, 1] a little: nothing is clipped between tools.
+    Its input may leave [0, 1] a little: nothing is clipped between tools. A tool that has a true attribute
+    ``concurrent`` may be called from several threads at the same time; environments are faster if all of theirs do.
     """
 
     @property
@@ -53,6 +54,8 @@ class FunctionTool:
     scale: int = 1
     macs_per_pixel: float = 0.0
     reach: int | None = None
+    concurrent: bool = False
+    """Whether several threads may call the function at the same time."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
         """Call the function."""
@@ -79,7 +82,7 @@ def bicubic_enlarge(images: Tensor, factor: int = 4) -> Tensor:
     return F.interpolate(images, size=(height * factor, width * factor), mode="bicubic", antialias=True)
 
 
-BICUBIC_X4 = FunctionTool("bicubic_x4", bicubic_enlarge, scale=4, macs_per_pixel=16 * 3 * 16, reach=3)
+BICUBIC_X4 = FunctionTool("bicubic_x4", bicubic_enlarge, scale=4, macs_per_pixel=16 * 3 * 16, reach=3, concurrent=True)
 """The plain x4 super-resolver: what others are compared with."""
 
 

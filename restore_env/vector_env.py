@@ -100,7 +100,12 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             gymnasium.error.ResetNeeded: no episode has begun, or, in mode DISABLED, a slot's episode is over.
             ValueError: an action that does not exist, or not one action per slot.
         """
-        actions = np.asarray(actions)
+        with self._episodes.apart():
+            return self._step(np.asarray(actions))
+
+    def _step(
+        self, actions: npt.NDArray[np.int64]
+    ) -> tuple[Observation, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], Infos]:
         if actions.shape != (self.num_envs,):
             raise ValueError(f"{self.num_envs} environments need as many actions, got shape {actions.shape}")
         over = self._episodes.over.copy()
@@ -109,7 +114,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             raise gym.error.ResetNeeded(f"no episode goes on in slot(s) {finished}: call reset first")
         going_on = np.flatnonzero(~over)
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        # where cores are idle, the next episodes are drawn while the tools run
+        # the next episodes are drawn while the tools run
         ended = going_on[self._episodes.ends(going_on, actions[going_on])] if same_step else np.flatnonzero(over)
         starts = self._draw(ended) if self.autoreset_mode is not AutoresetMode.DISABLED else iter(())
         rewards = np.zeros(self.num_envs)

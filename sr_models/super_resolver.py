@@ -77,7 +77,7 @@ class SuperResolver(nn.Module):
         reach: input pixels away that an output pixel looks; by default what the network says; None: never in tiles.
     """
 
-    scale = SCALE
+    scale, concurrent = SCALE, True
     reach = None  # for the toolbox: whole images come in, and tiles are cut here, where the maps are known
 
     def __init__(

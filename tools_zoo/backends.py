@@ -137,6 +137,11 @@ class NetworkTool(nn.Module):
         self.macs_per_pixel, self.reach, self.backend = macs_per_pixel, reach, backend
         self._prepared: tuple[object, Runner] | None = None
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether calls at the same time pay: other backends than PyTorch have threads of their own for every call."""
+        return self.backend in _ANY_DEVICE
+
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)`` float32 RGB."""
         if self._is_for_backend(images):

@@ -1,0 +1,138 @@
+"""Tools side by side, each on a core."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from restore_env import ImageRestoreVectorEnv, Toolbox
+from restore_env.cores import Cores
+from restore_env.toolbox import FunctionTool
+from tests.toolkit import photographs
+from tools_zoo import load_toolbox
+
+
+@pytest.fixture(autouse=True)
+def three_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(threads)
+
+
+def whoami() -> str:
+    time.sleep(0.01)
+    return threading.current_thread().name
+
+
+def late(number: int) -> int:
+    time.sleep(0.02 / (number + 1))
+    return number
+
+
+def test_jobs_run_side_by_side_only_when_asked_to() -> None:
+    cores = Cores()
+    here = threading.current_thread().name
+    assert cores.run([whoami, whoami]) == [here, here]
+    with cores.apart():
+        assert cores.count == 3
+        together = threading.Barrier(3)  # passes only if three wait at once
+        assert sorted(cores.run([together.wait] * 3)) == [0, 1, 2]
+        assert here not in cores.run([whoami, whoami])
+        assert cores.run([partial(late, n) for n in range(7)]) == list(range(7))
+    assert cores.run([whoami, whoami]) == [here, here]
+
+
+def test_pytorch_has_one_thread_for_each_job_and_all_of_them_afterwards() -> None:
+    cores = Cores()
+    with cores.apart():
+        with cores.apart():
+            assert cores.run([torch.get_num_threads] * 4) == [1] * 4
+        assert cores.run([torch.get_num_threads] * 4) == [1] * 4
+    assert torch.get_num_threads() == 3
+    elsewhere: list[int] = []
+    thread = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert elsewhere == [3]
+
+
+def test_a_job_that_fails_fails_for_its_caller() -> None:
+    cores = Cores()
+    with pytest.raises(ZeroDivisionError), cores.apart():
+        cores.run([lambda: 1 // 0, torch.get_num_threads])
+    assert torch.get_num_threads() == 3
+
+
+def test_with_one_thread_there_is_nothing_to_share() -> None:
+    torch.set_num_threads(1)
+    cores = Cores()
+    with cores.apart():
+        assert cores.count == 1
+        assert cores.run([whoami, whoami]) == [threading.current_thread().name] * 2
+
+
+@pytest.mark.parametrize("automatic", [False, True])
+def test_jobs_compute_as_their_caller_would(automatic: bool) -> None:
+    cores, weight = Cores(), torch.rand(4, 4, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=automatic), cores.apart():
+        products = cores.run([lambda: weight @ weight] * 3)
+    assert {product.dtype for product in products} == {torch.bfloat16 if automatic else torch.float32}
+    assert not any(product.requires_grad for product in products)
+
+
+def environment(toolbox: Toolbox, num_envs: int = 12) -> ImageRestoreVectorEnv:
+    return ImageRestoreVectorEnv(num_envs, photographs(), patch_size=32, upscale=(1,), toolbox=toolbox)
+
+
+def test_the_environment_is_the_same_on_one_core_and_on_several() -> None:
+    toolbox = load_toolbox("default")
+    several, one = environment(toolbox), environment(toolbox)
+    several.reset(seed=3)
+    one.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        actions = rng.integers(0, 13, 12)
+        ours = several.step(actions)
+        torch.set_num_threads(1)
+        theirs = one.step(actions)
+        torch.set_num_threads(3)
+        np.testing.assert_allclose(ours[1], theirs[1], atol=1e-4)
+        assert np.abs(ours[0]["image"].astype(int) - theirs[0]["image"]).max() <= 1
+        np.testing.assert_array_equal(ours[2], theirs[2])
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_tools_run_side_by_side_if_they_bear_it(concurrent: bool) -> None:
+    running, most = [0], [0]
+
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        running[0] += 1
+        time.sleep(0.02)
+        most[0] = max(most[0], running[0])
+        running[0] -= 1
+        return images
+
+    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=concurrent)]))
+    env.reset(seed=0)
+    env.step(np.zeros(12, dtype=np.int64))
+    assert (most[0] > 1) is concurrent
+
+
+def test_one_tool_that_does_not_bear_it_keeps_the_others_from_it() -> None:
+    names: list[str] = []
+
+    def named(images: torch.Tensor) -> torch.Tensor:
+        names.append(threading.current_thread().name)
+        return images
+
+    env = environment(Toolbox([FunctionTool("bears", named, concurrent=True), FunctionTool("not", named)]))
+    env.reset(seed=0)
+    env.step(np.arange(12) % 2)
+    assert names == [threading.current_thread().name] * 2
