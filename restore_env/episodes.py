@@ -255,18 +255,17 @@ class EpisodeBatch:
         """
         rewards = np.zeros((len(slots), self.n_actions))
         mask = self.action_mask()[slots].astype(bool)
-        for positions, images in self._working.groups(slots):
-            pixels = images.shape[-2] * images.shape[-1]
-            for action, tool in enumerate(self.toolbox):
-                rows = np.flatnonzero(mask[positions, action])
-                if not len(rows):
-                    continue
-                here = slots[positions[rows]]
-                outputs = self.toolbox.run(
-                    action, images if len(rows) == len(images) else images[torch.from_numpy(rows)]
-                )
-                price = self.task.cost_weight * tool.macs_per_pixel * pixels / 1e9
-                rewards[positions[rows], action] = self._compare(outputs, here)[0] - self._score[here] - price
+        places: list[tuple[npt.NDArray[np.int64], int]] = []
+        jobs: list[Callable[[], npt.NDArray[np.float64]]] = []
+        with self.apart():
+            for positions in self._working.portions(slots, self._cores.count):
+                for action in range(len(self.toolbox)):
+                    rows = positions[mask[positions, action]]
+                    if len(rows):
+                        places.append((rows, action))
+                        jobs.append(partial(self._worth, action, slots[rows]))
+            for (rows, action), worth in zip(places, self._cores.run(jobs), strict=True):
+                rewards[rows, action] = worth
         return rewards
 
     def fork(self, slots: Slots) -> EpisodeBatch:
@@ -360,8 +359,7 @@ class EpisodeBatch:
         self, slots: Slots, actions: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Run the chosen tools; return what each slot spent, GMAC, and reward's metric and PSNR of what came of it."""
-        pixels = self._working.shapes(slots).prod(axis=1)
-        spent = np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
+        spent = self._spent(slots, actions)
         places: list[npt.NDArray[np.int64]] = []
         jobs: list[Callable[[], tuple[Tensor, npt.NDArray[np.float64], npt.NDArray[np.float64]]]] = []
         scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
@@ -383,6 +381,16 @@ class EpisodeBatch:
         """What a tool makes of the images of slots, all of one size, and how good that is; nothing is changed."""
         outputs = self.toolbox.run(action, self._working.copies(slots), owned=True)
         return outputs, *self._compare(outputs, slots)
+
+    def _worth(self, action: int, slots: Slots) -> npt.NDArray[np.float64]:
+        """The reward that a tool would pay for the images of slots, all of one size."""
+        price = self.task.cost_weight * self._spent(slots, np.full(len(slots), action))
+        return self._use(action, slots)[1] - self._score[slots] - price
+
+    def _spent(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """What actions cost in slots as they are, GMAC."""
+        pixels = self._working.shapes(slots).prod(axis=1)
+        return np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
 
     @torch.inference_mode()
     def _assess(self, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
