@@ -12,13 +12,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar
 
 import torch
 
 Result = TypeVar("Result")
 
+PIECE_PIXELS = 8 * 64 * 64
+"""Pixels that a core works on at a time. What they are between two layers stays in its cache, and the memory for it is
+used again and again, where for a large batch the system clears new pages in every layer."""
 MOST_WORKERS = 8
 """Python runs one thread at a time between PyTorch's operations: more would wait for one another."""
 
@@ -37,7 +40,7 @@ class Cores:
     def apart(self) -> Iterator[None]:
         """For a while have the cores one by one; calls may be nested."""
         threads = torch.get_num_threads()
-        if threads == 1:
+        if threads == 1 or getattr(_THREAD, "works", False):
             yield
             return
         self._threads = threads
@@ -53,33 +56,43 @@ class Cores:
         """How many jobs run at the same time."""
         return min(self._threads, MOST_WORKERS)
 
-    def run(self, jobs: Sequence[Callable[[], Result]]) -> list[Result]:
-        """Run jobs without gradients, the first ones first, and return their results in their order.
+    def run(self, jobs: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+        """Run jobs, the first ones first; their results in their order, as they come.
 
         Args:
             jobs: within :meth:`apart` they must bear to be run at the same time.
         """
         if self._threads == 1 or len(jobs) < 2:
-            return [_without_gradients(job) for job in jobs]
+            return (job() for job in jobs)
+        inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         automatic, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
-        def on_its_own(job: Callable[[], Result]) -> Result:
-            with torch.autocast("cpu", dtype, enabled=automatic):  # each thread has its own
-                return _without_gradients(job)
+        def as_here(job: Callable[[], Result]) -> Result:
+            """Every thread has PyTorch's modes to itself."""
+            with (
+                torch.inference_mode(inference),
+                torch.set_grad_enabled(gradients),
+                torch.autocast("cpu", dtype, enabled=automatic),
+            ):
+                return job()
 
-        return list(_workers(self._threads, os.getpid()).map(on_its_own, jobs))
+        return _workers(self._threads, os.getpid()).map(as_here, jobs)
 
 
-@torch.inference_mode()
-def _without_gradients(job: Callable[[], Result]) -> Result:
-    return job()
+_THREAD = threading.local()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _workers(threads: int, process: int) -> ThreadPoolExecutor:
     """Threads on which PyTorch computes alone, or on its share of the cores; those of another process do not exist."""
     count = min(threads, MOST_WORKERS)
-    pool = ThreadPoolExecutor(count, "tools", lambda: torch.set_num_threads(threads // count))
     ready = threading.Barrier(count)
-    list(pool.map(lambda _: ready.wait(), range(count)))  # all begin now: PyTorch hands their setting on to new threads
+
+    def begin() -> None:
+        _THREAD.works = True
+        torch.set_num_threads(threads // count)
+        ready.wait()  # PyTorch hands the number on to new threads: it must be set before the caller sets its own again
+
+    pool = ThreadPoolExecutor(count, "tools", begin)
+    list(pool.map(int, range(count)))
     return pool

@@ -247,7 +247,6 @@ class EpisodeBatch:
                 self.over[slot] = True
         return rewards
 
-    @torch.inference_mode()
     def outlook(self, slots: Slots) -> npt.NDArray[np.float64]:
         """The reward that each action would pay now, found by trying every tool: ``(len(slots), n_actions)``.
 
@@ -377,6 +376,7 @@ class EpisodeBatch:
         self._enlarged[slots] *= self.toolbox.scales[actions]
         return spent, scores, psnrs
 
+    @torch.inference_mode()
     def _use(self, action: int, slots: Slots) -> tuple[Tensor, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """What a tool makes of the images of slots, all of one size, and how good that is; nothing is changed."""
         outputs = self.toolbox.run(action, self._working.copies(slots), owned=True)

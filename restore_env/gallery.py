@@ -9,11 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Slots = npt.NDArray[np.int64]
+from restore_env.cores import PIECE_PIXELS
 
-PIECE_PIXELS = 8 * 64 * 64
-"""Pixels that are worked on at a time on a CPU. They stay in its cache, and the memory for what becomes of them is used
-again and again, where the system would clear that for all images anew each time."""
+Slots = npt.NDArray[np.int64]
 
 
 class Gallery:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,22 +40,22 @@ def late(number: int) -> int:
 def test_jobs_run_side_by_side_only_when_asked_to() -> None:
     cores = Cores()
     here = threading.current_thread().name
-    assert cores.run([whoami, whoami]) == [here, here]
+    assert list(cores.run([whoami, whoami])) == [here, here]
     with cores.apart():
         assert cores.count == 3
         together = threading.Barrier(3)  # passes only if three wait at once
         assert sorted(cores.run([together.wait] * 3)) == [0, 1, 2]
-        assert here not in cores.run([whoami, whoami])
-        assert cores.run([partial(late, n) for n in range(7)]) == list(range(7))
-    assert cores.run([whoami, whoami]) == [here, here]
+        assert here not in list(cores.run([whoami, whoami]))
+        assert list(cores.run([partial(late, n) for n in range(7)])) == list(range(7))
+    assert list(cores.run([whoami, whoami])) == [here, here]
 
 
 def test_pytorch_has_one_thread_for_each_job_and_all_of_them_afterwards() -> None:
     cores = Cores()
     with cores.apart():
         with cores.apart():
-            assert cores.run([torch.get_num_threads] * 4) == [1] * 4
-        assert cores.run([torch.get_num_threads] * 4) == [1] * 4
+            assert list(cores.run([torch.get_num_threads] * 4)) == [1] * 4
+        assert list(cores.run([torch.get_num_threads] * 4)) == [1] * 4
     assert torch.get_num_threads() == 3
     elsewhere: list[int] = []
     thread = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
@@ -63,10 +64,21 @@ def test_pytorch_has_one_thread_for_each_job_and_all_of_them_afterwards() -> Non
     assert elsewhere == [3]
 
 
+def test_a_job_shares_nothing_out_itself() -> None:
+    outer, inner = Cores(), Cores()
+
+    def nested() -> int:
+        with inner.apart():
+            return inner.count
+
+    with outer.apart():
+        assert list(outer.run([nested] * 2)) == [1, 1]
+
+
 def test_a_job_that_fails_fails_for_its_caller() -> None:
     cores = Cores()
     with pytest.raises(ZeroDivisionError), cores.apart():
-        cores.run([lambda: 1 // 0, torch.get_num_threads])
+        list(cores.run([lambda: 1 // 0, torch.get_num_threads]))
     assert torch.get_num_threads() == 3
 
 
@@ -75,16 +87,24 @@ def test_with_one_thread_there_is_nothing_to_share() -> None:
     cores = Cores()
     with cores.apart():
         assert cores.count == 1
-        assert cores.run([whoami, whoami]) == [threading.current_thread().name] * 2
+        assert list(cores.run([whoami, whoami])) == [threading.current_thread().name] * 2
 
 
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 @pytest.mark.parametrize("automatic", [False, True])
-def test_jobs_compute_as_their_caller_would(automatic: bool) -> None:
+def test_jobs_compute_as_their_caller_would(mode: Any, automatic: bool) -> None:
     cores, weight = Cores(), torch.rand(4, 4, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=automatic), cores.apart():
-        products = cores.run([lambda: weight @ weight] * 3)
-    assert {product.dtype for product in products} == {torch.bfloat16 if automatic else torch.float32}
-    assert not any(product.requires_grad for product in products)
+
+    def product() -> torch.Tensor:
+        return weight @ weight
+
+    with mode(), torch.autocast("cpu", torch.bfloat16, enabled=automatic), cores.apart():
+        here = product()
+        elsewhere = list(cores.run([product] * 3))
+    assert here.dtype is (torch.bfloat16 if automatic else torch.float32)
+    for each in elsewhere:
+        assert (each.dtype, each.requires_grad) == (here.dtype, here.requires_grad)
+        assert each.is_inference() is here.is_inference()
 
 
 def environment(toolbox: Toolbox, num_envs: int = 12) -> ImageRestoreVectorEnv:

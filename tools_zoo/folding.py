@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PIECE_PIXELS = 8 * 64 * 64
-"""Pixels that go through a network together. What 32,768 of them are between two layers stays in a core's cache, and
-the memory for it is used again and again, where a large batch asks the system for new pages in every layer."""
+from restore_env.cores import PIECE_PIXELS
 
 _BLOCK = 2
 _NARROW = 4  # output channels; vector units work on 8 or 16 at a time, and idle for the rest
