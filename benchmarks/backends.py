@@ -1,8 +1,9 @@
 """What runs the tools fastest on this CPU: ``python -m benchmarks.backends``.
 
 Every backend runs one tool of each network on 64 patches, on as many in the uneven groups that an environment's step
-makes of them, and, tile by tile, on a photograph of 2 megapixels. All take turns, so that a disturbed machine is unfair
-to none; the best of the rounds counts. ``--tried`` adds ways of running that are not among the backends.
+makes of them, and, tile by tile, on a photograph of 2 megapixels, which plain PyTorch takes as a whole. All take turns,
+so that a disturbed machine is unfair to none; the best of the rounds counts. ``--tried`` adds ways of running that are
+not among the backends. A product of large matrices tells how fast this processor multiplies at all.
 """
 
 from __future__ import annotations
@@ -54,10 +55,13 @@ class Row:
     patches_ms: float | None = None
     groups_ms: float | None = None
     photo_seconds: float | None = None
+    """In tiles, but for the reference."""
+    gflops: float | None = None
+    """10^9 additions and multiplications a second, on the patches."""
     difference: float | None = None
     """The largest difference to plain PyTorch, patches and photograph."""
-    whole_seconds: float | None = None
-    """For the photograph as a whole, not in tiles; of the reference alone."""
+    tiled_seconds: float | None = None
+    """For the photograph in tiles; of the reference alone."""
     remark: str = ""
 
 
@@ -150,14 +154,36 @@ def measure(
         seconds = time.perf_counter() - began
         whole = min(seconds, whole or seconds)
     for way in runners:
-        took = [best[way, task] for task in tasks]
-        untiled = whole if way == REFERENCE else None
-        yield Row(network, way, first[way], took[0] * 1e3, took[1] * 1e3, took[2], differences[way], untiled)
+        patches_seconds, groups_seconds, photo_seconds = (best[way, task] for task in tasks)
+        tiled = photo_seconds if way == REFERENCE else None
+        yield Row(
+            network,
+            way,
+            first_seconds=first[way],
+            patches_ms=patches_seconds * 1e3,
+            groups_ms=groups_seconds * 1e3,
+            photo_seconds=photo_seconds if tiled is None else whole,
+            gflops=2 * tool.macs_per_pixel * PATCHES * PATCH_SIZE**2 / patches_seconds / 1e9,
+            difference=differences[way],
+            tiled_seconds=tiled,
+        )
+
+
+def matrix_gflops(side: int = 3000, rounds: int = 3) -> float:
+    """10^9 additions and multiplications a second in a product of large float32 matrices, at its best."""
+    matrices = torch.rand(2, side, side)
+    best = float("inf")
+    for _ in range(rounds):
+        began = time.perf_counter()
+        torch.mm(matrices[0], matrices[1])
+        best = min(best, time.perf_counter() - began)
+    return 2 * side**3 / best / 1e9
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a table; gains are against plain PyTorch."""
-    head = f"{PATCHES} patches, ms", "gain", "in groups, ms", "gain", "photo, s", "gain", "largest difference"
+    patches = f"{PATCHES} patches, ms", "gain", "GFLOP/s"
+    head = *patches, "in groups, ms", "gain", "photo, s", "gain", "largest difference"
     lines = [
         f"| network | run by | {' | '.join(head)} | first result, s |",
         "|---|---|" + "---:|" * (len(head) + 1),
@@ -176,6 +202,7 @@ def markdown(rows: Sequence[Row]) -> str:
             assert value is not None
             assert reference is not None
             cells += [f"{value:.{digits}f}", f"{reference / value:.2f}x"]
+        cells.insert(2, f"{row.gflops:.0f}")
         cells += [f"{row.difference:.0e}", f"{row.first_seconds:.1f}"]
         lines.append(f"| {row.network} | {row.way} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -208,7 +235,7 @@ def run(arguments: argparse.Namespace) -> int:
     ways |= TRIED if arguments.tried else {}
     rows: list[Row] = []
     with using_threads(arguments.threads):
-        threads = torch.get_num_threads()
+        threads, product = torch.get_num_threads(), matrix_gflops()
         for network, tool in tools.items():
             rows += measure(network, tool, ways, photo, arguments.rounds)
             rows += [Row(network, name, remark=remark) for name, remark in absent.items()]
@@ -216,12 +243,14 @@ def run(arguments: argparse.Namespace) -> int:
     text = (
         f"{markdown(rows)}\n\n{threads} threads, PyTorch {torch.__version__}; best of {arguments.rounds + 1} rounds;"
         f" patches of {PATCH_SIZE}x{PATCH_SIZE}, groups of {', '.join(map(str, GROUPS))};"
-        f" photo {width}x{height}, in tiles. In one piece the photo takes plain PyTorch"
-        f" {', '.join(f'{row.whole_seconds:.2f} s ({row.network})' for row in rows if row.whole_seconds)}."
+        f" photo {width}x{height}, in tiles, but for plain PyTorch, which in tiles takes"
+        f" {', '.join(f'{row.tiled_seconds:.2f} s ({row.network})' for row in rows if row.tiled_seconds)}."
+        f" A product of large matrices: {product:.0f} GFLOP/s."
     )
     record = {
         "environment": environment() | {"threads": threads},
         "photo": [width, height],
+        "matrix_gflops": product,
         "rows": [asdict(row) for row in rows],
     }
     publish(arguments, SECTION, text, record)
