@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from agents.network import HIDDEN, RecurrentAgent
 from agents.oracles import GreedyOracle
 from restore_env.distortions import SINGLE, Levels
-from restore_env.episodes import Task
+from restore_env.episodes import EpisodeBatch
 from restore_env.metrics import psnr, resolve_metric
+from restore_env.task import Task
 
 EPISODES = 32
 """Played side by side."""
@@ -87,7 +88,7 @@ def demonstrate(
     if task.dtype != "uint8":
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
-    episodes = task.episodes(EPISODES)
+    episodes = EpisodeBatch(task, EPISODES)
     if single_share and task.distortion is not None:
         raise ValueError(
             "single distortions are drawn by the protocol: leave out either single_share or the distortion"

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.episodes import Task
+from restore_env.episodes import EpisodeBatch
 from restore_env.metrics import Metric
 from restore_env.policy import Attending, Policy
 from restore_env.starts import EpisodeStart
+from restore_env.task import Task
 
 BATCH = 64
 """Episodes that are played side by side."""
@@ -100,7 +101,7 @@ def _play_batch(
     metrics: Mapping[str, Metric],
 ) -> Played:
     began = time.perf_counter()
-    episodes = task.episodes(len(starts))
+    episodes = EpisodeBatch(task, len(starts))
     slots = np.arange(len(starts))
     episodes.begin(slots, starts)
     if isinstance(policy, Attending):

@@ -22,7 +22,7 @@ from agents.network import PolicyError, RecurrentAgent, Vision, load_policy, sav
 from agents.rollout import Played, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env.allocation import kept_memory
-from restore_env.episodes import Task
+from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from restore_env.writing import write_atomically
 from tools_zoo.cards import source_version, write_card

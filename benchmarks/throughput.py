@@ -27,7 +27,7 @@ from agents.commands.arguments import positive_float, positive_int
 from benchmarks.machine import environment
 from benchmarks.publishing import add_outputs, check_outputs, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
-from restore_env.episodes import DRAWS
+from restore_env.task import DRAWS
 from restore_env.toolbox import Tool
 from tools_zoo import load_toolbox
 from tools_zoo.cards import command_line

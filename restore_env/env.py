@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from restore_env.episodes import EpisodeBatch, Task
+from restore_env.episodes import EpisodeBatch
 from restore_env.record import EpisodeRecord
 from restore_env.rendering import EpisodeView, check_display, render_episode
 from restore_env.starts import EpisodeStart, own_pair
+from restore_env.task import Task
 
 Observation = dict[str, npt.NDArray[Any]]
 _ONLY = np.zeros(1, dtype=np.int64)
@@ -118,7 +119,7 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
         check_render_mode(render_mode, self.metadata["render_modes"])
         self.task = Task(images=images, **arguments)
         self.render_mode = render_mode
-        self._episodes: EpisodeBatch = self.task.episodes(1)
+        self._episodes: EpisodeBatch = EpisodeBatch(self.task, 1)
         self._sampler = self.task.sampler()
         self.toolbox = self._episodes.toolbox
         self.observation_space = observation_space(self.task, len(self.toolbox))  # type: ignore[assignment]

@@ -15,7 +15,8 @@ from restore_env.writing import write_atomically
 
 if TYPE_CHECKING:
     from restore_env.env import ImageRestoreEnv
-    from restore_env.episodes import EpisodeBatch, Task
+    from restore_env.episodes import EpisodeBatch
+    from restore_env.task import Task
 
 TOLERANCE_DB = 1e-3
 """How far a replayed PSNR may be off: rounding differs between machines and batch sizes."""

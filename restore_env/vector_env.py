@@ -15,11 +15,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, choose_start, observation_space
-from restore_env.episodes import EpisodeBatch, Task
+from restore_env.episodes import EpisodeBatch
 from restore_env.gallery import Slots
 from restore_env.record import EpisodeRecord
 from restore_env.rendering import EpisodeView, render_episode
 from restore_env.starts import EpisodeStart, StartSampler
+from restore_env.task import Task
 
 Infos = dict[str, Any]
 
@@ -60,7 +61,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
         self.num_envs, self.render_mode = int(num_envs), render_mode
         self.task = Task(images=images, **arguments)
-        self._episodes = self.task.episodes(self.num_envs)
+        self._episodes = EpisodeBatch(self.task, self.num_envs)
         self._sampler = self.task.sampler()
         self.toolbox = self._episodes.toolbox
         self.single_observation_space = observation_space(self.task, len(self.toolbox))

@@ -14,6 +14,7 @@ from benchmarks.ablations import ABLATIONS, Changed
 from benchmarks.analysis import level_of
 from restore_env import Task
 from restore_env.distortions import BLUR_EDGES
+from restore_env.episodes import EpisodeBatch
 from tests.toolkit import photographs, random_toolbox
 from tools_zoo.networks import NETWORKS
 from tools_zoo.table import TOOLS
@@ -54,7 +55,7 @@ def test_observations_are_changed_and_memory_is_lost() -> None:
     assert all(chain == (12,) for chain in play(agent, task, starts).actions)
     assert all(len(chain) == 3 for chain in play(Changed(agent, stop=False), task, starts).actions)
 
-    observation = task.episodes(2)
+    observation = EpisodeBatch(task, 2)
     observation.begin(np.arange(2), starts[:2])
     shown = observation.observe(np.arange(2))
     first, state = agent.scores(shown)

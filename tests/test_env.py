@@ -17,6 +17,7 @@ from stable_baselines3.common.env_checker import check_env as check_sb3
 
 import restore_env
 from restore_env import ImageRestoreEnv, Task, Toolbox
+from restore_env.episodes import EpisodeBatch
 from restore_env.metrics import psnr
 from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge
 from tests.toolkit import double_pixels, photographs, pixelwise_toolbox, pixelwise_tools, random_toolbox, softened
@@ -313,7 +314,7 @@ class TestDefaults:
     def test_tools_of_ones_own_decide_what_is_drawn(self, tools: Any, upscale: tuple[int, ...]) -> None:
         task = Task(toolbox=tools)
         assert task.upscale == task.factors == upscale
-        assert task.episodes(1).toolbox is task.episodes(2).toolbox
+        assert EpisodeBatch(task, 1).toolbox is EpisodeBatch(task, 2).toolbox
         assert Task(toolbox=tools, upscale=(1, 4)).factors == (1, 4)
 
     def test_images_too_small_for_low_resolution_are_told_the_remedy(self) -> None:

@@ -13,6 +13,7 @@ from agents.oracles import ExhaustiveOracle, GreedyOracle, Oracle, search
 from agents.rollout import draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env import FunctionTool, ImageRestoreVectorEnv, Task, Toolbox
+from restore_env.episodes import EpisodeBatch
 from tests.toolkit import photographs, pixelwise_toolbox
 
 
@@ -139,7 +140,7 @@ def test_half_precision_only_chooses() -> None:
 
 def test_an_exploring_oracle_that_never_stops() -> None:
     task = moderate()
-    episodes, starts = task.episodes(32), draw_starts(task, 32, seed=1)
+    episodes, starts = EpisodeBatch(task, 32), draw_starts(task, 32, seed=1)
     slots = np.arange(32)
     episodes.begin(slots, starts)
     oracle = GreedyOracle(explore=0.5, stops=False)

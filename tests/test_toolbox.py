@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restore_env import FunctionTool, Task, Tool, Toolbox
+from restore_env.episodes import EpisodeBatch
 from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge, resolve_toolbox
 from tests.toolkit import pixelwise_toolbox, random_toolbox
 from tools_zoo.networks import NETWORKS, EightLayer, ThreeLayer
@@ -164,8 +165,8 @@ def test_without_a_device_a_toolbox_is_used_where_it_is(meta_device: torch.devic
     toolbox = Toolbox([Movable()], meta_device)
     assert resolve_toolbox(toolbox) is toolbox
     assert resolve_toolbox(lambda: toolbox) is toolbox
-    assert Task(toolbox=toolbox).episodes(2).toolbox is toolbox
-    on_cpu = Task(toolbox=toolbox, device="cpu").episodes(2).toolbox
+    assert EpisodeBatch(Task(toolbox=toolbox), 2).toolbox is toolbox
+    on_cpu = EpisodeBatch(Task(toolbox=toolbox, device="cpu"), 2).toolbox
     assert (on_cpu.device.type, toolbox.device) == ("cpu", meta_device)
 
 

@@ -185,7 +185,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
     from agents.algorithms import ALGORITHMS
     from agents.training import AgentProgress, AgentTraining
     from agents.training import train_agent as train
-    from restore_env.episodes import Task
+    from restore_env.task import Task
     from sr_models import with_super_resolvers
     from tools_zoo.cards import command_line
     from tools_zoo.fitting import Budget

@@ -63,8 +63,8 @@ def train_joint(arguments: argparse.Namespace) -> int:
     from agents.imitation import learn_from_oracle
     from agents.network import check_tools, load_policy, policy_of, save_policy
     from agents.view import View
-    from restore_env.episodes import Task
     from restore_env.policy import Policy
+    from restore_env.task import Task
     from restore_env.toolbox import Toolbox
     from tools_zoo.cards import command_line, source_version
     from tools_zoo.fitting import Budget
