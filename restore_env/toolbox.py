@@ -117,6 +117,7 @@ class Toolbox:
             raise ValueError(f"tool names must differ and none may be 'stop'; got {', '.join(doubles) or 'stop'}")
         self.names = tuple(names)
         """The tools' names, in the order of their actions (without "stop")."""
+        self._actions = (*self.names, self.STOP_NAME)
         self.scales = _constant([tool.scale for tool in self.tools], np.int64)
         """Each tool's scale, ``(len,)``."""
         self.macs_per_pixel = _constant([tool.macs_per_pixel for tool in self.tools], np.float64)
@@ -139,14 +140,13 @@ class Toolbox:
 
     def action(self, name: str) -> int:
         """The action of that name ("stop" included); raise ``ValueError`` that lists the names."""
-        names = (*self.names, self.STOP_NAME)
-        if name not in names:
-            raise ValueError(f"no tool {name!r} in this toolbox: choose from {', '.join(names)}")
-        return names.index(name)
+        if name not in self._actions:
+            raise ValueError(f"no tool {name!r} in this toolbox: choose from {', '.join(self._actions)}")
+        return self._actions.index(name)
 
     def name(self, action: int) -> str:
         """The name of an action, "stop" included."""
-        return (*self.names, self.STOP_NAME)[action]
+        return self._actions[action]
 
     def action_mask(self, remaining: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
         """1 where an action is allowed on images yet to be enlarged ``remaining`` times: ``(..., len + 1)``."""

@@ -236,17 +236,19 @@ def batch_infos(infos: Sequence[dict[str, Any]], slots: Slots, num_envs: int) ->
     """
     batched: Infos = {}
     for key in dict.fromkeys(itertools.chain.from_iterable(infos)):
-        rows = [row for row, info in enumerate(infos) if key in info]
-        values, here = [infos[row][key] for row in rows], slots[rows]
+        values, here = [info[key] for info in infos if key in info], slots
+        if len(values) < len(infos):
+            here = slots[[key in info for info in infos]]
         if isinstance(values[0], dict):
             batched[key] = batch_infos(values, here, num_envs)
         elif isinstance(values[0], (bool, int, float)):
             batched[key] = np.zeros(num_envs, dtype=type(values[0]))
             batched[key][here] = values
         else:
-            batched[key] = np.full(num_envs, None, dtype=object)
-            for slot, value in zip(here, values, strict=True):
-                batched[key][slot] = value
+            objects = np.full(num_envs, None, dtype=object)
+            for slot, value in zip(here.tolist(), values, strict=True):
+                objects[slot] = value
+            batched[key] = objects
         batched[f"_{key}"] = _mask(here, num_envs)
     return batched
 
