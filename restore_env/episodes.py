@@ -245,20 +245,18 @@ class EpisodeBatch:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Run the chosen tools; return what each slot spent, GMAC, and reward's metric and PSNR of what came of it."""
         spent = self._spent(slots, actions)
-        places: list[npt.NDArray[np.int64]] = []
-        jobs: list[Callable[[], tuple[Tensor, npt.NDArray[np.float64], npt.NDArray[np.float64]]]] = []
         scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
         with self.apart():
-            for action in sorted(
-                np.unique(actions).tolist(), key=self.toolbox.macs_per_pixel.__getitem__, reverse=True
-            ):
+            parts: list[tuple[int, npt.NDArray[np.int64]]] = []
+            for action in np.unique(actions).tolist():
                 rows = np.flatnonzero(actions == action)
-                for positions in self._working.portions(slots[rows], self._cores.count):
-                    places.append(rows[positions])
-                    jobs.append(partial(self._use, action, slots[places[-1]]))
-            for here, (outputs, *quality) in zip(places, self._cores.run(jobs), strict=True):
-                self._working.put(slots[here], outputs)
-                scores[here], psnrs[here] = quality
+                parts += [(action, rows[here]) for here in self._working.portions(slots[rows], self._cores.count)]
+            parts.sort(key=lambda part: spent[part[1]].sum(), reverse=True)  # so that all cores end at nearly one time
+            jobs = [partial(self._use, action, slots[rows]) for action, rows in parts]
+            results = list(self._cores.run(jobs))  # all: what is put somewhere may move what others still look at
+            for (_, rows), (outputs, *quality) in zip(parts, results, strict=True):
+                self._working.put(slots[rows], outputs)
+                scores[rows], psnrs[rows] = quality
         self._enlarged[slots] *= self.toolbox.scales[actions]
         return spent, scores, psnrs
 

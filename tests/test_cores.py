@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 
 from restore_env import ImageRestoreVectorEnv, Toolbox
 from restore_env.cores import Cores
+from restore_env.gallery import Gallery, Slots
 from restore_env.toolbox import FunctionTool
-from tests.toolkit import photographs
+from tests.toolkit import photographs, pixelwise_toolbox
 from tools_zoo import load_toolbox
 
 
@@ -126,6 +128,43 @@ def test_the_environment_is_the_same_on_one_core_and_on_several() -> None:
         np.testing.assert_allclose(ours[1], theirs[1], atol=1e-4)
         assert np.abs(ours[0]["image"].astype(int) - theirs[0]["image"]).max() <= 1
         np.testing.assert_array_equal(ours[2], theirs[2])
+
+
+def test_images_that_grow_move_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, seen = [0], []
+    put = Gallery.put
+
+    def watched(gallery: Gallery, slots: Slots, images: torch.Tensor) -> None:
+        seen.append(running[0])
+        put(gallery, slots, images)
+
+    def slowly(tool: FunctionTool) -> FunctionTool:
+        def function(images: torch.Tensor) -> torch.Tensor:
+            running[0] += 1
+            time.sleep(0.002 * len(images))
+            running[0] -= 1
+            return tool(images)
+
+        return replace(tool, function=function, concurrent=True)
+
+    monkeypatch.setattr(Gallery, "put", watched)
+    tools = [slowly(tool) for tool in pixelwise_toolbox(super_resolver=True) if isinstance(tool, FunctionTool)]
+    assert {tool.scale for tool in tools} == {1, 4}
+    several, one = (
+        ImageRestoreVectorEnv(12, photographs(), patch_size=32, upscale=(4,), toolbox=Toolbox(tools)) for _ in range(2)
+    )
+    several.reset(seed=3)
+    one.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        actions = rng.integers(0, len(tools) + 1, 12)
+        ours = several.step(actions)
+        torch.set_num_threads(1)
+        theirs = one.step(actions)
+        torch.set_num_threads(3)
+        np.testing.assert_array_equal(ours[0]["image"], theirs[0]["image"])
+        np.testing.assert_allclose(ours[1], theirs[1], atol=1e-9)
+    assert not any(seen)  # a new size rearranges the images that tools look at
 
 
 @pytest.mark.parametrize("concurrent", [False, True])
