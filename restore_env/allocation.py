@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
@@ -19,12 +20,22 @@ _USUAL = ((_MMAP_MAX, 2**16), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26)
 """As glibc starts, with the thresholds where it takes them by itself when blocks of such sizes come and go."""
 
 
+class _Holders:
+    """How many want the memory kept."""
+
+    def __init__(self) -> None:
+        self.count, self.lock = 0, threading.Lock()
+
+
+_HOLDERS = _Holders()
+
+
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Keep freed memory of the process for what it needs next; give it back at the end.
 
-    Results do not change. The process may hold somewhat more memory than at its peak it needs. Does nothing but on
-    Linux with glibc.
+    May be nested and used by several threads: the last one to end gives it back. Results do not change. The process may
+    hold somewhat more memory than at its peak it needs. Does nothing but on Linux with glibc.
     """
     try:
         library = ctypes.CDLL(None) if os.name == "posix" else None
@@ -34,11 +45,20 @@ def kept_memory() -> Iterator[None]:
         yield
         return
     assert library is not None
-    for parameter, value in _KEEPING:
-        library.mallopt(parameter, value)
+    with _HOLDERS.lock:
+        _HOLDERS.count += 1
+        if _HOLDERS.count == 1:
+            _set(library, _KEEPING)
     try:
         yield
     finally:
-        for parameter, value in _USUAL:
-            library.mallopt(parameter, value)
-        library.malloc_trim(0)
+        with _HOLDERS.lock:
+            _HOLDERS.count -= 1
+            if not _HOLDERS.count:
+                _set(library, _USUAL)
+                library.malloc_trim(0)
+
+
+def _set(library: ctypes.CDLL, parameters: Iterable[tuple[int, int]]) -> None:
+    for parameter, value in parameters:
+        library.mallopt(parameter, value)
