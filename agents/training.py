@@ -57,9 +57,9 @@ class AgentTraining:
     """A policy (name or path) to start from, of the toolbox's tools or some of them; None: random weights."""
     vision: Vision = "published"
     """How an agent that starts from random weights looks at a patch, a key of :data:`agents.network.EYES`."""
-    warm_start_minutes: float = 0.0
     single_share: float = 0.0
     """Share of the warm start's episodes that start from one distortion alone."""
+    warm_start_minutes: float = 0.0
     """Minutes of learning from an oracle (:mod:`agents.imitation`) before the algorithm, on top of the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16, of the tools it practises with and of its look at patches while it learns, takes about half of the time

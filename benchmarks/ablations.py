@@ -29,12 +29,11 @@ from agents.network import RecurrentAgent, load_policy, policy_of
 from agents.rollout import draw_starts, play
 from agents.training import AgentTraining, train_agent
 from agents.view import View
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task, Toolbox
 from restore_env.figures import check_figure, write_figure
 from restore_env.policy import Policy
 from tools_zoo import load_toolbox
-from tools_zoo.cards import command_line
 from tools_zoo.curves import COLOURS, Curve, draw_curves, read_tensorboard
 from tools_zoo.fitting import Budget
 
@@ -262,9 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="draw the result: PNG, PDF or SVG")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = parse(parser, arguments)
     parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

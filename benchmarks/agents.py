@@ -31,12 +31,11 @@ from benchmarks.contest import (
     rows_of,
     search_chains,
 )
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task
 from restore_env.policy import Policy
 from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
-from tools_zoo.cards import command_line
 
 PROGRAM = "benchmarks.agents"
 
@@ -137,9 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     add_outputs(parser)
     parser.add_argument("--section", default="agents", help="of the card (default: agents)")
-    parsed = parser.parse_args(arguments)
+    parsed = parse(parser, arguments)
     parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

@@ -24,12 +24,11 @@ from torch.nn import functional as F
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
 from benchmarks.machine import environment
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env.sources import ImageSource, open_images
 from restore_env.tiling import apply_tool, to_tensor
 from restore_env.toolbox import FunctionTool
 from tools_zoo.backends import BACKENDS, NetworkTool
-from tools_zoo.cards import command_line
 from tools_zoo.folding import piecewise
 from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
 
@@ -267,8 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=positive_int, help="of PyTorch (default: as it chooses)")
     parser.add_argument("--tried", action="store_true", help="measure what is not among the backends, too")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

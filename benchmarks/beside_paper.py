@@ -15,9 +15,8 @@ from typing import Any
 
 from agents.cli import OneLineParser, run_guarded
 from benchmarks.paper import PSNR, TITLES
-from benchmarks.publishing import COMMAND, add_outputs, check_outputs, publish
+from benchmarks.publishing import COMMAND, add_outputs, check_outputs, parse, publish
 from restore_env.distortions import SEVERITIES
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.beside_paper", "paper"
 YARDSTICK = "vdsr"
@@ -116,8 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--comparison", type=Path, required=True, metavar="FILE", help="what benchmarks.compare --json wrote"
     )
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

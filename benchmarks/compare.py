@@ -26,7 +26,7 @@ from benchmarks.enlarging import MAX_TOOLS
 from benchmarks.machine import environment
 from benchmarks.methods import METHODS, Setting, usual_methods
 from benchmarks.photographs import COST_SIDE, draw_photographs
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.report import (
     FOOTNOTE,
     UNCLAIMED,
@@ -41,7 +41,6 @@ from benchmarks.severities import NAMES, distortion_of
 from restore_env import Task
 from restore_env.figures import check_figure
 from restore_env.toolbox import usable_device
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.compare", "comparison"
 TASKS = {"same": 1, "x4": 4}
@@ -207,11 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw quality against computation: PNG, PDF or SVG")
     add_outputs(parser)
     parser.add_argument("--section", default=SECTION, help=f"of the card (default: {SECTION})")
-    parsed = parser.parse_args(arguments)
+    parsed = parse(parser, arguments)
     factor = TASKS[parsed.task]
     parsed.severity = parsed.severity or list(USUAL[factor])
     parsed.reference = parsed.reference or REFERENCES[factor]
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

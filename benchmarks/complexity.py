@@ -26,11 +26,10 @@ from benchmarks.comparison import play_patches
 from benchmarks.machine import environment
 from benchmarks.methods import METHODS, Method, Setting, untrained
 from benchmarks.paper import CHAIN, RL_RESTORE
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task
 from restore_env.toolbox import usable_device
 from tools_zoo import toolbox_names
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.complexity", "complexity"
 NETWORKS = ("vdsr", "vdsr_s", "dncnn", "dncnn_s", "cascade_hourglass", "owan")
@@ -167,8 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

@@ -22,7 +22,7 @@ from agents.commands.arguments import positive_int
 from agents.rollout import Played, draw_starts
 from benchmarks.analysis import DISTORTIONS, LEVELS, level_of
 from benchmarks.contest import Contender
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.tools import BATCH_SIZE, PATCH_SIZE, undoes
 from restore_env import Task
 from restore_env.figures import check_figure, write_figure
@@ -30,7 +30,6 @@ from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
-from tools_zoo.cards import command_line
 from tools_zoo.fitting import as_tensor
 from tools_zoo.table import TOOLS
 from tools_zoo.training import PatchSampler, draw_band
@@ -172,8 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="draw every tool on every pure distortion: PNG, PDF or SVG")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

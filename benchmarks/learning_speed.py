@@ -30,11 +30,10 @@ from agents.policy import MaskedRecurrentPolicy, RestoreFeatures, TensorObservat
 from agents.sb3_env import RestoreVecEnv
 from agents.training import in_half_precision
 from benchmarks.machine import environment
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, Stopwatch
 from restore_env.allocation import kept_memory
 from tools_zoo import load_toolbox
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.learning_speed", "learning"
 
@@ -201,8 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="wall (default), or the processor's")
     parser.add_argument("--device", default="cpu")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

@@ -26,12 +26,11 @@ from agents.restorer import Restorer
 from benchmarks.baselines.table import find_baseline
 from benchmarks.baselines.weights import BaselineWeights, as_tool
 from benchmarks.machine import environment, peak_memory
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, best_of
 from restore_env.images import read_image
 from restore_env.tiling import apply_tool, to_pixels, to_tensor
 from restore_env.toolbox import FunctionTool, Tool
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.photo_speed", "photo"
 NETWORKS = ("vdsr", "vdsr_s", "dncnn", "dncnn_s", "owan")
@@ -180,8 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="wall (default), or the processor's")
     parser.add_argument("--device", default="cpu")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

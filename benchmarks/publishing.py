@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from restore_env.writing import write_atomically
-from tools_zoo.cards import check_section, replace_section, source_version
+from tools_zoo.cards import check_section, command_line, replace_section, source_version
 
 COMMAND, VERSION, TABLES = "command", "version", "tables"
 """What every JSON file holds besides the numbers: the command that made it, the version that ran, the tables it printed
@@ -20,6 +21,13 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add ``--json`` and ``--card``."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     parser.add_argument("--card", type=Path, metavar="FILE", help="Markdown file whose section the tables replace")
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a benchmark's arguments (None: the process's own); ``command_line`` is the command that repeats it."""
+    parsed = parser.parse_args(arguments)
+    parsed.command_line = command_line(f"python -m {parser.prog}", sys.argv[1:] if arguments is None else arguments)
+    return parsed
 
 
 def check_outputs(arguments: argparse.Namespace, section: str) -> None:

@@ -22,14 +22,13 @@ from benchmarks.machine import environment
 from benchmarks.methods import METHODS, Method, Setting, usual_methods
 from benchmarks.no_reference import MEASURES, READING, Pixels
 from benchmarks.photographs import draw_photographs, restore_pixels
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.results import Failure
 from benchmarks.severities import CAMERA, distortion_of
 from restore_env import Task
 from restore_env.figures import check_figure, write_figure
 from restore_env.sources import ImageSource, open_images
 from restore_env.toolbox import usable_device
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.real_photos", "real"
 INPUT = "input"
@@ -205,8 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

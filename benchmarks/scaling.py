@@ -22,13 +22,12 @@ from agents.commands.arguments import positive_float, positive_int
 from agents.restorer import Restorer
 from benchmarks.machine import environment, peak_memory
 from benchmarks.photo_speed import photo
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, best_of
 from benchmarks.throughput import random_play
 from restore_env import ImageRestoreVectorEnv
 from restore_env.figures import check_figure, write_figure
 from tools_zoo import load_toolbox
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.scaling", "scaling"
 
@@ -175,8 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it: PNG, PDF or SVG")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

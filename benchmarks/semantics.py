@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.sr_contest import Distance, Photos, Pixels, open_photos
 from benchmarks.super_resolution import hardest_crop, open_distance
 from restore_env.figures import check_figure, write_figure
@@ -32,7 +32,6 @@ from sr_models.categories import BACKGROUND, CATEGORIES
 from sr_models.degradations import SCALE, bicubic
 from sr_models.sft_net import one_category
 from sr_models.super_resolver import SuperResolver, load_super_resolver
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.semantics", "semantics"
 OWN = "own maps"
@@ -247,8 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, help="draw the crop under every prior: PNG, PDF or SVG")
     parser.add_argument("--modulations", type=Path, help="draw gamma and beta next to the maps: PNG, PDF or SVG")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

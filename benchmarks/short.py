@@ -21,7 +21,7 @@ from typing import Any
 
 from agents.cli import OneLineParser, run_guarded
 from benchmarks.machine import environment
-from benchmarks.publishing import COMMAND, TABLES, VERSION
+from benchmarks.publishing import COMMAND, TABLES, VERSION, parse
 from benchmarks.short_table import PLACES, ROWS, Row
 from restore_env.sources import embedded_paths, list_images
 from restore_env.writing import write_atomically
@@ -237,8 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print names and commands, and run nothing")
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help=f"for files (default {FOLDER})")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help=f"Markdown (default {PAGE})")
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

@@ -22,7 +22,7 @@ from agents.baselines import FixedChain, best_chains
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
 from agents.restorer import Restorer, quality
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.sr_contest import (
     MISSING,
     Photos,
@@ -38,7 +38,6 @@ from restore_env.metrics import psnr
 from restore_env.tiling import to_pixels, to_tensor
 from restore_env.toolbox import Tool, Toolbox, usable_device
 from sr_models.degradations import SCALE, bicubic
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.sr_chains", "sr-chains"
 INPUTS = (
@@ -196,8 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

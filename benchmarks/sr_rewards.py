@@ -23,12 +23,11 @@ from agents.commands.arguments import positive_float, positive_int
 from agents.imitation import learn_from_oracle
 from agents.network import RecurrentAgent
 from agents.rollout import draw_starts, play
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task
 from restore_env.policy import Policy
 from sr_models import with_super_resolvers
 from tools_zoo import load_toolbox
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.sr_rewards", "sr-rewards"
 REWARDS = ("psnr", "ssim", "perceptual")
@@ -112,8 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from agents.cli import OneLineParser, run_guarded
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.sr_contest import (
     BICUBIC,
     MISSING,
@@ -46,7 +46,6 @@ from restore_env.toolbox import Tool, usable_device
 from sr_models.degradations import bicubic
 from sr_models.perceptual import PerceptualDistance, default_extractor
 from sr_models.squeezenet import load_squeezenet
-from tools_zoo.cards import command_line
 
 PROGRAM = "benchmarks.super_resolution"
 SHOWN_SIZE = 96
@@ -189,8 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shown", type=int, default=1, help="photographs of each set in the figure (default 1)")
     add_outputs(parser)
     parser.add_argument("--section", default="super-resolution", help="of the card (default: super-resolution)")
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

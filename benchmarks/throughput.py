@@ -25,12 +25,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
 from benchmarks.machine import environment
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
 from restore_env.task import DRAWS
 from restore_env.toolbox import Tool
 from tools_zoo import load_toolbox
-from tools_zoo.cards import command_line
 
 PROGRAM, SECTION = "benchmarks.throughput", "throughput"
 ROUNDS = 8
@@ -316,8 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
     add_outputs(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

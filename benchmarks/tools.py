@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from agents.cli import OneLineParser, run_guarded
-from benchmarks.publishing import add_outputs, check_outputs, publish
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from restore_env.toolbox import Tool, Toolbox
-from tools_zoo.cards import command_line
 from tools_zoo.fitting import Batch, as_tensor
 from tools_zoo.table import TOOLS, ToolSpec
 from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
@@ -56,8 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
-    parsed = build_parser().parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(build_parser(), arguments)
     return run_guarded(lambda: run(parsed), PROGRAM)
 
 

@@ -20,7 +20,7 @@ from agents.commands.arguments import add_schedule, positive_float, positive_int
 from agents.commands.training import clean_photographs, step_display
 from benchmarks.baselines.table import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
-from tools_zoo.cards import command_line
+from benchmarks.publishing import parse
 from tools_zoo.fitting import Budget
 
 PROGRAM = "benchmarks.train_baseline"
@@ -83,8 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
     parser.add_argument("--cache-dir", type=Path, help="folder that keeps decoded photographs for the next run")
     parser.add_argument("--seed", type=int, default=0)
-    parsed = parser.parse_args(arguments)
-    parsed.command_line = command_line(f"python -m {PROGRAM}", sys.argv[1:] if arguments is None else arguments)
+    parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
 
