@@ -41,6 +41,10 @@ class EpisodeBatch:
             all(getattr(tool, "concurrent", False) for tool in self.toolbox) and self._metric in METRICS.values()
         )
         self._bears_cores = concurrent and self.toolbox.device.type == "cpu" and n >= 2 * torch.get_num_threads()
+        size = task.patch_size
+        self._seen = np.zeros((n, size, size, 3), dtype=task.dtype)
+        """The images as they are observed, but for those of slots that ``_changed`` names."""
+        self._changed = np.ones(n, dtype=np.bool_)
         self._score = np.zeros(n)
         self._factor = np.ones(n, dtype=np.int64)
         self._enlarged = np.ones(n, dtype=np.int64)
@@ -83,6 +87,7 @@ class EpisodeBatch:
             self.starts[slot] = start
             self.actions[slot] = []
             self._factor[slot] = start.factor
+        self._changed[slots] = True
         self._enlarged[slots] = 1
         self.last_action[slots] = self.no_action
         self.gmacs[slots] = 0
@@ -175,14 +180,13 @@ class EpisodeBatch:
 
     def observe(self, slots: Slots) -> dict[str, npt.NDArray[Any]]:
         """Observations of ``slots``, batched along the first axis; new arrays at each call."""
-        size = self.task.patch_size
-        images = np.empty((len(slots), size, size, 3), dtype=self.task.dtype)
-        for positions, working in self._working.pieces(slots):
-            top, left = (working.shape[-2] - size) // 2, (working.shape[-1] - size) // 2
-            patch = working[..., top : top + size, left : left + size]
-            images[positions] = to_hwc(self._as_observed(patch))
+        changed = slots[self._changed[slots]]
+        if len(changed):
+            for positions, working in self._working.pieces(changed):
+                self._seen[changed[positions]] = self._look(working)
+            self._changed[changed] = False
         return {
-            "image": images,
+            "image": self._seen[slots],
             "last_action": self.last_action[slots],
             "action_mask": self.action_mask()[slots],
         }
@@ -237,7 +241,7 @@ class EpisodeBatch:
             alike = [images[row] for row in rows]
             there = isinstance(alike[0], Tensor)  # drawn on the device
             stacked = (torch.stack(alike) if there else torch.from_numpy(np.stack(alike))).to(self.toolbox.device)
-            nchw = stacked.permute(0, 3, 1, 2).float()
+            nchw = stacked.permute(0, 3, 1, 2).contiguous().float()
             gallery.put(slots[rows], nchw.div_(255) if stacked.dtype == torch.uint8 else nchw)
 
     def _apply(
@@ -252,13 +256,23 @@ class EpisodeBatch:
                 rows = np.flatnonzero(actions == action)
                 parts += [(action, rows[here]) for here in self._working.portions(slots[rows], self._cores.count)]
             parts.sort(key=lambda part: spent[part[1]].sum(), reverse=True)  # so that all cores end at nearly one time
-            jobs = [partial(self._use, action, slots[rows]) for action, rows in parts]
+            jobs = [partial(self._act, action, slots[rows]) for action, rows in parts]
             results = list(self._cores.run(jobs))  # all: what is put somewhere may move what others still look at
-            for (_, rows), (outputs, *quality) in zip(parts, results, strict=True):
+            for (_, rows), (outputs, seen, *quality) in zip(parts, results, strict=True):
                 self._working.put(slots[rows], outputs)
+                self._changed[slots[rows]] = seen is None
+                if seen is not None:
+                    self._seen[slots[rows]] = seen
                 scores[rows], psnrs[rows] = quality
         self._enlarged[slots] *= self.toolbox.scales[actions]
         return spent, scores, psnrs
+
+    def _act(
+        self, action: int, slots: Slots
+    ) -> tuple[Tensor, npt.NDArray[Any] | None, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """As :meth:`_use`, and in second place what is observed of it, on a CPU: its core has it at hand."""
+        outputs, scores, psnrs = self._use(action, slots)
+        return outputs, self._look(outputs) if outputs.device.type == "cpu" else None, scores, psnrs
 
     @torch.inference_mode()
     def _use(self, action: int, slots: Slots) -> tuple[Tensor, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -297,8 +311,12 @@ class EpisodeBatch:
                 scores[rows] = _checked(self._metric(chosen.clone(), targets.clone()), len(rows))  # it may change them
         return scores, psnrs
 
-    def _as_observed(self, images: Tensor) -> Tensor:
-        return images if self.task.dtype == "float32" else quantised(images)
+    def _look(self, images: Tensor) -> npt.NDArray[Any]:
+        """What is observed of working images of one size: the patch in their middle, ``(N, P, P, 3)``."""
+        size = self.task.patch_size
+        top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
+        patch = images[..., top : top + size, left : left + size]
+        return to_hwc(patch if self.task.dtype == "float32" else quantised(patch))
 
 
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:

@@ -42,7 +42,7 @@ class Gallery:
         if staying.any():
             rows = self._index(self._rows[slots[staying]])
             chosen = images if staying.all() else images.index_select(0, self._index(np.flatnonzero(staying)))
-            self._tensors[shape][rows] = chosen
+            self._tensors[shape].index_copy_(0, rows, chosen)
         if not staying.all():
             moving = slots[~staying]
             self._remove(moving)
