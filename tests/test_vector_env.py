@@ -92,6 +92,24 @@ def test_equal_to_rounding_with_the_networks() -> None:
         assert ours[4]["toolchain"].tolist() == theirs[4]["toolchain"].tolist()
 
 
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_the_observation_is_the_middle_of_the_working_image_as_it_is_now(mode: AutoresetMode) -> None:
+    toolbox = pixelwise_toolbox(super_resolver=True)
+    env = ImageRestoreVectorEnv(
+        N, photographs(), patch_size=40, toolbox=toolbox, upscale=(1, 4), autoreset_mode=mode, max_steps=2
+    )
+    rng = np.random.default_rng(3)
+    seen, _ = env.reset(seed=3)
+    for _ in range(15):
+        for slot in range(N):
+            image = env.episodes.working_image(slot)
+            first = (len(image) - 40) // 2
+            assert np.array_equal(seen["image"][slot], image[first : first + 40, first : first + 40])
+        seen, _, over, _, _ = env.step(rng.integers(0, 5, N))
+        if mode is AutoresetMode.DISABLED and over.any():
+            seen, _ = env.reset(options={"reset_mask": over})
+
+
 def test_infos_are_batched_as_gymnasium_does() -> None:
     infos = [
         {"psnr": 1.5, "toolchain": ("a", "b"), "over": True, "distortion": {"top": 3, "scale": 0.5}},
