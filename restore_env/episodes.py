@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,12 +15,24 @@ import torch
 from torch import Tensor
 
 from restore_env.cores import Cores
-from restore_env.gallery import Gallery, Slots
+from restore_env.gallery import Gallery, Slots, pieces
 from restore_env.metrics import METRICS, Metric, psnr, resolve_metric
 from restore_env.pixels import quantised, to_hwc
 from restore_env.starts import EpisodeStart
 from restore_env.task import Task
 from restore_env.toolbox import bicubic_enlarge
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Starts of episodes made ready, but not in slots yet: :meth:`EpisodeBatch.ready` makes it."""
+
+    starts: Sequence[EpisodeStart]
+    parts: Sequence[tuple[npt.NDArray[np.int64], Tensor, Tensor, npt.NDArray[Any]]]
+    """Which starts, their images and targets, and what is observed of them: those of a size together."""
+    scores: npt.NDArray[np.float64]
+    """Reward's metric, of each start."""
+    psnrs: npt.NDArray[np.float64]
 
 
 class EpisodeBatch:
@@ -75,27 +89,50 @@ class EpisodeBatch:
         Raises:
             ValueError: a degraded image is smaller than the observation's patch.
         """
+        self.enter(slots, self.ready(starts))
+
+    @torch.inference_mode()
+    def ready(self, starts: Sequence[EpisodeStart]) -> Beginning:
+        """All of :meth:`begin` that can be done before the slots are free; nothing changes.
+
+        Raises:
+            ValueError: a degraded image is smaller than the observation's patch.
+        """
         for start in starts:
             height, width = start.degraded.shape[:2]
             if min(height, width) < self.task.patch_size:
                 raise ValueError(
                     f"{start.image}: {width}x{height} is smaller than a patch of {self.task.patch_size} pixels"
                 )
-        self._place(self._working, slots, [start.degraded for start in starts])
-        self._place(self._targets, slots, [start.target for start in starts])
-        for slot, start in zip(slots, starts, strict=True):
+        kinds = [tuple((side.shape, side.dtype) for side in (start.degraded, start.target)) for start in starts]
+        parts = []
+        scores, psnrs = np.zeros(len(starts)), np.zeros(len(starts))
+        for kind in dict.fromkeys(kinds):
+            rows = np.array([row for row, other in enumerate(kinds) if other == kind])
+            degraded = self._stacked([starts[row].degraded for row in rows])
+            targets = self._stacked([starts[row].target for row in rows])
+            parts.append((rows, degraded, targets, self._look(degraded)))
+            for here in pieces(len(rows), targets):
+                scores[rows[here]], psnrs[rows[here]] = self._quality(degraded[here], targets[here])
+        return Beginning(starts, parts, scores, psnrs)
+
+    def enter(self, slots: Slots, beginning: Beginning) -> None:
+        """Start the episodes that were made ready in ``slots``, one for each start."""
+        for rows, degraded, targets, seen in beginning.parts:
+            self._working.put(slots[rows], degraded)
+            self._targets.put(slots[rows], targets)
+            self._seen[slots[rows]] = seen
+        for slot, start, value in zip(slots, beginning.starts, beginning.psnrs, strict=True):
             self.starts[slot] = start
             self.actions[slot] = []
             self._factor[slot] = start.factor
-        self._changed[slots] = True
+            self.psnr_trace[slot] = [float(value)]
+        self._score[slots] = beginning.scores
+        self._changed[slots] = False
         self._enlarged[slots] = 1
         self.last_action[slots] = self.no_action
         self.gmacs[slots] = 0
         self.over[slots] = False
-        scores, psnrs = self._assess(slots)
-        self._score[slots] = scores
-        for slot, value in zip(slots, psnrs, strict=True):
-            self.psnr_trace[slot] = [float(value)]
 
     def ends(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Where an action is sure to end its episode, whatever it does: ``(len(slots),)``.
@@ -113,8 +150,16 @@ class EpisodeBatch:
         lengths = np.array([len(self.actions[slot]) for slot in slots])
         return np.asarray((actions == self.toolbox.stop) | (lengths + 1 >= self.task.max_steps))
 
-    def step(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def step(
+        self, slots: Slots, actions: npt.NDArray[np.int64], meanwhile: Iterable[None] = ()
+    ) -> npt.NDArray[np.float64]:
         """Carry out one action in each of the ``slots``, update ``over``, and return the rewards ``(len(slots),)``.
+
+        Args:
+            slots: whose episodes go on.
+            actions: one for each.
+            meanwhile: what else is to be done, to the end, while the tools run. Where they run in turn, on this
+                thread, its first part is done before them, to set other threads to work, and the rest after them.
 
         Raises:
             ValueError: an action that is none of the toolbox's.
@@ -122,7 +167,7 @@ class EpisodeBatch:
         ends, actions = self.ends(slots, actions), np.asarray(actions)
         allowed = self.action_mask()[slots, actions].astype(bool)
         acting = np.flatnonzero(allowed & (actions != self.toolbox.stop))
-        spent, scores, psnrs = self._apply(slots[acting], actions[acting])
+        spent, scores, psnrs = self._apply(slots[acting], actions[acting], meanwhile)
         rewards = np.zeros(len(slots))
         rewards[acting] = scores - self._score[slots[acting]] - self.task.cost_weight * spent
         self._score[slots[acting]] = scores
@@ -234,18 +279,15 @@ class EpisodeBatch:
                 scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows))
         return scores
 
-    def _place(self, gallery: Gallery, slots: Slots, images: Sequence[Any]) -> None:
-        shapes = [(image.shape, image.dtype) for image in images]
-        for shape in dict.fromkeys(shapes):
-            rows = [row for row, other in enumerate(shapes) if other == shape]
-            alike = [images[row] for row in rows]
-            there = isinstance(alike[0], Tensor)  # drawn on the device
-            stacked = (torch.stack(alike) if there else torch.from_numpy(np.stack(alike))).to(self.toolbox.device)
-            nchw = stacked.permute(0, 3, 1, 2).contiguous().float()
-            gallery.put(slots[rows], nchw.div_(255) if stacked.dtype == torch.uint8 else nchw)
+    def _stacked(self, images: Sequence[Any]) -> Tensor:
+        """Images of one size and type, arrays or tensors drawn on the device, as working images."""
+        there = isinstance(images[0], Tensor)
+        stacked = (torch.stack(list(images)) if there else torch.from_numpy(np.stack(images))).to(self.toolbox.device)
+        nchw = stacked.permute(0, 3, 1, 2).contiguous().float()
+        return nchw.div_(255) if stacked.dtype == torch.uint8 else nchw
 
     def _apply(
-        self, slots: Slots, actions: npt.NDArray[np.int64]
+        self, slots: Slots, actions: npt.NDArray[np.int64], meanwhile: Iterable[None]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Run the chosen tools; return what each slot spent, GMAC, and reward's metric and PSNR of what came of it."""
         spent = self._spent(slots, actions)
@@ -257,7 +299,12 @@ class EpisodeBatch:
                 parts += [(action, rows[here]) for here in self._working.portions(slots[rows], self._cores.count)]
             parts.sort(key=lambda part: spent[part[1]].sum(), reverse=True)  # so that all cores end at nearly one time
             jobs = [partial(self._act, action, slots[rows]) for action, rows in parts]
-            results = list(self._cores.run(jobs))  # all: what is put somewhere may move what others still look at
+            others, running = iter(meanwhile), self._cores.run(jobs)
+            next(others, None)
+            if self._cores.count > 1:
+                deque(others, 0)
+            results = list(running)  # all: what is put somewhere may move what others still look at
+            deque(others, 0)
             for (_, rows), (outputs, seen, *quality) in zip(parts, results, strict=True):
                 self._working.put(slots[rows], outputs)
                 self._changed[slots[rows]] = seen is None
@@ -290,26 +337,21 @@ class EpisodeBatch:
         pixels = self._working.shapes(slots).prod(axis=1)
         return np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
 
-    @torch.inference_mode()
-    def _assess(self, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Reward's metric and PSNR of the working images of ``slots``."""
-        scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
-        for positions, working in self._working.pieces(slots):
-            scores[positions], psnrs[positions] = self._compare(working, slots[positions])
-        return scores, psnrs
-
     def _compare(self, images: Tensor, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Reward's metric and PSNR of images of one size against the targets of ``slots``, at the targets' size."""
+        """Reward's metric and PSNR of images of one size against the targets of ``slots``."""
         scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
         for rows, targets in self._targets.pieces(slots):
             chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows)]
-            chosen = bicubic_enlarge(chosen, targets.shape[-1] // chosen.shape[-1])
-            psnrs[rows] = psnr(chosen, targets).cpu().numpy()
-            if self._metric is psnr:
-                scores[rows] = psnrs[rows]
-            else:
-                scores[rows] = _checked(self._metric(chosen.clone(), targets.clone()), len(rows))  # it may change them
+            scores[rows], psnrs[rows] = self._quality(chosen, targets)
         return scores, psnrs
+
+    def _quality(self, images: Tensor, targets: Tensor) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Reward's metric and PSNR of images of one size against targets of one size, at the targets' size."""
+        images = bicubic_enlarge(images, targets.shape[-1] // images.shape[-1])
+        psnrs = psnr(images, targets).cpu().numpy()
+        if self._metric is psnr:
+            return psnrs, psnrs
+        return _checked(self._metric(images.clone(), targets.clone()), len(images)), psnrs  # it may change them
 
     def _look(self, images: Tensor) -> npt.NDArray[Any]:
         """What is observed of working images of one size: the patch in their middle, ``(N, P, P, 3)``."""

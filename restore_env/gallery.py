@@ -14,6 +14,23 @@ from restore_env.cores import PIECE_PIXELS
 Slots = npt.NDArray[np.int64]
 
 
+def pieces(count: int, images: Tensor) -> Iterator[slice]:
+    """Yield slices of 0 to ``count``, of :data:`PIECE_PIXELS` or one image each; on a device all that there are.
+
+    Args:
+        count: how many images.
+        images: of their size, where they are.
+    """
+    step = _together(images) if images.device.type == "cpu" else max(1, count)
+    for first in range(0, count, step):
+        yield slice(first, first + step)
+
+
+def _together(images: Tensor) -> int:
+    """How many images of this size make a piece."""
+    return max(1, PIECE_PIXELS // max(1, images.shape[-2] * images.shape[-1]))
+
+
 class Gallery:
     """``n`` slots, each empty or holding one ``(3, H, W)`` image; images of one size share a tensor.
 
@@ -61,16 +78,15 @@ class Gallery:
     def pieces(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         """As :meth:`groups`, but on a CPU :data:`PIECE_PIXELS` at a time, or one image."""
         for positions, rows, images in self._by_size(slots):
-            count = self._together(images) if self._device.type == "cpu" else len(rows)
-            for first in range(0, len(rows), count):
-                yield positions[first : first + count], self._rows_of(images, rows[first : first + count])
+            for here in pieces(len(rows), images):
+                yield positions[here], self._rows_of(images, rows[here])
 
     def portions(self, slots: Slots, sharers: int = 1) -> Iterator[npt.NDArray[np.int64]]:
         """Yield positions among ``slots`` of images of one size: all, or for sharers a piece or less at a time."""
         for positions, rows, images in self._by_size(slots):
             count = len(rows)
             if sharers > 1:
-                count = max(1, min(self._together(images), self.n // (2 * sharers)))
+                count = max(1, min(_together(images), self.n // (2 * sharers)))
             for first in range(0, len(rows), count):
                 yield positions[first : first + count]
 
@@ -93,11 +109,6 @@ class Gallery:
             positions = np.flatnonzero((shapes == shape).all(axis=1))
             if len(positions):
                 yield positions, self._rows[slots[positions]], images
-
-    @staticmethod
-    def _together(images: Tensor) -> int:
-        """How many images of this size make a piece."""
-        return max(1, PIECE_PIXELS // max(1, images.shape[-2] * images.shape[-1]))
 
     def _rows_of(self, images: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
         """Some of the images: no copy if they lie one after the other."""

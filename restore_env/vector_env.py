@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, choose_start, observation_space
-from restore_env.episodes import EpisodeBatch
+from restore_env.episodes import Beginning, EpisodeBatch
 from restore_env.gallery import Slots
 from restore_env.record import EpisodeRecord
 from restore_env.rendering import EpisodeView, render_episode
@@ -88,7 +88,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         for slot in slots:
             if seeds[slot] is not None or self._rngs[slot] is None:
                 self._rngs[slot] = seeding.np_random(seeds[slot])[0]
-        self._begin(slots, self._draw(slots, options))
+        self._begin(slots, [self._episodes.ready(list(self._draw(slots, options)))])
         self._begun = True
         return self._episodes.observe(self._slots), self._infos(slots)
 
@@ -115,11 +115,17 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             raise gym.error.ResetNeeded(f"no episode goes on in slot(s) {finished}: call reset first")
         going_on = np.flatnonzero(~over)
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        # the next episodes are drawn while the tools run
         ended = going_on[self._episodes.ends(going_on, actions[going_on])] if same_step else np.flatnonzero(over)
-        starts = self._draw(ended) if self.autoreset_mode is not AutoresetMode.DISABLED else iter(())
+        next_ones: list[Beginning] = []
+
+        def draw_next_ones() -> Iterator[None]:
+            starts = self._draw(ended)
+            yield
+            next_ones.append(self._episodes.ready(list(starts)))
+
+        draws = self.autoreset_mode is not AutoresetMode.DISABLED
         rewards = np.zeros(self.num_envs)
-        rewards[going_on] = self._episodes.step(going_on, actions[going_on])
+        rewards[going_on] = self._episodes.step(going_on, actions[going_on], draw_next_ones() if draws else ())
         for slot in going_on:
             view = self._views[slot]
             if view is not None:
@@ -128,9 +134,11 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         infos: Infos = {}
         if same_step:
             worse = np.setdiff1d(np.flatnonzero(terminated), ended)
-            infos = self._restart(np.concatenate([ended, worse]), itertools.chain(starts, self._draw(worse)))
+            if len(worse):
+                next_ones.append(self._episodes.ready(list(self._draw(worse))))
+            infos = self._restart(np.concatenate([ended, worse]), next_ones)
         elif len(ended):
-            self._begin(ended, starts)
+            self._begin(ended, next_ones)
             terminated[ended] = False
         infos |= self._infos(self._slots)
         return self._episodes.observe(self._slots), rewards, terminated, np.zeros_like(terminated), infos
@@ -158,7 +166,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         views = [view for view in self._views if view is not None]
         return tuple(render_episode(view) for view in views) if views else None
 
-    def _restart(self, finished: Slots, starts: Iterator[EpisodeStart]) -> Infos:
+    def _restart(self, finished: Slots, next_ones: Sequence[Beginning]) -> Infos:
         """Put the last observations and infos of ``finished`` slots aside and start new episodes there."""
         if not len(finished):
             return {}
@@ -172,7 +180,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             "final_info": self._infos(finished),
             "_final_info": _mask(finished, self.num_envs),
         }
-        self._begin(finished, starts)
+        self._begin(finished, next_ones)
         return infos
 
     def _infos(self, slots: Slots) -> Infos:
@@ -186,8 +194,11 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             chosen.append(choose_start(rng, self._options_of(slot, options)))
         return self._sampler.starts(chosen)
 
-    def _begin(self, slots: Slots, starts: Iterator[EpisodeStart]) -> None:
-        self._episodes.begin(slots, list(starts))
+    def _begin(self, slots: Slots, next_ones: Sequence[Beginning]) -> None:
+        first = 0
+        for each in next_ones:
+            self._episodes.enter(slots[first : first + len(each.starts)], each)
+            first += len(each.starts)
         if self.render_mode is not None:
             for slot in slots:
                 self._views[slot] = EpisodeView(self._episodes, slot)
