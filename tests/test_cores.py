@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -195,3 +196,30 @@ def test_one_tool_that_does_not_bear_it_keeps_the_others_from_it() -> None:
     env.reset(seed=0)
     env.step(np.arange(12) % 2)
     assert names == [threading.current_thread().name] * 2
+
+
+@pytest.mark.parametrize(
+    ("concurrent", "order"), [(False, ["first", "tool", "rest"]), (True, ["first", "rest", "tool"])]
+)
+def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(concurrent: bool, order: list[str]) -> None:
+    events: list[str] = []
+
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.05)
+        events.append("tool")
+        return images
+
+    def meanwhile() -> Iterator[None]:
+        events.append("first")
+        yield
+        events.append("rest")
+
+    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=concurrent)]))
+    env.reset(seed=0)
+    with env.episodes.apart():
+        env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), meanwhile())
+    assert [event for event, _ in itertools.groupby(events)] == order
+    assert events.count("first") == events.count("rest") == 1
+    stops = np.full(12, env.toolbox.stop)
+    env.episodes.step(np.arange(12), stops, meanwhile())
+    assert events.count("rest") == 2
