@@ -135,6 +135,27 @@ def fit_one(*arguments: Any, **named: Any) -> Fitted:
     return fit(network, batch, restoring(network, squared_error), *arguments, **named)
 
 
+def test_a_machine_that_was_busy_for_a_while_ends_no_run_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("tools_zoo.fitting.time.monotonic", lambda: clock[0])
+    network = ThreeLayer()
+    learn = restoring(network, squared_error)
+    rates: list[float] = []
+
+    def objective(pairs: Batch) -> torch.Tensor:
+        began = clock[0] - 1000
+        clock[0] += 30 if 200 < began < 340 else 1
+        return learn(pairs)
+
+    def note(now: Progress) -> None:
+        rates.append(now.learning_rate)
+
+    fitted = fit(network, batch, objective, Budget(minutes=10), Schedule(), tmp_path / "run.pt", report=note)
+    assert fitted.finished
+    assert 0.9 * 600 < fitted.seconds < 1.1 * 600
+    assert rates[-1] < 0.05 * max(rates)
+
+
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.pt"
     fit_one(Budget(steps=2), Schedule(), checkpoint)

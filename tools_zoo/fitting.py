@@ -152,7 +152,8 @@ def fit(
 
     The schedule's optimiser with linear warm-up and cosine decay of its rate, gradients clipped by norm, weights
     averaged exponentially. With ``minutes`` the number of steps is planned from the rate of the first ones and kept in
-    the checkpoint; it is planned anew if the machine turns out slower or faster, so that the run ends on the clock.
+    the checkpoint; it is planned anew if the machine turns out slower or faster, so that the run ends on the clock, and
+    goes on if what slowed it down is over.
 
     Args:
         network: what to train, its start weights in place.
@@ -196,8 +197,9 @@ def fit(
                 left = budget.minutes * 60 - run.seconds
                 if planned is None and run.step >= 2 * _RATE_STEPS:
                     planned = run.step + max(1, int(left / pace))
-                elif planned is not None and now - saved > CHECKPOINT_SECONDS and saved:
-                    pace = (now - saved) / max(1, run.step - saved_step)
+                elif planned is not None and (run.step == planned or (saved and now - saved > CHECKPOINT_SECONDS)):
+                    if now - saved > CHECKPOINT_SECONDS and saved:
+                        pace = (now - saved) / max(1, run.step - saved_step)
                     if abs((planned - run.step) * pace - left) > _OFF * budget.minutes * 60:
                         planned = run.step + max(1, int(left / pace))
                 if left <= -_OFF * budget.minutes * 60:
