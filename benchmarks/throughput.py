@@ -93,11 +93,11 @@ class Split:
     envs: int
     tools: float
     observation: float
-    """Clipping, rounding and handing over the images, and what is observed beside them."""
+    """Clipping, rounding and handing over the images, and what is observed beside them, while no tool runs."""
     reset: float
-    """Drawing starts as far as it is waited for, and putting them into their slots."""
+    """Waiting for starts, making them ready and putting them into their slots, while no tool runs."""
     rest: float
-    """Rewards, the images' copies to and from the tools, infos."""
+    """Rewards, the images' copies to and from the tools, infos, while no tool runs."""
     drawing: float
     """Drawing starts on whichever thread, processor time: most of it passes while the tools run."""
 
@@ -107,7 +107,7 @@ class Clock:
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
-        self._spans: list[float] = []  # appending is safe in several threads
+        self.spans: list[Span] = []  # appending is safe in several threads
 
     def around(self, owner: Any, *names: str) -> None:
         """From now on take the time of these methods of one object."""
@@ -121,14 +121,14 @@ class Clock:
             try:
                 return method(*arguments, **named)
             finally:
-                self._spans.append(self._now() - began)
+                self.spans.append((began, self._now()))
 
         return timed
 
     @property
     def seconds(self) -> float:
         """All of it so far."""
-        return sum(self._spans)
+        return sum(ended - began for began, ended in self.spans)
 
 
 class SplitPlay:
@@ -136,7 +136,7 @@ class SplitPlay:
 
     def __init__(self, env: ImageRestoreVectorEnv, step: Callable[[], int], tools: list[Span]) -> None:
         self._env, self._step, self._tools = env, step, tools
-        self._steps, self._in_tools = 0, 0.0
+        self._steps, self._in_tools, self._in_observing, self._in_resetting = 0, 0.0, 0.0, 0.0
         self._whole, self._observing, self._resetting, self._drawing = (
             Clock(),
             Clock(),
@@ -144,21 +144,27 @@ class SplitPlay:
             Clock(time.thread_time),
         )
         self._whole.around(env, "step")
-        self._observing.around(env.episodes, "observe")
-        self._resetting.around(env, "_draw", "_begin")
+        self._observing.around(env.episodes, "observe", "_look")
+        self._resetting.around(env, "_draw", "_ready", "_begin")
         self._drawing.around(env.sampler, "draw", "_draw_together")
 
     def __call__(self) -> int:
         """Step once; return how many environment steps that were."""
         before = len(self._tools)
+        self._observing.spans.clear()
+        self._resetting.spans.clear()
         taken = self._step()
-        self._in_tools += covered(self._tools[before:])
+        tools = self._tools[before:]
+        resetting = [*tools, *self._resetting.spans]
+        self._in_tools += covered(tools)
+        self._in_resetting += covered(resetting) - covered(tools)
+        self._in_observing += covered([*resetting, *self._observing.spans]) - covered(resetting)
         self._steps += 1
         return taken
 
     def split(self) -> Split:
         """What it came to, a step."""
-        parts = [self._in_tools, self._observing.seconds, self._resetting.seconds]
+        parts = [self._in_tools, self._in_observing, self._in_resetting]
         rest = self._whole.seconds - sum(parts)
         tools, observing, resetting, rest, drawing = (
             1e3 * seconds / self._steps for seconds in (*parts, rest, self._drawing.seconds)

@@ -300,11 +300,16 @@ class EpisodeBatch:
             parts.sort(key=lambda part: spent[part[1]].sum(), reverse=True)  # so that all cores end at nearly one time
             jobs = [partial(self._act, action, slots[rows]) for action, rows in parts]
             others, running = iter(meanwhile), self._cores.run(jobs)
-            next(others, None)
-            if self._cores.count > 1:
+            if self._cores.count > 1 and len(jobs) > 1:
+                try:
+                    deque(others, 0)
+                finally:
+                    results = list(running)  # whatever happened: no tool is left running
+            else:
+                next(others, None)
+                results = list(running)
                 deque(others, 0)
-            results = list(running)  # all: what is put somewhere may move what others still look at
-            deque(others, 0)
+            # with all results at hand: what is put somewhere may move what others still look at
             for (_, rows), (outputs, seen, *quality) in zip(parts, results, strict=True):
                 self._working.put(slots[rows], outputs)
                 self._changed[slots[rows]] = seen is None
@@ -314,6 +319,7 @@ class EpisodeBatch:
         self._enlarged[slots] *= self.toolbox.scales[actions]
         return spent, scores, psnrs
 
+    @torch.inference_mode()
     def _act(
         self, action: int, slots: Slots
     ) -> tuple[Tensor, npt.NDArray[Any] | None, npt.NDArray[np.float64], npt.NDArray[np.float64]]:

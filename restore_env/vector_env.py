@@ -88,7 +88,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         for slot in slots:
             if seeds[slot] is not None or self._rngs[slot] is None:
                 self._rngs[slot] = seeding.np_random(seeds[slot])[0]
-        self._begin(slots, [self._episodes.ready(list(self._draw(slots, options)))])
+        self._begin(slots, [self._ready(self._draw(slots, options))])
         self._begun = True
         return self._episodes.observe(self._slots), self._infos(slots)
 
@@ -121,7 +121,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         def draw_next_ones() -> Iterator[None]:
             starts = self._draw(ended)
             yield
-            next_ones.append(self._episodes.ready(list(starts)))
+            next_ones.append(self._ready(starts))
 
         draws = self.autoreset_mode is not AutoresetMode.DISABLED
         rewards = np.zeros(self.num_envs)
@@ -135,7 +135,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         if same_step:
             worse = np.setdiff1d(np.flatnonzero(terminated), ended)
             if len(worse):
-                next_ones.append(self._episodes.ready(list(self._draw(worse))))
+                next_ones.append(self._ready(self._draw(worse)))
             infos = self._restart(np.concatenate([ended, worse]), next_ones)
         elif len(ended):
             self._begin(ended, next_ones)
@@ -193,6 +193,10 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             assert rng is not None
             chosen.append(choose_start(rng, self._options_of(slot, options)))
         return self._sampler.starts(chosen)
+
+    def _ready(self, starts: Iterator[EpisodeStart]) -> Beginning:
+        """Wait for starts that are being drawn and make them ready."""
+        return self._episodes.ready(list(starts))
 
     def _begin(self, slots: Slots, next_ones: Sequence[Beginning]) -> None:
         first = 0

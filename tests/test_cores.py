@@ -223,3 +223,46 @@ def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(concurrent:
     stops = np.full(12, env.toolbox.stop)
     env.episodes.step(np.arange(12), stops, meanwhile())
     assert events.count("rest") == 2
+
+
+def test_what_fails_meanwhile_leaves_the_episodes_as_they_were_and_no_tool_running() -> None:
+    running: list[int] = []
+
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        running.append(1)
+        time.sleep(0.03)
+        running.pop()
+        return images * 0.5
+
+    def meanwhile() -> Iterator[None]:
+        raise ValueError("no start")
+        yield
+
+    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=True)]))
+    before, _ = env.reset(seed=0)
+    with pytest.raises(ValueError, match="no start"), env.episodes.apart():
+        env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), meanwhile())
+    assert not running
+    np.testing.assert_array_equal(env.episodes.observe(np.arange(12))["image"], before["image"])
+    assert not any(env.episodes.actions)
+
+
+def test_one_tool_alone_runs_while_the_starts_are_drawn() -> None:
+    events: list[str] = []
+
+    def tool(images: torch.Tensor) -> torch.Tensor:
+        events.append("tool")
+        return images
+
+    def meanwhile() -> Iterator[None]:
+        events.append("first")
+        yield
+        events.append("rest")
+
+    env = environment(Toolbox([FunctionTool("tool", tool, concurrent=True)]))
+    env.reset(seed=0)
+    actions = np.full(12, env.toolbox.stop)
+    actions[3] = 0
+    with env.episodes.apart():
+        env.episodes.step(np.arange(12), actions, meanwhile())
+    assert events == ["first", "tool", "rest"]

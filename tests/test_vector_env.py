@@ -5,10 +5,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import data_equivalence as same
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv
+from restore_env.toolbox import FunctionTool, Toolbox
 from restore_env.vector_env import batch_infos
 from tests.toolkit import photographs, pixelwise_toolbox, random_toolbox
 
@@ -108,6 +110,20 @@ def test_the_observation_is_the_middle_of_the_working_image_as_it_is_now(mode: A
         seen, _, over, _, _ = env.step(rng.integers(0, 5, N))
         if mode is AutoresetMode.DISABLED and over.any():
             seen, _ = env.reset(options={"reset_mask": over})
+
+
+def test_a_tool_that_leaves_a_gradient_behind_can_be_observed_as_float32() -> None:
+    weight = torch.nn.Parameter(torch.tensor(0.5))
+
+    def learning(images: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            return images.clone() * weight
+
+    toolbox = Toolbox([FunctionTool("learning", learning)])
+    env = ImageRestoreVectorEnv(2, photographs(), patch_size=40, toolbox=toolbox, dtype="float32")
+    before, _ = env.reset(seed=0)
+    seen = env.step(np.zeros(2, dtype=np.int64))[0]
+    np.testing.assert_allclose(seen["image"], before["image"] / 2, atol=1e-6)
 
 
 def test_infos_are_batched_as_gymnasium_does() -> None:
