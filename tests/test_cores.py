@@ -110,6 +110,13 @@ def test_jobs_compute_as_their_caller_would(mode: Any, automatic: bool) -> None:
         assert each.is_inference() is here.is_inference()
 
 
+def in_two_parts(events: list[str]) -> Iterator[None]:
+    """What is to be done while tools run: it notes its parts."""
+    events.append("first")
+    yield
+    events.append("rest")
+
+
 def environment(toolbox: Toolbox, num_envs: int = 12) -> ImageRestoreVectorEnv:
     return ImageRestoreVectorEnv(num_envs, photographs(), patch_size=32, upscale=(1,), toolbox=toolbox)
 
@@ -209,19 +216,14 @@ def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(concurrent:
         events.append("tool")
         return images
 
-    def meanwhile() -> Iterator[None]:
-        events.append("first")
-        yield
-        events.append("rest")
-
     env = environment(Toolbox([FunctionTool("slow", slow, concurrent=concurrent)]))
     env.reset(seed=0)
     with env.episodes.apart():
-        env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), meanwhile())
+        env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), in_two_parts(events))
     assert [event for event, _ in itertools.groupby(events)] == order
     assert events.count("first") == events.count("rest") == 1
     stops = np.full(12, env.toolbox.stop)
-    env.episodes.step(np.arange(12), stops, meanwhile())
+    env.episodes.step(np.arange(12), stops, in_two_parts(events))
     assert events.count("rest") == 2
 
 
@@ -255,15 +257,10 @@ def test_one_tool_alone_runs_while_the_starts_are_drawn() -> None:
         events.append("tool")
         return images
 
-    def meanwhile() -> Iterator[None]:
-        events.append("first")
-        yield
-        events.append("rest")
-
     env = environment(Toolbox([FunctionTool("tool", tool, concurrent=True)]))
     env.reset(seed=0)
     actions = np.full(12, env.toolbox.stop)
     actions[3] = 0
     with env.episodes.apart():
-        env.episodes.step(np.arange(12), actions, meanwhile())
+        env.episodes.step(np.arange(12), actions, in_two_parts(events))
     assert events == ["first", "tool", "rest"]
