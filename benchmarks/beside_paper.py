@@ -7,16 +7,14 @@ other photographs, so their decibels are not ours: compare how far methods lie a
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agents.cli import OneLineParser, run_guarded
 from benchmarks.paper import PSNR, TITLES
-from benchmarks.publishing import COMMAND, add_outputs, check_outputs, parse, publish
-from restore_env.distortions import SEVERITIES
+from benchmarks.publishing import add_outputs, check_outputs, parse, publish
+from benchmarks.records import Measured, read_comparison
 
 PROGRAM, SECTION = "benchmarks.beside_paper", "paper"
 YARDSTICK = "vdsr"
@@ -26,34 +24,6 @@ _CAPTION = (
     " al., CVPR 2019), on patches of DIV2K; the other columns are of the photographs of the command that made the"
     " comparison. The test sets differ, so the levels do, too."
 )
-
-Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""Lines of a comparison by severity and method."""
-
-
-def read_comparison(path: Path) -> tuple[Measured, str]:
-    """The lines of a comparison on the protocol's severities, and the command that made it.
-
-    Raises:
-        ValueError: no such file, not what the comparison writes, or no severity of the protocol in it.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        lines = {
-            severity: {line["name"]: line for line in record["severities"][severity]}
-            for severity in SEVERITIES
-            if severity in record["severities"]
-        }
-        command = str(record[COMMAND])
-        for line in (line for named in lines.values() for line in named.values()):
-            float(line["estimates"]["psnr"]["mean"]), float(line["estimates"]["ssim"]["mean"]), str(line["title"])
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not what python -m benchmarks.compare --json writes") from None
-    if not lines:
-        raise ValueError(f"{path}: compares on none of {', '.join(SEVERITIES)}")
-    return lines, command
 
 
 def severity_table(measured: Measured) -> str:
@@ -101,7 +71,8 @@ def _methods(measured: Measured) -> dict[str, str]:
 def run(arguments: argparse.Namespace) -> int:
     """Read, print, write."""
     check_outputs(arguments, SECTION)
-    measured, command = read_comparison(arguments.comparison)
+    comparison = read_comparison(arguments.comparison)
+    measured, command = comparison.measured, comparison.command
     parts = [severity_table(measured), distance_table(measured), _CAPTION, f"The comparison:\n\n```\n{command}\n```"]
     record = {"comparison": command, "ours": measured, "published": {name: dict(row) for name, row in PSNR.items()}}
     publish(arguments, SECTION, "\n\n".join(part for part in parts if part), record)

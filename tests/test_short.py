@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from agents.baselines import FixedChain
-from benchmarks import beside_paper, complexity, no_reference, real_photos, short
+from benchmarks import beside_paper, complexity, no_reference, real_photos, short, summary
 from benchmarks.baselines import BASELINES
 from benchmarks.contest import Contender
 from benchmarks.methods import Method
@@ -190,25 +191,54 @@ class TestWithoutATarget:
 
 def comparison(tmp_path: Path) -> Path:
     def line(name: str, title: str, psnr: float) -> dict[str, Any]:
-        return {"name": name, "title": title, "estimates": {"psnr": {"mean": psnr}, "ssim": {"mean": 0.5}}}
+        estimates = {"psnr": {"mean": psnr}, "ssim": {"mean": 0.5}}
+        return {"name": name, "title": title, "estimates": estimates, "gmacs": psnr / 10, "milliseconds": psnr}
 
-    lines = [line("vdsr", "VDSR", 25.0), line("default", "toolchain, default", 25.5)]
+    def severity(bonus: float) -> list[dict[str, Any]]:
+        return [line("vdsr", "VDSR", 25.0 + bonus), line("default", "toolchain, default", 25.5 + bonus)]
+
+    methods = [
+        {"name": "vdsr", "title": "VDSR", "undertrained": True, "cost": {"seconds_per_megapixel": 15.0}},
+        {"name": "default", "title": "toolchain, default", "undertrained": False, "cost": None},
+    ]
+    severities = {"severe": severity(0), "mild": severity(1), "motion": severity(2)}
     path = tmp_path / "c.json"
-    path.write_text(json.dumps({"command": "python -m it", "severities": {"severe": lines, "motion": lines}}))
+    path.write_text(json.dumps({"command": "python -m it", "severities": severities, "methods": methods}))
     return path
 
 
 def test_a_comparison_stands_next_to_the_papers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert beside_paper.main(["--comparison", str(comparison(tmp_path))]) == 0
     printed = capsys.readouterr().out
-    assert "| VDSR | 25.00 | 0.5000 | 24.90 |" in printed
-    assert "| toolchain, default | 25.50 | 0.5000 |  |" in printed
-    assert "| OWAN |  |  | 25.88 |" in printed
-    assert "| toolchain, default | +0.50 |  |" in printed
-    assert f"| RL-Restore |  | {PSNR['published']['severe'] - PSNR['vdsr']['severe']:+.2f} |" in printed
+    assert f"| VDSR | 26.00 | 0.5000 | {PSNR['vdsr']['mild']:.2f} | 25.00 | 0.5000 | 24.90 |" in printed
+    assert "| toolchain, default | 26.50 | 0.5000 |  | 25.50 | 0.5000 |  |" in printed
+    assert re.search(r"\| OWAN \|.*\|  \|  \| 25\.88 \|", printed)
+    assert "| toolchain, default | +0.50 |  | +0.50 |  |" in printed
+    assert f"|  | {PSNR['published']['severe'] - PSNR['vdsr']['severe']:+.2f} |" in printed
     assert "motion" not in printed
     assert "DIV2K" in printed
     assert "python -m it" in printed
+
+
+def test_a_comparison_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("Results\n<!-- summary:begin -->\n<!-- summary:end -->\nMore\n")
+    words = ["--comparison", str(comparison(tmp_path))]
+    assert summary.main([*words, "--methods", "default", "vdsr", "--card", str(card)]) == 0
+    text = card.read_text()
+    rows = [
+        "| | mild, dB | severe, dB | GMAC a patch | ms a patch | s a megapixel |",
+        "|---|---:|---:|---:|---:|---:|",
+        "| toolchain, default | 26.50 | 25.50 | 2.60 | 26.0 |  |",
+        "| VDSR * | 26.00 | 25.00 | 2.55 | 25.5 | 15.00 |",
+    ]
+    assert "\n".join(rows) in text
+    assert "a win over it is not claimed" in text
+    capsys.readouterr()
+    assert summary.main([*words, "--methods", "default"]) == 0
+    assert "not claimed" not in capsys.readouterr().out
+    assert summary.main([*words, "--methods", "default", "magic"]) == 2
+    assert "'magic' was not compared: choose from vdsr, default" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"severities": {"mild": [{"name": "x"}]}, "command": "x"}'])
