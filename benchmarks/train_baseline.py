@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents.cli import OneLineParser, run_guarded
-from agents.commands.arguments import add_schedule, positive_float, positive_int, schedule_of
+from agents.commands.arguments import add_drawing, add_schedule, positive_float, positive_int, schedule_of
 from agents.commands.training import clean_photographs, step_display
 from benchmarks.baselines.table import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         patch_size=arguments.patch_size or PATCH_SIZES[row.factor],
         seed=arguments.seed,
         device=arguments.device,
+        draws=arguments.draws,
         workers=arguments.workers,
         command=arguments.command_line,
         schedule=schedule_of(arguments),
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--patch-size", type=positive_int, help="of the input (default 48, and 24 for x4 baselines)")
     add_schedule(parser, {"muon": 3e-3, "adam": 1e-3})
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
+    add_drawing(parser)
     parser.add_argument("--cache-dir", type=Path, help="folder that keeps decoded photographs for the next run")
     parser.add_argument("--seed", type=int, default=0)
     parsed = parse(parser, arguments)

@@ -24,7 +24,14 @@ DEFAULT_FACTORS = (1, 4)
 """The task factors of the shipped toolbox."""
 
 DRAWS = ("host", "device")
-"""Where starts can be distorted."""
+"""Where patches can be distorted."""
+
+
+def check_draws(draws: str) -> str:
+    """Return ``draws`` if patches can be distorted there; raise ``ValueError`` that says where otherwise."""
+    if draws not in DRAWS:
+        raise ValueError(f"draws must be one of {', '.join(DRAWS)}, got {draws!r}")
+    return draws
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,7 @@ class Task:
             object.__setattr__(self, name, int(value))
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
-        if self.draws not in DRAWS:
-            raise ValueError(f"draws must be one of {', '.join(DRAWS)}, got {self.draws!r}")
+        check_draws(self.draws)
         if not 0 <= self.cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
         resolve_metric(self.reward)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from restore_env.distortions import Levels, draw_levels
 from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
 from tools_zoo import load_toolbox
@@ -239,10 +240,50 @@ def test_mixtures_have_the_tools_own_distortion_in_its_band_and_large_tools_the_
 
 def test_samples_are_pairs_of_the_same_place() -> None:
     sampler = PatchSampler(source(), [0, 1], 16, lambda rng: draw_band(SPECS["denoise_1"], rng))
-    inputs, targets = sampler.batch(np.random.default_rng(0), 40)
-    assert np.abs(inputs.astype(int) - targets).mean() < 8
+    inputs, targets = (torch.as_tensor(side).float() for side in sampler.batch(np.random.default_rng(0), 40))
+    assert (inputs - targets).abs().mean() < 8
     with pytest.raises(ValueError, match="no image is as large"):
         PatchSampler(source(), [0], 500, lambda rng: draw_band(SPECS["denoise_1"], rng))
+
+
+class TestDrawsOnADevice:
+    @pytest.mark.parametrize("factor", [1, 4])
+    def test_a_patch_is_the_one_that_the_host_draws(self, factor: int) -> None:
+        levels = Levels(blur_sigma=1.5, jpeg_quality=60)  # noise is another field of the same law
+        host, device = (PatchSampler(source(), [0, 1], 16, lambda rng: levels, factor, at) for at in (None, "cpu"))
+        for seed in range(12):
+            (theirs, clean), (ours, same) = (one.batch(np.random.default_rng(seed), 1) for one in (host, device))
+            assert torch.equal(torch.as_tensor(clean), torch.as_tensor(same))
+            off = (torch.as_tensor(ours).int() - torch.as_tensor(theirs).int()).abs().float().mean()
+            assert off < 2 < (torch.as_tensor(ours).int() - torch.as_tensor(theirs).flip(2).int()).abs().float().mean()
+
+    def test_patches_do_not_depend_on_which_are_drawn_together(self) -> None:
+        sampler = PatchSampler(source(), [0, 1], 16, lambda rng: draw_levels("moderate", rng), device="cpu")
+        together, one_by_one = np.random.default_rng(3), np.random.default_rng(3)
+        batch, alone = sampler.batch(together, 20), [sampler.batch(one_by_one, 1) for _ in range(20)]
+        for side, parts in zip(batch, zip(*alone, strict=True), strict=True):
+            assert torch.equal(torch.as_tensor(side), torch.cat([torch.as_tensor(part) for part in parts]))
+
+    def test_tools_learn_from_them_and_a_killed_run_goes_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tools_zoo.fitting.CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr("tools_zoo.fitting.REPORT_SECONDS", 0.0)
+        seen: list[ToolProgress] = []
+        train_tools(settings(tmp_path / "whole", steps=40, draws="device"), source(), seen.append)
+        assert seen[-1].psnr_output > seen[0].psnr_output
+        with pytest.raises(KilledError):
+            train_tools(settings(tmp_path / "killed", steps=40, draws="device"), source(), kill_at(15))
+        train_tools(settings(tmp_path / "killed", steps=40, draws="device"), source())
+        whole, killed = (
+            read_tool(tmp_path / folder / "denoise_2.safetensors", "three_layer").state
+            for folder in ("whole", "killed")
+        )
+        assert all(torch.equal(value, killed[key]) for key, value in whole.items())
+
+    def test_another_place_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="draws must be one of host, device, got 'gpu'"):
+            train_tools(settings(tmp_path, draws="gpu"), source())
 
 
 class TestBrokenToolboxes:

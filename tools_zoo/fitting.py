@@ -28,8 +28,10 @@ from torch.nn import functional as F
 from restore_env.writing import write_atomically
 from tools_zoo.muon import Muon
 
-Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
-"""Inputs and targets, uint8 RGB ``(N, H, W, 3)``."""
+Pixels = npt.NDArray[np.uint8] | Tensor
+"""uint8 RGB ``(N, H, W, 3)``, on the host or on a device."""
+Batch = tuple[Pixels, Pixels]
+"""Inputs and targets."""
 AnyBatch = TypeVar("AnyBatch")
 """What a step is computed from, in whatever form its objective takes."""
 
@@ -353,9 +355,9 @@ def digest(module: nn.Module) -> str:
     return hashed.hexdigest()[:12]
 
 
-def as_tensor(images: npt.NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:
+def as_tensor(images: Pixels, device: str | torch.device = "cpu") -> Tensor:
     """uint8 RGB ``(N, H, W, 3)`` as float32 NCHW in [0, 1] on ``device``, channels last in memory."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
+    return torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 def summary_writer(folder: str | os.PathLike[str]):  # type: ignore[no-untyped-def]

@@ -27,18 +27,18 @@ from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.backends import NetworkTool
 from tools_zoo.cards import source_version
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import LOSSES, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
+from tools_zoo.fitting import LOSSES, Budget, Fitted, Pixels, Progress, Schedule, as_tensor, digest, fit, summary_writer
 from tools_zoo.networks import NETWORKS, ToolNetwork
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
-from tools_zoo.training import CURVES, PatchSampler, split_images, write_tools_card
+from tools_zoo.training import CURVES, PatchSampler, drawn_on, split_images, write_tools_card
 
 FOLLOW = -1
 """In a batch's explored actions: follow the policy here."""
 VALIDATION_PATCHES = 96
 VALIDATION_SECONDS = 20.0
 
-ChainBatch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.int64]]
-"""Inputs and targets, uint8 RGB ``(N, P, P, 3)``, and explored actions ``(N, length)``, mostly :data:`FOLLOW`."""
+ChainBatch = tuple[Pixels, Pixels, npt.NDArray[np.int64]]
+"""Inputs and targets, RGB ``(N, P, P, 3)``, and explored actions ``(N, length)``, mostly :data:`FOLLOW`."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,9 @@ class JointTraining:
     patch_size: int = 63
     seed: int = 0
     device: str = "cpu"
+    draws: Literal["host", "device"] = "host"
+    """Where patches are distorted: one by one on ``workers`` threads, or all of a batch on the device, as a GPU needs
+    it; the same distribution."""
     workers: int = 1
     observe: Literal["uint8", "float32"] = "uint8"
     """What the policy sees, as the environment's ``dtype``."""
@@ -225,7 +228,7 @@ def _train_round(
     report: Callable[[JointProgress], None],
 ) -> Fitted:
     draw = partial(draw_levels, settings.severity)
-    sampler = PatchSampler(source, kept, settings.patch_size, draw)
+    sampler = PatchSampler(source, kept, settings.patch_size, draw, device=drawn_on(settings.draws, settings.device))
     pairs = PatchSampler(source, held_out, settings.patch_size, draw).batch(
         np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES
     )
@@ -288,6 +291,7 @@ def _identity(settings: JointTraining, number: int, images: int) -> dict[str, An
         "exploration",
         "batch_size",
         "patch_size",
+        "draws",
         "observe",
         "seed",
         "policy",

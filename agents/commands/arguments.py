@@ -34,6 +34,18 @@ def share(text: str) -> float:
     return value
 
 
+def add_drawing(parser: argparse.ArgumentParser) -> None:
+    """Add how training patches are drawn: ``--draws``, ``--workers``."""
+    parser.add_argument(
+        "--draws",
+        choices=("host", "device"),
+        default="host",
+        help="where patches are distorted: one by one on the host (default), or a batch at once on the device, as a GPU"
+        " needs it",
+    )
+    parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
+
+
 def add_schedule(parser: argparse.ArgumentParser, rates: Mapping[str, float]) -> None:
     """Add how weights move and to what end: ``--optimizer``, ``--learning-rate``, ``--precision``, ``--loss``.
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.commands.arguments import add_schedule, positive_float, positive_int, schedule_of, share
+from agents.commands.arguments import add_drawing, add_schedule, positive_float, positive_int, schedule_of, share
 
 
 def register(commands: Any) -> None:
@@ -63,7 +63,7 @@ def _register_tools(kinds: Any) -> None:
         "--shapes", choices=("published", "hourglass"), default="published", help="networks (default: published)"
     )
     parser.add_argument("--cold", action="store_true", help="do not start tools from one another's weights")
-    parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
+    add_drawing(parser)
     parser.set_defaults(run=train_tools)
 
 
@@ -94,6 +94,7 @@ def train_tools(arguments: argparse.Namespace) -> int:
         patch_size=arguments.patch_size,
         seed=arguments.seed,
         device=arguments.device,
+        draws=arguments.draws,
         workers=arguments.workers,
         command=command_line("imagerestore", sys.argv[1:]),
         schedule=schedule_of(arguments),

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from agents.commands.arguments import add_schedule, positive_float, positive_int, schedule_of, share
+from agents.commands.arguments import add_drawing, add_schedule, positive_float, positive_int, schedule_of, share
 from agents.commands.train import add_common
 
 
@@ -52,7 +52,7 @@ def register(kinds: Any) -> None:
         help="pixels; other than the policy's only with --chain (default: the policy's)",
     )
     add_schedule(parser, {"muon": 1e-3, "adam": 5e-4})
-    parser.add_argument("--workers", type=positive_int, default=1, help="threads that make batches")
+    add_drawing(parser)
     parser.set_defaults(run=train_joint)
 
 
@@ -100,6 +100,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         observe=View.of(agent).observe,
         seed=arguments.seed,
         device=arguments.device,
+        draws=arguments.draws,
         workers=arguments.workers,
         policy=command_line("", arguments.chain or [str(policy)]),
         command=command_line("imagerestore", sys.argv[1:]),

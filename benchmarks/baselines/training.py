@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ from tools_zoo.fitting import (
     summary_writer,
 )
 from tools_zoo.toolboxes import passes
-from tools_zoo.training import CURVES, PatchSampler, split_images, validate
+from tools_zoo.training import CURVES, PatchSampler, drawn_on, split_images, validate
 
 VALIDATION_PATCHES = 192
 VALIDATION_SECONDS = 15.0
@@ -75,6 +75,9 @@ class BaselineTraining:
     patch_size: int = 48
     seed: int = 0
     device: str = "cpu"
+    draws: Literal["host", "device"] = "host"
+    """Where patches are distorted: one by one on ``workers`` threads, or all of a batch on the device, as a GPU needs
+    it; the same distribution."""
     workers: int = 1
     command: str = ""
     """The command line, for the card."""
@@ -180,7 +183,7 @@ def _train_pass(
     """Train once from the highest learning rate to none; return what came of it, and its recipe."""
     factor, draw = settings.baseline.factor, _drawing(settings.severity)
     kept, held_out = split_images(len(source))
-    sampler = PatchSampler(source, kept, settings.patch_size, draw, factor)
+    sampler = PatchSampler(source, kept, settings.patch_size, draw, factor, drawn_on(settings.draws, settings.device))
     validation = PatchSampler(source, held_out, settings.patch_size, draw, factor)
     pairs = validation.batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
@@ -200,7 +203,7 @@ def _train_pass(
             writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
         report(PassProgress(number, progress, psnr_input, validated["psnr"]))
 
-    names = ("severity", "loss", "batch_size", "patch_size", "seed")
+    names = ("severity", "loss", "batch_size", "patch_size", "draws", "seed")
     identity = {"pass": number, "images": len(kept)} | {name: getattr(settings, name) for name in names}
     checkpoint = settings.out / "checkpoints" / f"{name}.pt"
     try:
