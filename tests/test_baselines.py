@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from agents.baselines import FixedChain
 from agents.rollout import draw_starts, play
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.counting import count_macs, macs_per_pixel, parameter_count
-from benchmarks.baselines.growing import grow
+from benchmarks.baselines.growing import grow, repeat
 from benchmarks.baselines.owan import read_published
-from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual
+from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidual
 from benchmarks.baselines.training import BaselineTraining, train_baseline
 from benchmarks.baselines.weights import (
     BaselineTool,
@@ -33,7 +34,10 @@ from restore_env.distortions import Levels, downscale, quantise
 from restore_env.sources import ImageSource, open_images
 from restore_env.toolbox import Toolbox, bicubic_enlarge
 from tests.toolkit import photographs
+from tools_zoo import load_toolbox
 from tools_zoo.fitting import Budget
+from tools_zoo.networks import last_layer
+from tools_zoo.toolboxes import SHIPPED, read_tool
 from tools_zoo.training import PatchSampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -272,6 +276,27 @@ def test_growth_is_written_down(tmp_path: Path) -> None:
         train_baseline(settings(tmp_path / "c", init=file), source())
     with pytest.raises(ValueError, match="vdsr_s cannot grow from it"):
         train_baseline(settings(tmp_path / "c", "vdsr_s", init=tmp_path / "a" / "dncnn_s.safetensors"), source())
+
+
+def test_a_cascade_begins_as_the_tool_that_it_grows_from(tmp_path: Path) -> None:
+    file = SHIPPED / "pure" / "denoise_4.safetensors"
+    tool, cascade = load_toolbox("pure")[7], BASELINES["cascade"].network()
+    assert tool.name == "denoise_4"
+    assert isinstance(cascade, Cascade)
+    images = torch.rand(2, 3, 24, 24)
+    repeat(cascade, read_tool(file, "eight_layer").state)
+    torch.testing.assert_close(cascade(images), tool(images), atol=1e-5, rtol=1e-5)
+    cascade(images).square().mean().backward()
+    for stage in cascade.stages:
+        assert float(last_layer(stage).weight.grad.abs().max()) > 0  # type: ignore[arg-type, union-attr]
+
+    training = train_baseline(settings(tmp_path, init=file, passes=1), source())
+    assert training.patches == 16
+    assert re.fullmatch(r"grown from denoise_4 after 0\.\d\d M patches", training.origin)
+    with pytest.raises(ValueError, match="weights of another architecture"):
+        train_baseline(settings(tmp_path / "a", init=SHIPPED / "pure" / "denoise_1.safetensors"), source())
+    with pytest.raises(ValueError, match="not weights of a baseline"):
+        train_baseline(settings(tmp_path / "a", "vdsr_s", init=file), source())
 
 
 def test_a_super_resolver_learns_from_small_images(tmp_path: Path) -> None:

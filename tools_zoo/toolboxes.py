@@ -126,6 +126,14 @@ def read_tool(path: Path, network_name: str) -> ToolWeights:
     return ToolWeights(path.stem, network_name, state, recipe_of(metadata))
 
 
+def is_tool(path: Path) -> bool:
+    """Whether the file says that it holds a tool; False if it cannot be read."""
+    try:
+        return "network" in read_weights(path)[1]
+    except ValueError:
+        return False
+
+
 def update_toolbox(folder: str | os.PathLike[str], tools: Sequence[ToolWeights]) -> Path:
     """Write tools into a toolbox folder, beside or over those that it holds, in the order of the tools' table.
 

@@ -1,18 +1,21 @@
-"""Growing a plain network from a smaller one: what the small one learnt is where the large one begins.
+"""Growing a network from a smaller one: what the small one learnt is where the large one begins.
 
-Wider and deeper without a change of what comes out, after Chen, Goodfellow, Shlens, "Net2Net" (ICLR 2016): new layers
-hand on what they get, and new channels, their weights drawn at random, are not listened to yet. With batch
-normalisation every channel's scale and shift begin at what undoes the normalisation of one batch.
+Plain networks become wider and deeper without a change of what comes out, after Chen, Goodfellow, Shlens, "Net2Net"
+(ICLR 2016): new layers hand on what they get, and new channels, their weights drawn at random, are not listened to yet.
+With batch normalisation every channel's scale and shift begin at what undoes the normalisation of one batch. A cascade
+begins as one tool, whose features all its stages have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines.same_size import PlainResidual
+from benchmarks.baselines.same_size import Cascade, PlainResidual, zeroed
+from tools_zoo.networks import ToolNetwork, last_layer
 
 
 def grow(large: PlainResidual, small: PlainResidual, images: Tensor) -> None:
@@ -45,6 +48,14 @@ def grow(large: PlainResidual, small: PlainResidual, images: Tensor) -> None:
         large.tail.weight.zero_()
         large.tail.weight[:, :width] = small.tail.weight
         _undo_normalisation(large, images)
+
+
+def repeat(cascade: Cascade, tool: Mapping[str, Tensor]) -> None:
+    """Give every stage the weights of a tool of its shape; all but the first hand on what they get."""
+    for number, stage in enumerate(cascade.stages):
+        stage.load_state_dict(dict(tool))
+        if number:
+            zeroed(last_layer(cast(ToolNetwork, stage)))
 
 
 def _convolutions(network: nn.Module) -> Iterator[nn.Conv2d]:

@@ -72,6 +72,7 @@ class Cascade(BaselineNetwork):
 
     def __init__(self, network: str, stages: int = 3) -> None:
         super().__init__()
+        self.network = network
         networks = [NETWORKS[network]() for _ in range(stages)]
         for stage in networks:
             zeroed(last_layer(stage))

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.baselines.growing import grow
-from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual
+from benchmarks.baselines.growing import grow, repeat
+from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidual
 from benchmarks.baselines.table import CLEAN, Baseline
 from benchmarks.baselines.weights import (
     FLAT,
@@ -47,7 +47,7 @@ from tools_zoo.fitting import (
     restoring,
     summary_writer,
 )
-from tools_zoo.toolboxes import passes
+from tools_zoo.toolboxes import is_tool, passes, read_tool
 from tools_zoo.training import CURVES, PatchSampler, drawn_on, split_images, validate
 
 VALIDATION_PATCHES = 192
@@ -68,7 +68,8 @@ class BaselineTraining:
     passes: int = 2
     severity: str = "moderate"
     init: Path | None = None
-    """Weights of the same baseline to go on from, with their recipe; or of a smaller plain one to grow from."""
+    """Weights of the same baseline to go on from, with their recipe; or to grow from: of a smaller plain one, or, for a
+    cascade, of a tool of its stages' shape."""
     loss: str = "psnr"
     """A key of :data:`tools_zoo.fitting.LOSSES`."""
     batch_size: int = 16
@@ -127,17 +128,7 @@ def train_baseline(
     usable_device(settings.device)
     torch.manual_seed(settings.seed)
     network = settings.baseline.network()
-    recipes: list[Mapping[str, Any]] = []
-    origin: dict[str, Any] = {}
-    if settings.init is not None:
-        start = read_baseline(settings.init)
-        if start.baseline.name == settings.baseline.name:
-            network.load_state_dict(dict(start.state))
-            recipes = passes(start.recipe)
-            origin = {key: recipes[-1][key] for key in (GROWN_FROM, GROWN_AFTER) if key in recipes[-1]}
-        else:
-            _grow(network, start, settings, source)
-            origin = {GROWN_FROM: start.baseline.name, GROWN_AFTER: Training.of(start.recipe).patches}
+    recipes, origin = ([], {}) if settings.init is None else _begin(network, settings.init, settings, source)
     for share in range(settings.passes):
         budget = _share(settings.budget, share, settings.passes)
         fitted, recipe = _train_pass(settings, len(recipes), budget, network, source, report)
@@ -148,6 +139,24 @@ def train_baseline(
         write_baselines_card(settings.out)
         recipes.append(recipe)
     return Training.of(read_baseline(settings.path).recipe)
+
+
+def _begin(
+    network: BaselineNetwork, init: Path, settings: BaselineTraining, source: ImageSource
+) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
+    """Begin with weights; return the recipes of their passes, if they are the network's own, and what it grew from."""
+    if isinstance(network, Cascade) and is_tool(init):
+        tool = read_tool(init, network.network)
+        repeat(network, tool.state)
+        seen = sum(int(recipe.get("steps", 0)) * int(recipe.get("batch_size", 0)) for recipe in passes(tool.recipe))
+        return [], {GROWN_FROM: tool.name, GROWN_AFTER: seen}
+    start = read_baseline(init)
+    if start.baseline.name != settings.baseline.name:
+        _grow(network, start, settings, source)
+        return [], {GROWN_FROM: start.baseline.name, GROWN_AFTER: Training.of(start.recipe).patches}
+    network.load_state_dict(dict(start.state))
+    recipes = passes(start.recipe)
+    return recipes, {key: recipes[-1][key] for key in (GROWN_FROM, GROWN_AFTER) if key in recipes[-1]}
 
 
 def _grow(network: BaselineNetwork, start: BaselineWeights, settings: BaselineTraining, source: ImageSource) -> None:
@@ -279,7 +288,7 @@ What toolchains are compared with (`python -m benchmarks.compare`): networks of 
 8-bit RGB scaled to [0, 1], trained on patches of clean photographs (at 1, 2/3 and 1/3 of their size) with the
 protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. The
 commands tell the loss and the optimiser; warm-up and cosine decay, weights averaged. From random weights, or grown from
-a smaller network of the same kind (`benchmarks/baselines/growing.py`), whose patches are told besides. PSNR:
+a smaller network (`benchmarks/baselines/growing.py`), whose patches are told besides. PSNR:
 {VALIDATION_PATCHES} validation patches from photographs that were not trained on.
 
 Training is cut into passes, each of which doubles what was trained before and is annealed to its end. What the last

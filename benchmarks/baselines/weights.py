@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks.baselines.same_size import BaselineNetwork
-from benchmarks.baselines.table import Baseline, find_baseline
+from benchmarks.baselines.table import BASELINES, Baseline, find_baseline
 from tools_zoo.toolboxes import passes
 from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
@@ -27,7 +27,7 @@ FEW = 50_000
 little by twice as much of it."""
 
 GROWN_FROM, GROWN_AFTER = "grown_from", "grown_after"
-"""In the recipe of what grew from a smaller baseline: its name, and the patches that it had seen."""
+"""In the recipe of what grew from a smaller baseline or a tool: its name, and the patches that it had seen."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,9 @@ class Training:
         training = cls._of_passes(passes(recipe))
         if GROWN_FROM not in recipe:
             return training
-        grown = f"grown from {find_baseline(recipe[GROWN_FROM]).title} after {_words(recipe[GROWN_AFTER])}"
+        name = recipe[GROWN_FROM]
+        title = BASELINES[name].title if name in BASELINES else name  # a tool's
+        grown = f"grown from {title} after {_words(recipe[GROWN_AFTER])}"
         return replace(training, origin=grown)
 
     @classmethod
