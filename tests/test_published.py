@@ -22,8 +22,9 @@ from agents import cli
 from agents.network import load_policy
 from restore_env.metrics import psnr
 from restore_env.toolbox import Toolbox
-from tools_zoo.published import SOURCE, Variable, import_rl_restore, masked_crc32c, read_bundle
+from tools_zoo.published import SOURCE, import_rl_restore
 from tools_zoo.table import TOOLS
+from tools_zoo.tensor_bundles import Variable, masked_crc32c, read_bundle
 from tools_zoo.toolboxes import ToolboxError, load_toolbox, read_tool
 
 Bundle = Mapping[str, npt.NDArray[Any]]
