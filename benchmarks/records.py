@@ -21,7 +21,7 @@ class Comparison:
 
     measured: Measured
     methods: Mapping[str, Mapping[str, Any]]
-    """What is the same on all severities, by method."""
+    """What is the same on all severities, by method; each has a line on every severity."""
     command: str
     """Repeats it."""
 
@@ -39,12 +39,8 @@ def read_comparison(path: Path) -> Comparison:
             for severity in SEVERITIES
             if severity in record["severities"]
         }
-        methods = {method["name"]: method for method in record["methods"]}
-        comparison = Comparison(measured, methods, str(record[COMMAND]))
-        for line in (line for named in measured.values() for line in named.values()):
-            float(line["estimates"]["psnr"]["mean"]), float(line["estimates"]["ssim"]["mean"]), str(line["title"])
-            float(line["gmacs"]), float(line["milliseconds"]), methods[line["name"]]["cost"]
-            bool(methods[line["name"]]["undertrained"])
+        comparison = Comparison(measured, {method["name"]: method for method in record["methods"]}, record[COMMAND])
+        _check(comparison)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError):
@@ -52,3 +48,20 @@ def read_comparison(path: Path) -> Comparison:
     if not measured:
         raise ValueError(f"{path}: compares on none of {', '.join(SEVERITIES)}")
     return comparison
+
+
+def _check(comparison: Comparison) -> None:
+    """Raise ``ValueError``, ``KeyError`` or ``TypeError`` if something that tables are made of is not there."""
+    numbers, words = [], [comparison.command]
+    for name, method in comparison.methods.items():
+        words.append(method["title"])
+        numbers += [method["undertrained"], *([method["cost"]["seconds_per_megapixel"]] if method["cost"] else [])]
+        for named in comparison.measured.values():
+            line = named[name]
+            words.append(line["title"])
+            numbers += [line["estimates"][metric]["mean"] for metric in ("psnr", "ssim")]
+            numbers += [line["gmacs"], line["milliseconds"]]
+    if any(set(named) != set(comparison.methods) for named in comparison.measured.values()):
+        raise ValueError("a line of no method")
+    if not all(isinstance(number, (int, float)) for number in numbers) or not all(isinstance(w, str) for w in words):
+        raise TypeError("a number or a word was expected")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from agents.cli import OneLineParser, run_guarded
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
@@ -17,12 +18,10 @@ from benchmarks.records import Comparison, read_comparison
 from benchmarks.report import FOOTNOTE, UNCLAIMED
 
 PROGRAM, SECTION = "benchmarks.summary", "summary"
-COSTS = (("gmacs", ".2f"), ("milliseconds", ".1f"))
-"""What an image costs, and how it is written."""
 
 
-def summary_table(comparison: Comparison, methods: Sequence[str]) -> str:
-    """PSNR on each severity, and what a patch costs on the mean of them, as a Markdown table.
+def rows_of(comparison: Comparison, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """PSNR of each method on each severity, and what a patch costs on the mean of them.
 
     Args:
         comparison: all that was measured.
@@ -34,25 +33,45 @@ def summary_table(comparison: Comparison, methods: Sequence[str]) -> str:
     unknown = [name for name in methods if name not in comparison.methods]
     if unknown:
         raise ValueError(f"{unknown[0]!r} was not compared: choose from {', '.join(comparison.methods)}")
-    heads = [*(f"{severity}, dB" for severity in comparison.measured), "GMAC a patch", "ms a patch", "s a megapixel"]
-    rows = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    rows = []
     for name in methods:
-        lines, method = [named[name] for named in comparison.measured.values()], comparison.methods[name]
-        cells = [f"{method['title']}{UNCLAIMED * bool(method['undertrained'])}"]
-        cells += [f"{line['estimates']['psnr']['mean']:.2f}" for line in lines]
-        cells += [f"{fmean(line[cost] for line in lines):{form}}" for cost, form in COSTS]
-        cells.append(f"{method['cost']['seconds_per_megapixel']:.2f}" if method["cost"] else "")
-        rows.append(f"| {' | '.join(cells)} |")
-    noted = any(comparison.methods[name]["undertrained"] for name in methods)
-    return "\n".join(rows) + f"\n\n{FOOTNOTE}" * noted
+        method, lines = comparison.methods[name], [named[name] for named in comparison.measured.values()]
+        psnr = [line["estimates"]["psnr"]["mean"] for line in lines]
+        rows.append(
+            {
+                "title": method["title"],
+                "undertrained": method["undertrained"],
+                "psnr": dict(zip(comparison.measured, psnr, strict=True)),
+                "gmacs": fmean(line["gmacs"] for line in lines),
+                "milliseconds": fmean(line["milliseconds"] for line in lines),
+                "seconds_per_megapixel": method["cost"]["seconds_per_megapixel"] if method["cost"] else None,
+            }
+        )
+    return rows
+
+
+def summary_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a Markdown table, with a note below if a method is undertrained."""
+    severities = list(rows[0]["psnr"])
+    heads = [*(f"{severity}, dB" for severity in severities), "GMAC a patch", "ms a patch", "s a megapixel"]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    for row in rows:
+        seconds = row["seconds_per_megapixel"]
+        cells = [f"{row['title']}{UNCLAIMED * bool(row['undertrained'])}"]
+        cells += [f"{row['psnr'][severity]:.2f}" for severity in severities]
+        cells += [f"{row['gmacs']:.2f}", f"{row['milliseconds']:.1f}", "" if seconds is None else f"{seconds:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    noted = any(row["undertrained"] for row in rows)
+    return "\n".join(lines) + f"\n\n{FOOTNOTE}" * noted
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, print, write."""
     check_outputs(arguments, SECTION)
     comparison = read_comparison(arguments.comparison)
-    table = summary_table(comparison, arguments.methods or tuple(comparison.methods))
-    publish(arguments, SECTION, table, {"comparison": comparison.command})
+    rows = rows_of(comparison, arguments.methods or tuple(comparison.methods))
+    told = f"{summary_table(rows)}\n\n```\n{comparison.command}\n```"
+    publish(arguments, SECTION, told, {"comparison": comparison.command, "rows": rows})
     return 0
 
 

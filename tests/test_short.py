@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -234,19 +235,45 @@ def test_a_comparison_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture
     ]
     assert "\n".join(rows) in text
     assert "a win over it is not claimed" in text
+    assert "python -m it" in text
     capsys.readouterr()
-    assert summary.main([*words, "--methods", "default"]) == 0
+    assert summary.main([*words, "--methods", "default", "--json", str(tmp_path / "s.json")]) == 0
     assert "not claimed" not in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "s.json").read_text())["rows"]
+    assert row["psnr"] == {"mild": 26.5, "severe": 25.5}
     assert summary.main([*words, "--methods", "default", "magic"]) == 2
     assert "'magic' was not compared: choose from vdsr, default" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"severities": {"mild": [{"name": "x"}]}, "command": "x"}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"severities": {"mild": []}, "methods": [{}], "command": "x"}'])
 def test_other_files_are_no_comparison(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.json").write_text(text)
     assert beside_paper.main(["--comparison", str(tmp_path / "c.json")]) == 2
     assert "c.json: not what python -m benchmarks.compare --json writes" in capsys.readouterr().err
     assert beside_paper.main(["--comparison", str(tmp_path / "none")]) == 2
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: record["severities"]["mild"].pop(),  # a method is missing on one severity
+        lambda record: record["methods"].pop(),  # a line of no method
+        lambda record: record["methods"][0].pop("title"),
+        lambda record: record["methods"][0].update(cost={"peak_mib": 1.0}),
+        lambda record: record["severities"]["mild"][0].update(gmacs="3"),
+        lambda record: record["severities"]["mild"][0]["estimates"].pop("ssim"),
+    ],
+)
+def test_a_comparison_that_lacks_something_is_refused(
+    spoil: Callable[[dict[str, Any]], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = comparison(tmp_path)
+    record = json.loads(path.read_text())
+    spoil(record)
+    path.write_text(json.dumps(record))
+    for reader in (beside_paper, summary):
+        assert reader.main(["--comparison", str(path)]) == 2
+        assert "c.json: not what python -m benchmarks.compare --json writes" in capsys.readouterr().err
 
 
 def test_what_a_patch_costs(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from agents.cli import main
+from benchmarks import train_baseline
+from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import Levels, draw_levels
 from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
@@ -280,6 +284,28 @@ class TestDrawsOnADevice:
             for folder in ("whole", "killed")
         )
         assert all(torch.equal(value, killed[key]) for key, value in whole.items())
+
+    @pytest.mark.parametrize("draws", ["host", "device"])
+    def test_training_draws_where_it_is_told(self, draws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: list[int] = []
+
+        def distort(places: Sequence[Place], size: int, factor: int, device: str) -> torch.Tensor:
+            drawn.append(len(places))
+            return distort_patches(places, size, factor, device)
+
+        monkeypatch.setattr("tools_zoo.training.distort_patches", distort)
+        photo = tmp_path / "photo.png"
+        Image.fromarray(photographs(1, 120, 140)[0]).save(photo)
+        words = ["--images", str(photo), "--draws", draws, "--steps", "1", "--batch-size", "3", "--patch-size", "16"]
+        assert main(["train", "tools", *words, "--tools", "denoise_2", "--out", str(tmp_path / "tools")]) == 0
+        tools = len(drawn)
+        joint = ["--toolbox", "pure", "--chain", "denoise_1", "--out", str(tmp_path / "joint")]
+        assert main(["train", "joint", *words, *joint]) == 0
+        together = len(drawn) - tools
+        assert train_baseline.main(["vdsr_s", *words, "--passes", "1", "--out", str(tmp_path / "baseline")]) == 0
+        alone = len(drawn) - tools - together
+        assert (tools > 0, together > 0, alone > 0) == (draws == "device",) * 3
+        assert set(drawn) <= {3}
 
     def test_another_place_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="draws must be one of host, device, got 'gpu'"):

@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from restore_env.writing import write_atomically
 from tools_zoo.muon import Muon
 
-Pixels = npt.NDArray[np.uint8] | Tensor
+PixelBatch = npt.NDArray[np.uint8] | Tensor
 """uint8 RGB ``(N, H, W, 3)``, on the host or on a device."""
-Batch = tuple[Pixels, Pixels]
+Batch = tuple[PixelBatch, PixelBatch]
 """Inputs and targets."""
 AnyBatch = TypeVar("AnyBatch")
 """What a step is computed from, in whatever form its objective takes."""
@@ -355,7 +355,7 @@ def digest(module: nn.Module) -> str:
     return hashed.hexdigest()[:12]
 
 
-def as_tensor(images: Pixels, device: str | torch.device = "cpu") -> Tensor:
+def as_tensor(images: PixelBatch, device: str | torch.device = "cpu") -> Tensor:
     """uint8 RGB ``(N, H, W, 3)`` as float32 NCHW in [0, 1] on ``device``, channels last in memory."""
     return torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float().div_(255)
 

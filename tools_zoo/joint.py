@@ -23,21 +23,33 @@ from restore_env.metrics import psnr
 from restore_env.pixels import quantised
 from restore_env.policy import Policy
 from restore_env.sources import ImageSource
+from restore_env.task import check_draws
 from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.backends import NetworkTool
 from tools_zoo.cards import source_version
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import LOSSES, Budget, Fitted, Pixels, Progress, Schedule, as_tensor, digest, fit, summary_writer
+from tools_zoo.fitting import (
+    LOSSES,
+    Budget,
+    Fitted,
+    PixelBatch,
+    Progress,
+    Schedule,
+    as_tensor,
+    digest,
+    fit,
+    summary_writer,
+)
 from tools_zoo.networks import NETWORKS, ToolNetwork
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
-from tools_zoo.training import CURVES, PatchSampler, drawn_on, split_images, write_tools_card
+from tools_zoo.training import CURVES, PatchSampler, drawing, drawn_on, split_images, write_tools_card
 
 FOLLOW = -1
 """In a batch's explored actions: follow the policy here."""
 VALIDATION_PATCHES = 96
 VALIDATION_SECONDS = 20.0
 
-ChainBatch = tuple[Pixels, Pixels, npt.NDArray[np.int64]]
+ChainBatch = tuple[PixelBatch, PixelBatch, npt.NDArray[np.int64]]
 """Inputs and targets, RGB ``(N, P, P, 3)``, and explored actions ``(N, length)``, mostly :data:`FOLLOW`."""
 
 
@@ -68,8 +80,8 @@ class JointTraining:
     seed: int = 0
     device: str = "cpu"
     draws: Literal["host", "device"] = "host"
-    """Where patches are distorted: one by one on ``workers`` threads, or all of a batch on the device, as a GPU needs
-    it; the same distribution."""
+    """Where patches are distorted: on the host one by one, or on the device all of a batch at once, as a GPU needs it;
+    the same distribution."""
     workers: int = 1
     observe: Literal["uint8", "float32"] = "uint8"
     """What the policy sees, as the environment's ``dtype``."""
@@ -81,6 +93,7 @@ class JointTraining:
 
     def __post_init__(self) -> None:
         check_severity(self.severity)
+        check_draws(self.draws)
         if not 0 <= self.exploration <= 1:
             raise ValueError(f"exploration must lie in [0, 1], got {self.exploration}")
         if self.chain_length < 1 or self.rounds < 1 or self.batch_size < 1:
@@ -291,12 +304,12 @@ def _identity(settings: JointTraining, number: int, images: int) -> dict[str, An
         "exploration",
         "batch_size",
         "patch_size",
-        "draws",
         "observe",
         "seed",
         "policy",
     )
-    return {"round": number, "images": images, **{name: getattr(settings, name) for name in names}}
+    values = {name: getattr(settings, name) for name in names} | drawing(settings.draws)
+    return {"round": number, "images": images, **values}
 
 
 def _share(budget: Budget, rounds: int) -> Budget:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from restore_env.toolbox import Toolbox
@@ -127,10 +128,11 @@ def read_tool(path: Path, network_name: str) -> ToolWeights:
 
 
 def is_tool(path: Path) -> bool:
-    """Whether the file says that it holds a tool; False if it cannot be read."""
+    """Whether the file's header names a tool's network; False if it cannot be read."""
     try:
-        return "network" in read_weights(path)[1]
-    except ValueError:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("network") in NETWORKS
+    except (SafetensorError, OSError):
         return False
 
 

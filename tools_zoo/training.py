@@ -16,7 +16,7 @@ from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import SCALES, Levels, distort_patch, draw_levels
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
-from restore_env.task import check_draws
+from restore_env.task import DRAWS, check_draws
 from restore_env.toolbox import usable_device
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
@@ -73,8 +73,8 @@ class ToolTraining:
     seed: int = 0
     device: str = "cpu"
     draws: Literal["host", "device"] = "host"
-    """Where patches are distorted: one by one on ``workers`` threads, or all of a batch on the device, as a GPU needs
-    it; the same distribution."""
+    """Where patches are distorted: on the host one by one, or on the device all of a batch at once, as a GPU needs it;
+    the same distribution."""
     workers: int = 1
     command: str = ""
     """The command line, for the model card."""
@@ -125,6 +125,11 @@ def drawn_on(draws: str, device: str) -> str | None:
         ValueError: ``draws`` is neither "host" nor "device".
     """
     return device if check_draws(draws) == "device" else None
+
+
+def drawing(draws: str) -> dict[str, str]:
+    """What a run's identity and recipe say of where its patches are distorted: nothing, if that is the host."""
+    return {} if draws == DRAWS[0] else {"draws": draws}
 
 
 class PatchSampler:
@@ -185,7 +190,7 @@ class PatchSampler:
             ways.append((int(rng.integers(4)), int(rng.integers(2))))
             places.append(Place(image, top, left, levels, int(rng.integers(2**63))))
             clean.append(self._clean(image, top, left))
-        inputs = distort_patches(places, self._patch_size, self._factor, device)
+        inputs = distort_patches(places, self._patch_size, self._factor, device).contiguous()
         targets = torch.from_numpy(np.stack(clean)).to(device)
         for turns, flip in set(ways):
             rows = torch.tensor([row for row, way in enumerate(ways) if way == (turns, flip)], device=device)
@@ -293,13 +298,13 @@ def _train_one(
                 "seed": settings.seed,
                 "batch_size": settings.batch_size,
                 "patch_size": settings.patch_size,
-                "draws": settings.draws,
                 "slight_share": settings.slight_share,
                 "mixed_share": settings.mixed_share,
                 "loss": settings.loss,
                 "network": spec.network(settings.shapes),
                 "images": len(kept),
                 "started_from": started_from,
+                **drawing(settings.draws),
             },
             report=show,
             workers=settings.workers,
@@ -328,6 +333,7 @@ def _train_one(
         "mixed_share": settings.mixed_share,
         "loss": settings.loss,
         "started_from": started_from,
+        **drawing(settings.draws),
         "images": len(kept),
         "psnr_input": round(psnr_input, 3),
         "psnr_output": round(psnr_output, 3),

@@ -32,6 +32,7 @@ from benchmarks.baselines.weights import (
 from restore_env.distortions import Levels, check_severity, draw_levels
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
+from restore_env.task import check_draws
 from restore_env.toolbox import bicubic_enlarge, usable_device
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
@@ -48,7 +49,7 @@ from tools_zoo.fitting import (
     summary_writer,
 )
 from tools_zoo.toolboxes import is_tool, passes, read_tool
-from tools_zoo.training import CURVES, PatchSampler, drawn_on, split_images, validate
+from tools_zoo.training import CURVES, PatchSampler, drawing, drawn_on, split_images, validate
 
 VALIDATION_PATCHES = 192
 VALIDATION_SECONDS = 15.0
@@ -77,14 +78,15 @@ class BaselineTraining:
     seed: int = 0
     device: str = "cpu"
     draws: Literal["host", "device"] = "host"
-    """Where patches are distorted: one by one on ``workers`` threads, or all of a batch on the device, as a GPU needs
-    it; the same distribution."""
+    """Where patches are distorted: on the host one by one, or on the device all of a batch at once, as a GPU needs it;
+    the same distribution."""
     workers: int = 1
     command: str = ""
     """The command line, for the card."""
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
+        check_draws(self.draws)
         if self.severity != CLEAN:
             check_severity(self.severity)
         elif self.baseline.factor == 1:
@@ -212,8 +214,9 @@ def _train_pass(
             writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
         report(PassProgress(number, progress, psnr_input, validated["psnr"]))
 
-    names = ("severity", "loss", "batch_size", "patch_size", "draws", "seed")
+    names = ("severity", "loss", "batch_size", "patch_size", "seed")
     identity = {"pass": number, "images": len(kept)} | {name: getattr(settings, name) for name in names}
+    identity |= drawing(settings.draws)
     checkpoint = settings.out / "checkpoints" / f"{name}.pt"
     try:
         fitted = fit(

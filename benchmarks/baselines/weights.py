@@ -27,7 +27,8 @@ FEW = 50_000
 little by twice as much of it."""
 
 GROWN_FROM, GROWN_AFTER = "grown_from", "grown_after"
-"""In the recipe of what grew from a smaller baseline or a tool: its name, and the patches that it had seen."""
+"""In the recipe of what grew from a smaller baseline or a tool: its name, and the patches that
+it had seen (0: its file does not say)."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class Training:
             return training
         name = recipe[GROWN_FROM]
         title = BASELINES[name].title if name in BASELINES else name  # a tool's
-        grown = f"grown from {title} after {_words(recipe[GROWN_AFTER])}"
+        after = f" after {_words(recipe[GROWN_AFTER])}" if recipe[GROWN_AFTER] else ""
+        grown = f"grown from {title}{after}"
         return replace(training, origin=grown)
 
     @classmethod
