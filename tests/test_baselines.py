@@ -193,6 +193,9 @@ def test_what_a_doubling_was_worth() -> None:
     assert "flat" in str(flat)
     assert Training.of({**one_pass(400_000, 25.24, finished=False), "earlier": [first]}).slope is None
     assert Training.of({}) == Training(0, None)
+    grown = Training.of({**second, "earlier": [first], "grown_from": "vdsr_s", "grown_after": 500_000})
+    assert grown.slope == pytest.approx(0.2 / np.log2(900 / 600))  # what it grew from was training, too
+    assert grown.patches == 400_000
     assert not Training.of({**one_pass(240, 20.01), "earlier": [one_pass(240, 20.0)]}).flat  # nothing learnt yet
 
 

@@ -119,15 +119,15 @@ class Training:
     patches: int
     """Training patches seen, in all passes."""
     slope: float | None
-    """dB of validation PSNR that the latest doubling of ``patches`` added, each pass being annealed to its end; None
-    if there was one pass alone, or an unfinished one."""
+    """dB of validation PSNR that a doubling of the patches added, as the latest pass tells, each being annealed to its
+    end; those of what it grew from count. None if there was one pass alone, or an unfinished one."""
     origin: str = ""
     """What it grew from, in words; nothing if it began with random weights."""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Training:
         """What a recipe tells of it."""
-        training = cls._of_passes(passes(recipe))
+        training = cls._of_passes(passes(recipe), int(recipe.get(GROWN_AFTER, 0)))
         if GROWN_FROM not in recipe:
             return training
         name = recipe[GROWN_FROM]
@@ -137,12 +137,12 @@ class Training:
         return replace(training, origin=grown)
 
     @classmethod
-    def _of_passes(cls, recipes: Sequence[Mapping[str, Any]]) -> Training:
+    def _of_passes(cls, recipes: Sequence[Mapping[str, Any]], before: int) -> Training:
         patches = [int(recipe.get("patches", 0)) for recipe in recipes]
         total = sum(patches)
         if len(recipes) < 2 or not patches[-1] or total == patches[-1] or not recipes[-1].get("finished"):
             return cls(total, None)
-        doublings = float(torch.tensor(total / (total - patches[-1])).log2())
+        doublings = float(torch.tensor((before + total) / (before + total - patches[-1])).log2())
         gained = float(recipes[-1]["psnr_output"]) - float(recipes[-2]["psnr_output"])
         return cls(total, gained / doublings)
 
@@ -155,7 +155,7 @@ class Training:
         seen = ", ".join(filter(None, (self.origin, _words(self.patches))))
         if self.slope is None:
             return f"{seen}, slope unknown: may be undertrained"
-        return f"{seen}, {self.slope:+.2f} dB by the last doubling: {'flat' if self.flat else 'undertrained'}"
+        return f"{seen}, {self.slope:+.2f} dB a doubling: {'flat' if self.flat else 'undertrained'}"
 
 
 def _words(patches: int) -> str:
