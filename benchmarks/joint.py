@@ -31,8 +31,9 @@ from restore_env.sources import ImageSource, open_images
 from restore_env.starts import EpisodeStart
 from restore_env.toolbox import Toolbox
 from tools_zoo.fitting import as_tensor
+from tools_zoo.patches import PatchSampler
 from tools_zoo.table import TOOLS
-from tools_zoo.training import PatchSampler, draw_band
+from tools_zoo.training import draw_band
 
 PROGRAM, SECTION = "benchmarks.joint", "joint"
 SIDES = ("before", "after")

@@ -37,8 +37,8 @@ from tests.toolkit import photographs
 from tools_zoo import load_toolbox
 from tools_zoo.fitting import Budget
 from tools_zoo.networks import last_layer
+from tools_zoo.patches import PatchSampler
 from tools_zoo.toolboxes import SHIPPED, read_tool
-from tools_zoo.training import PatchSampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

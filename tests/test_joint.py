@@ -21,8 +21,8 @@ from tools_zoo import load_toolbox
 from tools_zoo.fitting import Budget, FitError, Schedule, as_tensor
 from tools_zoo.joint import FOLLOW, JointProgress, JointTraining, ToolChains, train_jointly
 from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
+from tools_zoo.patches import PatchSampler
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
-from tools_zoo.training import PatchSampler
 
 NAMES = ("deblur_1", "denoise_2", "dejpeg_1")
 STOP = len(NAMES)

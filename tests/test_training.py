@@ -32,9 +32,10 @@ from tools_zoo.fitting import (
     squared_error,
 )
 from tools_zoo.networks import ThreeLayer
+from tools_zoo.patches import PatchSampler
 from tools_zoo.table import SPECS
 from tools_zoo.toolboxes import ToolboxError, read_tool
-from tools_zoo.training import PatchSampler, ToolProgress, ToolTraining, draw_band, draw_mixed, train_tools
+from tools_zoo.training import ToolProgress, ToolTraining, draw_band, draw_mixed, train_tools
 
 
 class KilledError(Exception):
@@ -293,7 +294,7 @@ class TestDrawsOnADevice:
             drawn.append(len(places))
             return distort_patches(places, size, factor, device)
 
-        monkeypatch.setattr("tools_zoo.training.distort_patches", distort)
+        monkeypatch.setattr("tools_zoo.patches.distort_patches", distort)
         photo = tmp_path / "photo.png"
         Image.fromarray(photographs(1, 120, 140)[0]).save(photo)
         words = ["--images", str(photo), "--draws", draws, "--steps", "1", "--batch-size", "3", "--patch-size", "16"]

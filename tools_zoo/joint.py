@@ -41,8 +41,9 @@ from tools_zoo.fitting import (
     summary_writer,
 )
 from tools_zoo.networks import NETWORKS, ToolNetwork
+from tools_zoo.patches import PatchSampler, drawing, drawn_on
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
-from tools_zoo.training import CURVES, PatchSampler, drawing, drawn_on, split_images, write_tools_card
+from tools_zoo.training import CURVES, split_images, write_tools_card
 
 FOLLOW = -1
 """In a batch's explored actions: follow the policy here."""

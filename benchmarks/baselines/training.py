@@ -48,8 +48,9 @@ from tools_zoo.fitting import (
     restoring,
     summary_writer,
 )
+from tools_zoo.patches import PatchSampler, drawing, drawn_on
 from tools_zoo.toolboxes import is_tool, passes, read_tool
-from tools_zoo.training import CURVES, PatchSampler, drawing, drawn_on, split_images, validate
+from tools_zoo.training import CURVES, split_images, validate
 
 VALIDATION_PATCHES = 192
 VALIDATION_SECONDS = 15.0
