@@ -52,6 +52,8 @@ def read_comparison(path: Path) -> Comparison:
 
 def _check(comparison: Comparison) -> None:
     """Raise ``ValueError``, ``KeyError`` or ``TypeError`` if something that tables are made of is not there."""
+    if not comparison.methods:
+        raise ValueError("no method")
     numbers, words = [], [comparison.command]
     for name, method in comparison.methods.items():
         words.append(method["title"])
