@@ -147,9 +147,16 @@ def check_severity(severity: str) -> str:
     return severity
 
 
-def draw_levels(severity: str, rng: np.random.Generator) -> Levels:
-    """Draw one of the severity's level triples, all equally likely, and a uniform value inside each level."""
-    triples = _TRIPLES[check_severity(severity)]
+def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0.0) -> Levels:
+    """Draw one of the severity's level triples, all equally likely, and a uniform value inside each level.
+
+    Args:
+        severity: a key of :data:`SEVERITIES`, or :data:`SINGLE`.
+        rng: draws.
+        single_share: probability that it is one distortion alone instead.
+    """
+    alone = single_share > 0 and rng.random() < single_share
+    triples = _TRIPLES[SINGLE if alone else check_severity(severity)]
     blur, noise, compression = triples[rng.integers(len(triples))]
     return Levels(
         blur_sigma=float(rng.uniform(BLUR_EDGES[blur - 1], BLUR_EDGES[blur])) if blur else 0.0,

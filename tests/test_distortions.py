@@ -364,3 +364,17 @@ def test_each_distortion_comes_up_alone() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_levels("single", rng) for _ in range(60)]
     assert all(any(getattr(levels, kind) for levels in drawn) for kind in ("blur_sigma", "noise_sigma", "jpeg_quality"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_mixtures_is_one_distortion_alone(share: float) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels("moderate", rng, share) for _ in range(2000)]
+    alone = [sum(strength > 0 for strength in levels.strengths) == 1 for levels in drawn]
+    assert np.mean(alone) == pytest.approx(share, abs=0.04)
+
+
+def test_without_a_share_nothing_else_is_drawn() -> None:
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+    assert draw_levels("mild", one) == draw_levels("mild", other, 0.0)
+    assert one.random() == other.random()

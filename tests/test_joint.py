@@ -204,6 +204,16 @@ def test_the_policy_is_refreshed_after_each_round(tmp_path: Path) -> None:
         assert not torch.equal(weights(chosen.toolbox, name)["conv3.weight"], weights(chosen.out, name)["conv3.weight"])
 
 
+def test_a_share_of_single_distortions_reaches_training(tmp_path: Path) -> None:
+    psnr_input = []
+    for share in (0.0, 1.0):
+        chosen = settings(tmp_path, f"out-{share}", single_share=share, budget=Budget(steps=2))
+        train_jointly(chosen, source(), FixedChain((0,), STOP), report=lambda now: psnr_input.append(now.psnr_input))
+    assert psnr_input[-1] > psnr_input[0] + 2  # one distortion alone does less harm than a mixture
+    recipe = read_tool(tmp_path / "out-1.0" / f"{NAMES[0]}.safetensors", "three_layer").recipe
+    assert recipe["single_share"] == 1.0
+
+
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train_jointly(settings(tmp_path, budget=Budget(steps=1)), source(), chain())
     with pytest.raises(FitError, match=r"exploration 0\.0, not 0\.3"):
@@ -237,7 +247,10 @@ def test_rounds_that_the_clock_ends_are_followed_by_the_next(tmp_path: Path) -> 
         assert len(train_jointly(chosen, source(), chain())) == 3
 
 
-@pytest.mark.parametrize("changes", [{"severity": "awful"}, {"exploration": 1.5}, {"chain_length": 0}, {"rounds": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"severity": "awful"}, {"exploration": 1.5}, {"single_share": 2.0}, {"chain_length": 0}, {"rounds": 0}],
+)
 def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         settings(tmp_path, **changes)

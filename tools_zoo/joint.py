@@ -65,6 +65,9 @@ class JointTraining:
     budget: Budget
     """For all rounds together: minutes, or steps."""
     severity: str = "moderate"
+    single_share: float = 0.0
+    """Share of the patches, of those for validation, too, that have one distortion alone, so that chains learn to be
+    gentle."""
     chain_length: int = 3
     """Tools in a chain at most."""
     exploration: float = 0.1
@@ -95,8 +98,9 @@ class JointTraining:
     def __post_init__(self) -> None:
         check_severity(self.severity)
         check_draws(self.draws)
-        if not 0 <= self.exploration <= 1:
-            raise ValueError(f"exploration must lie in [0, 1], got {self.exploration}")
+        for name in ("exploration", "single_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.chain_length < 1 or self.rounds < 1 or self.batch_size < 1:
             raise ValueError("chain_length, rounds and batch_size must be 1 or more")
         if self.out.resolve() == self.toolbox.resolve():
@@ -241,7 +245,7 @@ def _train_round(
     held_out: Sequence[int],
     report: Callable[[JointProgress], None],
 ) -> Fitted:
-    draw = partial(draw_levels, settings.severity)
+    draw = partial(draw_levels, settings.severity, single_share=settings.single_share)
     sampler = PatchSampler(source, kept, settings.patch_size, draw, device=drawn_on(settings.draws, settings.device))
     pairs = PatchSampler(source, held_out, settings.patch_size, draw).batch(
         np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES
@@ -310,6 +314,8 @@ def _identity(settings: JointTraining, number: int, images: int) -> dict[str, An
         "policy",
     )
     values = {name: getattr(settings, name) for name in names} | drawing(settings.draws)
+    if settings.single_share:
+        values["single_share"] = settings.single_share
     return {"round": number, "images": images, **values}
 
 

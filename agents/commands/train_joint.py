@@ -33,6 +33,12 @@ def register(kinds: Any) -> None:
         help="weight of the images on the way in the loss, so that chains may end anywhere (default 0, as published)",
     )
     parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
+    parser.add_argument(
+        "--single-share",
+        type=share,
+        default=0.0,
+        help="share of the patches with one distortion alone, so that tools learn to be gentle (default 0)",
+    )
     parser.add_argument("--chain-length", type=positive_int, help="tools in a chain at most (default 3)")
     parser.add_argument("--exploration", type=share, default=0.1, help="share of random tools (default 0.1)")
     budget = parser.add_mutually_exclusive_group()
@@ -90,6 +96,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         toolbox=folder,
         budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
         severity=arguments.severity,
+        single_share=arguments.single_share,
         chain_length=len(arguments.chain or ()) or arguments.chain_length or 3,
         exploration=arguments.exploration,
         rounds=arguments.rounds,
