@@ -179,7 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of held-out photographs")
     parser.add_argument("--task", choices=tuple(TASKS), default="same", help="the same size, or x4 (default same)")
     parser.add_argument(
-        "--severity", nargs="+", choices=NAMES, help="the protocol's, or outside it (default: moderate; clean for x4)"
+        "--severity",
+        nargs="+",
+        choices=NAMES,
+        help="the protocol's (single: one distortion alone), or outside it (default: moderate; clean for x4)",
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all that there are weights for")
     parser.add_argument("--reference", metavar="NAME", help="what others are compared with (default: default, bicubic)")

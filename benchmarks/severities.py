@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.baselines.table import CLEAN
-from restore_env.distortions import SEVERITIES
+from restore_env.distortions import SEVERITIES, SINGLE
 
 if TYPE_CHECKING:
     from restore_env.starts import Compose
@@ -57,10 +57,10 @@ OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
     }
 )
 """Distortions outside the protocol by name; "unseen" is motion, poisson, webp one after the other, "clean" none."""
-NAMES = (*SEVERITIES, *OUTSIDE)
+NAMES = (*SEVERITIES, SINGLE, *OUTSIDE)
 """What can be compared on."""
 
 
 def distortion_of(name: str) -> dict[str, Any]:
-    """The arguments of :class:`restore_env.Task` for a severity or a distortion outside the protocol."""
+    """The arguments of :class:`restore_env.Task` for one of :data:`NAMES`."""
     return {"distortion": OUTSIDE[name]()} if name in OUTSIDE else {"severity": name}

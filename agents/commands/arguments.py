@@ -1,9 +1,10 @@
-"""Parsers of command-line arguments that must lie in a range."""
+"""Command-line arguments that commands share, and parsers of those that must lie in a range."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} does not lie in [0, 1]")
     return value
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every training command takes."""
+    parser.add_argument("--images", type=Path, help="folder of clean photographs (default: the embedded ones)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, checkpoints, logs, model card")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument("--cache-dir", type=Path, help="keep the decoded images here for the next run")
 
 
 def add_drawing(parser: argparse.ArgumentParser) -> None:

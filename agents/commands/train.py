@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from agents.commands.arguments import add_drawing, add_schedule, positive_float, positive_int, schedule_of, share
+from agents.commands.arguments import (
+    add_common,
+    add_drawing,
+    add_schedule,
+    positive_float,
+    positive_int,
+    schedule_of,
+    share,
+)
 
 
 def register(commands: Any) -> None:
@@ -21,15 +28,6 @@ def register(commands: Any) -> None:
     train_joint.register(kinds)
     train_prior.register(kinds)
     train_sr.register(kinds)
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every training command takes."""
-    parser.add_argument("--images", type=Path, help="folder of clean photographs (default: the embedded ones)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights, checkpoints, logs, model card")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    parser.add_argument("--cache-dir", type=Path, help="keep the decoded images here for the next run")
 
 
 def _register_tools(kinds: Any) -> None:

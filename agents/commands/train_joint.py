@@ -6,8 +6,15 @@ import argparse
 import sys
 from typing import Any
 
-from agents.commands.arguments import add_drawing, add_schedule, positive_float, positive_int, schedule_of, share
-from agents.commands.train import add_common
+from agents.commands.arguments import (
+    add_common,
+    add_drawing,
+    add_schedule,
+    positive_float,
+    positive_int,
+    schedule_of,
+    share,
+)
 
 
 def register(kinds: Any) -> None:

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.commands.arguments import positive_float, positive_int
-from agents.commands.train import add_common
+from agents.commands.arguments import add_common, positive_float, positive_int
 
 PSNR_SHARE = 0.6
 """Of the minutes, where both stages are trained."""
