@@ -5,8 +5,8 @@ the weights' recipe and into the card, so that a baseline that is not trained ou
 that was stopped goes on when the command is repeated. A finished one goes on when it is repeated with a pass more and
 twice the budget (``--passes 3 --minutes 60`` after ``--passes 2 --minutes 30``): earlier passes are taken from their
 checkpoints. ``--init FILE`` goes on from weights alone, best with another ``--out``; a plain network grows from that of
-a smaller one (vdsr, dncnn and dncnn_s from vdsr_s, dncnn from vdsr), a cascade from a tool (cascade_hourglass from
-``tools_zoo/weights/default/denoise_4.safetensors``).
+a smaller one (vdsr, dncnn and dncnn_s from vdsr_s, dncnn from vdsr), a cascade from tools (cascade_hourglass from
+``tools_zoo/weights/default/denoise_4.safetensors``, or from a chain of such).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         passes=arguments.passes,
         loss=arguments.loss,
         severity=arguments.severity or row.severity,
-        init=arguments.init,
+        init=tuple(arguments.init),
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size or PATCH_SIZES[row.factor],
         seed=arguments.seed,
@@ -77,7 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=("mild", "moderate", "severe", "single", CLEAN),
         help="distortions to train on (default: moderate; clean, only small, for x4 baselines)",
     )
-    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to go on from, or to grow from")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="weights to go on from, or to grow from; of a cascade the tools that it begins with, in their order",
+    )
     parser.add_argument("--batch-size", type=positive_int, default=16)
     parser.add_argument("--patch-size", type=positive_int, help="of the input (default 48, and 24 for x4 baselines)")
     add_schedule(parser, {"muon": 3e-3, "adam": 1e-3})

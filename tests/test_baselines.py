@@ -17,7 +17,7 @@ from agents.baselines import FixedChain
 from agents.rollout import draw_starts, play
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.counting import count_macs, macs_per_pixel, parameter_count
-from benchmarks.baselines.growing import grow, repeat
+from benchmarks.baselines.growing import grow, line_up
 from benchmarks.baselines.owan import read_published
 from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidual
 from benchmarks.baselines.training import BaselineTraining, train_baseline
@@ -230,7 +230,7 @@ def test_passes_double_the_training_and_go_on_from_one_another(tmp_path: Path) -
     assert "| fixed cascade | 152,553 |" in card
     assert "2 + 2 + 4" in card
 
-    more = train_baseline(settings(tmp_path / "more", init=tmp_path / "cascade.safetensors", passes=1), source())
+    more = train_baseline(settings(tmp_path / "more", init=(tmp_path / "cascade.safetensors",), passes=1), source())
     assert more.patches == 32
     again = train_baseline(settings(tmp_path, passes=3), source())
     assert again == training
@@ -268,17 +268,17 @@ def test_what_cannot_grow_says_why(name: str, start: str, message: str) -> None:
 def test_growth_is_written_down(tmp_path: Path) -> None:
     train_baseline(settings(tmp_path, "vdsr_s", passes=1, budget=Budget(steps=2)), source())
     file = tmp_path / "vdsr_s.safetensors"
-    grown = settings(tmp_path / "a", "dncnn_s", init=file, budget=Budget(steps=2))
+    grown = settings(tmp_path / "a", "dncnn_s", init=(file,), budget=Budget(steps=2))
     training = train_baseline(grown, source())
     assert (training.patches, training.origin) == (4, "grown from VDSR-s after 4 patches")
     assert train_baseline(grown, source()) == training
-    on = settings(tmp_path / "b", "dncnn_s", init=tmp_path / "a" / "dncnn_s.safetensors", budget=Budget(steps=2))
+    on = settings(tmp_path / "b", "dncnn_s", init=(tmp_path / "a" / "dncnn_s.safetensors",), budget=Budget(steps=2))
     assert train_baseline(on, source()).origin == training.origin
     assert "grown from VDSR-s after 4 patches, 8 patches" in (tmp_path / "b" / "README.md").read_text()
     with pytest.raises(ValueError, match=r"vdsr_s\.safetensors: weights of vdsr_s, not of cascade"):
-        train_baseline(settings(tmp_path / "c", init=file), source())
+        train_baseline(settings(tmp_path / "c", init=(file,)), source())
     with pytest.raises(ValueError, match="vdsr_s cannot grow from it"):
-        train_baseline(settings(tmp_path / "c", "vdsr_s", init=tmp_path / "a" / "dncnn_s.safetensors"), source())
+        train_baseline(settings(tmp_path / "c", "vdsr_s", init=(tmp_path / "a" / "dncnn_s.safetensors",)), source())
 
 
 def test_a_cascade_begins_as_the_tool_that_it_grows_from(tmp_path: Path) -> None:
@@ -287,19 +287,36 @@ def test_a_cascade_begins_as_the_tool_that_it_grows_from(tmp_path: Path) -> None
     assert tool.name == "denoise_4"
     assert isinstance(cascade, Cascade)
     images = torch.rand(2, 3, 24, 24)
-    repeat(cascade, read_tool(file, "eight_layer").state)
+    line_up(cascade, [read_tool(file, "eight_layer").state])
     torch.testing.assert_close(cascade(images), tool(images), atol=1e-5, rtol=1e-5)
     cascade(images).square().mean().backward()
     for stage in cascade.stages:
         assert float(last_layer(stage).weight.grad.abs().max()) > 0  # type: ignore[arg-type, union-attr]
 
-    training = train_baseline(settings(tmp_path, init=file, passes=1), source())
+    training = train_baseline(settings(tmp_path, init=(file,), passes=1), source())
     assert training.patches == 16
     assert re.fullmatch(r"grown from denoise_4 after 0\.\d\d M patches", training.origin)
     with pytest.raises(ValueError, match="weights of another architecture"):
-        train_baseline(settings(tmp_path / "a", init=SHIPPED / "pure" / "denoise_1.safetensors"), source())
+        train_baseline(settings(tmp_path / "a", init=(SHIPPED / "pure" / "denoise_1.safetensors",)), source())
     with pytest.raises(ValueError, match="not weights of a baseline"):
-        train_baseline(settings(tmp_path / "a", "vdsr_s", init=file), source())
+        train_baseline(settings(tmp_path / "a", "vdsr_s", init=(file,)), source())
+
+
+def test_a_cascade_begins_as_a_chain_of_tools(tmp_path: Path) -> None:
+    toolbox, cascade = {tool.name: tool for tool in load_toolbox("pure")}, BASELINES["cascade"].network()
+    files = tuple(SHIPPED / "pure" / f"{name}.safetensors" for name in ("denoise_4", "deblur_3"))
+    assert isinstance(cascade, Cascade)
+    images = torch.rand(2, 3, 24, 24)
+    line_up(cascade, [read_tool(file, "eight_layer").state for file in files])
+    chained = toolbox["deblur_3"](toolbox["denoise_4"](images))
+    torch.testing.assert_close(cascade(images), chained, atol=1e-5, rtol=1e-5)
+
+    training = train_baseline(settings(tmp_path, init=files, passes=1), source())
+    assert re.fullmatch(r"grown from denoise_4, deblur_3 after 0\.\d\d M patches", training.origin)
+    with pytest.raises(ValueError, match="of 3 stages begins with 1 to as many tools, not 4"):
+        train_baseline(settings(tmp_path / "a", init=2 * files), source())
+    with pytest.raises(ValueError, match=r"cascade\.safetensors: not weights of a tool"):
+        settings(tmp_path, init=(tmp_path / "cascade.safetensors", *files))
 
 
 def test_a_super_resolver_learns_from_small_images(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 Plain networks become wider and deeper without a change of what comes out, after Chen, Goodfellow, Shlens, "Net2Net"
 (ICLR 2016): new layers hand on what they get, and new channels, their weights drawn at random, are not listened to yet.
 With batch normalisation every channel's scale and shift begin at what undoes the normalisation of one batch. A cascade
-begins as one tool, whose features all its stages have.
+begins as a chain of tools; further stages have the last one's features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -50,11 +50,19 @@ def grow(large: PlainResidual, small: PlainResidual, images: Tensor) -> None:
         _undo_normalisation(large, images)
 
 
-def repeat(cascade: Cascade, tool: Mapping[str, Tensor]) -> None:
-    """Give every stage the weights of a tool of its shape; all but the first hand on what they get."""
+def line_up(cascade: Cascade, tools: Sequence[Mapping[str, Tensor]]) -> None:
+    """Give the stages the weights of tools of their shape, in this order.
+
+    Stages for which there is none get the last tool's, and hand on what they get.
+
+    Raises:
+        ValueError: there are more tools than stages, or none.
+    """
+    if not 1 <= len(tools) <= len(cascade.stages):
+        raise ValueError(f"a cascade of {len(cascade.stages)} stages begins with 1 to as many tools, not {len(tools)}")
     for number, stage in enumerate(cascade.stages):
-        stage.load_state_dict(dict(tool))
-        if number:
+        stage.load_state_dict(dict(tools[min(number, len(tools) - 1)]))
+        if number >= len(tools):
             zeroed(last_layer(cast(ToolNetwork, stage)))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.baselines.growing import grow, repeat
+from benchmarks.baselines.growing import grow, line_up
 from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidual
 from benchmarks.baselines.table import CLEAN, Baseline
 from benchmarks.baselines.weights import (
@@ -49,7 +49,7 @@ from tools_zoo.fitting import (
     summary_writer,
 )
 from tools_zoo.patches import PatchSampler, drawing, drawn_on
-from tools_zoo.toolboxes import is_tool, passes, read_tool
+from tools_zoo.toolboxes import ToolWeights, is_tool, passes, read_tool
 from tools_zoo.training import CURVES, split_images, validate
 
 VALIDATION_PATCHES = 192
@@ -69,9 +69,9 @@ class BaselineTraining:
     """For all passes together."""
     passes: int = 2
     severity: str = "moderate"
-    init: Path | None = None
+    init: tuple[Path, ...] = ()
     """Weights of the same baseline to go on from, with their recipe; or to grow from: of a smaller plain one, or, for a
-    cascade, of a tool of its stages' shape."""
+    cascade, of tools of its stages' shape, in their order (further stages begin as the last one)."""
     loss: str = "psnr"
     """A key of :data:`tools_zoo.fitting.LOSSES`."""
     batch_size: int = 16
@@ -92,6 +92,9 @@ class BaselineTraining:
             check_severity(self.severity)
         elif self.baseline.factor == 1:
             raise ValueError(f"{self.baseline.name} keeps the size of images and cannot learn from clean ones")
+        strangers = [path for path in self.init if not is_tool(path)]
+        if len(self.init) > 1 and strangers:
+            raise ValueError(f"{strangers[0]}: not weights of a tool; only tools, for a cascade, can be several")
 
     @property
     def path(self) -> Path:
@@ -131,7 +134,7 @@ def train_baseline(
     usable_device(settings.device)
     torch.manual_seed(settings.seed)
     network = settings.baseline.network()
-    recipes, origin = ([], {}) if settings.init is None else _begin(network, settings.init, settings, source)
+    recipes, origin = _begin(network, settings, source) if settings.init else ([], {})
     for share in range(settings.passes):
         budget = _share(settings.budget, share, settings.passes)
         fitted, recipe = _train_pass(settings, len(recipes), budget, network, source, report)
@@ -145,15 +148,14 @@ def train_baseline(
 
 
 def _begin(
-    network: BaselineNetwork, init: Path, settings: BaselineTraining, source: ImageSource
+    network: BaselineNetwork, settings: BaselineTraining, source: ImageSource
 ) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
     """Begin with weights; return the recipes of their passes, if they are the network's own, and what it grew from."""
-    if isinstance(network, Cascade) and is_tool(init):
-        tool = read_tool(init, network.network)
-        repeat(network, tool.state)
-        seen = sum(int(recipe.get("steps", 0)) * int(recipe.get("batch_size", 0)) for recipe in passes(tool.recipe))
-        return [], {GROWN_FROM: tool.name, GROWN_AFTER: seen}
-    start = read_baseline(init)
+    if isinstance(network, Cascade) and is_tool(settings.init[0]):
+        tools = [read_tool(path, network.network) for path in settings.init]
+        line_up(network, [tool.state for tool in tools])
+        return [], {GROWN_FROM: ", ".join(tool.name for tool in tools), GROWN_AFTER: max(map(_patches_seen, tools))}
+    start = read_baseline(settings.init[0])
     if start.baseline.name != settings.baseline.name:
         _grow(network, start, settings, source)
         return [], {GROWN_FROM: start.baseline.name, GROWN_AFTER: Training.of(start.recipe).patches}
@@ -162,18 +164,22 @@ def _begin(
     return recipes, {key: recipes[-1][key] for key in (GROWN_FROM, GROWN_AFTER) if key in recipes[-1]}
 
 
+def _patches_seen(tool: ToolWeights) -> int:
+    return sum(int(recipe.get("steps", 0)) * int(recipe.get("batch_size", 0)) for recipe in passes(tool.recipe))
+
+
 def _grow(network: BaselineNetwork, start: BaselineWeights, settings: BaselineTraining, source: ImageSource) -> None:
     """Start from what a smaller network learnt."""
     small = start.baseline.network()
     if not isinstance(small, PlainResidual) or not isinstance(network, PlainResidual):
-        raise ValueError(f"{settings.init}: weights of {start.baseline.name}, not of {settings.baseline.name}")
+        raise ValueError(f"{settings.init[0]}: weights of {start.baseline.name}, not of {settings.baseline.name}")
     small.load_state_dict(dict(start.state))
     sampler = PatchSampler(source, split_images(len(source))[0], settings.patch_size, _drawing(settings.severity))
     inputs, _ = sampler.batch(np.random.default_rng([settings.seed, 2]), settings.batch_size)
     try:
         grow(network, small, as_tensor(inputs))
     except ValueError as error:
-        raise ValueError(f"{settings.init}: {settings.baseline.name} cannot grow from it: {error}") from None
+        raise ValueError(f"{settings.init[0]}: {settings.baseline.name} cannot grow from it: {error}") from None
 
 
 def _share(budget: Budget, number: int, count: int) -> Budget:
