@@ -1,11 +1,11 @@
 """Toolchains against one-network models, on the same images, in one run: ``python -m benchmarks.compare --images DIR``.
 
 Every method restores the same distorted patches (with ``--photographs`` the same whole photographs; by ``--severity
-motion``, ``poisson``, ``webp``, ``unseen`` or ``camera`` from distortions that nothing was trained on): PSNR of the
-values as they are, SSIM and, for the x4 task, a perceptual distance (lower is better) of the image as it would be
-shown; and what was executed, and how long it took. Intervals of 95 % are by bootstrap over photographs, differences are
-paired. A method that fails leaves a line that says why. With ``--cache`` an interrupted comparison goes on where it
-was.
+motion``, ``poisson``, ``webp``, ``unseen`` or ``camera`` from distortions that nothing was trained on, by ``single``
+from one of the protocol's alone, on which the agent ``photo`` and some tools were trained): PSNR of the values as they
+are, SSIM and, for the x4 task, a perceptual distance (lower is better) of the image as it would be shown; and what was
+executed, and how long it took. Intervals of 95 % are by bootstrap over photographs, differences are paired. A method
+that fails leaves a line that says why. With ``--cache`` an interrupted comparison goes on where it was.
 """
 
 from __future__ import annotations

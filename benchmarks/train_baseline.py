@@ -22,6 +22,7 @@ from agents.commands.training import clean_photographs, step_display
 from benchmarks.baselines.table import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
 from benchmarks.publishing import parse
+from restore_env.distortions import SINGLE
 from tools_zoo.fitting import Budget
 
 PROGRAM = "benchmarks.train_baseline"
@@ -74,13 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--passes", type=positive_int, default=2, help="each doubles the training (default 2)")
     parser.add_argument(
         "--severity",
-        choices=("mild", "moderate", "severe", "single", CLEAN),
+        choices=("mild", "moderate", "severe", SINGLE, CLEAN),
         help="distortions to train on (default: moderate; clean, only small, for x4 baselines)",
     )
     parser.add_argument(
         "--init",
         type=Path,
         nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
         help="weights to go on from, or to grow from; of a cascade the tools that it begins with, in their order",

@@ -155,8 +155,9 @@ def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0
         rng: draws.
         single_share: probability that it is one distortion alone instead.
     """
+    check_severity(severity)
     alone = single_share > 0 and rng.random() < single_share
-    triples = _TRIPLES[SINGLE if alone else check_severity(severity)]
+    triples = _TRIPLES[SINGLE if alone else severity]
     blur, noise, compression = triples[rng.integers(len(triples))]
     return Levels(
         blur_sigma=float(rng.uniform(BLUR_EDGES[blur - 1], BLUR_EDGES[blur])) if blur else 0.0,

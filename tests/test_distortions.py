@@ -375,6 +375,13 @@ def test_a_share_of_mixtures_is_one_distortion_alone(share: float) -> None:
 
 
 def test_without_a_share_nothing_else_is_drawn() -> None:
-    one, other = np.random.default_rng(3), np.random.default_rng(3)
-    assert draw_levels("mild", one) == draw_levels("mild", other, 0.0)
-    assert one.random() == other.random()
+    rng, counted = np.random.default_rng(3), np.random.default_rng(3)
+    draw_levels("mild", rng, 0.0)
+    counted.integers(len(level_triples(*SEVERITIES["mild"])))  # the triple, and the strengths of three distortions
+    counted.random(3)
+    assert rng.random() == counted.random()
+
+
+def test_a_severity_must_be_known_whatever_is_drawn() -> None:
+    with pytest.raises(ValueError, match="unknown severity 'awful'"):
+        draw_levels("awful", np.random.default_rng(0), 1.0)

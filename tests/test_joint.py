@@ -19,7 +19,7 @@ from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
 from tools_zoo import load_toolbox
 from tools_zoo.fitting import Budget, FitError, Schedule, as_tensor
-from tools_zoo.joint import FOLLOW, JointProgress, JointTraining, ToolChains, train_jointly
+from tools_zoo.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, JointTraining, ToolChains, train_jointly
 from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
 from tools_zoo.patches import PatchSampler
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
@@ -204,12 +204,22 @@ def test_the_policy_is_refreshed_after_each_round(tmp_path: Path) -> None:
         assert not torch.equal(weights(chosen.toolbox, name)["conv3.weight"], weights(chosen.out, name)["conv3.weight"])
 
 
-def test_a_share_of_single_distortions_reaches_training(tmp_path: Path) -> None:
-    psnr_input = []
-    for share in (0.0, 1.0):
+def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[int, list[int]] = {}
+
+    class Counting(PatchSampler):
+        def batch(self, rng: np.random.Generator, count: int) -> Any:
+            levels = [self._draw_levels(rng) for _ in range(count)]
+            drawn.setdefault(count, []).extend(sum(part > 0 for part in one.strengths) for one in levels)
+            return super().batch(rng, count)
+
+    monkeypatch.setattr("tools_zoo.joint.PatchSampler", Counting)
+    for share, expected in ((0.0, 3), (1.0, 1)):
+        drawn.clear()
         chosen = settings(tmp_path, f"out-{share}", single_share=share, budget=Budget(steps=2))
-        train_jointly(chosen, source(), FixedChain((0,), STOP), report=lambda now: psnr_input.append(now.psnr_input))
-    assert psnr_input[-1] > psnr_input[0] + 2  # one distortion alone does less harm than a mixture
+        train_jointly(chosen, source(), FixedChain((0,), STOP))
+        assert sorted(drawn) == [2, VALIDATION_PATCHES]  # for training, for validation
+        assert all(max(counts) == expected for counts in drawn.values())
     recipe = read_tool(tmp_path / "out-1.0" / f"{NAMES[0]}.safetensors", "three_layer").recipe
     assert recipe["single_share"] == 1.0
 
@@ -261,10 +271,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     save_policy(RecurrentAgent(NAMES, vision="pooled"), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
     words += ["--steps", "2", "--rounds", "2", "--refresh", "0.02", "--batch-size", "2"]
+    words += ["--single-share", "0.5"]
     assert main(words) == 0
     assert "round 2: 1 steps" in capsys.readouterr().out
     assert load_toolbox(tmp_path / "out").names == NAMES
-    assert load_policy(tmp_path / "out" / "agent.safetensors").extractor.vision == "pooled"
+    refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
+    assert (refreshed.extractor.vision, refreshed.recipe["single_share"]) == ("pooled", 0.5)
     words[words.index(str(start))] = "default"
     assert main(words) == 2
     assert "belong together" in capsys.readouterr().err

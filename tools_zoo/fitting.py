@@ -310,10 +310,8 @@ class _Run:
             ) from None
         for name in sorted({*identity, *self.identity}):
             if identity.get(name) != self.identity.get(name):
-                raise FitError(
-                    f"{self.checkpoint}: was made with {name} {identity.get(name)}, not {self.identity.get(name)};"
-                    " delete it to start anew"
-                )
+                then, now = (str(values.get(name, "as by default")) for values in (identity, self.identity))
+                raise FitError(f"{self.checkpoint}: was made with {name} {then}, not {now}: repeat it so, or delete it")
 
     def result(self) -> Fitted:
         state = {name: value.detach().cpu().clone() for name, value in self.average.items()}

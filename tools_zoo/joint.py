@@ -66,8 +66,8 @@ class JointTraining:
     """For all rounds together: minutes, or steps."""
     severity: str = "moderate"
     single_share: float = 0.0
-    """Share of the patches, of those for validation, too, that have one distortion alone, so that chains learn to be
-    gentle."""
+    """Share of the patches, of those for validation, too, that have one distortion alone, so that tools learn to be
+    gentle; the others are of ``severity``."""
     chain_length: int = 3
     """Tools in a chain at most."""
     exploration: float = 0.1

@@ -44,7 +44,8 @@ def register(kinds: Any) -> None:
         "--single-share",
         type=share,
         default=0.0,
-        help="share of the patches with one distortion alone, so that tools learn to be gentle (default 0)",
+        help="share of the patches, in validation and an agent's refresh, too, that have one distortion alone, so that"
+        " tools learn to be gentle; the others are of --severity (default 0)",
     )
     parser.add_argument("--chain-length", type=positive_int, help="tools in a chain at most (default 3)")
     parser.add_argument("--exploration", type=share, default=0.1, help="share of random tools (default 0.1)")
@@ -159,6 +160,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 settings.seed + number,
                 plays=True,
                 precision=arguments.precision,
+                single_share=settings.single_share,
                 report=learning,
             )
             agent.recipe = {
@@ -166,6 +168,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 "rounds": number + 1,
                 "minutes_a_round": arguments.refresh,
                 "precision": arguments.precision,
+                "single_share": settings.single_share,
                 "seed": settings.seed,
                 "vision": agent.extractor.vision,
                 "init": settings.policy,

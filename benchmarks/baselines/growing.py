@@ -59,7 +59,9 @@ def line_up(cascade: Cascade, tools: Sequence[Mapping[str, Tensor]]) -> None:
         ValueError: there are more tools than stages, or none.
     """
     if not 1 <= len(tools) <= len(cascade.stages):
-        raise ValueError(f"a cascade of {len(cascade.stages)} stages begins with 1 to as many tools, not {len(tools)}")
+        raise ValueError(
+            f"a cascade of {len(cascade.stages)} stages takes 1 to {len(cascade.stages)} tools, got {len(tools)}"
+        )
     for number, stage in enumerate(cascade.stages):
         stage.load_state_dict(dict(tools[min(number, len(tools) - 1)]))
         if number >= len(tools):

@@ -7,7 +7,8 @@ trained before and anneals anew; what the last one added to the PSNR is the wort
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -92,9 +93,10 @@ class BaselineTraining:
             check_severity(self.severity)
         elif self.baseline.factor == 1:
             raise ValueError(f"{self.baseline.name} keeps the size of images and cannot learn from clean ones")
-        strangers = [path for path in self.init if not is_tool(path)]
-        if len(self.init) > 1 and strangers:
-            raise ValueError(f"{strangers[0]}: not weights of a tool; only tools, for a cascade, can be several")
+        if len(self.init) > 1 and not isinstance(self.baseline.network(), Cascade):
+            raise ValueError(
+                f"{self.baseline.name} begins with one file of weights; several, of tools, are for a cascade"
+            )
 
     @property
     def path(self) -> Path:
@@ -127,8 +129,8 @@ def train_baseline(
         report: called about twice a second.
 
     Raises:
-        ValueError: no image is large enough, ``init`` is of another baseline from which this one cannot grow, or a
-            device that cannot be used.
+        ValueError: no image is large enough, ``init`` is of another baseline from which this one cannot grow, or of
+            more tools than a cascade has stages, or a device that cannot be used.
         FitError: a checkpoint in ``out`` is damaged or belongs to another run.
     """
     usable_device(settings.device)
@@ -151,10 +153,10 @@ def _begin(
     network: BaselineNetwork, settings: BaselineTraining, source: ImageSource
 ) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
     """Begin with weights; return the recipes of their passes, if they are the network's own, and what it grew from."""
-    if isinstance(network, Cascade) and is_tool(settings.init[0]):
+    if isinstance(network, Cascade) and (len(settings.init) > 1 or is_tool(settings.init[0])):
         tools = [read_tool(path, network.network) for path in settings.init]
         line_up(network, [tool.state for tool in tools])
-        return [], {GROWN_FROM: ", ".join(tool.name for tool in tools), GROWN_AFTER: max(map(_patches_seen, tools))}
+        return [], {GROWN_FROM: ", ".join(tool.name for tool in tools), GROWN_AFTER: _patches_seen(tools)}
     start = read_baseline(settings.init[0])
     if start.baseline.name != settings.baseline.name:
         _grow(network, start, settings, source)
@@ -164,8 +166,10 @@ def _begin(
     return recipes, {key: recipes[-1][key] for key in (GROWN_FROM, GROWN_AFTER) if key in recipes[-1]}
 
 
-def _patches_seen(tool: ToolWeights) -> int:
-    return sum(int(recipe.get("steps", 0)) * int(recipe.get("batch_size", 0)) for recipe in passes(tool.recipe))
+def _patches_seen(tools: Sequence[ToolWeights]) -> int:
+    """The patches of all passes that led to some tools; a pass that led to several of them counts once."""
+    distinct = {json.dumps(recipe, sort_keys=True): recipe for tool in tools for recipe in passes(tool.recipe)}
+    return sum(int(recipe.get("steps", 0)) * int(recipe.get("batch_size", 0)) for recipe in distinct.values())
 
 
 def _grow(network: BaselineNetwork, start: BaselineWeights, settings: BaselineTraining, source: ImageSource) -> None:
@@ -298,7 +302,7 @@ What toolchains are compared with (`python -m benchmarks.compare`): networks of 
 8-bit RGB scaled to [0, 1], trained on patches of clean photographs (at 1, 2/3 and 1/3 of their size) with the
 protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. The
 commands tell the loss and the optimiser; warm-up and cosine decay, weights averaged. From random weights, or grown from
-a smaller network (`benchmarks/baselines/growing.py`), whose patches are told besides. PSNR:
+a smaller network or from tools (`benchmarks/baselines/growing.py`), whose patches are told besides. PSNR:
 {VALIDATION_PATCHES} validation patches from photographs that were not trained on.
 
 Training is cut into passes, each of which doubles what was trained before and is annealed to its end. What the last

@@ -27,8 +27,8 @@ FEW = 50_000
 little by twice as much of it."""
 
 GROWN_FROM, GROWN_AFTER = "grown_from", "grown_after"
-"""In the recipe of what grew from a smaller baseline or a tool: its name, and the patches that
-it had seen (0: its file does not say)."""
+"""In the recipe of what grew from a smaller baseline or from tools: their names, and the patches that they had seen (0:
+their files do not say)."""
 
 
 @dataclass(frozen=True)
