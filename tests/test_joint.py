@@ -12,6 +12,7 @@ import torch
 
 from agents.baselines import FixedChain
 from agents.cli import main
+from agents.imitation import learn_from_oracle
 from agents.network import RecurrentAgent, load_policy, save_policy
 from restore_env.distortions import draw_levels
 from restore_env.metrics import psnr
@@ -266,7 +267,14 @@ def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> 
         settings(tmp_path, **changes)
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    taught: list[float] = []
+
+    def teach(*arguments: Any, **options: Any) -> None:
+        taught.append(options["single_share"])
+        learn_from_oracle(*arguments, **options)
+
+    monkeypatch.setattr("agents.imitation.learn_from_oracle", teach)
     start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
     save_policy(RecurrentAgent(NAMES, vision="pooled"), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
@@ -277,6 +285,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert load_toolbox(tmp_path / "out").names == NAMES
     refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
     assert (refreshed.extractor.vision, refreshed.recipe["single_share"]) == ("pooled", 0.5)
+    assert taught == [0.5, 0.5]
     words[words.index(str(start))] = "default"
     assert main(words) == 2
     assert "belong together" in capsys.readouterr().err
