@@ -19,6 +19,7 @@ from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from tests.toolkit import photographs
 from tools_zoo import load_toolbox
+from tools_zoo.beginnings import begun
 from tools_zoo.fitting import Budget, FitError, Schedule, as_tensor
 from tools_zoo.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, JointTraining, ToolChains, train_jointly
 from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
@@ -225,6 +226,35 @@ def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypa
     assert recipe["single_share"] == 1.0
 
 
+def test_tools_may_begin_as_others_and_hand_on_what_they_get(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    trained = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict(), {"steps": 5})
+    found = {name: ToolWeights(name, "three_layer", network.state_dict()) for name, network in networks().items()}
+    found |= {"denoise_2": trained}
+    starts = begun(found, {"dejpeg_1": "denoise_2", "deblur_1": "dejpeg_1"}, ["dejpeg_1"])
+    assert tuple(starts) == NAMES
+    assert (starts["dejpeg_1"].name, starts["dejpeg_1"].recipe) == ("dejpeg_1", {"steps": 5})
+    assert starts["denoise_2"].state is trained.state
+    assert torch.equal(starts["dejpeg_1"].state["conv1.weight"], trained.state["conv1.weight"])
+    assert torch.equal(starts["deblur_1"].state["conv3.weight"], found["dejpeg_1"].state["conv3.weight"])  # as it was
+    handed, images = ThreeLayer(), torch.rand(2, 3, 20, 20)
+    handed.load_state_dict(dict(starts["dejpeg_1"].state))
+    assert torch.equal(handed(images), images)
+    assert not torch.equal(trained.state["conv3.weight"], torch.zeros_like(trained.state["conv3.weight"]))
+    with pytest.raises(ValueError, match="unknown tool 'deblur_9' to begin with: choose from deblur_1"):
+        begun(found, {"deblur_9": "denoise_2"})
+
+
+def test_what_a_run_begins_with_is_what_it_trains(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, budget=Budget(steps=1))
+    torch.manual_seed(1)
+    update_toolbox(chosen.toolbox, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())])
+    train_jointly(dataclasses.replace(chosen, copies={"dejpeg_1": "denoise_2"}), source(), FixedChain((0,), STOP))
+    other, copied = weights(chosen.toolbox, "denoise_2"), weights(chosen.out, "dejpeg_1")  # in no chain: as it began
+    assert all(torch.equal(copied[key], other[key]) for key in other)
+    assert all(torch.equal(value, weights(chosen.out, "denoise_2")[key]) for key, value in other.items())
+
+
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train_jointly(settings(tmp_path, budget=Budget(steps=1)), source(), chain())
     with pytest.raises(FitError, match=r"exploration 0\.0, not 0\.3"):
@@ -306,3 +336,16 @@ def test_a_first_round_may_have_one_chain_and_patches_of_its_own_size(
     for name, changed in (("deblur_1", False), ("denoise_2", True), ("dejpeg_1", True)):
         before, after = weights(start, name), weights(tmp_path / "out", name)
         assert changed != all(torch.equal(before[key], after[key]) for key in before), name
+
+
+def test_the_command_says_which_beginning_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
+    save_policy(RecurrentAgent(NAMES), policy)
+    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
+    assert main([*words, "--begin", "dejpeg_1=nonsense"]) == 2
+    assert "unknown tool 'nonsense' in --begin" in capsys.readouterr().err
+    assert main([*words, "--hand-on", "dejpeg_1", "nonsense"]) == 2
+    assert "unknown tool 'nonsense' in --hand-on" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words, "--begin", "dejpeg_1"])
+    assert "'dejpeg_1' is not of the form TOOL=OTHER" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from restore_env.sources import ImageSource
 from restore_env.task import check_draws
 from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.backends import NetworkTool
+from tools_zoo.beginnings import begun
 from tools_zoo.cards import source_version
 from tools_zoo.curves import draw_run
 from tools_zoo.fitting import (
@@ -64,6 +65,10 @@ class JointTraining:
     """Folder of the toolbox to start from."""
     budget: Budget
     """For all rounds together: minutes, or steps."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Tools that begin as copies of others, as :func:`tools_zoo.beginnings.begun` takes them."""
+    handing_on: tuple[str, ...] = ()
+    """Tools that at first hand on what they get."""
     severity: str = "moderate"
     single_share: float = 0.0
     """Share of the patches, of those for validation, too, that have one distortion alone, so that tools learn to be
@@ -218,7 +223,8 @@ def train_jointly(
     """
     usable_device(settings.device)
     rows = read_manifest(settings.toolbox)
-    before = {name: read_tool(settings.toolbox / f"{name}.safetensors", network) for name, network in rows}
+    found = {name: read_tool(settings.toolbox / f"{name}.safetensors", network) for name, network in rows}
+    before = begun(found, settings.copies, settings.handing_on)
     networks: dict[str, ToolNetwork] = {}
     for name, weights in before.items():
         networks[name] = NETWORKS[weights.network]().to(settings.device)

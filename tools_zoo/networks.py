@@ -158,3 +158,11 @@ NETWORKS: Mapping[str, Callable[[], ToolNetwork]] = MappingProxyType(
 def last_layer(network: ToolNetwork) -> nn.Conv2d:
     """The convolution whose output is added to the input."""
     return network.conv3 if isinstance(network, ThreeLayer) else network.tail
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer, all weights 0: a residual network that ends with it begins as the identity."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -34,6 +34,24 @@ def register(kinds: Any) -> None:
         help="these tools, in this order, in place of the policy until it is refreshed",
     )
     parser.add_argument(
+        "--begin",
+        nargs="+",
+        type=_copy,
+        action="extend",
+        default=[],
+        metavar="TOOL=OTHER",
+        help="tools that begin as copies of others of the toolbox",
+    )
+    parser.add_argument(
+        "--hand-on",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TOOL",
+        help="tools that begin by handing on what they get: their last layer starts at zero, so that a chain grows by"
+        " them and loses nothing",
+    )
+    parser.add_argument(
         "--halfway",
         type=share,
         default=0.0,
@@ -70,6 +88,13 @@ def register(kinds: Any) -> None:
     parser.set_defaults(run=train_joint)
 
 
+def _copy(text: str) -> tuple[str, str]:
+    name, separator, other = text.partition("=")
+    if not (name and separator and other):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form TOOL=OTHER")
+    return name, other
+
+
 def train_joint(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train joint``."""
     from agents.baselines import FixedChain
@@ -96,12 +121,16 @@ def train_joint(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"--chain names {len(arguments.chain)} tools: leave out --chain-length {arguments.chain_length}"
         )
-    unknown = [name for name in arguments.chain or () if name not in tools]
-    if unknown:
-        raise ValueError(f"unknown tool {unknown[0]!r} in --chain: choose from {', '.join(tools)}")
+    copied = [name for pair in arguments.begin for name in pair]
+    for option, names in (("--chain", arguments.chain or ()), ("--begin", copied), ("--hand-on", arguments.hand_on)):
+        unknown = [name for name in names if name not in tools]
+        if unknown:
+            raise ValueError(f"unknown tool {unknown[0]!r} in {option}: choose from {', '.join(tools)}")
     settings = JointTraining(
         out=arguments.out,
         toolbox=folder,
+        copies=dict(arguments.begin),
+        handing_on=tuple(arguments.hand_on),
         budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
         severity=arguments.severity,
         single_share=arguments.single_share,

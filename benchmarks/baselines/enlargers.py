@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual, convolution, zeroed
+from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual, convolution
 from restore_env.toolbox import bicubic_enlarge
+from tools_zoo.networks import zeroed
 
 SCALE = 4
 CUBIC_REACH = 3

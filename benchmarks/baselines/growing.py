@@ -14,8 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines.same_size import Cascade, PlainResidual, zeroed
-from tools_zoo.networks import ToolNetwork, last_layer
+from benchmarks.baselines.same_size import Cascade, PlainResidual
+from tools_zoo.networks import ToolNetwork, last_layer, zeroed
 
 
 def grow(large: PlainResidual, small: PlainResidual, images: Tensor) -> None:

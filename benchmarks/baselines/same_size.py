@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tools_zoo.networks import NETWORKS, last_layer
+from tools_zoo.networks import NETWORKS, last_layer, zeroed
 
 
 class BaselineNetwork(nn.Module):
@@ -19,14 +19,6 @@ def convolution(entering: int, leaving: int, kernel: int = 3, *, bias: bool = Tr
     """A convolution that keeps the size, padded with zeros, its weights drawn for ReLU (He et al., ICCV 2015)."""
     layer = nn.Conv2d(entering, leaving, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=bias)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer, all weights 0: a residual network that ends with it begins as the identity."""
-    nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
