@@ -37,6 +37,8 @@ SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
 """Severity (the sum of the three levels, minus 2), inclusive. Agents see no mixture but moderate in training."""
 SINGLE = "single"
 """The name of what is no mixture: one of the three distortions alone, at any level."""
+LIGHT = "light"
+"""The name of mixtures that fall short of mild: of two or three of the distortions, as weak as they may be."""
 
 KERNEL_SIZE = 21
 BLUR_REACH = KERNEL_SIZE // 2
@@ -130,14 +132,19 @@ class Levels:
         return self.blur_sigma / BLUR_EDGES[1], self.noise_sigma / NOISE_EDGES[1], float(compression)
 
 
-def level_triples(lowest: int, highest: int) -> npt.NDArray[np.int64]:
-    """All (blur, noise, JPEG) triples of levels 1..10 whose severity, sum - 2, is in [lowest, highest]: ``(N, 3)``."""
-    triples = [t for t in itertools.product(range(1, 11), repeat=3) if lowest <= sum(t) - 2 <= highest]
-    return np.array(triples, dtype=np.int64)
+def level_triples(lowest: int, highest: int, missing: int = 0) -> npt.NDArray[np.int64]:
+    """All (blur, noise, JPEG) triples of levels whose severity, sum - 2, is in [lowest, highest]: ``(N, 3)``.
+
+    Levels are 1..10, and 0 for at most so many distortions as may be ``missing``.
+    """
+    triples = itertools.product(range(11), repeat=3)
+    chosen = [t for t in triples if t.count(0) <= missing and lowest <= sum(t) - 2 <= highest]
+    return np.array(chosen, dtype=np.int64)
 
 
 _SINGLES = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])  # level 0: none of it
-_TRIPLES = {name: level_triples(*bounds) for name, bounds in SEVERITIES.items()} | {SINGLE: _SINGLES}
+_LIGHT = level_triples(0, SEVERITIES["mild"][0] - 1, missing=1)
+_TRIPLES = {name: level_triples(*bounds) for name, bounds in SEVERITIES.items()} | {SINGLE: _SINGLES, LIGHT: _LIGHT}
 
 
 def check_severity(severity: str) -> str:
@@ -151,7 +158,7 @@ def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0
     """Draw one of the severity's level triples, all equally likely, and a uniform value inside each level.
 
     Args:
-        severity: a key of :data:`SEVERITIES`, or :data:`SINGLE`.
+        severity: a key of :data:`SEVERITIES`, :data:`SINGLE`, or :data:`LIGHT`.
         rng: draws.
         single_share: probability that it is one distortion alone instead.
     """

@@ -360,6 +360,20 @@ def test_a_single_distortion_is_alone(seed: int) -> None:
     assert levels.jpeg_quality == 0 or 10 <= levels.jpeg_quality <= 100
 
 
+@given(st.integers(0, 2**32))
+def test_a_light_mixture_falls_short_of_mild(seed: int) -> None:
+    levels = draw_levels("light", np.random.default_rng(seed))
+    assert sum(value > 0 for value in levels.as_dict().values()) >= 2
+    assert sum(np.ceil(levels.strengths)) - 2 < SEVERITIES["mild"][0]
+
+
+def test_light_mixtures_are_of_two_distortions_or_three() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels("light", rng) for _ in range(200)]
+    missing = {tuple(value == 0 for value in levels.as_dict().values()) for levels in drawn}
+    assert missing == {(False,) * 3, (True, False, False), (False, True, False), (False, False, True)}
+
+
 def test_each_distortion_comes_up_alone() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_levels("single", rng) for _ in range(60)]

@@ -123,7 +123,12 @@ def _register_agent(kinds: Any) -> None:
     )
     add_common(parser)
     parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
-    parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
+    parser.add_argument(
+        "--severity",
+        choices=("mild", "moderate", "severe", "light"),
+        default="moderate",
+        help="of the mixtures (default: moderate); light: weaker than mild, of two distortions or three",
+    )
     parser.add_argument(
         "--upscale",
         type=int,
