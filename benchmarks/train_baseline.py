@@ -17,7 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents.cli import OneLineParser, run_guarded
-from agents.commands.arguments import add_drawing, add_schedule, positive_float, positive_int, schedule_of
+from agents.commands.arguments import (
+    add_common,
+    add_drawing,
+    add_schedule,
+    positive_float,
+    positive_int,
+    schedule_of,
+)
 from agents.commands.training import clean_photographs, step_display
 from benchmarks.baselines.table import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
@@ -67,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("name", choices=tuple(BASELINES))
-    parser.add_argument("--images", type=Path, help="folder of photographs to train on (default: the embedded ones)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights, checkpoints, logs and the card")
+    add_common(parser)
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget of all passes (default 30)")
     budget.add_argument("--steps", type=positive_int, help="steps of all passes, instead of minutes")
@@ -90,10 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=positive_int, default=16)
     parser.add_argument("--patch-size", type=positive_int, help="of the input (default 48, and 24 for x4 baselines)")
     add_schedule(parser, {"muon": 3e-3, "adam": 1e-3})
-    parser.add_argument("--device", default="cpu")
     add_drawing(parser)
-    parser.add_argument("--cache-dir", type=Path, help="folder that keeps decoded photographs for the next run")
-    parser.add_argument("--seed", type=int, default=0)
     parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 
