@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.baselines.table import CLEAN
-from restore_env.distortions import LIGHT, SEVERITIES, SINGLE
+from restore_env.distortions import ANY, LIGHT, SEVERITIES, SINGLE
 
 if TYPE_CHECKING:
     from restore_env.starts import Compose
@@ -57,7 +57,7 @@ OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
     }
 )
 """Distortions outside the protocol by name; "unseen" is motion, poisson, webp one after the other, "clean" none."""
-NAMES = (*SEVERITIES, LIGHT, SINGLE, *OUTSIDE)
+NAMES = (*SEVERITIES, ANY, LIGHT, SINGLE, *OUTSIDE)
 """What can be compared on."""
 
 

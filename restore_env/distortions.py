@@ -39,6 +39,8 @@ SINGLE = "single"
 """The name of what is no mixture: one of the three distortions alone, at any level."""
 LIGHT = "light"
 """The name of mixtures that fall short of mild: of two or three of the distortions, as weak as they may be."""
+ANY = "any"
+"""The name of mixtures of two or three of the distortions, light to severe."""
 
 KERNEL_SIZE = 21
 BLUR_REACH = KERNEL_SIZE // 2
@@ -143,8 +145,12 @@ def level_triples(lowest: int, highest: int, missing: int = 0) -> npt.NDArray[np
 
 
 _SINGLES = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])  # level 0: none of it
-_LIGHT = level_triples(0, SEVERITIES["mild"][0] - 1, missing=1)
-_TRIPLES = {name: level_triples(*bounds) for name, bounds in SEVERITIES.items()} | {SINGLE: _SINGLES, LIGHT: _LIGHT}
+_TRIPLES = {
+    **{name: level_triples(*bounds) for name, bounds in SEVERITIES.items()},
+    SINGLE: _SINGLES,
+    LIGHT: level_triples(0, SEVERITIES["mild"][0] - 1, missing=1),
+    ANY: level_triples(0, SEVERITIES["severe"][1], missing=1),
+}
 
 
 def check_severity(severity: str) -> str:
@@ -158,7 +164,7 @@ def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0
     """Draw one of the severity's level triples, all equally likely, and a uniform value inside each level.
 
     Args:
-        severity: a key of :data:`SEVERITIES`, :data:`SINGLE`, or :data:`LIGHT`.
+        severity: a key of :data:`SEVERITIES`, :data:`SINGLE`, :data:`LIGHT`, or :data:`ANY`.
         rng: draws.
         single_share: probability that it is one distortion alone instead.
     """

@@ -41,7 +41,7 @@ class Task:
     images: ImagesLike = None
     """Photographs: None (embedded ones), a folder, a file, a list of paths or arrays, or (degraded, target) pairs."""
     severity: str = "moderate"
-    """Mixed distortion by RL-Restore's protocol, mild, moderate or severe, or "light"er; or a "single" distortion."""
+    """Mixed distortion by RL-Restore's protocol, mild, moderate or severe, "light"er, or "any"; or a "single" one."""
     distortion: Compose | None = None
     """An ``albumentations.Compose`` to be used in place of ``severity``."""
     patch_size: int = 63

@@ -367,11 +367,19 @@ def test_a_light_mixture_falls_short_of_mild(seed: int) -> None:
     assert sum(np.ceil(levels.strengths)) - 2 < SEVERITIES["mild"][0]
 
 
-def test_light_mixtures_are_of_two_distortions_or_three() -> None:
+@pytest.mark.parametrize("severity", ["light", "any"])
+def test_mixtures_beyond_the_protocol_are_of_two_distortions_or_three(severity: str) -> None:
     rng = np.random.default_rng(0)
-    drawn = [draw_levels("light", rng) for _ in range(200)]
+    drawn = [draw_levels(severity, rng) for _ in range(400)]
     missing = {tuple(value == 0 for value in levels.as_dict().values()) for levels in drawn}
     assert missing == {(False,) * 3, (True, False, False), (False, True, False), (False, False, True)}
+
+
+def test_any_mixture_comes_up_light_to_severe() -> None:
+    rng = np.random.default_rng(0)
+    sums = [sum(np.ceil(draw_levels("any", rng).strengths)) - 2 for _ in range(400)]
+    assert min(sums) < SEVERITIES["mild"][0]
+    assert SEVERITIES["severe"][0] <= max(sums) <= SEVERITIES["severe"][1]
 
 
 def test_each_distortion_comes_up_alone() -> None:

@@ -125,9 +125,10 @@ def _register_agent(kinds: Any) -> None:
     parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
     parser.add_argument(
         "--severity",
-        choices=("mild", "moderate", "severe", "light"),
+        choices=("mild", "moderate", "severe", "light", "any"),
         default="moderate",
-        help="of the mixtures (default: moderate); light: weaker than mild, of two distortions or three",
+        help="of the mixtures (default: moderate); light: weaker than mild, of two distortions or three;"
+        " any: light to severe",
     )
     parser.add_argument(
         "--upscale",
