@@ -1,11 +1,11 @@
 """Toolchains against one-network models, on the same images, in one run: ``python -m benchmarks.compare --images DIR``.
 
-Every method restores the same distorted patches (with ``--photographs`` the same whole photographs; by ``--severity
-motion``, ``poisson``, ``webp``, ``unseen`` or ``camera`` from distortions that nothing was trained on, by ``single``
-from one of the protocol's alone, on which the agent ``photo`` and some tools were trained): PSNR of the values as they
-are, SSIM and, for the x4 task, a perceptual distance (lower is better) of the image as it would be shown; and what was
-executed, and how long it took. Intervals of 95 % are by bootstrap over photographs, differences are paired. A method
-that fails leaves a line that says why. With ``--cache`` an interrupted comparison goes on where it was.
+Every method restores the same distorted patches (with ``--photographs`` the same whole photographs): PSNR of the values
+as they are, SSIM and, for the x4 task, a perceptual distance (lower is better) of the image as it would be shown; and
+what was executed, and how long it took. On ``motion``, ``poisson``, ``webp``, ``unseen`` and ``camera`` nothing was
+trained; on ``light``, ``any`` and ``single`` the agents ``photo`` and ``super`` were, and some tools. Intervals of 95 %
+are by bootstrap over photographs, differences are paired. A method that fails leaves a line that says why. With
+``--cache`` an interrupted comparison goes on where it was.
 """
 
 from __future__ import annotations
@@ -182,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--severity",
         nargs="+",
         choices=NAMES,
-        help="the protocol's (single: one distortion alone), or outside it (default: moderate; clean for x4)",
+        help="the protocol's, light (weaker than mild), any (light to severe), single (one distortion alone), or"
+        " outside it (default: moderate; clean for x4)",
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all that there are weights for")
     parser.add_argument("--reference", metavar="NAME", help="what others are compared with (default: default, bicubic)")

@@ -1,4 +1,8 @@
-"""The distortions that methods are compared on: the protocol's severities, and others that nothing was trained on."""
+"""The distortions that methods are compared on: the protocol's, and others.
+
+Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and ``super``
+and, on "single", some tools.
+"""
 
 from __future__ import annotations
 

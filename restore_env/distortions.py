@@ -34,7 +34,7 @@ SCALES: tuple[float, ...] = (1.0, 2 / 3, 1 / 3)
 SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"mild": (9, 11), "moderate": (12, 17), "severe": (18, 20)}
 )
-"""Severity (the sum of the three levels, minus 2), inclusive. Agents see no mixture but moderate in training."""
+"""Severity (the sum of the three levels, minus 2), inclusive. The protocol trains on moderate mixtures alone."""
 SINGLE = "single"
 """The name of what is no mixture: one of the three distortions alone, at any level."""
 LIGHT = "light"

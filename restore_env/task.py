@@ -41,7 +41,10 @@ class Task:
     images: ImagesLike = None
     """Photographs: None (embedded ones), a folder, a file, a list of paths or arrays, or (degraded, target) pairs."""
     severity: str = "moderate"
-    """Mixed distortion by RL-Restore's protocol, mild, moderate or severe, "light"er, or "any"; or a "single" one."""
+    """Mixed distortion by RL-Restore's protocol, mild, moderate or severe; or "light", "any" or "single".
+
+    Light mixtures are weaker than mild, any are light to severe, both of two distortions or three; single is one alone.
+    """
     distortion: Compose | None = None
     """An ``albumentations.Compose`` to be used in place of ``severity``."""
     patch_size: int = 63

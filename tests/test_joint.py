@@ -22,7 +22,7 @@ from tools_zoo import load_toolbox
 from tools_zoo.beginnings import begun
 from tools_zoo.fitting import Budget, FitError, Schedule, as_tensor
 from tools_zoo.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, JointTraining, ToolChains, train_jointly
-from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
+from tools_zoo.networks import NETWORKS, ThreeLayer, ToolNetwork, last_layer
 from tools_zoo.patches import PatchSampler
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 
@@ -226,7 +226,7 @@ def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypa
     assert recipe["single_share"] == 1.0
 
 
-def test_tools_may_begin_as_others_and_hand_on_what_they_get(tmp_path: Path) -> None:
+def test_tools_may_begin_as_others_and_hand_on_what_they_get() -> None:
     torch.manual_seed(1)
     trained = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict(), {"steps": 5})
     found = {name: ToolWeights(name, "three_layer", network.state_dict()) for name, network in networks().items()}
@@ -243,6 +243,34 @@ def test_tools_may_begin_as_others_and_hand_on_what_they_get(tmp_path: Path) -> 
     assert not torch.equal(trained.state["conv3.weight"], torch.zeros_like(trained.state["conv3.weight"]))
     with pytest.raises(ValueError, match="unknown tool 'deblur_9' to begin with: choose from deblur_1"):
         begun(found, {"deblur_9": "denoise_2"})
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_whatever_its_network_a_tool_can_hand_on_what_it_gets(network: str) -> None:
+    made, images = NETWORKS[network](), torch.rand(2, 3, 24, 24)
+    with torch.no_grad():
+        assert not torch.equal(made(images), images)
+        start = begun({"deblur_3": ToolWeights("deblur_3", network, made.state_dict())}, {}, ["deblur_3"])["deblur_3"]
+        made.load_state_dict(dict(start.state))
+        assert torch.equal(made(images), images)
+
+
+def test_a_tool_that_hands_on_and_is_in_no_chain_says_so(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, budget=Budget(steps=1), handing_on=("denoise_2",))
+    torch.manual_seed(1)
+    tool = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict(), {"steps": 5})
+    update_toolbox(chosen.toolbox, [tool])
+    train_jointly(chosen, source(), FixedChain((0,), STOP))
+    assert not weights(chosen.out, "denoise_2")["conv3.weight"].any()
+    recipe = read_tool(chosen.out / "denoise_2.safetensors", "three_layer").recipe
+    assert recipe == {"steps": 5, "last_layer": "zeros"}
+
+
+def test_a_run_does_not_go_on_from_another_beginning(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, budget=Budget(steps=1), copies={"dejpeg_1": "denoise_2"})
+    train_jointly(chosen, source(), chain())
+    with pytest.raises(FitError, match="was made with begin dejpeg_1=denoise_2, not deblur_1=denoise_2"):
+        train_jointly(dataclasses.replace(chosen, copies={"deblur_1": "denoise_2"}), source(), chain())
 
 
 def test_what_a_run_begins_with_is_what_it_trains(tmp_path: Path) -> None:
@@ -346,6 +374,25 @@ def test_the_command_says_which_beginning_is_wrong(tmp_path: Path, capsys: pytes
     assert "unknown tool 'nonsense' in --begin" in capsys.readouterr().err
     assert main([*words, "--hand-on", "dejpeg_1", "nonsense"]) == 2
     assert "unknown tool 'nonsense' in --hand-on" in capsys.readouterr().err
+    assert main([*words, "--begin", "dejpeg_1=denoise_2", "dejpeg_1=deblur_1"]) == 2
+    assert "--begin names dejpeg_1 twice" in capsys.readouterr().err
+    assert main([*words, "--hand-on", "dejpeg_1", "--chain", "denoise_2"]) == 2
+    assert "--hand-on dejpeg_1: --chain has no such step" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*words, "--begin", "dejpeg_1"])
     assert "'dejpeg_1' is not of the form TOOL=OTHER" in capsys.readouterr().err
+
+
+def test_the_command_begins_as_it_is_told(tmp_path: Path) -> None:
+    start, policy, out = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors", tmp_path / "out"
+    torch.manual_seed(1)
+    update_toolbox(start, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())])
+    save_policy(RecurrentAgent(NAMES), policy)
+    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(out), "--steps", "1"]
+    words += ["--batch-size", "1", "--exploration", "0", "--severity", "light", "--chain", "denoise_2", "dejpeg_1"]
+    assert main([*words, "--begin", "dejpeg_1=denoise_2", "deblur_1=denoise_2", "--hand-on", "dejpeg_1"]) == 0
+    recipe = read_tool(out / "dejpeg_1.safetensors", "three_layer").recipe
+    begun_as = "dejpeg_1=denoise_2 deblur_1=denoise_2"
+    assert (recipe["begin"], recipe["hand_on"], recipe["severity"]) == (begun_as, "dejpeg_1", "light")
+    original, unused = weights(start, "denoise_2"), weights(out, "deblur_1")
+    assert all(torch.equal(unused[key], original[key]) for key in original)

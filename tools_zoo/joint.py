@@ -8,7 +8,7 @@ together; a tool that no chain used stays as it is. Source: Yu et al., CVPR 2018
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -320,6 +320,10 @@ def _identity(settings: JointTraining, number: int, images: int) -> dict[str, An
         "policy",
     )
     values = {name: getattr(settings, name) for name in names} | drawing(settings.draws)
+    if settings.copies:
+        values["begin"] = " ".join(f"{name}={other}" for name, other in settings.copies.items())
+    if settings.handing_on:
+        values["hand_on"] = " ".join(settings.handing_on)
     if settings.single_share:
         values["single_share"] = settings.single_share
     return {"round": number, "images": images, **values}
@@ -360,7 +364,8 @@ def _write(
     for name, network in chains.networks.items():
         state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
         if all(torch.equal(value, before[name].state[key]) for key, value in state.items()):
-            tools.append(before[name])  # no chain used it
+            blank = {"last_layer": "zeros"} if name in settings.handing_on else {}
+            tools.append(replace(before[name], recipe={**before[name].recipe, **blank}))  # no chain used it
             continue
         tools.append(ToolWeights(name, before[name].network, state, {**recipe, "earlier": passes(before[name].recipe)}))
     update_toolbox(settings.out, tools)

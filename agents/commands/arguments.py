@@ -44,6 +44,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-dir", type=Path, help="keep the decoded images here for the next run")
 
 
+def add_severity(parser: argparse.ArgumentParser) -> None:
+    """Add what mixtures of distortions are trained on: ``--severity``."""
+    parser.add_argument(
+        "--severity",
+        choices=("mild", "moderate", "severe", "light", "any"),
+        default="moderate",
+        help="of the mixtures (default: moderate); light: weaker than mild, of two distortions or three;"
+        " any: light to severe",
+    )
+
+
 def add_drawing(parser: argparse.ArgumentParser) -> None:
     """Add how training patches are drawn: ``--draws``, ``--workers``."""
     parser.add_argument(

@@ -10,6 +10,7 @@ from agents.commands.arguments import (
     add_common,
     add_drawing,
     add_schedule,
+    add_severity,
     positive_float,
     positive_int,
     schedule_of,
@@ -123,13 +124,7 @@ def _register_agent(kinds: Any) -> None:
     )
     add_common(parser)
     parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
-    parser.add_argument(
-        "--severity",
-        choices=("mild", "moderate", "severe", "light", "any"),
-        default="moderate",
-        help="of the mixtures (default: moderate); light: weaker than mild, of two distortions or three;"
-        " any: light to severe",
-    )
+    add_severity(parser)
     parser.add_argument(
         "--upscale",
         type=int,

@@ -10,6 +10,7 @@ from agents.commands.arguments import (
     add_common,
     add_drawing,
     add_schedule,
+    add_severity,
     positive_float,
     positive_int,
     schedule_of,
@@ -57,7 +58,7 @@ def register(kinds: Any) -> None:
         default=0.0,
         help="weight of the images on the way in the loss, so that chains may end anywhere (default 0, as published)",
     )
-    parser.add_argument("--severity", choices=("mild", "moderate", "severe"), default="moderate")
+    add_severity(parser)
     parser.add_argument(
         "--single-share",
         type=share,
@@ -121,11 +122,18 @@ def train_joint(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"--chain names {len(arguments.chain)} tools: leave out --chain-length {arguments.chain_length}"
         )
+    begun = [name for name, _ in arguments.begin]
+    twice = [name for name in begun if begun.count(name) > 1]
+    if twice:
+        raise ValueError(f"--begin names {twice[0]} twice: a tool begins as a copy of one other")
     copied = [name for pair in arguments.begin for name in pair]
     for option, names in (("--chain", arguments.chain or ()), ("--begin", copied), ("--hand-on", arguments.hand_on)):
         unknown = [name for name in names if name not in tools]
         if unknown:
             raise ValueError(f"unknown tool {unknown[0]!r} in {option}: choose from {', '.join(tools)}")
+    idle = [name for name in arguments.hand_on if arguments.chain and name not in arguments.chain]
+    if idle:
+        raise ValueError(f"--hand-on {idle[0]}: --chain has no such step, so it would not learn")
     settings = JointTraining(
         out=arguments.out,
         toolbox=folder,
