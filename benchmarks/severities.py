@@ -1,7 +1,7 @@
 """The distortions that methods are compared on: the protocol's, and others.
 
-Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and ``super``
-and, on "single", some tools.
+Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and
+``super`` and, on "single", some tools.
 """
 
 from __future__ import annotations
