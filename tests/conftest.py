@@ -4,8 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from tests.bundles import Bundle, random_agent, random_tool, write_bundle
+from tests.command_line import Shell, write_model
+from tools_zoo.table import TOOLS
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +38,35 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The arguments that choose a small random toolbox and an agent that always takes a tool."""
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def shell(
+    model: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    """The command line with that model, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Shell(model, tmp_path, capfd)
+
+
+@pytest.fixture(scope="session")
+def bundles() -> dict[str, Bundle]:
+    """Checkpoints like the published ones of RL-Restore, with random weights."""
+    rng = np.random.default_rng(0)
+    tools = {f"toolbox/tool{i:02d}": random_tool(spec.network(), rng) for i, spec in enumerate(TOOLS, 1)}
+    return tools | {"models/model": random_agent(rng)}
+
+
+@pytest.fixture(scope="session")
+def pristine(bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of those checkpoints; a test that spoils them takes a copy."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    for name, variables in bundles.items():
+        write_bundle(folder / name, variables)
+    return folder

@@ -1,3 +1,5 @@
+"""The DRQN learns, obeys masks, is saved, and becomes an agent."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,33 +19,16 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from agents.drqn import DRQN, bellman_targets
+from agents.drqn import DRQN
 from agents.episode_replay import EpisodeReplayBuffer
 from agents.network import RecurrentAgent, load_policy, save_policy
 from agents.recurrent_q import MultiInputLstmPolicy, RecurrentQPolicy
 from agents.restore_q import RestoreQPolicy
 from agents.sb3_env import RestoreVecEnv
+from tests.recall import SMALL, Recall, recalling
 from tests.toolkit import photographs, pixelwise_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Recall(gym.Env[npt.NDArray[np.float32], np.int64]):
-    """The first observation shows one of two cues; after 2 to 4 blank ones it pays to name it."""
-
-    observation_space = spaces.Box(-1, 1, (3,), np.float32)
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.cue, self.left = int(self.np_random.integers(2)), int(self.np_random.integers(3, 6))
-        return np.array([2 * self.cue - 1, 0, 0], np.float32), {}
-
-    def step(self, action: np.int64) -> Any:
-        self.left -= 1
-        over = self.left == 0
-        observation = np.array([0, 1, self.left == 1], np.float32)
-        return observation, (1.0 if action == self.cue else -1.0) * over, over, False, {}
 
 
 class Forbidding(gym.Env[Any, np.int64]):
@@ -98,26 +83,6 @@ class Squares(gym.Env[npt.NDArray[np.uint8], np.int64]):
     def _observe(self) -> npt.NDArray[np.uint8]:
         self.bright = int(self.np_random.integers(2))
         return np.full((36, 36, 1), 200 if self.bright else 50, np.uint8)
-
-
-SMALL: dict[str, Any] = {"learning_starts": 50, "buffer_size": 1000, "batch_size": 8, "device": "cpu", "seed": 0}
-
-
-def recalling(recurrent: bool, seed: int = 0) -> DRQN:
-    return DRQN(
-        "MlpLstmPolicy",
-        make_vec_env(Recall, 8, seed=seed),
-        learning_rate=1e-2,
-        buffer_size=4000,
-        learning_starts=200,
-        train_freq=1,
-        gradient_steps=1,
-        target_update_interval=200,
-        exploration_fraction=0.5,
-        policy_kwargs={"lstm_hidden_size": 16, "recurrent": recurrent},
-        seed=seed,
-        device="cpu",
-    )
 
 
 @pytest.mark.parametrize(("recurrent", "low", "high"), [(True, 0.95, 1.0), (False, -0.4, 0.4)])
@@ -175,132 +140,6 @@ def test_masks_hold_even_against_the_values() -> None:
     action, _ = model.predict(alone, deterministic=True)
     assert action.shape == ()
     assert action == 2
-
-
-def tiny_buffer(**arguments: Any) -> EpisodeReplayBuffer:
-    space = spaces.Box(0, 255, (1,), np.uint8)
-    return EpisodeReplayBuffer(100, space, spaces.Discrete(2), "cpu", **arguments)
-
-
-def fill(buffer: EpisodeReplayBuffer, length: int, first: int, truncated: bool = False) -> None:
-    """One episode whose observations and rewards count from ``first``."""
-    for t in range(length):
-        over = t == length - 1
-        info: dict[str, Any] = {"TimeLimit.truncated": over and truncated}
-        if over:
-            info["terminal_observation"] = np.array([first + length], np.uint8)
-        now, then = np.array([[first + t]], np.uint8), np.array([[0 if over else first + t + 1]], np.uint8)
-        buffer.add(now, then, np.array([t % 2]), np.array([float(first + t)]), np.array([over]), [info])
-
-
-def test_episodes_of_different_lengths_get_the_right_targets() -> None:
-    buffer = tiny_buffer()
-    fill(buffer, 3, 10)
-    fill(buffer, 2, 20, truncated=True)
-    batch = buffer._padded(buffer._episodes)
-    assert isinstance(batch.observations, torch.Tensor)
-    assert batch.observations[..., 0].tolist() == [[10, 11, 12, 0], [20, 21, 22, 0]]
-    assert batch.seen.tolist() == [[True, True, True, False], [True, True, True, False]]
-    assert batch.actions.tolist() == [[0, 1, 0], [0, 1, 0]]
-    assert batch.rewards.tolist() == [[10, 11, 12], [20, 21, 0]]
-    assert batch.terminated.tolist() == [[False, False, True], [False, False, False]]
-    assert batch.taught.tolist() == [[True, True, True], [True, True, False]]
-    target = torch.tensor([[[0.0, 0.0], [1, 2], [4, 3], [9, 9]], [[0, 0], [5, 6], [8, 7], [9, 9]]])
-    online = torch.tensor([[[0.0, 0.0], [1, 0], [0, 1], [9, 9]], [[0, 0], [1, 0], [0, 1], [9, 9]]])
-    plain = bellman_targets(batch, target, target, 0.5)
-    assert plain[batch.taught].tolist() == [10 + 1, 11 + 2, 12, 20 + 3, 21 + 4]
-    double = bellman_targets(batch, online, target, 0.5)
-    assert double[batch.taught].tolist() == [10 + 0.5, 11 + 1.5, 12, 20 + 2.5, 21 + 3.5]
-    masks = batch.action_masks.clone()
-    masks[0, 1] = torch.tensor([True, False])
-    forbidden = bellman_targets(batch._replace(action_masks=masks), target, target, 0.5)
-    assert forbidden[batch.taught].tolist() == [10 + 0.5, 11 + 2, 12, 20 + 3, 21 + 4]
-
-
-@pytest.mark.parametrize("double_q", [True, False])
-def test_padding_does_not_change_the_loss(double_q: bool) -> None:
-    model = DRQN("MlpLstmPolicy", make_vec_env(Recall, 1), gamma=0.9, double_q=double_q, **SMALL)
-    assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
-    model.learn(60)
-    with torch.no_grad():
-        model.policy.q_net_target.load_state_dict(model.policy.q_net.state_dict())
-        for parameter in model.policy.q_net_target.head.parameters():
-            parameter.neg_()  # the two networks never agree on the best action
-    short, long = sorted({len(e): e for e in model.replay_buffer._episodes}.items())[::2]
-    pad = model.replay_buffer._padded
-    alone = [model.loss(pad([episode])).item() for _, episode in (short, long)]
-    together = model.loss(pad([short[1], long[1]])).item()
-    expected = (alone[0] * short[0] + alone[1] * long[0]) / (short[0] + long[0])
-    assert together == pytest.approx(expected, rel=1e-5)
-    # by hand, step by step, for the long one
-    policy, _, episode = model.policy, *long
-    values: list[torch.Tensor] = []
-    targets: list[torch.Tensor] = []
-    for network, kept in ((policy.q_net, values), (policy.q_net_target, targets)):
-        state = policy._empty(1)
-        for t in range(len(episode)):
-            observation = torch.from_numpy(episode.observations["observation"][t : t + 1])
-            scores, state = network.step(observation, state, torch.tensor([t == 0]))
-            kept.append(scores[0])
-    errors = []
-    for t, action in enumerate(episode.actions):
-        following = 0.0
-        if t + 1 < len(episode):
-            chooser = values if double_q else targets
-            following = targets[t + 1][int(chooser[t + 1].argmax())].item()
-        difference = abs(values[t][action].item() - float(episode.rewards[t]) - 0.9 * following)
-        errors.append(difference**2 / 2 if difference < 1 else difference - 0.5)
-    assert alone[1] == pytest.approx(np.mean(errors), rel=1e-4)
-
-
-def test_the_buffer_evicts_whole_episodes() -> None:
-    buffer = tiny_buffer()
-    buffer.buffer_size = 7
-    for first, length in ((10, 3), (20, 3), (30, 4)):
-        fill(buffer, length, first)
-    assert [int(e.rewards[0]) for e in buffer._episodes] == [20, 30]
-    assert buffer.size() == 7
-    assert buffer.added == 10
-    fill(buffer, 1, 40)
-    assert [int(e.rewards[0]) for e in buffer._episodes] == [30, 40]
-    assert buffer._episodes[0].observations["observation"].dtype == np.uint8
-    fewer = tiny_buffer(max_episodes=2)
-    for first in (10, 20, 30):
-        fill(fewer, 2, first)
-    assert [int(e.rewards[0]) for e in fewer._episodes] == [20, 30]
-
-
-def test_an_endless_episode_is_cut_and_goes_on() -> None:
-    buffer = tiny_buffer()
-    buffer.buffer_size = 4
-    for t in range(10):
-        now, then = np.array([[t]], np.uint8), np.array([[t + 1]], np.uint8)
-        buffer.add(now, then, np.array([0]), np.array([1.0]), np.array([False]), [{}])
-    assert buffer.size() <= 4 + 2
-    batch = buffer._padded(buffer._episodes)
-    assert isinstance(batch.observations, torch.Tensor)
-    assert batch.observations[-1, :, 0].tolist() == [4, 5, 6, 7, 8]
-    assert batch.taught.all()
-    assert not batch.terminated.any()
-
-
-def test_windows_come_from_inside_an_episode() -> None:
-    buffer = tiny_buffer(sequence_length=2)
-    buffer.rng = np.random.default_rng(0)
-    fill(buffer, 4, 10)
-    batch = buffer.sample(64)
-    assert isinstance(batch.observations, torch.Tensor)
-    seen = {tuple(row) for row in batch.observations[..., 0].tolist()}
-    assert seen == {(10, 11, 12), (11, 12, 13), (12, 13, 0)}
-    last = batch.observations[:, 0, 0] == 12
-    assert torch.equal(batch.terminated[:, 1], last)
-    assert torch.equal(batch.seen[:, 2], ~last)
-    assert batch.taught.all()
-
-
-def test_an_empty_buffer_says_so() -> None:
-    with pytest.raises(ValueError, match="no episode"):
-        tiny_buffer().sample(1)
 
 
 def test_cartpole_gets_its_values() -> None:
@@ -403,39 +242,6 @@ def test_callbacks_and_the_log(tmp_path: Path) -> None:
     assert {"rollout/exploration_rate", "rollout/ep_rew_mean", "train/loss", "train/grad_norm"} <= set(header)
     assert list(tmp_path.glob("events.out.tfevents.*"))
     model.logger.close()
-
-
-def test_no_episode_is_stitched_together_from_two() -> None:
-    """A callback's end, and a new learn(), leave no half-recorded episode behind."""
-    model = recalling(True)
-    for _ in range(6):
-        model.learn(10_000, callback=StopTrainingOnMaxEpisodes(9), reset_num_timesteps=False)
-        model.learn(24, reset_num_timesteps=False)
-    model.learn(24)
-    assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
-    for episode in model.replay_buffer._episodes:
-        cues = episode.observations["observation"][:, 0]
-        assert cues[0] in (-1, 1)
-        assert not cues[1:].any()
-        assert 3 <= len(episode) <= 5
-
-
-def test_play_remembers_what_replay_remembers() -> None:
-    model = recalling(True)
-    model.learning_starts, model.gradient_steps = 0, 0
-    model.exploration_initial_eps = model.exploration_final_eps = 0.0
-    model._setup_model()
-    with torch.no_grad():
-        for parameter in model.policy.q_net.parameters():
-            parameter.mul_(4)
-    model.learn(240)
-    assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
-    batch = model.replay_buffer.sample(64)
-    assert isinstance(batch.observations, torch.Tensor)
-    greedy = model.policy.q_net.along_episodes(batch.observations, batch.seen).argmax(dim=2)[:, :-1]
-    assert torch.equal(greedy[batch.taught], batch.actions[batch.taught])
-    forgetful = model.policy(batch.observations[:, :-1][batch.taught])
-    assert not torch.equal(forgetful, batch.actions[batch.taught])
 
 
 def test_the_target_network_follows_at_its_interval() -> None:

@@ -15,9 +15,8 @@ from agents.voting import Vote
 from restore_env.images import Photo, read_image
 from restore_env.tiling import apply_tool, to_pixels, to_tensor
 from restore_env.writing import write_image
-from tests.test_cli import Shell, assert_one_line, model, picture, shell  # noqa: F401 - fixtures
-from tests.test_restorer import Scripted, always, random_agent
-from tests.toolkit import photographs, pixelwise_toolbox, random_toolbox
+from tests.command_line import Shell, assert_one_line, picture
+from tests.toolkit import Scripted, always, photographs, pixelwise_toolbox, random_agent, random_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -154,7 +153,7 @@ def save(name: str, brighter: int = 0) -> None:
     write_image(name, Photo(np.clip(picture().astype(int) + brighter, 0, 255).astype(np.uint8)))
 
 
-def test_explain_writes_a_figure_and_one_line(shell: Shell) -> None:  # noqa: F811
+def test_explain_writes_a_figure_and_one_line(shell: Shell) -> None:
     save("photo.png", 9)
     save("clean.png")
     code, out, err = shell("explain", "photo.png", "--target", "clean.png")
@@ -166,7 +165,7 @@ def test_explain_writes_a_figure_and_one_line(shell: Shell) -> None:  # noqa: F8
     assert shell.listing() == ["clean.png", "photo.explained.png", "photo.png"]
 
 
-def test_explain_tells_the_chain_that_restore_takes(shell: Shell) -> None:  # noqa: F811
+def test_explain_tells_the_chain_that_restore_takes(shell: Shell) -> None:
     save("photo.png", 9)
     told = json.loads(shell("explain", "photo.png", "-o", "figure.svg", "--json")[1])
     taken = json.loads(shell("restore", "photo.png", "--json")[1])
@@ -180,14 +179,14 @@ def test_explain_tells_the_chain_that_restore_takes(shell: Shell) -> None:  # no
 
 
 @pytest.mark.parametrize("name", ["a $x^ b$.png", "写真.png", "two\nlines.png", "caf\udce9.png"])
-def test_files_of_any_name(name: str, shell: Shell) -> None:  # noqa: F811
+def test_files_of_any_name(name: str, shell: Shell) -> None:
     save("photo.png")
     Path("photo.png").rename(name)
     code, out, err = shell("explain", name)
     assert (code, err, out.count("\n")) == (0, "", 1)
 
 
-def test_a_folders_search_passes_figures_over(shell: Shell) -> None:  # noqa: F811
+def test_a_folders_search_passes_figures_over(shell: Shell) -> None:
     Path("photos").mkdir()
     save("photos/photo.png")
     assert shell("explain", "photos/photo.png")[0] == 0
@@ -205,7 +204,7 @@ def test_a_folders_search_passes_figures_over(shell: Shell) -> None:  # noqa: F8
         (("photo.png", "--max-steps", "0"), "not a whole number"),
     ],
 )
-def test_explain_fails_in_one_line(arguments: tuple[str, ...], message: str, shell: Shell) -> None:  # noqa: F811
+def test_explain_fails_in_one_line(arguments: tuple[str, ...], message: str, shell: Shell) -> None:
     save("photo.png")
     write_image("old.png", Photo(picture(10, 10)))
     before = {path: path.read_bytes() for path in Path().iterdir()}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from agents.network import RecurrentAgent
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Toolbox
 from tools_zoo.backends import NetworkTool
 from tools_zoo.networks import NETWORKS
 from tools_zoo.table import TOOLS
+
+Observation = dict[str, npt.NDArray[Any]]
+Script = Callable[[Observation], Sequence[int] | npt.NDArray[np.int64]]
 
 
 def pixelwise_tools() -> list[FunctionTool]:
@@ -58,3 +65,44 @@ def photographs(count: int = 3, height: int = 280, width: int = 300, seed: int =
         fine = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
         pictures.append((fine[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
     return pictures
+
+
+def picture(height: int = 16, width: int = 24) -> npt.NDArray[np.uint8]:
+    """Noise of this size."""
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+class Scripted:
+    """A policy that plays a script, a function per step, and writes down what it was shown."""
+
+    def __init__(self, *script: Script, patch_size: int = 8) -> None:
+        self.script, self.patch_size = script, patch_size
+        self.seen: list[Observation] = []
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[np.int64], Any]:
+        assert deterministic
+        assert episode_start is not None
+        assert episode_start.tolist() == [not self.seen] * len(observation["image"])
+        self.seen.append(observation)
+        step = min(len(self.seen), len(self.script)) - 1
+        return np.asarray(self.script[step](observation), dtype=np.int64), None
+
+
+def always(*actions: int) -> Script:
+    """A step at which the tiles take these actions in turn, whatever they see."""
+    return lambda observation: (list(actions) * len(observation["image"]))[: len(observation["image"])]
+
+
+def random_agent(tools: tuple[str, ...], seed: int = 0) -> RecurrentAgent:
+    """An agent with large random weights, whose choices vary."""
+    torch.manual_seed(seed)
+    agent = RecurrentAgent(tools).eval().requires_grad_(False)
+    for parameter in agent.parameters():
+        parameter.mul_(3)
+    return agent
