@@ -1,25 +1,18 @@
-"""The command line in this process with a small model, and the files that tests of it are made with."""
+"""The command line in this process with a small model."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from PIL import Image
 
 from agents.cli import main
 from agents.network import RecurrentAgent, save_policy
 from tools_zoo.networks import NETWORKS, last_layer
 from tools_zoo.toolboxes import ToolWeights, update_toolbox
 
-Pixels = npt.NDArray[np.uint8]
 TOOLS = ("denoise_2", "denoise_3", "dejpeg_1")
 
 
@@ -69,27 +62,3 @@ def assert_one_line(err: str, *parts: str) -> None:
     assert "Traceback" not in err, err
     for part in parts:
         assert part in err, err
-
-
-def picture(height: int = 30, width: int = 45) -> Pixels:
-    corners = np.random.default_rng(3).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(corners).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def encode(pixels: Pixels | Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
-
-
-def encode_deep(suffix: str, pixels: npt.NDArray[Any]) -> bytes:
-    done, data = cv2.imencode(suffix, pixels)
-    assert done
-    return data.tobytes()
-
-
-def float_tiff(value: float) -> bytes:
-    pixels = np.full((6, 7, 3), 0.5, np.float32)
-    pixels[2, 3, 1] = value
-    return encode_deep(".tif", pixels)

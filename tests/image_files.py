@@ -19,18 +19,18 @@ Array = npt.NDArray[Any]
 Byte = npt.NDArray[np.uint8]
 
 
-def picture(height: int = 24, width: int = 40) -> Byte:
+def picture(height: int = 30, width: int = 45) -> Byte:
     """Smooth colours, different in every corner."""
     corners = np.random.default_rng(3).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(corners).resize((width, height), Image.Resampling.BICUBIC))
 
 
-RGB = picture()
+RGB = picture(24, 40)
 GREY = RGB[..., 0].copy()
 ALPHA = np.linspace(0, 255, RGB.shape[1]).round().astype(np.uint8)[None, :, None].repeat(RGB.shape[0], axis=0)
 
 
-def encode(image: Image.Image | Array, file_format: str, **options: Any) -> bytes:
+def encode(image: Image.Image | Array, file_format: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(buffer, file_format, **options)
@@ -72,3 +72,17 @@ def to16(image: Byte) -> npt.NDArray[np.uint16]:
 
 def to_float(image: Byte) -> npt.NDArray[np.float32]:
     return np.asarray(image / 255, dtype=np.float32)
+
+
+def encode_deep(suffix: str, pixels: Array) -> bytes:
+    """A file of more than 8 bits a sample, written by OpenCV."""
+    done, data = cv2.imencode(suffix, pixels)
+    assert done
+    return data.tobytes()
+
+
+def float_tiff(value: float) -> bytes:
+    """A TIFF of floats with this one among them."""
+    pixels = np.full((6, 7, 3), 0.5, np.float32)
+    pixels[2, 3, 1] = value
+    return encode_deep(".tif", pixels)

@@ -15,7 +15,8 @@ from agents.restorer import quality
 from restore_env.images import read_image
 from restore_env.metrics import ssim
 from restore_env.toolbox import bicubic_enlarge
-from tests.command_line import TOOLS, Shell, assert_one_line, encode, picture
+from tests.command_line import TOOLS, Shell, assert_one_line
+from tests.image_files import encode, picture
 from tests.toolkit import photographs
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from agents.cli import COMMANDS
 from agents.network import RecurrentAgent, save_policy
 from restore_env.images import read_image
-from tests.command_line import TOOLS, Shell, assert_one_line, encode, float_tiff, picture
+from tests.command_line import TOOLS, Shell, assert_one_line
+from tests.image_files import encode, float_tiff, picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

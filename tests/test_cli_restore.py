@@ -15,7 +15,8 @@ from PIL import ExifTags, Image, ImageCms
 
 from agents.restorer import quality
 from restore_env.images import read_image
-from tests.command_line import TOOLS, Shell, assert_one_line, encode, encode_deep, float_tiff, picture
+from tests.command_line import TOOLS, Shell, assert_one_line
+from tests.image_files import encode, encode_deep, float_tiff, picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]

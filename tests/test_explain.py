@@ -15,7 +15,8 @@ from agents.voting import Vote
 from restore_env.images import Photo, read_image
 from restore_env.tiling import apply_tool, to_pixels, to_tensor
 from restore_env.writing import write_image
-from tests.command_line import Shell, assert_one_line, picture
+from tests.command_line import Shell, assert_one_line
+from tests.image_files import picture
 from tests.toolkit import Scripted, always, photographs, pixelwise_toolbox, random_agent, random_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")

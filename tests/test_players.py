@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
@@ -20,7 +19,7 @@ from agents.view import View
 from restore_env import FunctionTool, ImageRestoreEnv
 from restore_env.tiling import enlarge, to_pixels, to_tensor
 from restore_env.toolbox import BICUBIC_X4
-from tests.toolkit import double_pixels, photographs, pixelwise_toolbox, pixelwise_tools
+from tests.toolkit import double_pixels, photographs, picture, pixelwise_toolbox, pixelwise_tools
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,10 +45,6 @@ def agent_of(tools: tuple[str, ...], *chain: str) -> RecurrentAgent:
 
     agent.forward = Chain().forward  # type: ignore[method-assign]
     return agent
-
-
-def picture(height: int = 16, width: int = 24) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 class TestCast:
