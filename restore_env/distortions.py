@@ -40,7 +40,7 @@ SINGLE = "single"
 LIGHT = "light"
 """The name of mixtures that fall short of mild: of two or three of the distortions, as weak as they may be."""
 ANY = "any"
-"""The name of mixtures of two or three of the distortions, light to severe."""
+"""The name of mixtures light to severe, of two of the distortions about as often as of three."""
 
 KERNEL_SIZE = 21
 BLUR_REACH = KERNEL_SIZE // 2
@@ -144,12 +144,19 @@ def level_triples(lowest: int, highest: int, missing: int = 0) -> npt.NDArray[np
     return np.array(chosen, dtype=np.int64)
 
 
+def _any_triples() -> npt.NDArray[np.int64]:
+    """The triples of :data:`ANY`; those of two distortions, three times fewer, stand there three times."""
+    triples = level_triples(0, SEVERITIES["severe"][1], missing=1)
+    pairs = triples[(triples == 0).any(axis=1)]
+    return np.concatenate([triples, pairs, pairs])
+
+
 _SINGLES = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])  # level 0: none of it
 _TRIPLES = {
     **{name: level_triples(*bounds) for name, bounds in SEVERITIES.items()},
     SINGLE: _SINGLES,
     LIGHT: level_triples(0, SEVERITIES["mild"][0] - 1, missing=1),
-    ANY: level_triples(0, SEVERITIES["severe"][1], missing=1),
+    ANY: _any_triples(),
 }
 
 

@@ -116,6 +116,12 @@ def test_any_mixture_comes_up_light_to_severe() -> None:
     assert SEVERITIES["severe"][0] <= max(sums) <= SEVERITIES["severe"][1]
 
 
+def test_any_mixture_is_of_two_distortions_as_often_as_of_three() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels("any", rng) for _ in range(2000)]
+    assert np.mean([min(levels.strengths) == 0 for levels in drawn]) == pytest.approx(0.5, abs=0.04)
+
+
 def test_each_distortion_comes_up_alone() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_levels("single", rng) for _ in range(60)]

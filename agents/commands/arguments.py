@@ -51,7 +51,7 @@ def add_severity(parser: argparse.ArgumentParser) -> None:
         choices=("mild", "moderate", "severe", "light", "any"),
         default="moderate",
         help="of the mixtures (default: moderate); light: weaker than mild, of two distortions or three;"
-        " any: light to severe",
+        " any: light to severe, of two as often as of three",
     )
 
 
