@@ -7,7 +7,9 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 COMMANDS = ("restore", "evaluate", "explain", "demo", "train", "import_rl_restore", "export")
@@ -41,10 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_guarded(lambda: parsed.run(parsed), "imagerestore")
 
 
+def _show_warning(program: str, message: Warning | str, *_: object) -> None:
+    print(f"{program}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def run_guarded(command: Callable[[], int | None], program: str) -> int:
     """Run a command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
     try:
-        return int(command() or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, program)
+            return int(command() or 0)
     except KeyboardInterrupt:
         print(f"{program}: interrupted; what is written is whole", file=sys.stderr)
         return 130

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -313,7 +314,14 @@ def policy_of(toolbox: Any, enlarging: bool = False, photo: bool = False) -> str
     elif isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
         return Path(toolbox) / "agent.safetensors"
     special = ENLARGING if enlarging else PHOTO
-    return special if named == "default" and (enlarging or photo) and special in policy_names() else named
+    chosen = special if named == "default" and (enlarging or photo) and special in policy_names() else named
+    if isinstance(toolbox, (str, os.PathLike)) and toolbox != named and Path(toolbox).is_dir():
+        warnings.warn(
+            f"{toolbox} has no agent of its own (agent.safetensors): {chosen!r} is taken, which learnt with the default"
+            " tools; imagerestore train agent makes one",
+            stacklevel=2,
+        )
+    return chosen
 
 
 def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:

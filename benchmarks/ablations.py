@@ -31,7 +31,7 @@ from agents.training import AgentTraining, train_agent
 from agents.view import View
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task, Toolbox
-from restore_env.figures import check_figure, write_figure
+from restore_env.figures import write_figure
 from restore_env.policy import Policy
 from tools_zoo import load_toolbox
 from tools_zoo.curves import COLOURS, Curve, draw_curves, read_tensorboard
@@ -228,9 +228,6 @@ def draw_variants(path: Path, variants: Sequence[Variant]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one ablation, print its table, write it where it was asked for."""
-    if arguments.figure is not None:
-        check_figure(arguments.figure)
-        arguments.figure.parent.mkdir(parents=True, exist_ok=True)
     check_outputs(arguments, arguments.name)
     variants = ABLATIONS[arguments.name](arguments, lambda text: print(text, file=sys.stderr, flush=True))
     record = {"variants": [asdict(variant) for variant in variants]}

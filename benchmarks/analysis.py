@@ -140,6 +140,9 @@ def _draw_map(axes: Any, counts: Counts, hues: npt.NDArray[np.float64], label: s
 def run(arguments: argparse.Namespace) -> int:
     """Play, count, draw."""
     check_figure(arguments.out)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        raise ValueError(f"{arguments.json.parent}: no such folder")
     player = Contender.load("agent", arguments.toolbox, arguments.policy)
     name = arguments.policy
     if arguments.oracle:
@@ -151,7 +154,6 @@ def run(arguments: argparse.Namespace) -> int:
     played = player.play(task, starts)
     counts = count_choices(played.actions, starts, len(names), task.max_steps)
     title = f"{name}, {arguments.severity}: {played.gain:+.2f} dB on {len(starts)} patches"
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     draw_choices(arguments.out, counts, names, title)
     if arguments.json:
         record = {

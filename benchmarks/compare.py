@@ -39,7 +39,6 @@ from benchmarks.report import (
 from benchmarks.results import Failure, Kept, Results
 from benchmarks.severities import NAMES, distortion_of
 from restore_env import Task
-from restore_env.figures import check_figure
 from restore_env.toolbox import usable_device
 
 PROGRAM, SECTION = "benchmarks.compare", "comparison"
@@ -88,13 +87,9 @@ def check(arguments: argparse.Namespace) -> None:
         ValueError: in one line.
     """
     usable_device(arguments.device)
-    if arguments.figure is not None:
-        check_figure(arguments.figure)
-        if not arguments.figure.parent.is_dir():
-            raise ValueError(f"{arguments.figure.parent}: no such folder")
     check_outputs(arguments, arguments.section)
     known = METHODS[TASKS[arguments.task]]
-    named = [*(arguments.methods or []), arguments.reference]
+    named = [*(arguments.methods or []), *filter(None, [arguments.reference])]
     unknown = [name for name in named if name not in known]
     if unknown:
         raise ValueError(f"unknown method {unknown[0]!r} of the task {arguments.task}: choose from {', '.join(known)}")
@@ -123,6 +118,9 @@ def run(arguments: argparse.Namespace) -> int:
     check(arguments)
     setting = setting_of(arguments)
     names = arguments.methods or usual_methods(setting)
+    if arguments.reference is not None and arguments.reference not in names:
+        names = [arguments.reference, *names]
+    arguments.reference = arguments.reference or REFERENCES[TASKS[arguments.task]]
     comparison = prepare(arguments)
     results: list[Results] = []
     failures: list[Failure] = []
@@ -136,6 +134,9 @@ def run(arguments: argparse.Namespace) -> int:
             failures.append(outcome)
             told = f"failed: {outcome.reason}"
         print(f"[{number}/{len(names)}] {name}: {told}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    if not any(one.name == arguments.reference for one in results):
+        print(f"no results of the reference {arguments.reference}: no differences", file=sys.stderr)
+        arguments.reference = None
     if not results:
         raise ValueError(f"no method gave results; {failures[0].name}: {failures[0].reason}")
     record = {
@@ -165,7 +166,7 @@ def report(arguments: argparse.Namespace, results: Sequence[Results], failures: 
         lines = lines_of(results, severity, reference)
         table = severity_table(lines, results, failures, reference, unit)
         parts += [f"**{severity}**, {restored}, input {played.initial_psnr.mean():.2f} dB", "\n".join(table)]
-    differences = difference_table(results, arguments.severity, reference)
+    differences = difference_table(results, arguments.severity, reference) if reference else []
     if differences:
         parts.append("\n".join(differences))
     if UNCLAIMED in "".join(parts):
@@ -186,7 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         " outside it (default: moderate; clean for x4)",
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all that there are weights for")
-    parser.add_argument("--reference", metavar="NAME", help="what others are compared with (default: default, bicubic)")
+    parser.add_argument(
+        "--reference",
+        metavar="NAME",
+        help="what others are compared with; joins --methods (default: default, bicubic, if they are among these)",
+    )
     parser.add_argument("--patches", type=positive_int, default=500, help="per severity (default 500)")
     parser.add_argument("--photographs", action="store_true", help="restore whole photographs in place of patches")
     parser.add_argument("--toolbox", default="default", help="of the greedy oracle and the fixed chain: name or folder")
@@ -213,7 +218,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse(parser, arguments)
     factor = TASKS[parsed.task]
     parsed.severity = parsed.severity or list(USUAL[factor])
-    parsed.reference = parsed.reference or REFERENCES[factor]
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

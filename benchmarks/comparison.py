@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from agents.rollout import Played
+from benchmarks.machine import machine_fingerprint
 from benchmarks.methods import METHODS, Method, Setting
 from benchmarks.photographs import measure_cost, play_photographs
 from benchmarks.results import Failure, Kept, Results, fingerprint_of
@@ -79,7 +80,7 @@ class Comparison:
 
     def measure(self, method: Method) -> Results:
         """Restore everything by one method."""
-        own = method.fingerprint()
+        own, machine = method.fingerprint(), machine_fingerprint(method.contender.toolbox.device)
         results = Results(
             method.name,
             method.title,
@@ -90,14 +91,14 @@ class Comparison:
             played={},
         )
         for severity in self._tasks:
-            key = f"{method.name}-{severity}-{own}-{self._sets[severity]}"
+            key = f"{method.name}-{severity}-{own}-{self._sets[severity]}-{machine}"
             played = self._kept.load_played(key)
             if played is None:
                 played = self._play(method, severity)
                 self._kept.keep_played(key, played)
             results.played[severity] = played
         if not method.sees_target:
-            key = f"{method.name}-cost-{own}-{fingerprint_of([self._costly[1]], [])}"
+            key = f"{method.name}-cost-{own}-{fingerprint_of([self._costly[1]], [])}-{machine}"
             results.cost = self._kept.load_cost(key)
             if results.cost is None:
                 results.cost = measure_cost(method, *self._costly)

@@ -1,4 +1,4 @@
-"""A policy that knows no super-resolver, and one that enlarges what it leaves: as an episode's policy."""
+"""Policies of patches that are to be enlarged, held to what :class:`agents.Restorer` holds them to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.policy import Policy
+from restore_env.policy import Policy, Scoring
+from restore_env.toolbox import Toolbox
 
 MAX_TOOLS = 3
-"""Tools before the super-resolver, as :class:`agents.Restorer` allows them."""
+"""Tools that a policy may take, as :class:`agents.Restorer` allows them; a super-resolver that it does not know comes
+after them."""
 
 
 class Enlarging:
@@ -50,3 +52,41 @@ class Enlarging:
         done = (chosen == self.tools) | (steps >= MAX_TOOLS)
         actions = np.where(done, np.where(mask[:, super_resolver], super_resolver, stop), chosen)
         return actions, (inner, steps + 1)
+
+
+class Insisting:
+    """Plays a policy that knows super-resolvers, three tools at most; where an image is yet to be enlarged it must be.
+
+    At its last tool, or where it would stop, the policy takes the super-resolver that it thinks most of.
+
+    Args:
+        policy: chooses among all of the toolbox.
+        toolbox: with super-resolvers.
+    """
+
+    def __init__(self, policy: Policy, toolbox: Toolbox) -> None:
+        if not isinstance(policy, Scoring):
+            raise ValueError("a policy without scores cannot be held to enlarging")
+        self.policy: Policy = policy
+        self._scores = policy.scores
+        self.recipe = getattr(policy, "recipe", None)
+        self._enlarges = np.append(toolbox.scales > 1, False)
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[npt.NDArray[np.int64], Any]:
+        """Choose an action for each observation; the state holds the policy's own and counts the steps."""
+        mask = np.asarray(observation["action_mask"], dtype=np.bool_)
+        inner, steps = (None, np.zeros(len(mask), np.int64)) if state is None else state
+        if episode_start is not None:
+            steps = np.where(episode_start, 0, steps)
+        scores, inner = self._scores(observation, inner, episode_start)
+        chosen, stop = scores.argmax(axis=1), len(self._enlarges) - 1
+        enlarging = mask & self._enlarges
+        must = enlarging.any(axis=1) & ((chosen == stop) | (steps >= MAX_TOOLS - 1))
+        chosen = np.where(must, np.where(enlarging, scores, -np.inf).argmax(axis=1), chosen)
+        return np.where(steps >= MAX_TOOLS, stop, chosen), (inner, steps + 1)

@@ -25,7 +25,7 @@ from benchmarks.contest import Contender
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.tools import BATCH_SIZE, PATCH_SIZE, undoes
 from restore_env import Task
-from restore_env.figures import check_figure, write_figure
+from restore_env.figures import write_figure
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource, open_images
 from restore_env.starts import EpisodeStart
@@ -122,9 +122,6 @@ def draw_tools(path: Path, names: Sequence[str], pure: dict[str, Gains]) -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Play, measure, print, draw."""
-    if arguments.figure is not None:
-        check_figure(arguments.figure)
-        arguments.figure.parent.mkdir(parents=True, exist_ok=True)
     check_outputs(arguments, SECTION)
     contenders = {side: Contender.load(side, *getattr(arguments, side)) for side in SIDES}
     names = contenders["after"].toolbox.names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import os
 import platform
 from collections.abc import Iterator
@@ -37,6 +38,13 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def machine_fingerprint(device: str | torch.device = "cpu") -> str:
+    """A short name of what times depend on: the device, the processor and the number of threads."""
+    facts = environment(str(device))
+    told = "|".join(str(facts[name]) for name in ("device", "processor", "threads", "cpu_capability"))
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def _processor() -> str:

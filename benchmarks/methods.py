@@ -27,11 +27,11 @@ from benchmarks.baselines.owan import read_published
 from benchmarks.baselines.table import BASELINES
 from benchmarks.baselines.weights import SHIPPED, BaselineWeights, Training, as_tool, read_baseline
 from benchmarks.contest import Contender, search_chains
-from benchmarks.enlarging import Enlarging
+from benchmarks.enlarging import Enlarging, Insisting
 from benchmarks.sr_peers import PEERS, load_peer
 from restore_env import Task
 from restore_env.policy import Scoring
-from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
+from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool, Toolbox
 from sr_models import load_super_resolver
 from tools_zoo import load_toolbox, toolbox_names
 from tools_zoo.fitting import digest
@@ -96,7 +96,9 @@ class Method:
         """10^9 multiply-accumulates of the policy for one look at a patch."""
         policy, actions = self.contender.policy, len(self.contender.toolbox) + 1
         if isinstance(policy, Enlarging):
-            actions, policy = policy.tools + 1, policy.policy
+            actions = policy.tools + 1
+        if isinstance(policy, (Enlarging, Insisting)):
+            policy = policy.policy
         if not isinstance(policy, nn.Module) or not isinstance(policy, Scoring):
             return 0.0
         side = int(getattr(policy, "patch_size", 63))
@@ -116,7 +118,8 @@ class Method:
 
 
 def _mark(part: object) -> str:
-    return digest(part) if isinstance(part, nn.Module) else str(getattr(part, "name", type(part).__name__))
+    module = part.function if isinstance(part, FunctionTool) else part
+    return digest(module) if isinstance(module, nn.Module) else str(getattr(part, "name", type(part).__name__))
 
 
 Maker = Callable[[Setting], Method]
@@ -218,7 +221,8 @@ def _chain_x4(name: str, setting: Setting) -> Method:
 def _enlarging_agent(name: str, setting: Setting) -> Method:
     player = Restorer("default", name, setting.device, scale=4).player()
     parameters = parameter_count(*player.toolbox, player.policy)
-    return Method(name, f"toolchain, {name}", Contender(name, player.policy, player.toolbox), parameters)
+    contender = Contender(name, Insisting(player.policy, player.toolbox), player.toolbox)
+    return Method(name, f"toolchain, {name}", contender, parameters)
 
 
 METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(

@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from restore_env.figures import check_figure
 from restore_env.writing import write_atomically
 from tools_zoo.cards import check_section, command_line, replace_section, source_version
 
 COMMAND, VERSION, TABLES = "command", "version", "tables"
 """What every JSON file holds besides the numbers: the command that made it, the version that ran, the tables it printed
 (Markdown)."""
+
+FIGURES = ("figure", "modulations")
+"""The arguments of benchmarks that name figures."""
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +35,18 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
 
 
 def check_outputs(arguments: argparse.Namespace, section: str) -> None:
-    """Raise ``ValueError`` now if :func:`publish` would, after long work, do so later."""
+    """Raise ``ValueError`` now if :func:`publish` or a figure would, after long work, do so later.
+
+    Figures' folders are made.
+    """
     if arguments.json is not None and not arguments.json.parent.is_dir():
         raise ValueError(f"{arguments.json.parent}: no such folder")
     if arguments.card is not None:
         check_section(arguments.card, section)
+    for figure in (getattr(arguments, name, None) for name in FIGURES):
+        if figure is not None:
+            check_figure(figure)
+            figure.parent.mkdir(parents=True, exist_ok=True)
 
 
 def publish(arguments: argparse.Namespace, section: str, text: str, record: Mapping[str, Any]) -> None:

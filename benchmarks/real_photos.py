@@ -26,8 +26,8 @@ from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.results import Failure
 from benchmarks.severities import CAMERA, distortion_of
 from restore_env import Task
-from restore_env.figures import check_figure, write_figure
-from restore_env.sources import ImageSource, open_images
+from restore_env.figures import write_figure
+from restore_env.sources import ImageSource, open_images, short_names
 from restore_env.toolbox import usable_device
 
 PROGRAM, SECTION = "benchmarks.real_photos", "real"
@@ -53,11 +53,14 @@ def open_photographs(arguments: argparse.Namespace) -> dict[str, Pixels]:
     if arguments.synthetic:
         task = Task(images=arguments.images, upscale=(1,), **distortion_of(CAMERA))
         drawn = draw_photographs(task, 1, arguments.seed, arguments.side)
-        return {Path(start.image).stem: start.degraded for start in drawn}
+        return dict(
+            zip(short_names([start.image for start in drawn]), (start.degraded for start in drawn), strict=True)
+        )
     source = open_images(arguments.images, min_size=1)
     if not isinstance(source, ImageSource):
         raise ValueError("photographs without targets are restored, not pairs")
-    return {Path(source.identity(index)).stem: source.pixels(index) for index in range(len(source))}
+    names = short_names([source.identity(index) for index in range(len(source))])
+    return {name: source.pixels(index) for index, name in enumerate(names)}
 
 
 def restore(method: Method, photographs: Mapping[str, Pixels]) -> tuple[list[Outcome], dict[str, Pixels]]:
@@ -140,8 +143,6 @@ def check(arguments: argparse.Namespace) -> None:
     """Find mistakes before the work; raise ``ValueError`` in one line."""
     usable_device(arguments.device)
     check_outputs(arguments, SECTION)
-    if arguments.figure is not None:
-        check_figure(arguments.figure)
     known = [name for name in METHODS[1] if name not in BLIND]
     unknown = [name for name in arguments.methods or [] if name not in known]
     if unknown:
@@ -182,10 +183,10 @@ def run(arguments: argparse.Namespace) -> int:
         "outcomes": [asdict(outcome) for outcome in outcomes],
         "failures": [asdict(one) for one in failures],
     }
+    publish(arguments, SECTION, text, record)
     if arguments.figure is not None:
         shown = {name: photographs[name] for name in list(photographs)[: arguments.shown]}
         draw(arguments.figure, shown, results, arguments.crop)
-    publish(arguments, SECTION, text, record)
     return 0
 
 

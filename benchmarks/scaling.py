@@ -26,7 +26,7 @@ from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, best_of
 from benchmarks.throughput import random_play
 from restore_env import ImageRestoreVectorEnv
-from restore_env.figures import check_figure, write_figure
+from restore_env.figures import write_figure
 from tools_zoo import load_toolbox
 
 PROGRAM, SECTION = "benchmarks.scaling", "scaling"
@@ -139,8 +139,6 @@ def draw(path: Path, envs: Sequence[Point], photos: Sequence[Point]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print and write."""
     check_outputs(arguments, SECTION)
-    if arguments.figure is not None:
-        check_figure(arguments.figure)
     envs, photos = measure_environments(arguments), measure_photos(arguments)
     facts = environment(arguments.device)
     where = facts["processor"] if arguments.device == "cpu" else facts["device"]
@@ -152,9 +150,9 @@ def run(arguments: argparse.Namespace) -> int:
         "environments": [{**asdict(point), "steps_per_second": point.rate} for point in envs],
         "photos": [asdict(point) for point in photos],
     }
+    publish(arguments, SECTION, text, record)
     if arguments.figure is not None:
         draw(arguments.figure, envs, photos)
-    publish(arguments, SECTION, text, record)
     return 0
 
 

@@ -25,7 +25,7 @@ from agents.commands.arguments import positive_int
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.sr_contest import Distance, Photos, Pixels, open_photos
 from benchmarks.super_resolution import hardest_crop, open_distance
-from restore_env.figures import check_figure, write_figure
+from restore_env.figures import write_figure
 from restore_env.tiling import to_pixels, to_tensor
 from restore_env.toolbox import bicubic_enlarge, usable_device
 from sr_models.categories import BACKGROUND, CATEGORIES
@@ -208,10 +208,6 @@ def chosen_photo(photos: Photos, name: str | None) -> Pixels:
 
 def run(arguments: argparse.Namespace) -> int:
     """Restore under all priors, print, draw."""
-    for path in (arguments.figure, arguments.modulations):
-        if path is not None:
-            check_figure(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
     check_outputs(arguments, SECTION)
     device = str(usable_device(arguments.device))
     resolver = load_super_resolver(arguments.model, device, stage=arguments.stage)
@@ -226,10 +222,10 @@ def run(arguments: argparse.Namespace) -> int:
         (arguments.figure, lambda path: draw_priors(path, restore(resolver, shown, device))),
         (arguments.modulations, lambda path: draw_modulations(path, resolver, shown, arguments.channels, device)),
     ]
+    publish(arguments, SECTION, text, {"priors": [asdict(row) for row in rows]})
     for path, draw in drawings:
         if path is not None:
             draw(path)
-    publish(arguments, SECTION, text, {"priors": [asdict(row) for row in rows]})
     return 0
 
 

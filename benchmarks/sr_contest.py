@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.baselines.counting import parameter_count
 from benchmarks.sr_peers import PEERS, load_peer
 from restore_env.metrics import luma, psnr, ssim
-from restore_env.sources import ImageSource, open_images
+from restore_env.sources import ImageSource, open_images, short_names
 from restore_env.tiling import to_pixels, to_tensor
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool
 from sr_models.degradations import SCALE, bicubic
@@ -131,10 +131,10 @@ def open_photos(folder: Path) -> dict[str, Pixels]:
     if not isinstance(source, ImageSource):
         raise ValueError("super-resolvers are measured on clean photographs, not on pairs")
     photos = {}
-    for index in range(len(source)):
+    for index, name in enumerate(short_names([source.identity(index) for index in range(len(source))])):
         pixels = source.pixels(index)
         height, width = (side // SCALE * SCALE for side in pixels.shape[:2])
-        photos[Path(source.identity(index)).stem] = np.ascontiguousarray(pixels[:height, :width])
+        photos[name] = np.ascontiguousarray(pixels[:height, :width])
     return photos
 
 

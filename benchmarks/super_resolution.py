@@ -40,7 +40,7 @@ from benchmarks.sr_contest import (
     parameters,
     parse_extra,
 )
-from restore_env.figures import check_figure, write_figure
+from restore_env.figures import write_figure
 from restore_env.tiling import to_tensor
 from restore_env.toolbox import Tool, usable_device
 from sr_models.degradations import bicubic
@@ -134,9 +134,6 @@ def note(arguments: argparse.Namespace) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, draw."""
-    if arguments.figure is not None:
-        check_figure(arguments.figure)
-        arguments.figure.parent.mkdir(parents=True, exist_ok=True)
     check_outputs(arguments, arguments.section)
     if arguments.rounds < 0 or arguments.shown < 1:
         raise ValueError("--rounds must be 0 or more, --shown 1 or more")

@@ -118,6 +118,12 @@ class _Entry:
     width: int
 
 
+def short_names(identities: Sequence[str]) -> list[str]:
+    """What tables call images: a file's name without its suffix, or all of its path where several share that name."""
+    stems = [Path(identity).stem for identity in identities]
+    return [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, identities, strict=True)]
+
+
 class ImageSource:
     """A fixed list of photographs, each decoded once, at the sizes that the protocol shows them in.
 

@@ -94,7 +94,8 @@ class Toolbox:
         device: where the tools run; those that can be moved are moved.
 
     Raises:
-        ValueError: no tools, two of the same name, one called "stop", or a scale that is not a positive whole number.
+        ValueError: no tools, or what is none, two of the same name, one called "stop", or a scale that is not a
+            positive whole number.
     """
 
     STOP_NAME = "stop"
@@ -105,7 +106,7 @@ class Toolbox:
             raise ValueError("a toolbox needs one tool or more")
         for tool in self.tools:
             if not isinstance(tool, Tool):
-                raise TypeError(
+                raise ValueError(
                     f"{tool!r} is not a tool: it needs name, scale, macs_per_pixel, reach and a call."
                     ' A plain function becomes one by FunctionTool("its name", function)'
                 )
@@ -265,10 +266,11 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = No
         device: None leaves a toolbox where it is. If it is elsewhere it is copied there, and the caller's stays.
 
     Raises:
-        ValueError: a string that is not of the form ``"package.module:name"``, or names nothing.
+        ValueError: a string that is not of the form ``"package.module:name"``, or names nothing, or a factory that
+            fails; or what is no toolbox.
     """
     if isinstance(toolbox, str):
-        toolbox = import_named(toolbox, "toolbox", "'package.module:factory', a Toolbox, or a list of tools")
+        return resolve_toolbox(_imported(toolbox), device)
     if isinstance(toolbox, Toolbox):
         return toolbox.on(device)
     if isinstance(toolbox, Sequence) and not isinstance(toolbox, str):
@@ -277,6 +279,17 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = No
     if not isinstance(made, Toolbox):
         raise ValueError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
     return made.on(device)
+
+
+def _imported(name: str) -> Any:
+    """What an import string stands for: what its factory makes, or what it names if that is no factory."""
+    found = import_named(name, "toolbox", "'package.module:factory', a Toolbox, or a list of tools")
+    if not callable(found):
+        return found
+    try:
+        return found()
+    except Exception as error:  # anybody's code
+        raise ValueError(f"toolbox {name!r}: the factory failed: {type(error).__name__}: {error}") from error
 
 
 def usable_device(device: str | torch.device) -> torch.device:

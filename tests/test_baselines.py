@@ -196,6 +196,9 @@ def test_what_a_doubling_was_worth() -> None:
     grown = Training.of({**second, "earlier": [first], "grown_from": "vdsr_s", "grown_after": 500_000})
     assert grown.slope == pytest.approx(0.2 / np.log2(900 / 600))  # what it grew from was training, too
     assert grown.patches == 400_000
+    briefly = Training.of({**one_pass(60_000, 25.001), "earlier": [first], "grown_from": "x", "grown_after": 1_300_000})
+    assert briefly.slope is None  # 0.06 doublings tell nothing
+    assert not briefly.flat
     assert not Training.of({**one_pass(240, 20.01), "earlier": [one_pass(240, 20.0)]}).flat  # nothing learnt yet
 
 

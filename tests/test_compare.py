@@ -13,20 +13,22 @@ from PIL import Image
 
 from agents.baselines import FixedChain
 from agents.network import RecurrentAgent
-from agents.rollout import draw_starts, play
+from agents.rollout import Played, draw_starts, play
 from benchmarks import compare, comparison
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.weights import BaselineWeights, write_baseline
 from benchmarks.contest import Contender
-from benchmarks.enlarging import Enlarging
+from benchmarks.enlarging import Enlarging, Insisting
 from benchmarks.intervals import Estimate, estimate
 from benchmarks.machine import environment, peak_memory
 from benchmarks.methods import METHODS, Method, Setting, usual_methods
 from benchmarks.photographs import draw_photographs, play_photographs
-from benchmarks.results import Kept
+from benchmarks.report import lines_of
+from benchmarks.results import Kept, Results
 from benchmarks.severities import NAMES, OUTSIDE, distortion_of
 from restore_env import Task
 from restore_env.metrics import ssim
+from restore_env.toolbox import FunctionTool, Toolbox
 from tests.toolkit import photographs, pixelwise_toolbox, random_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,6 +53,15 @@ class TestIntervals:
         assert (ahead.low, ahead.high) == pytest.approx((0.1, 0.1))
         assert ahead.certain
         assert not estimate((np.array([1.0, -1.0]), ["a", "b"])).certain
+
+    def test_a_comparison_pairs_each_patch_with_itself(self) -> None:
+        psnr, images = np.random.default_rng(0).normal(25, 5, 8), tuple("aabbccdd")
+        rows = []
+        for name, values in (("one", psnr), ("other", psnr + 0.1)):
+            played = Played(psnr, values, values - psnr, np.ones(8), ((0,),) * 8, images=images)
+            rows.append(Results(name, name, 0, "", False, False, {"mild": played}))
+        against = lines_of(rows, "mild", "one")[1].against["psnr"]
+        assert (against.low, against.mean, against.high) == pytest.approx((0.1, 0.1, 0.1))
 
     def test_sets_count_the_same(self) -> None:
         both = estimate((np.array([1.0, 1.0, 1.0]), ["a", "b", "a"]), (np.array([3.0]), ["b"]))
@@ -238,6 +249,12 @@ def test_one_command_compares_and_goes_on(
     assert "| fixed cascade |" in card.read_text()
     assert (tmp_path / "a.png").stat().st_size > 1000
 
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(comparison, "machine_fingerprint", lambda _: "another")
+        elsewhere.setattr(comparison, "play_patches", lambda *_: (_ for _ in ()).throw(ValueError("measured anew")))
+        assert compare.main(arguments) == 2
+        assert "measured anew" in capsys.readouterr().err
+
     monkeypatch.setattr(Contender, "play", lambda *_: pytest.fail("was measured before"))
     monkeypatch.setattr(comparison, "measure_cost", lambda *_: pytest.fail("was measured before"))
     assert compare.main(arguments) == 0
@@ -332,3 +349,49 @@ def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
     for chain, expected in (((), (3, 4)), ((0,), (0, 3, 4)), ((0, 1, 0), (0, 1, 0, 3))):
         policy = Enlarging(FixedChain(chain, 3), 3)
         assert play(policy, task, starts).actions == (expected, expected)
+
+
+class Favouring:
+    """A policy that likes its actions in this order, at every step."""
+
+    kind = "logits"
+
+    def __init__(self, *order: int) -> None:
+        self.liking = np.argsort(order).astype(np.float32)
+
+    def scores(self, observation: Any, state: Any = None, episode_start: Any = None) -> tuple[Any, Any]:
+        return np.where(observation["action_mask"], -self.liking, -np.inf), state
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> Any:
+        return self.scores(observation)[0].argmax(axis=1), state
+
+
+def test_a_policy_that_knows_a_super_resolver_must_enlarge_by_it(large: Path) -> None:
+    toolbox = pixelwise_toolbox(super_resolver=True)
+    task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
+    starts = draw_starts(task, 2, 0)
+    for order, expected in (((4, 0, 1, 2, 3), (3, 4)), ((0, 4, 1, 2, 3), (0, 0, 3, 4)), ((3, 4, 0, 1, 2), (3, 4))):
+        assert play(Insisting(Favouring(*order), toolbox), task, starts).actions == (expected, expected)
+    assert play(Favouring(4, 0, 1, 2, 3), task, starts).actions == ((4,), (4,))  # left to itself it stops at once
+
+
+def test_other_weights_behind_a_function_are_another_method() -> None:
+    def method(seed: int) -> Method:
+        torch.manual_seed(seed)
+        tools = Toolbox([FunctionTool("same", torch.nn.Conv2d(3, 3, 1))])
+        return Method("m", "m", Contender("m", FixedChain((0,), 1), tools), 12)
+
+    assert method(0).fingerprint() == method(0).fingerprint() != method(1).fingerprint()
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_what_is_compared_with_takes_part_or_its_absence_is_told(
+    explicit: bool, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--images", str(photos), "--patches", "2", "--methods", "input"]
+    assert compare.main([*words, *(["--reference", "pure"] if explicit else [])]) == 0
+    printed = capsys.readouterr()
+    assert ("against pure" in printed.out) == explicit
+    assert ("no results of the reference default" in printed.err) != explicit

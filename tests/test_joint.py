@@ -344,6 +344,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
     assert (refreshed.extractor.vision, refreshed.recipe["single_share"]) == ("pooled", 0.5)
     assert taught == [0.5, 0.5]
+    assert main(words) == 0
+    assert taught == [0.5, 0.5]  # the rounds' agents are taken up, with how they were taught
+    assert load_policy(tmp_path / "out" / "agent.safetensors").recipe == refreshed.recipe
+    capsys.readouterr()
+    assert main([*words, "--refresh", "0.03"]) == 2
+    assert "round-1.agent.safetensors: was taught with minutes_a_round 0.02, not 0.03" in capsys.readouterr().err
     words[words.index(str(start))] = "default"
     assert main(words) == 2
     assert "belong together" in capsys.readouterr().err

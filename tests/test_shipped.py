@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import agents.network
 import benchmarks.agents
@@ -68,10 +69,12 @@ def test_cards_and_recipes_name_no_ones_folders() -> None:
 
 
 def test_a_folders_own_agent_belongs_to_its_toolbox(tmp_path: Path) -> None:
-    assert policy_of(tmp_path) == "default"
+    with pytest.warns(UserWarning, match="has no agent of its own"):
+        assert policy_of(tmp_path) == "default"
     save_policy(load_policy("pure"), tmp_path / "agent.safetensors")
     assert policy_of(tmp_path) == tmp_path / "agent.safetensors"
     assert policy_of(load_toolbox()) == "default"
+    assert policy_of("no.such:factory") == "default"
 
 
 @pytest.mark.parametrize("levels", [Levels(jpeg_quality=75), Levels(noise_sigma=8.0)])
@@ -133,6 +136,16 @@ def test_the_demo_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "chain.png",
     }
     assert read_image(tmp_path / "demo" / "chain.png").pixels.std() > 10
+
+
+def test_the_demo_does_not_write_over_its_photograph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "input.png"
+    Image.fromarray(np.zeros((70, 70, 3), np.uint8)).save(photo)
+    before = photo.read_bytes()
+    assert main(["demo", "--photo", str(photo), "-o", str(tmp_path)]) == 2
+    assert "input.png: is an input of this run and is not overwritten" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["input.png"]
 
 
 def test_a_clean_photograph_is_not_ruined() -> None:

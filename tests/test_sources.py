@@ -22,6 +22,7 @@ from restore_env.sources import (
     open_images,
     pair_factor,
     pair_folders,
+    short_names,
 )
 from tests.pictures import opened, picture, save
 
@@ -272,3 +273,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
 def test_embedded_photographs_have_the_same_identity_everywhere() -> None:
     source = open_images()
     assert {source.identity(i) for i in range(len(source))} >= {"scikit-image/coffee.png", "scikit-image/rocket.jpg"}
+
+
+def test_a_name_that_several_photographs_share_is_told_in_full() -> None:
+    assert short_names(["a/x.png", "b/y.png", "b/x.jpg"]) == ["a/x.png", "y", "b/x.jpg"]

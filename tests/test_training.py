@@ -84,6 +84,25 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
     assert all(torch.equal(value, killed[key]) for key, value in whole.items())
 
 
+def test_a_run_does_not_go_on_from_other_weights(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train_tools(settings(tmp_path / f"from{seed}", steps=2, seed=seed), source())
+    for _ in range(2):  # the second time it goes on
+        train_tools(settings(tmp_path / "out", steps=2, init=tmp_path / "from0"), source())
+    with pytest.raises(FitError, match="start"):
+        train_tools(settings(tmp_path / "out", steps=2, init=tmp_path / "from1"), source())
+
+
+def test_a_card_says_where_validation_is_on_photographs_that_were_not_trained_on(tmp_path: Path) -> None:
+    many = open_images(photographs(25, 40, 40), min_size=16)
+    assert isinstance(many, ImageSource)
+    for name, images in (("few", source()), ("many", many)):
+        train_tools(settings(tmp_path / name, steps=2, command="imagerestore train"), images)
+    cards = [" ".join((tmp_path / name / "README.md").read_text().split()) for name in ("few", "many")]
+    assert ["photographs that were not trained on" in card for card in cards] == [False, True]
+    assert "training images, adam, psnr" in cards[0]
+
+
 def test_training_improves_on_the_input_and_documents_itself(tmp_path: Path) -> None:
     seen: list[ToolProgress] = []
     train_tools(settings(tmp_path, steps=400, patch_size=32), source(), seen.append)

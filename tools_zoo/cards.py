@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from restore_env.writing import write_atomically
 
@@ -30,6 +31,18 @@ def write_card(card: Path, text: str, sections: Sequence[str] = ()) -> None:
             kept = "\n"
         parts.append(f"{begin}{kept}{end}")
     write_atomically(card, ("\n\n".join(parts) + "\n").encode())
+
+
+def recorded_command(recipe: Mapping[str, Any], **before: str) -> str:
+    """The command of a recipe, and after it what it does not say: version, images, optimiser and loss.
+
+    Args:
+        recipe: how weights were trained.
+        before: the optimiser and the loss of recipes that name none, as they were made when there was no other.
+    """
+    told = (recipe.get(name, default) for name, default in before.items())
+    notes = [recipe.get("version"), f"{recipe.get('images')} training images", *told]
+    return f"{recipe.get('command')}  # {', '.join(map(str, notes))}"
 
 
 def source_version() -> str:

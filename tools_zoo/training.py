@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from restore_env.distortions import Levels, draw_levels
 from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
 from restore_env.toolbox import usable_device
-from tools_zoo.cards import source_version, write_card
+from tools_zoo.cards import recorded_command, source_version, write_card
 from tools_zoo.curves import draw_run
 from tools_zoo.fitting import (
     LOSSES,
@@ -24,6 +24,7 @@ from tools_zoo.fitting import (
     Progress,
     Schedule,
     as_tensor,
+    digest,
     fit,
     restoring,
     summary_writer,
@@ -115,6 +116,11 @@ def draw_mixed(spec: ToolSpec, rng: np.random.Generator) -> Levels:
             return levels
 
 
+def held_out_of(kept: Sequence[int], held_out: Sequence[int]) -> bool:
+    """Whether the images for validation are none of those that are trained on, as :func:`split_images` gives both."""
+    return not set(kept) & set(held_out)
+
+
 def split_images(count: int) -> tuple[list[int], list[int]]:
     """Which of ``count`` images are trained on, and which are kept for validation (all are both, if there are few)."""
     held_out = list(range(0, count, HELD_OUT_EVERY)) if count >= HELD_OUT_EVERY else list(range(count))
@@ -165,6 +171,7 @@ def _train_one(
     start = _start_weights(settings, spec)
     started_from = "random weights" if start is None else start.stem if start.parent == settings.out else "itself"
     network = _start_network(settings, spec)
+    start_digest = {"start": digest(network)} if started_from == "itself" else {}
 
     def draw(rng: np.random.Generator) -> Levels:
         if rng.random() < settings.mixed_share:
@@ -208,6 +215,7 @@ def _train_one(
                 "network": spec.network(settings.shapes),
                 "images": len(kept),
                 "started_from": started_from,
+                **start_digest,
                 **drawing(settings.draws),
             },
             report=show,
@@ -239,6 +247,7 @@ def _train_one(
         "started_from": started_from,
         **drawing(settings.draws),
         "images": len(kept),
+        "held_out": held_out_of(kept, held_out),
         "psnr_input": round(psnr_input, 3),
         "psnr_output": round(psnr_output, 3),
         "version": source_version(),
@@ -266,18 +275,15 @@ def write_tools_card(folder: Path) -> None:
         cells = [tool.name, tool.network, steps, minutes, tool.recipe.get("precision"), recipes[0].get("started_from")]
         cells += [] if together else [tool.recipe.get("psnr_input"), tool.recipe.get("psnr_output")]
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    fair = all(int(tool.recipe.get("images", 0)) >= HELD_OUT_EVERY - 1 for tool in tools)
+    fair = all(tool.recipe.get("held_out", int(tool.recipe.get("images", 0)) >= HELD_OUT_EVERY) for tool in tools)
     held_out = ", from photographs that were not trained on" if fair else ""
-    turns: dict[tuple[Any, ...], tuple[int, bool]] = {}  # of each command, after the commands that it builds on
+    turns: dict[str, tuple[int, bool]] = {}  # of each command, after the commands that it builds on
     for tool in tools:
         for number, recipe in enumerate(passes(tool.recipe)):
-            made = recipe.get("command"), recipe.get("version"), recipe.get("images")
-            turns[made] = max(turns.get(made, (0, False)), (number, bool(recipe.get("joint"))))
-    commands = [
-        f"{command}  # {version}, {images} training images"
-        for command, version, images in sorted(turns, key=turns.__getitem__)
-        if command
-    ]
+            if recipe.get("command"):
+                made = recorded_command(recipe, optimizer="adam", loss="mse")
+                turns[made] = max(turns.get(made, (0, False)), (number, bool(recipe.get("joint"))))
+    commands = sorted(turns, key=turns.__getitem__)
     measured = f"""PSNR:
 {VALIDATION_PATCHES} validation patches of the tool's own distortion alone{held_out}."""
     if together:
@@ -292,8 +298,8 @@ Small CNNs that each undo one distortion in one band (`tools_zoo/table.py`; the 
 
 Trained from scratch on patches of clean photographs (at 1, 2/3 and 1/3 of their size) that carry the tool's own
 distortion, a share of them slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100) as well, or a moderate
-mixture of all distortions. Adam and the mean squared error, or Muon and its logarithm (the commands tell), with
-warm-up and cosine decay, weights averaged. {measured}
+mixture of all distortions. Adam and the mean squared error, or Muon and its logarithm ("psnr"; told after each
+command), with warm-up and cosine decay, weights averaged. {measured}
 
 {chr(10).join(lines)}
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+PICTURES = ("input", "restored", "target", "chain")
 TILE = 240
 """Pixels of the picture's middle that the figure shows."""
 
@@ -26,6 +27,7 @@ def demo(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore demo``."""
     import numpy as np
 
+    from agents.commands.restore import check_output, identities
     from agents.restorer import Restorer
     from restore_env.distortions import distort, draw_levels
     from restore_env.images import Photo, read_image
@@ -33,6 +35,9 @@ def demo(arguments: argparse.Namespace) -> int:
     from restore_env.sources import embedded_paths
     from restore_env.writing import write_image
 
+    pictures = {name: arguments.out / f"{name}.png" for name in PICTURES}
+    for picture in pictures.values():
+        check_output(picture, identities([arguments.photo]), force=True)
     path = arguments.photo or next(path for path in embedded_paths() if path.stem == "coffee")
     target = read_image(path).pixels
     rng = np.random.default_rng(arguments.seed)
@@ -50,9 +55,8 @@ def demo(arguments: argparse.Namespace) -> int:
     figure = panel_row([*panels, Panel(target[middle], "target")], tile=TILE)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pictures = {"input": degraded, "restored": result.image, "target": target, "chain": figure}
-    for name, pixels in pictures.items():
-        write_image(arguments.out / f"{name}.png", Photo(pixels))
+    for picture, pixels in zip(pictures.values(), (degraded, result.image, target, figure), strict=True):
+        write_image(picture, Photo(pixels))
     print(
         f"{path.name}, blurred (sigma {levels.blur_sigma:.2f} px), noisy (sigma {levels.noise_sigma:.1f} of 255)"
         f" and compressed (JPEG quality {levels.jpeg_quality})"

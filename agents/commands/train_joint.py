@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agents.commands.arguments import (
     add_common,
@@ -16,6 +18,12 @@ from agents.commands.arguments import (
     schedule_of,
     share,
 )
+
+if TYPE_CHECKING:
+    from agents.network import RecurrentAgent
+
+_MAY_DIFFER = {"version", "command"}
+"""Of how an agent was taught: what may differ where a run goes on."""
 
 
 def register(kinds: Any) -> None:
@@ -98,6 +106,8 @@ def _copy(text: str) -> tuple[str, str]:
 
 def train_joint(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train joint``."""
+    from torch.nn import Module, ModuleList
+
     from agents.baselines import FixedChain
     from agents.commands.training import clean_photographs, step_display
     from agents.imitation import learn_from_oracle
@@ -107,7 +117,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
     from restore_env.task import Task
     from restore_env.toolbox import Toolbox
     from tools_zoo.cards import command_line, source_version
-    from tools_zoo.fitting import Budget
+    from tools_zoo.fitting import Budget, digest
     from tools_zoo.joint import JointProgress, JointTraining, train_jointly
     from tools_zoo.toolboxes import read_manifest, toolbox_folder
 
@@ -187,8 +197,25 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 display.update(row(name), completed=round(100 * progress), total=100, quality="of its time")
 
             path = settings.out / f"round-{number + 1}.agent.safetensors"
-            if path.exists():  # of an earlier start of the same run
-                agent.load_state_dict(load_policy(path).state_dict())
+            recipe = {
+                "algorithm": "imitation of a greedy oracle, after each round of joint training",
+                "rounds": number + 1,
+                "minutes_a_round": arguments.refresh,
+                "precision": arguments.precision,
+                "severity": settings.severity,
+                "single_share": settings.single_share,
+                "max_steps": settings.chain_length,
+                "seed": settings.seed,
+                "vision": agent.extractor.vision,
+                "init": settings.policy,
+                "taught_with": digest(ModuleList(tool for tool in toolbox if isinstance(tool, Module))),
+                "version": source_version(),
+                "command": settings.command,
+            }
+            if path.exists():
+                taught = _taught_before(path, recipe)
+                agent.load_state_dict(taught.state_dict())
+                agent.recipe = taught.recipe
                 return agent
             learn_from_oracle(
                 agent,
@@ -200,18 +227,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 single_share=settings.single_share,
                 report=learning,
             )
-            agent.recipe = {
-                "algorithm": "imitation of a greedy oracle, after each round of joint training",
-                "rounds": number + 1,
-                "minutes_a_round": arguments.refresh,
-                "precision": arguments.precision,
-                "single_share": settings.single_share,
-                "seed": settings.seed,
-                "vision": agent.extractor.vision,
-                "init": settings.policy,
-                "version": source_version(),
-                "command": settings.command,
-            }
+            agent.recipe = recipe
             save_policy(agent, path)
             return agent
 
@@ -225,3 +241,21 @@ def train_joint(arguments: argparse.Namespace) -> int:
     save_policy(agent, arguments.out / "agent.safetensors")
     print(f"Toolbox written to {arguments.out}")
     return 0
+
+
+def _taught_before(path: Path, recipe: Mapping[str, Any]) -> RecurrentAgent:
+    """The agent that an earlier start of the same run taught.
+
+    Raises:
+        PolicyError: it was taught otherwise, or with other tools.
+    """
+    from agents.network import PolicyError, load_policy
+
+    agent = load_policy(path)
+    for name in recipe.keys() - _MAY_DIFFER:
+        before = agent.recipe.get(name)
+        if before != recipe[name]:
+            raise PolicyError(
+                f"{path}: was taught with {name} {before}, not {recipe[name]}; delete it, and the agent is taught anew"
+            )
+    return agent

@@ -35,7 +35,7 @@ from restore_env.metrics import psnr
 from restore_env.sources import ImageSource
 from restore_env.task import check_draws
 from restore_env.toolbox import bicubic_enlarge, usable_device
-from tools_zoo.cards import source_version, write_card
+from tools_zoo.cards import recorded_command, source_version, write_card
 from tools_zoo.curves import draw_run
 from tools_zoo.fitting import (
     LOSSES,
@@ -51,7 +51,7 @@ from tools_zoo.fitting import (
 )
 from tools_zoo.patches import PatchSampler, drawing, drawn_on
 from tools_zoo.toolboxes import ToolWeights, is_tool, passes, read_tool
-from tools_zoo.training import CURVES, split_images, validate
+from tools_zoo.training import CURVES, HELD_OUT_EVERY, held_out_of, split_images, validate
 
 VALIDATION_PATCHES = 192
 VALIDATION_SECONDS = 15.0
@@ -252,7 +252,9 @@ def _train_pass(
         "seconds": round(fitted.seconds, 1),
         "finished": fitted.finished,
         **identity,
+        "held_out": held_out_of(kept, held_out),
         "precision": schedule.precision,
+        "optimizer": schedule.optimizer,
         "learning_rate": schedule.learning_rate,
         "device": settings.device,
         "psnr_input": round(psnr_input, 3),
@@ -279,6 +281,7 @@ def write_baselines_card(folder: Path) -> None:
         "|---|---:|---:|---|---|---:|---:|---:|---|",
     ]
     commands: dict[str, None] = {}
+    fair = True
     for path in sorted(folder.glob("*.safetensors")):
         weights = read_baseline(path)
         recipes, row = passes(weights.recipe), weights.baseline
@@ -294,16 +297,17 @@ def write_baselines_card(folder: Path) -> None:
             str(Training.of(weights.recipe)),
         )
         lines.append(f"| {' | '.join(cells)} |")
+        fair &= recipes[-1].get("held_out", int(recipes[-1]["images"]) >= HELD_OUT_EVERY)
         for recipe in recipes:
-            commands[f"{recipe['command']}  # {recipe['version']}, {recipe['images']} training images"] = None
+            commands[recorded_command(recipe, optimizer="muon", loss="psnr")] = None
     text = f"""# One-network baselines
 
 What toolchains are compared with (`python -m benchmarks.compare`): networks of `benchmarks/baselines/table.py`, for
 8-bit RGB scaled to [0, 1], trained on patches of clean photographs (at 1, 2/3 and 1/3 of their size) with the
-protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. The
-commands tell the loss and the optimiser; warm-up and cosine decay, weights averaged. From random weights, or grown from
-a smaller network or from tools (`benchmarks/baselines/growing.py`), whose patches are told besides. PSNR:
-{VALIDATION_PATCHES} validation patches from photographs that were not trained on.
+protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. Optimiser
+and loss are told after each command; warm-up and cosine decay, weights averaged. From random weights, or grown from a
+smaller network or from tools (`benchmarks/baselines/growing.py`), whose patches are told besides. PSNR:
+{VALIDATION_PATCHES} validation patches{", from photographs that were not trained on" if fair else ""}.
 
 Training is cut into passes, each of which doubles what was trained before and is annealed to its end. What the last
 one added says whether more training would help: {FLAT} dB or less a doubling is flat. A win over a baseline that is not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,9 @@ FLAT = 0.05
 FEW = 50_000
 """With fewer patches nothing is trained out: the learning rate has hardly warmed up, and what has learnt nothing gains
 little by twice as much of it."""
+TELLING = 0.4
+"""Doublings that the latest pass must have added, if what it gained is to tell what a whole one would: what a shorter
+one gains is as small as the error of measuring it."""
 
 GROWN_FROM, GROWN_AFTER = "grown_from", "grown_after"
 """In the recipe of what grew from a smaller baseline or from tools: their names, and the patches that they had seen (0:
@@ -120,7 +124,8 @@ class Training:
     """Training patches seen, in all passes."""
     slope: float | None
     """dB of validation PSNR that a doubling of the patches added, as the latest pass tells, each being annealed to its
-    end; those of what it grew from count. None if there was one pass alone, or an unfinished one."""
+    end; those of what it grew from count. None if there was one pass alone, an unfinished one, or a short one
+    (:data:`TELLING`)."""
     origin: str = ""
     """What it grew from, in words; nothing if it began with random weights."""
 
@@ -142,7 +147,9 @@ class Training:
         total = sum(patches)
         if len(recipes) < 2 or not patches[-1] or total == patches[-1] or not recipes[-1].get("finished"):
             return cls(total, None)
-        doublings = float(torch.tensor((before + total) / (before + total - patches[-1])).log2())
+        doublings = math.log2((before + total) / (before + total - patches[-1]))
+        if doublings < TELLING:
+            return cls(total, None)
         gained = float(recipes[-1]["psnr_output"]) - float(recipes[-2]["psnr_output"])
         return cls(total, gained / doublings)
 
