@@ -38,6 +38,8 @@ _BEFORE_THERE_WAS = {
     "vision": "published",
     "reward": "psnr",
 }  # what an older checkpoint, which does not say, was made with
+WARM_START = "imitation of a greedy oracle"
+"""The algorithm of an agent that was best before the first step of its own."""
 _UNBOUNDED = 10**12  # steps; the budget ends a run, not SB3's count
 
 
@@ -298,7 +300,7 @@ class _Run:
             return
         self.best_gain = played.value
         agent.recipe = {
-            "algorithm": self.settings.algorithm.name,
+            "algorithm": self.settings.algorithm.name if self.steps else WARM_START,
             **asdict(self.settings.algorithm),
             "steps": self.steps,
             "seconds": round(self.seconds, 1),

@@ -19,7 +19,7 @@ from torch import nn
 
 from agents.baselines import FixedChain
 from agents.network import ENLARGING, PHOTO, policy_of
-from agents.oracles import GreedyOracle
+from agents.oracles import ExhaustiveOracle, GreedyOracle, Oracle
 from agents.restorer import Restorer
 from agents.rollout import draw_starts, play
 from benchmarks.baselines.counting import count_macs, parameter_count
@@ -154,10 +154,16 @@ def _published(setting: Setting) -> Method:
     return _agent("published", "RL-Restore, published", setting.published, setting)
 
 
-def _greedy(setting: Setting) -> Method:
+ORACLES: Mapping[str, Callable[[], Oracle]] = MappingProxyType({"greedy": GreedyOracle, "exhaustive": ExhaustiveOracle})
+"""What sees the target, by name."""
+SLOW = "exhaustive"
+"""Takes part only where it is asked for: a patch takes it seconds."""
+
+
+def _oracle(name: str, setting: Setting) -> Method:
     toolbox = load_toolbox(setting.toolbox, setting.device)
-    contender = Contender("greedy", GreedyOracle(), toolbox)
-    return Method("greedy", f"greedy oracle, {setting.toolbox}", contender, parameter_count(*toolbox), sees_target=True)
+    title = f"{name} oracle, {setting.toolbox}"
+    return Method(name, title, Contender(name, ORACLES[name](), toolbox), parameter_count(*toolbox), sees_target=True)
 
 
 def _fixed(setting: Setting) -> Method:
@@ -232,7 +238,7 @@ METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
             **{name: partial(_toolchain, name) for name in toolbox_names()},
             PHOTO: _photo,
             "published": _published,
-            "greedy": _greedy,
+            **{name: partial(_oracle, name) for name in ORACLES},
             "fixed": _fixed,
             **{name: partial(_baseline, name) for name, row in BASELINES.items() if row.factor == 1},
         },
@@ -253,5 +259,5 @@ def usual_methods(setting: Setting) -> list[str]:
     """The methods of a task that there are files for."""
     given = {"published": setting.published is not None, "owan": setting.owan is not None or "owan" in setting.weights}
     given |= {name: setting.weights_of(name).is_file() for name in BASELINES if name not in given}
-    given |= dict.fromkeys(PEERS, setting.peers is not None)
+    given |= dict.fromkeys(PEERS, setting.peers is not None) | {SLOW: False}
     return [name for name in METHODS[setting.factor] if given.get(name, True)]

@@ -19,7 +19,7 @@ import numpy as np
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
 from benchmarks.machine import environment
-from benchmarks.methods import METHODS, Method, Setting, usual_methods
+from benchmarks.methods import METHODS, ORACLES, Method, Setting, usual_methods
 from benchmarks.no_reference import MEASURES, READING, Pixels
 from benchmarks.photographs import draw_photographs, restore_pixels
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
@@ -33,7 +33,7 @@ from restore_env.toolbox import usable_device
 PROGRAM, SECTION = "benchmarks.real_photos", "real"
 INPUT = "input"
 """The method that leaves photographs as they are."""
-BLIND = ("greedy",)
+BLIND = tuple(ORACLES)
 """Methods of the same-size task that look at the target."""
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from agents.algorithms import ALGORITHMS
 from agents.imitation import Demonstrations
 from agents.network import RecurrentAgent, save_policy
 from agents.rollout import draw_starts, play
@@ -80,14 +82,23 @@ def test_every_step_becomes_an_episode() -> None:
     assert np.array_equal(apart.images[4, 0], shown.images[1, 1])
 
 
-@pytest.mark.parametrize("name", ["stop", "steps", "tools", "memory"])
-def test_an_ablation_fills_its_section(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_an_ablation_fills_its_section(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 4)
+    few = {key: replace(settings.defaults(), n_envs=4) for key, settings in ALGORITHMS.items()}
+    for key, settings in few.items():
+        monkeypatch.setattr(ALGORITHMS[key], "defaults", lambda settings=settings: settings)
     arguments = [name, *words(folder), *own(folder), "--minutes", "0.005", "--train-images", str(folder / "photos")]
+    arguments += ["--seeds", "1"]
     assert ablations.main(arguments) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + {"stop": 2, "steps": 5, "tools": 2, "memory": 4}[name]
+    assert len(rows) == 2 + {"stop": 2, "steps": 5, "tools": 2, "memory": 4, "algorithms": 2}[name]
     assert rows[2] in (folder / "card.md").read_text()
     assert (folder / "figure.png").stat().st_size > 1000
+    learning = [(folder / f"figure-by-{unit}.png").exists() for unit in ("steps", "minutes")]
+    assert learning == [name == "algorithms"] * 2
 
 
 def test_joint_training_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
