@@ -21,7 +21,8 @@ from sr_models.prior import SCALE, Prior, SemanticPrior, save_prior
 from sr_models.squeezenet import load_squeezenet
 from tools_zoo.cards import source_version, write_card
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
+from tools_zoo.fitting import Budget, Fitted, Progress, Schedule, as_tensor, digest, fit
+from tools_zoo.run_log import summary_writer
 
 Labelled = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Low-resolution RGB ``(N, H, W, 3)`` and the categories' ids ``(N, 4H, 4W)``."""

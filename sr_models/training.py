@@ -28,12 +28,15 @@ from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_
 from sr_models.validation import Validation
 from tools_zoo.cards import source_version
 from tools_zoo.curves import draw_run
-from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit, summary_writer
+from tools_zoo.fitting import Batch, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit
+from tools_zoo.run_log import RunLog
 from tools_zoo.training import split_images
 
 VALIDATION_SIZE = 144
-VALIDATION_SECONDS = 30
-CURVES = {"psnr/output": "restored", "psnr/bicubic": "bicubic"}
+VALIDATION_SECONDS = 30.0
+OUTPUTS, BICUBIC = ("psnr/output", "perceptual/output"), ("psnr/bicubic", "perceptual/bicubic")
+"""The tags of a run's log."""
+CURVES = {OUTPUTS[0]: "restored", BICUBIC[0]: "bicubic"}
 """What is drawn of a run's log, and what the picture calls it."""
 
 
@@ -203,24 +206,17 @@ class _Stage:
     def train(self, report: Callable[[SrProgress], None]) -> Fitted:
         settings, stage = self.settings, self.stage
         logs = settings.out / "logs" / stage
-        writer = summary_writer(logs)
-        now = {"at": -float("inf"), "psnr": self.validation.psnr_bicubic, "distance": self.validation.distance_bicubic}
+        bicubic = self.validation.psnr_bicubic, self.validation.distance_bicubic
+
+        def measure() -> dict[str, float]:
+            return dict(zip(OUTPUTS, self.validation.measure(self.generator, self.maps), strict=True))
 
         def show(progress: Progress) -> None:
-            if progress.seconds - now["at"] >= VALIDATION_SECONDS or progress.step == progress.total:
-                now["at"] = progress.seconds
-                now["psnr"], now["distance"] = self.validation.measure(self.generator, self.maps)
-                writer.add_scalar("psnr/output", now["psnr"], progress.step)
-                writer.add_scalar("psnr/bicubic", self.validation.psnr_bicubic, progress.step)
-                writer.add_scalar("perceptual/output", now["distance"], progress.step)
-                writer.add_scalar("perceptual/bicubic", self.validation.distance_bicubic, progress.step)
-                writer.add_scalar("train/loss", progress.loss, progress.step)
-                writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
-            report(SrProgress(stage, progress, self.validation.psnr_bicubic, now["psnr"], now["distance"]))
+            report(SrProgress(stage, progress, bicubic[0], *log.note(progress).values()))
 
         checkpoint = settings.out / "checkpoints" / f"{stage}.pt"
         faster = MODELS[settings.model].faster if stage == "gan" else ""
-        try:
+        with RunLog(logs, measure, VALIDATION_SECONDS, dict(zip(BICUBIC, bicubic, strict=True))) as log:
             fitted = fit(
                 self.network,
                 lambda step: self.sampler.batch(
@@ -237,8 +233,6 @@ class _Stage:
                 report=show,
                 workers=settings.workers,
             )
-        finally:
-            writer.close()
         draw_run(checkpoint.with_suffix(".png"), logs, CURVES, "validation PSNR, dB")
         self._write(fitted)
         return fitted

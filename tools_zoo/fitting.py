@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -356,10 +355,3 @@ def digest(module: nn.Module) -> str:
 def as_tensor(images: PixelBatch, device: str | torch.device = "cpu") -> Tensor:
     """uint8 RGB ``(N, H, W, 3)`` as float32 NCHW in [0, 1] on ``device``, channels last in memory."""
     return torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float().div_(255)
-
-
-def summary_writer(folder: str | os.PathLike[str]):  # type: ignore[no-untyped-def]
-    """Open a TensorBoard log; imported where it is used, for it takes seconds."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder))

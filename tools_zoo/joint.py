@@ -39,12 +39,12 @@ from tools_zoo.fitting import (
     as_tensor,
     digest,
     fit,
-    summary_writer,
 )
 from tools_zoo.networks import NETWORKS, ToolNetwork
 from tools_zoo.patches import PatchSampler, drawing, drawn_on
+from tools_zoo.run_log import RunLog
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
-from tools_zoo.training import CURVES, split_images, write_tools_card
+from tools_zoo.training import CURVES, INPUT, OUTPUT, split_images, write_tools_card
 
 FOLLOW = -1
 """In a batch's explored actions: follow the policy here."""
@@ -258,9 +258,7 @@ def _train_round(
     )
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
     psnr_input = float(psnr(inputs, targets).mean())
-    validated = {"at": -float("inf"), "psnr": psnr_input}
     logs = settings.out / "logs" / f"round-{number + 1}"
-    writer = summary_writer(logs)
     tools = len(chains.toolbox)
 
     def batch_at(step: int) -> ChainBatch:
@@ -274,19 +272,12 @@ def _train_round(
         losses = [LOSSES[settings.loss](images, clean) for images in chains.steps(degraded, batch[2])]
         return losses[-1] + settings.halfway * sum(losses[:-1], losses[-1].new_zeros(())) / max(1, len(losses) - 1)
 
-    def show(progress: Progress) -> None:
-        if progress.seconds - validated["at"] >= VALIDATION_SECONDS or progress.step == progress.total:
-            validated["at"] = progress.seconds
-            with torch.no_grad():
-                validated["psnr"] = float(psnr(chains(inputs), targets).mean())
-            writer.add_scalar("psnr/input", psnr_input, progress.step)
-            writer.add_scalar("psnr/output", validated["psnr"], progress.step)
-            writer.add_scalar("train/loss", progress.loss, progress.step)
-            writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
-        report(JointProgress(number, progress, psnr_input, validated["psnr"]))
+    def measure() -> dict[str, float]:
+        with torch.no_grad():
+            return {OUTPUT: float(psnr(chains(inputs), targets).mean())}
 
     checkpoint = settings.out / "checkpoints" / f"round-{number + 1}.pt"
-    try:
+    with RunLog(logs, measure, VALIDATION_SECONDS, {INPUT: psnr_input}) as log:
         fitted = fit(
             chains,
             batch_at,
@@ -297,11 +288,9 @@ def _train_round(
             parts=list(chains.networks.values()),
             device=settings.device,
             identity=_identity(settings, number, len(kept)) | {"start": digest(chains)},
-            report=show,
+            report=lambda now: report(JointProgress(number, now, psnr_input, log.note(now)[OUTPUT])),
             workers=settings.workers,
         )
-    finally:
-        writer.close()
     draw_run(checkpoint.with_suffix(".png"), logs, CURVES, "validation PSNR, dB")
     return fitted
 

@@ -27,10 +27,10 @@ from tools_zoo.fitting import (
     digest,
     fit,
     restoring,
-    summary_writer,
 )
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer
 from tools_zoo.patches import PatchSampler, drawing, drawn_on
+from tools_zoo.run_log import RunLog
 from tools_zoo.table import SPECS, TOOLS, ToolSpec, training_order
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
 
@@ -40,8 +40,10 @@ SLIGHT_JPEG = (60.0, 100.0)
 """Quality of the JPEG that may accompany a blur or noise tool's distortion."""
 HELD_OUT_EVERY = 25
 """Every so many images one is kept from training, for validation."""
-VALIDATION_PATCHES = 48
-CURVES = {"psnr/output": "restored", "psnr/input": "input"}
+VALIDATION_PATCHES, VALIDATION_SECONDS = 48, 5.0
+OUTPUT, INPUT = "psnr/output", "psnr/input"
+"""The tags of a run's log."""
+CURVES = {OUTPUT: "restored", INPUT: "input"}
 """What is drawn of a run's log, and what the picture calls it."""
 
 
@@ -183,20 +185,12 @@ def _train_one(
     pairs = validation.batch(np.random.default_rng([settings.seed, row, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
     psnr_input = float(psnr(inputs, targets).mean())
-    writer = summary_writer(settings.out / "logs" / spec.name)
-    validated = {"at": -float("inf"), "psnr": psnr_input}
+    logs = settings.out / "logs" / spec.name
 
-    def show(progress: Progress) -> None:
-        if progress.seconds - validated["at"] >= 5 or progress.step == progress.total:
-            validated["at"] = progress.seconds
-            validated["psnr"] = validate(network, inputs, targets)
-            writer.add_scalar("psnr/output", validated["psnr"], progress.step)
-            writer.add_scalar("psnr/input", psnr_input, progress.step)
-            writer.add_scalar("train/loss", progress.loss, progress.step)
-            writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
-        report(ToolProgress(spec.name, progress, psnr_input, validated["psnr"]))
+    def measure() -> dict[str, float]:
+        return {OUTPUT: validate(network, inputs, targets)}
 
-    try:
+    with RunLog(logs, measure, VALIDATION_SECONDS, {INPUT: psnr_input}) as log:
         fitted = fit(
             network,
             lambda step: sampler.batch(np.random.default_rng([settings.seed, row, 0, step]), settings.batch_size),
@@ -218,12 +212,10 @@ def _train_one(
                 **start_digest,
                 **drawing(settings.draws),
             },
-            report=show,
+            report=lambda now: report(ToolProgress(spec.name, now, psnr_input, log.note(now)[OUTPUT])),
             workers=settings.workers,
         )
-    finally:
-        writer.close()
-    draw_run(checkpoint.with_suffix(".png"), settings.out / "logs" / spec.name, CURVES, "validation PSNR, dB")
+    draw_run(checkpoint.with_suffix(".png"), logs, CURVES, "validation PSNR, dB")
     network.load_state_dict(fitted.state)
     psnr_output = validate(network, inputs, targets)
     earlier = (

@@ -47,11 +47,11 @@ from tools_zoo.fitting import (
     digest,
     fit,
     restoring,
-    summary_writer,
 )
 from tools_zoo.patches import PatchSampler, drawing, drawn_on
+from tools_zoo.run_log import RunLog
 from tools_zoo.toolboxes import ToolWeights, is_tool, passes, read_tool
-from tools_zoo.training import CURVES, HELD_OUT_EVERY, held_out_of, split_images, validate
+from tools_zoo.training import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held_out_of, split_images, validate
 
 VALIDATION_PATCHES = 192
 VALIDATION_SECONDS = 15.0
@@ -210,26 +210,18 @@ def _train_pass(
     pairs = validation.batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
     psnr_input = float(psnr(bicubic_enlarge(inputs, factor), targets).mean())
-    validated = {"at": 0.0, "psnr": psnr_input}
     schedule = replace(settings.schedule, learning_rate=settings.schedule.learning_rate / (number + 1) ** 0.5)
     name = f"{settings.baseline.name}-{number + 1}"
-    writer = summary_writer(settings.out / "logs" / name)
+    logs = settings.out / "logs" / name
 
-    def show(progress: Progress) -> None:
-        if progress.seconds - validated["at"] >= VALIDATION_SECONDS or progress.step == progress.total:
-            validated["at"] = progress.seconds
-            validated["psnr"] = _validated(network, inputs, targets, settings.batch_size)
-            writer.add_scalar("psnr/output", validated["psnr"], progress.step)
-            writer.add_scalar("psnr/input", psnr_input, progress.step)
-            writer.add_scalar("train/loss", progress.loss, progress.step)
-            writer.add_scalar("train/learning_rate", progress.learning_rate, progress.step)
-        report(PassProgress(number, progress, psnr_input, validated["psnr"]))
+    def measure() -> dict[str, float]:
+        return {OUTPUT: _validated(network, inputs, targets, settings.batch_size)}
 
     names = ("severity", "loss", "batch_size", "patch_size", "seed")
     identity = {"pass": number, "images": len(kept)} | {name: getattr(settings, name) for name in names}
     identity |= drawing(settings.draws)
     checkpoint = settings.out / "checkpoints" / f"{name}.pt"
-    try:
+    with RunLog(logs, measure, VALIDATION_SECONDS, {INPUT: psnr_input}) as log:
         fitted = fit(
             network,
             lambda step: sampler.batch(np.random.default_rng([settings.seed, number, 0, step]), settings.batch_size),
@@ -239,12 +231,10 @@ def _train_pass(
             checkpoint,
             device=settings.device,
             identity=identity | {"baseline": settings.baseline.name, "start": digest(network)},
-            report=show,
+            report=lambda now: report(PassProgress(number, now, psnr_input, log.note(now)[OUTPUT])),
             workers=settings.workers,
         )
-    finally:
-        writer.close()
-    draw_run(checkpoint.with_suffix(".png"), settings.out / "logs" / name, CURVES, "validation PSNR, dB")
+    draw_run(checkpoint.with_suffix(".png"), logs, CURVES, "validation PSNR, dB")
     network.load_state_dict(fitted.state)
     return fitted, {
         "patches": fitted.steps * settings.batch_size,
