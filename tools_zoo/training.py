@@ -41,6 +41,8 @@ SLIGHT_JPEG = (60.0, 100.0)
 HELD_OUT_EVERY = 25
 """Every so many images one is kept from training, for validation."""
 VALIDATION_PATCHES, VALIDATION_SECONDS = 48, 5.0
+NOTES = "notes"
+"""The section of a toolbox's card that a person writes; it stays when the card is written anew."""
 OUTPUT, INPUT = "psnr/output", "psnr/input"
 """The tags of a run's log."""
 CURVES = {OUTPUT: "restored", INPUT: "input"}
@@ -299,7 +301,7 @@ command), with warm-up and cosine decay, weights averaged. {measured}
 {chr(10).join(commands)}
 ```
 """
-    write_card(folder / "README.md", text, ["joint" if together else "tools"])
+    write_card(folder / "README.md", text, [NOTES, "joint" if together else "tools"])
 
 
 def validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
