@@ -67,13 +67,18 @@ class Demonstrations:
         return float(np.sqrt((deviations**2).sum(-1) / count[..., 0]).mean())
 
 
+def singles(task: Task, share: float) -> list[tuple[Task, float]]:
+    """One distortion alone for a share of what is shown, so that an agent learns to do little; nothing for none."""
+    return [(replace(task, severity=SINGLE, distortion=None), share)] if share else []
+
+
 def demonstrate(
     task: Task,
     seconds: float,
     seed: int,
     report: Callable[[float], None] = lambda _: None,
     agent: RecurrentAgent | None = None,
-    single_share: float = 0.0,
+    beside: Sequence[tuple[Task, float]] = (),
 ) -> Demonstrations:
     """Play episodes for so many seconds (one batch at least, :data:`MOST_EPISODES` at most), exploring.
 
@@ -83,18 +88,18 @@ def demonstrate(
         seed: of starts and exploration.
         report: called with the share of the time that has passed.
         agent: plays half of the episodes; the oracle plays the others. None: the oracle plays all.
-        single_share: share of the batches of episodes that start from one distortion alone.
+        beside: other tasks of the same toolbox and patches, each with the share of the batches of episodes that are
+            its; what remains is ``task``'s.
     """
     if task.dtype != "uint8":
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
     episodes = EpisodeBatch(task, EPISODES)
-    if single_share and task.distortion is not None:
-        raise ValueError(
-            "single distortions are drawn by the protocol: leave out either single_share or the distortion"
-        )
-    mixed = task.sampler()
-    single = replace(task, severity=SINGLE).sampler() if single_share else mixed
+    shares = [share for _, share in beside]
+    if sum(shares) > 1:
+        raise ValueError(f"the shares of what is shown must not exceed 1 together, got {sum(shares):g}")
+    samplers = [task.sampler(), *(other.sampler() for other, _ in beside)]
+    shares = [1 - sum(shares), *shares]
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
@@ -102,7 +107,7 @@ def demonstrate(
     ] = []
     began = time.monotonic()
     while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
-        sampler = single if single_share and rng.random() < single_share else mixed
+        sampler = samplers[rng.choice(len(samplers), p=shares) if beside else 0]
         episodes.begin(slots, list(sampler.starts(rng.integers(2**53, size=EPISODES).tolist())))
         seen, state = [], None
         for _ in range(task.max_steps):
@@ -220,7 +225,7 @@ def learn_from_oracle(
     *,
     plays: bool,
     precision: Literal["fp32", "bf16"] = "fp32",
-    single_share: float = 0.0,
+    beside: Sequence[tuple[Task, float]] = (),
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Let an agent, in place, be shown what pays, half of the time, and learn it, the other half.
@@ -234,7 +239,7 @@ def learn_from_oracle(
         seed: of starts, exploration and batches.
         plays: the agent knows something already, so that half of the episodes shown are its own.
         precision: bf16 is faster only where the hardware has it.
-        single_share: share of what is shown that starts from one distortion alone, so that it learns to do little.
+        beside: other tasks with the shares of what is shown that are theirs, as of :func:`demonstrate`.
         report: called with the share of the time that has passed.
     """
     looking = 0.0 if plays or not _has_levels(task) else SEEING * seconds
@@ -247,7 +252,7 @@ def learn_from_oracle(
         def later(share: float) -> None:
             report((looking + share * (seconds - looking)) / seconds)
 
-        shown = demonstrate(task, half, seed, lambda share: later(share / 2), agent if plays else None, single_share)
+        shown = demonstrate(task, half, seed, lambda share: later(share / 2), agent if plays else None, beside)
         unit = 1.0 if resolve_metric(task.reward) is psnr else max(shown.spread, 1e-12) / SPREAD
         imitate(agent, shown, half, seed, unit=unit, report=lambda share: later((1 + share) / 2))
 

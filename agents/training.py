@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
-from agents.imitation import learn_from_oracle
+from agents.imitation import learn_from_oracle, singles
 from agents.network import PolicyError, RecurrentAgent, Vision, load_policy, save_policy, with_more_tools
 from agents.rollout import Played, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
@@ -37,6 +37,8 @@ _BEFORE_THERE_WAS = {
     "algorithm": PPOSettings.name,
     "vision": "published",
     "reward": "psnr",
+    "distortion": "none",
+    "distortion_share": 0.0,
 }  # what an older checkpoint, which does not say, was made with
 WARM_START = "imitation of a greedy oracle"
 """The algorithm of an agent that was best before the first step of its own."""
@@ -61,6 +63,11 @@ class AgentTraining:
     """How an agent that starts from random weights looks at a patch, a key of :data:`agents.network.EYES`."""
     single_share: float = 0.0
     """Share of the warm start's episodes that start from one distortion alone."""
+    distortion: str | None = None
+    """The import string, ``"package.module:factory"``, of an ``albumentations.Compose`` of one's own that a share of
+    the warm start's episodes carry. It is not validated on: validation is the task's."""
+    distortion_share: float = 0.0
+    """That share."""
     warm_start_minutes: float = 0.0
     """Minutes of learning from an oracle (:mod:`agents.imitation`) before the algorithm, on top of the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -69,6 +76,11 @@ class AgentTraining:
     seed: int = 0
     command: str = ""
     """The command line, for the model card."""
+
+    def beside(self, task: Task) -> list[tuple[Task, float]]:
+        """What the warm start shows beside a task, and for which share of its episodes."""
+        own = [(replace(task, distortion=self.distortion), self.distortion_share)] if self.distortion_share else []
+        return [*singles(task, self.single_share), *own]
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ def _warm_start(
         settings.seed,
         plays=plays,
         precision=settings.precision,
-        single_share=settings.single_share,
+        beside=settings.beside(task),
         report=show,
     )
     policy.load_agent(agent)
@@ -240,6 +252,8 @@ class _Run:
             "toolbox": self.toolbox_digest,
             "warm_start_minutes": self.settings.warm_start_minutes,
             "single_share": self.settings.single_share,
+            "distortion": self.settings.distortion or "none",
+            "distortion_share": self.settings.distortion_share,
             "seed": self.settings.seed,
             "init": self.settings.init or "none",
             "vision": self.settings.vision,
@@ -314,6 +328,8 @@ class _Run:
             "vision": agent.extractor.vision,
             "warm_start_minutes": self.settings.warm_start_minutes,
             "single_share": self.settings.single_share,
+            "distortion": self.settings.distortion or "none",
+            "distortion_share": self.settings.distortion_share,
             "precision": self.settings.precision,
             "validation_gain_db": round(played.gain, 3),
             "validation_return": round(played.value, 4),

@@ -88,13 +88,14 @@ def _distorted(task: Task, source: ImageSource, index: int, factor: int, seed: i
     sizes = [min(length, side or length) // factor * factor for length in image.shape[:2]]
     top, left = ((length - size) // 2 for length, size in zip(image.shape[:2], sizes, strict=True))
     target = np.ascontiguousarray(image[top : top + sizes[0], left : left + sizes[1]])
-    if task.distortion is None:
+    distortion = task.made_distortion
+    if distortion is None:
         levels = draw_levels(task.severity, rng)
         degraded = distort(target, levels, rng, factor)
         return EpisodeStart(degraded, target, factor, source.identity(index), seed, levels.as_dict())
     degraded = target if factor == 1 else quantise(downscale(target.astype(np.float32) / np.float32(255), factor))
-    task.distortion.set_random_state(rng, random.Random(int(rng.integers(2**31))))
-    degraded = np.asarray(task.distortion(image=degraded)["image"])
+    distortion.set_random_state(rng, random.Random(int(rng.integers(2**31))))
+    degraded = np.asarray(distortion(image=degraded)["image"])
     return EpisodeStart(degraded, target, factor, source.identity(index), seed, {})
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, cast
 
 from restore_env.importing import import_named
 from restore_env.metrics import Metric, resolve_metric
@@ -45,8 +45,9 @@ class Task:
 
     Light mixtures are weaker than mild, any are light to severe, both of two distortions or three; single is one alone.
     """
-    distortion: Compose | None = None
-    """An ``albumentations.Compose`` to be used in place of ``severity``."""
+    distortion: Compose | str | None = None
+    """An ``albumentations.Compose`` to be used in place of ``severity``, or the import string of what makes one,
+    ``"package.module:factory"``."""
     patch_size: int = 63
     """Pixels of the degraded patch and of the observation."""
     upscale: Sequence[int] | None = None
@@ -92,6 +93,7 @@ class Task:
         if not 0 <= self.cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
         resolve_metric(self.reward)
+        _ = self.made_distortion
 
     def _checked_factors(self) -> tuple[int, ...]:
         if self.upscale is None and self.toolbox is None:
@@ -118,10 +120,26 @@ class Task:
         made: Toolbox = import_named(WITH_BACKEND, "backend", "a toolbox's")(toolbox, self.backend)
         return made
 
+    @cached_property
+    def made_distortion(self) -> Compose | None:
+        """``distortion`` as what it stands for; made once."""
+        if not isinstance(self.distortion, str):
+            return self.distortion
+        expected = "an albumentations.Compose, or a factory of one"
+        made = import_named(self.distortion, "distortion", f"the 'package.module:name' of {expected}")
+        if isinstance(made, type) or not hasattr(made, "set_random_state"):
+            try:
+                made = made()
+            except Exception as error:  # whatever the user's own code raises
+                raise ValueError(f"distortion {self.distortion!r}: expected {expected} ({error})") from error
+        if not hasattr(made, "set_random_state"):
+            raise ValueError(f"distortion {self.distortion!r}: expected {expected}, got {made!r}")
+        return cast("Compose", made)
+
     def sampler(self) -> StartSampler:
         """Open the photographs and return what draws episode starts from them."""
         source = open_images(self.images, min_size=self.patch_size, cache_dir=self.cache_dir)
-        distortion = self.severity if self.distortion is None else self.distortion
+        distortion = self.severity if self.made_distortion is None else self.made_distortion
         tools = self.made_toolbox.device
         return StartSampler(
             source,

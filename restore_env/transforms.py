@@ -18,7 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks
 
 import numpy as np
 import numpy.typing as npt
-from albumentations import ImageOnlyTransform
+from albumentations import Compose, ImageOnlyTransform, ShotNoise
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pydantic import AfterValidator, Field
 
@@ -255,3 +255,24 @@ class MixedDistortion(ProtocolTransform):
         """Distort."""
         levels = Levels(params["blur_sigma"], params["noise_sigma"], params["jpeg_quality"])
         return distort(image, levels, np.random.default_rng(params["noise_seed"]), self.factor)
+
+
+CAMERA_BLUR, CAMERA_PHOTONS, CAMERA_READING, CAMERA_QUALITY = (0.3, 1.5), (0.0005, 0.03), (0.0, 12.0), (40, 98)
+"""A camera's ranges: blur, pixels; photon noise in linear light, as of ``ShotNoise``; reading noise, grey levels; JPEG
+quality."""
+
+
+def camera() -> Compose:
+    """Make what small cameras do to a photograph: at times a little blur, photon noise, reading noise, JPEG.
+
+    Photon noise grows with brightness, reading noise does not (Foi et al., TIP 2008). Pass it on as a task's
+    ``distortion``.
+    """
+    return Compose(
+        [
+            ProtocolBlur(CAMERA_BLUR, p=0.3),
+            ShotNoise(CAMERA_PHOTONS, p=1),
+            ProtocolNoise(CAMERA_READING),
+            ProtocolJpeg(CAMERA_QUALITY),
+        ]
+    )

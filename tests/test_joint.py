@@ -326,10 +326,10 @@ def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> 
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    taught: list[float] = []
+    taught: list[tuple[str, float]] = []
 
     def teach(*arguments: Any, **options: Any) -> None:
-        taught.append(options["single_share"])
+        taught.extend((task.severity, share) for task, share in options["beside"])
         learn_from_oracle(*arguments, **options)
 
     monkeypatch.setattr("agents.imitation.learn_from_oracle", teach)
@@ -343,9 +343,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert load_toolbox(tmp_path / "out").names == NAMES
     refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
     assert (refreshed.extractor.vision, refreshed.recipe["single_share"]) == ("pooled", 0.5)
-    assert taught == [0.5, 0.5]
+    assert taught == [("single", 0.5)] * 2
     assert main(words) == 0
-    assert taught == [0.5, 0.5]  # the rounds' agents are taken up, with how they were taught
+    assert taught == [("single", 0.5)] * 2  # the rounds' agents are taken up, with how they were taught
     assert load_policy(tmp_path / "out" / "agent.safetensors").recipe == refreshed.recipe
     capsys.readouterr()
     assert main([*words, "--refresh", "0.03"]) == 2

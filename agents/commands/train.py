@@ -17,6 +17,9 @@ from agents.commands.arguments import (
     share,
 )
 
+DISTORTION_SHARE = 0.3
+"""Share of the warm start that carries a distortion of one's own, unless another is asked for."""
+
 
 def register(commands: Any) -> None:
     """Add ``train`` and what can be trained."""
@@ -173,9 +176,29 @@ def _register_agent(kinds: Any) -> None:
         help="share of the warm start's episodes that start from one distortion alone (default 0)",
     )
     parser.add_argument(
+        "--distortion",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="makes an albumentations.Compose that a share of the warm start's episodes carry, such as"
+        " restore_env.transforms:camera",
+    )
+    parser.add_argument(
+        "--distortion-share", type=share, help="that share (default: 0.3 with --distortion)", metavar="SHARE"
+    )
+    parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
     )
     parser.set_defaults(run=train_agent)
+
+
+def _distortion_share(arguments: argparse.Namespace) -> float:
+    """The share of the warm start that carries a distortion of one's own; ValueError where there is none to carry."""
+    if arguments.distortion is None:
+        if arguments.distortion_share:
+            raise ValueError("--distortion-share is a share of the distortion that --distortion names: add it")
+        return 0.0
+    if not arguments.warm_start:
+        raise ValueError("--distortion is for the warm start: add --warm-start MINUTES")
+    return DISTORTION_SHARE if arguments.distortion_share is None else float(arguments.distortion_share)
 
 
 def train_agent(arguments: argparse.Namespace) -> int:
@@ -216,6 +239,8 @@ def train_agent(arguments: argparse.Namespace) -> int:
         vision=arguments.vision,
         warm_start_minutes=arguments.warm_start or 0.0,
         single_share=arguments.single_share,
+        distortion=arguments.distortion,
+        distortion_share=_distortion_share(arguments),
         precision=arguments.precision,
         seed=arguments.seed,
         command=command_line("imagerestore", sys.argv[1:]),

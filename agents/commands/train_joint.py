@@ -110,7 +110,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
 
     from agents.baselines import FixedChain
     from agents.commands.training import clean_photographs, step_display
-    from agents.imitation import learn_from_oracle
+    from agents.imitation import learn_from_oracle, singles
     from agents.network import check_tools, load_policy, policy_of, save_policy
     from agents.view import View
     from restore_env.policy import Policy
@@ -224,7 +224,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 settings.seed + number,
                 plays=True,
                 precision=arguments.precision,
-                single_share=settings.single_share,
+                beside=singles(task, settings.single_share),
                 report=learning,
             )
             agent.recipe = recipe
