@@ -72,6 +72,13 @@ def singles(task: Task, share: float) -> list[tuple[Task, float]]:
     return [(replace(task, severity=SINGLE, distortion=None), share)] if share else []
 
 
+def check_shares(beside: Sequence[tuple[Task, float]]) -> None:
+    """Raise ``ValueError`` if what is shown beside a task leaves less than nothing for the task."""
+    total = sum(share for _, share in beside)
+    if total > 1:
+        raise ValueError(f"the shares of what is shown must not exceed 1 together, got {total:g}")
+
+
 def demonstrate(
     task: Task,
     seconds: float,
@@ -95,11 +102,9 @@ def demonstrate(
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
     episodes = EpisodeBatch(task, EPISODES)
-    shares = [share for _, share in beside]
-    if sum(shares) > 1:
-        raise ValueError(f"the shares of what is shown must not exceed 1 together, got {sum(shares):g}")
+    check_shares(beside)
     samplers = [task.sampler(), *(other.sampler() for other, _ in beside)]
-    shares = [1 - sum(shares), *shares]
+    shares = [1 - sum(share for _, share in beside), *(share for _, share in beside)]
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[

@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
-from agents.imitation import learn_from_oracle, singles
+from agents.imitation import check_shares, learn_from_oracle, singles
 from agents.network import PolicyError, RecurrentAgent, Vision, load_policy, save_policy, with_more_tools
 from agents.rollout import Played, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
@@ -76,6 +76,9 @@ class AgentTraining:
     seed: int = 0
     command: str = ""
     """The command line, for the model card."""
+
+    def __post_init__(self) -> None:
+        check_shares(self.beside(self.task))
 
     def beside(self, task: Task) -> list[tuple[Task, float]]:
         """What the warm start shows beside a task, and for which share of its episodes."""

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ class _Cut:
         return EpisodeStart(degraded, target, self.factor, self.identity, seed, where | distortion)
 
 
+@runtime_checkable
 class Compose(Protocol):
     """What is used of ``albumentations.Compose``."""
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, cast
+from typing import Literal
 
-from restore_env.importing import import_named
+from restore_env.importing import import_made, import_named
 from restore_env.metrics import Metric, resolve_metric
 from restore_env.sources import ImagesLike, open_images
 from restore_env.starts import Compose, StartSampler
@@ -123,18 +123,14 @@ class Task:
     @cached_property
     def made_distortion(self) -> Compose | None:
         """``distortion`` as what it stands for; made once."""
-        if not isinstance(self.distortion, str):
-            return self.distortion
-        expected = "an albumentations.Compose, or a factory of one"
-        made = import_named(self.distortion, "distortion", f"the 'package.module:name' of {expected}")
-        if isinstance(made, type) or not hasattr(made, "set_random_state"):
-            try:
-                made = made()
-            except Exception as error:  # whatever the user's own code raises
-                raise ValueError(f"distortion {self.distortion!r}: expected {expected} ({error})") from error
-        if not hasattr(made, "set_random_state"):
-            raise ValueError(f"distortion {self.distortion!r}: expected {expected}, got {made!r}")
-        return cast("Compose", made)
+        expected = "an albumentations.Compose, or the 'package.module:factory' of one"
+        made, text = self.distortion, "distortion"
+        if isinstance(made, str):
+            text = f"distortion {made!r}"
+            made = import_made(made, "distortion", expected, Compose)
+        if made is not None and not isinstance(made, Compose):
+            raise ValueError(f"{text}: expected {expected}, got {made!r}")
+        return made
 
     def sampler(self) -> StartSampler:
         """Open the photographs and return what draws episode starts from them."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_env.importing import import_named
+from restore_env.importing import import_made
 
 
 @runtime_checkable
@@ -270,7 +270,8 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = No
             fails; or what is no toolbox.
     """
     if isinstance(toolbox, str):
-        return resolve_toolbox(_imported(toolbox), device)
+        expected = "'package.module:factory', a Toolbox, or a list of tools"
+        return resolve_toolbox(import_made(toolbox, "toolbox", expected, Toolbox), device)
     if isinstance(toolbox, Toolbox):
         return toolbox.on(device)
     if isinstance(toolbox, Sequence) and not isinstance(toolbox, str):
@@ -279,17 +280,6 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = No
     if not isinstance(made, Toolbox):
         raise ValueError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
     return made.on(device)
-
-
-def _imported(name: str) -> Any:
-    """What an import string stands for: what its factory makes, or what it names if that is no factory."""
-    found = import_named(name, "toolbox", "'package.module:factory', a Toolbox, or a list of tools")
-    if not callable(found):
-        return found
-    try:
-        return found()
-    except Exception as error:  # anybody's code
-        raise ValueError(f"toolbox {name!r}: the factory failed: {type(error).__name__}: {error}") from error
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -128,6 +128,27 @@ def test_a_mistake_is_one_line(kind: str, shell: Shell) -> None:
     assert shell.listing() == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--distortion-share", "0.2"], "a share of the distortion that --distortion names"),
+        (["--distortion", "restore_env.transforms:camera"], "add --warm-start MINUTES"),
+        (["--distortion", "nowhere:rain", "--warm-start", "1"], "distortion 'nowhere:rain' cannot be imported"),
+        (["--distortion", "numpy:pi", "--warm-start", "1"], "expected an albumentations.Compose"),
+        (
+            ["--distortion", "restore_env.transforms:camera", "--single-share", "0.8", "--warm-start", "1"],
+            "must not exceed 1 together, got 1.1",
+        ),
+    ],
+)
+def test_lessons_that_cannot_be_given_are_one_line(arguments: list[str], reason: str, shell: Shell) -> None:
+    before = shell.listing()
+    code, out, err = shell("train", "agent", "--out", "agent", *arguments, model=False)
+    assert (code, out) == (2, "")
+    assert_one_line(err, reason)
+    assert shell.listing() == before
+
+
 @pytest.mark.parametrize("arguments", [[], ["conjure"], ["restore", "--json="], ["evaluate"], ["evaluate", "x"]])
 def test_a_wrong_command_line_is_one_line(arguments: list[str], shell: Shell) -> None:
     code, out, err = shell(*arguments, model=False)

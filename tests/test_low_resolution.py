@@ -76,6 +76,21 @@ def test_demonstrations_hold_what_super_resolvers_would_pay() -> None:
     assert shown.masks[:, :, :3].all()
 
 
+def test_demonstrations_of_several_tasks_are_shared_out() -> None:
+    """Pixels of black photographs tell which task an episode is of."""
+    black = [np.zeros((80, 80, 3), np.uint8)]
+    tasks = [
+        task(images=black, upscale=(1,), severity="single"),
+        task(images=black, upscale=(1,), distortion="tests.toolkit:inverted"),
+    ]
+    shown = demonstrate(tasks[0], 0.5, seed=0, beside=[(tasks[1], 0.5)])
+    inverted = (shown.images[:, 0] == 255).all(axis=(1, 2, 3))
+    assert 0.1 < inverted.mean() < 0.9
+    assert demonstrate(tasks[0], 1e-6, seed=0, beside=[(tasks[1], 1.0)]).images[:, 0].min() == 255
+    with pytest.raises(ValueError, match=r"must not exceed 1 together, got 1\.2"):
+        demonstrate(tasks[0], 1e-6, seed=0, beside=[(tasks[1], 0.7), (tasks[1], 0.5)])
+
+
 def test_the_spread_is_that_of_the_allowed_tools() -> None:
     masks = np.array([[[True, True, True, True], [True, True, False, True]]])
     rewards = np.array([[[1.0, 3.0, 5.0, 99.0], [2.0, 4.0, 77.0, 99.0]]], np.float32)

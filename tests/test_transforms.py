@@ -10,7 +10,7 @@ import pytest
 
 from restore_env import distortions
 from restore_env.distortions import SEVERITIES, Levels
-from restore_env.transforms import BicubicDownscale, MixedDistortion, ProtocolBlur, ProtocolJpeg, ProtocolNoise
+from restore_env.transforms import BicubicDownscale, MixedDistortion, ProtocolBlur, ProtocolJpeg, ProtocolNoise, camera
 
 Pixels = npt.NDArray[Any]
 
@@ -211,3 +211,14 @@ def test_downscale_refuses_what_is_no_multiple() -> None:
 def test_wrong_arguments_are_refused(transform: Any, arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         transform(**arguments)
+
+
+def test_a_camera_is_noisier_where_it_is_bright() -> None:
+    dark, bright = np.full((96, 96, 3), 12, np.uint8), np.full((96, 96, 3), 200, np.uint8)
+    errors = np.zeros((2, 40))
+    for row, flat in enumerate((dark, bright)):
+        compose = camera()
+        compose.set_random_seed(0)
+        errors[row] = [np.std(compose(image=flat)["image"].astype(float) - flat) for _ in range(40)]
+    assert errors[1].mean() > 1.3 * errors[0].mean()
+    assert errors.std(axis=1).min() > 0.5  # of all strengths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,12 @@ def softened(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     kernel = torch.linspace(-1, 1, 27).reshape(1, 3, 3, 3)
     seen = [torch.relu(torch.nn.functional.conv2d(batch, kernel, stride=2)) for batch in (images, targets)]
     return -(seen[0] - seen[1]).abs().mean((1, 2, 3), dtype=torch.float64)
+
+
+def inverted() -> Any:
+    """A distortion of one's own: the negative."""
+    albumentations: Any = importlib.import_module("albumentations")
+    return albumentations.Compose([albumentations.InvertImg(p=1)])
 
 
 def photographs(count: int = 3, height: int = 280, width: int = 300, seed: int = 0) -> list[npt.NDArray[np.uint8]]:
