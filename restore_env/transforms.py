@@ -18,7 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks
 
 import numpy as np
 import numpy.typing as npt
-from albumentations import Compose, ImageOnlyTransform, ShotNoise
+from albumentations import Compose, ImageOnlyTransform, OneOf, Sequential, ShotNoise
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pydantic import AfterValidator, Field
 
@@ -260,19 +260,23 @@ class MixedDistortion(ProtocolTransform):
 CAMERA_BLUR, CAMERA_PHOTONS, CAMERA_READING, CAMERA_QUALITY = (0.3, 1.5), (0.0005, 0.03), (0.0, 12.0), (40, 98)
 """A camera's ranges: blur, pixels; photon noise in linear light, as of ``ShotNoise``; reading noise, grey levels; JPEG
 quality."""
+SPOTLESS_SHARE, SPOTLESS_QUALITY = 0.25, (75, 100)
+"""How often a camera's photograph has nothing wrong, and the quality of its JPEG then."""
 
 
 def camera() -> Compose:
-    """Make what small cameras do to a photograph: at times a little blur, photon noise, reading noise, JPEG.
+    """Make what small cameras do to a photograph: at times a little blur, photon noise, reading noise, JPEG; or little.
 
-    Photon noise grows with brightness, reading noise does not (Foi et al., TIP 2008). Pass it on as a task's
-    ``distortion``.
+    Photon noise grows with brightness, reading noise does not (Foi et al., TIP 2008). A quarter of the photographs are
+    compressed alone, and hardly. Pass it on as a task's ``distortion``.
     """
-    return Compose(
+    dark = Sequential(
         [
             ProtocolBlur(CAMERA_BLUR, p=0.3),
             ShotNoise(CAMERA_PHOTONS, p=1),
             ProtocolNoise(CAMERA_READING),
             ProtocolJpeg(CAMERA_QUALITY),
-        ]
+        ],
+        p=1 - SPOTLESS_SHARE,
     )
+    return Compose([OneOf([dark, ProtocolJpeg(SPOTLESS_QUALITY, p=SPOTLESS_SHARE)], p=1)])
