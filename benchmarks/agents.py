@@ -26,8 +26,8 @@ from benchmarks.contest import (
     Contender,
     as_table,
     difference,
-    difference_table,
     parse_contender,
+    rivals_table,
     rows_of,
     search_chains,
 )
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines += [*as_table(rows_of(results, measures)), ""]
     differences = [difference(rival.name, played) for rival in rivals]
     if differences:
-        lines += [*difference_table(differences), ""]
+        lines += [*rivals_table(differences), ""]
     record = {
         "severities": {
             severity: [asdict(row) for row in rows_of(results, measures)] for severity, results in played.items()

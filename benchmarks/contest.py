@@ -171,7 +171,7 @@ def difference(rival: str, played: Mapping[str, Mapping[str, Played]]) -> Differ
     return Difference(rival, by_severity, estimate(*ahead.values()))
 
 
-def difference_table(differences: Sequence[Difference]) -> list[str]:
+def rivals_table(differences: Sequence[Difference]) -> list[str]:
     """The differences as lines of Markdown."""
     severities = list(differences[0].by_severity)
     lines = [

@@ -16,7 +16,7 @@ Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RecordedComparison:
     """A comparison on the protocol's severities."""
 
     measured: Measured
@@ -26,7 +26,7 @@ class Comparison:
     """Repeats it."""
 
 
-def read_comparison(path: Path) -> Comparison:
+def read_comparison(path: Path) -> RecordedComparison:
     """Read a comparison's lines on the protocol's severities; what else it measured is left out.
 
     Raises:
@@ -39,7 +39,9 @@ def read_comparison(path: Path) -> Comparison:
             for severity in SEVERITIES
             if severity in record["severities"]
         }
-        comparison = Comparison(measured, {method["name"]: method for method in record["methods"]}, record[COMMAND])
+        comparison = RecordedComparison(
+            measured, {method["name"]: method for method in record["methods"]}, record[COMMAND]
+        )
         _check(comparison)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None
@@ -50,7 +52,7 @@ def read_comparison(path: Path) -> Comparison:
     return comparison
 
 
-def _check(comparison: Comparison) -> None:
+def _check(comparison: RecordedComparison) -> None:
     """Raise ``ValueError``, ``KeyError`` or ``TypeError`` if something that tables are made of is not there."""
     if not comparison.methods:
         raise ValueError("no method")

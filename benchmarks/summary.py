@@ -14,13 +14,13 @@ from typing import Any
 
 from agents.cli import OneLineParser, run_guarded
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
-from benchmarks.records import Comparison, read_comparison
+from benchmarks.records import RecordedComparison, read_comparison
 from benchmarks.report import FOOTNOTE, UNCLAIMED
 
 PROGRAM, SECTION = "benchmarks.summary", "summary"
 
 
-def rows_of(comparison: Comparison, methods: Sequence[str]) -> list[dict[str, Any]]:
+def rows_of(comparison: RecordedComparison, methods: Sequence[str]) -> list[dict[str, Any]]:
     """PSNR of each method on each severity, and what a patch costs on the mean of them.
 
     Args:

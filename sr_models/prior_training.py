@@ -104,7 +104,7 @@ class PriorProgress:
     """On the photographs kept apart, at the last look; None before the first one."""
 
 
-class PatchSampler:
+class LabelledPatches:
     """Draws labelled patches: a category evenly, an image that shows it, a size, a place in it.
 
     Args:
@@ -223,7 +223,7 @@ def train_prior(
         prior.trunk.load_state_dict(load_squeezenet(settings.squeezenet).state_dict())
     start = digest(prior)
     kept, held_out = images.split()
-    sampler = PatchSampler(images, kept, settings.patch_size, settings.slight_share)
+    sampler = LabelledPatches(images, kept, settings.patch_size, settings.slight_share)
     trunk_speed = settings.trunk_speed if settings.squeezenet is not None else 1.0
     logs, checkpoint = settings.out / "logs", settings.out / "checkpoints" / "prior.pt"
     writer = summary_writer(logs)

@@ -18,7 +18,7 @@ from sr_models.prior import LOOK_PIXELS, SHIPPED, Prior, PriorError, SemanticPri
 from sr_models.prior import save_prior as save
 from sr_models.prior_training import (
     Agreement,
-    PatchSampler,
+    LabelledPatches,
     PriorTraining,
     cut_patch,
     label_error,
@@ -185,7 +185,7 @@ def test_a_patch_keeps_its_labels_in_place(factor: float) -> None:
 
 def test_patches_are_a_function_of_the_seed_and_even_over_the_categories(tmp_path: Path) -> None:
     images = LabelledImages(write_scenes(tmp_path, 8))
-    sampler = PatchSampler(images, range(8), 32, 0.5)
+    sampler = LabelledPatches(images, range(8), 32, 0.5)
     first, again = (sampler.batch(np.random.default_rng(3), 4) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert first[0].shape == (4, 8, 8, 3)
