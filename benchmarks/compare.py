@@ -2,9 +2,8 @@
 
 Every method restores the same distorted patches (with ``--photographs`` the same whole photographs): PSNR of the values
 as they are, SSIM and, for the x4 task, a perceptual distance (lower is better) of the image as it would be shown; and
-what was executed, and how long it took. On ``motion``, ``poisson``, ``webp``, ``unseen`` and ``camera`` nothing was
-trained; on ``light``, ``any`` and ``single`` the agents ``photo`` and ``super`` were, and some tools. Intervals of 95 %
-are by bootstrap over photographs, differences are paired. A method that fails leaves a line that says why. With
+what was executed, and how long it took. What was trained on which severity :mod:`benchmarks.severities` says. Intervals
+of 95 % are by bootstrap over photographs, differences are paired. A method that fails leaves a line that says why. With
 ``--cache`` an interrupted comparison goes on where it was.
 """
 

@@ -1,7 +1,8 @@
 """The distortions that methods are compared on: the protocol's, and others.
 
 Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and
-``super`` and, on "single", some tools.
+``super`` and, on "single", some tools. ``photo`` has seen a camera's photographs, too
+(:func:`restore_env.transforms.camera`): noisy in the manner of "camera", or compressed in that of "saved".
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MOTION_PIXELS = (5, 15)
 POISSON_SCALE = (0.005, 0.03)
 """Strength of photon noise in linear light (albumentations' ``ShotNoise``)."""
 WEBP_QUALITY = (5, 40)
+SAVED_QUALITY = (75, 95)
+"""JPEG, as photographs are commonly saved: nothing else is wrong with them."""
 CAMERA_PHOTONS, CAMERA_READING, CAMERA_QUALITY = (0.01, 0.01), (0.012, 0.012), (70, 70)
 """A small camera in the dark: photon noise in linear light, reading noise (of 1), then JPEG; the first grows with
 brightness, the second does not (Foi et al., TIP 2008)."""
@@ -40,6 +43,7 @@ def _compose(*names: str) -> Callable[[], Compose]:
             ),
             "poisson": lambda: albumentations.ShotNoise(scale_range=POISSON_SCALE, p=1),
             "webp": lambda: albumentations.ImageCompression(compression_type="webp", quality_range=WEBP_QUALITY, p=1),
+            "saved": lambda: albumentations.ImageCompression(quality_range=SAVED_QUALITY, p=1),
             "photons": lambda: albumentations.ShotNoise(scale_range=CAMERA_PHOTONS, p=1),
             "reading": lambda: albumentations.GaussNoise(std_range=CAMERA_READING, p=1),
             "jpeg": lambda: albumentations.ImageCompression(quality_range=CAMERA_QUALITY, p=1),
@@ -58,6 +62,7 @@ OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
         "webp": _compose("webp"),
         "unseen": _compose("motion", "poisson", "webp"),
         CAMERA: _compose("photons", "reading", "jpeg"),
+        "saved": _compose("saved"),
     }
 )
 """Distortions outside the protocol by name; "unseen" is motion, poisson, webp one after the other, "clean" none."""

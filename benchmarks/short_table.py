@@ -48,9 +48,9 @@ ROWS = (
     ),
     Row(
         "outside",
-        "Distortions that nothing was trained on",
+        "Distortions outside the protocol",
         "compare",
-        "--images {images} --severity motion poisson webp unseen camera --methods input default classic pure"
+        "--images {images} --severity motion poisson webp unseen camera saved --methods input default photo classic"
         " --patches 60",
         "docs/comparison.md",
     ),
