@@ -70,7 +70,7 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "folder without images": (["empty"], "empty: the folder holds no image files"),
     "unknown suffix": (["a.png", "-o", "b.xyz"], "cannot write .xyz"),
     "gif": (["a.png", "-o", "b.gif"], "cannot write .gif"),
-    "no suffix": (["a.png", "-o", "b"], "cannot write a file without a suffix"),
+    "no suffix": (["a.png", "-o", "b"], "cannot write a file without a suffix; b.png is a file, b/ a folder"),
     "no such output folder": (["a.png", "-o", "no/b.png"], "no such folder"),
     "output folder is a file": (["a.png", "-o", "text.txt/"], "is not a folder that can be written to"),
     "output in a file": (["a.png", "-o", "text.txt/b.png"], "no such folder"),

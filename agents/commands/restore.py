@@ -171,6 +171,8 @@ def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Jo
             folder = path
         elif many:
             raise ValueError(f"{path}: names a file; several images need a folder to go to")
+        elif not path.suffix:
+            raise ValueError(f"{path}: cannot write a file without a suffix; {path}.png is a file, {path}/ a folder")
         else:
             check_writable(path)
             if not path.parent.is_dir():
