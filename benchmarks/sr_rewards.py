@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         name = toolbox.names[action]
         fixed = FixedChain((action,), toolbox.stop)
         preferences.append(prefer(f"always {name}", fixed, held_out, arguments.patches, arguments.seed))
-    for reward in REWARDS:
+    for reward in arguments.rewards:
         print(f"{PROGRAM}: learning from {reward}", file=sys.stderr, flush=True)
         torch.manual_seed(arguments.seed)
         agent = RecurrentAgent(toolbox.names, vision="pooled")
@@ -104,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-images", type=Path, help="photographs to learn on (default: the embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
     parser.add_argument("--patches", type=positive_int, default=100, help="held-out patches (default 100)")
+    parser.add_argument(
+        "--rewards", nargs="+", choices=REWARDS, default=REWARDS, help="that agents learn from (default all)"
+    )
     parser.add_argument("--minutes", type=positive_float, default=4.0, help="of learning for each reward (default 4)")
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"

@@ -41,6 +41,13 @@ def test_choices_and_gains_are_those_of_the_tools(folder: Path, capsys: pytest.C
     assert "python -m benchmarks.sr_rewards" in card.read_text()
 
 
+def test_an_agent_learns_from_each_reward_that_is_named(folder: Path) -> None:
+    words = ["--images", str(folder), "--patches", "1", "--minutes", "0.01", "--rewards", "ssim"]
+    assert sr_rewards.main([*words, "--train-images", str(folder), "--json", str(folder / "x.json")]) == 0
+    names = [row["name"] for row in json.loads((folder / "x.json").read_text())["preferences"]]
+    assert [name for name in names if "agent" in name] == ["agent paid in ssim"]
+
+
 def test_a_card_without_the_section_is_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "card.md").write_text("nothing here\n")
     assert sr_rewards.main(["--images", str(folder), "--card", str(folder / "card.md")]) == 2
