@@ -8,8 +8,10 @@ call them. Source: Yu et al., "Crafting a Toolchain for Image Restoration by Dee
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -160,10 +162,22 @@ _TRIPLES = {
 }
 
 
+@cache
+def _triples_of(severity: str) -> npt.NDArray[np.int64]:
+    if severity in _TRIPLES:
+        return _TRIPLES[severity]
+    numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", str(severity))
+    if numbers and len(triples := level_triples(int(numbers[1]), int(numbers[2] or numbers[1]))):
+        return triples
+    raise ValueError(
+        f"unknown severity {severity!r}: choose from {', '.join(_TRIPLES)}; or a number from 1 to 28 or a range of"
+        " them, as 12-13, of which moderate is 12-17"
+    )
+
+
 def check_severity(severity: str) -> str:
-    """Return ``severity`` if it is a known name; raise ``ValueError`` that lists them otherwise."""
-    if severity not in _TRIPLES:
-        raise ValueError(f"unknown severity {severity!r}: choose from {', '.join(_TRIPLES)}")
+    """Return ``severity`` if it is a known name or a range; raise ``ValueError`` that lists the names otherwise."""
+    _triples_of(severity)
     return severity
 
 
@@ -171,13 +185,14 @@ def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0
     """Draw one of the severity's level triples, all equally likely, and a uniform value inside each level.
 
     Args:
-        severity: a key of :data:`SEVERITIES`, :data:`SINGLE`, :data:`LIGHT`, or :data:`ANY`.
+        severity: a key of :data:`SEVERITIES`, :data:`SINGLE`, :data:`LIGHT`, or :data:`ANY`; or a severity, or a range
+            of them, in numbers: "12", "12-13".
         rng: draws.
         single_share: probability that it is one distortion alone instead.
     """
-    check_severity(severity)
-    alone = single_share > 0 and rng.random() < single_share
-    triples = _TRIPLES[SINGLE if alone else severity]
+    triples = _triples_of(severity)
+    if single_share > 0 and rng.random() < single_share:
+        triples = _TRIPLES[SINGLE]
     blur, noise, compression = triples[rng.integers(len(triples))]
     return Levels(
         blur_sigma=float(rng.uniform(BLUR_EDGES[blur - 1], BLUR_EDGES[blur])) if blur else 0.0,

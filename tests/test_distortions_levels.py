@@ -84,6 +84,21 @@ def test_unknown_severity_lists_the_known_ones(call: object) -> None:
         call("extreme")
 
 
+@pytest.mark.parametrize("severity", ["13-12", "0", "29-40", "12-", "-12", "12-13-14", "1_2", "\u0661\u0662"])
+def test_a_range_of_severities_that_is_none_is_refused(severity: str) -> None:
+    with pytest.raises(ValueError, match="a number from 1 to 28 or a range"):
+        check_severity(severity)
+
+
+def test_a_severity_in_numbers_is_the_sum_of_the_levels_minus_two() -> None:
+    drawn = {name: draw_levels(name, np.random.default_rng(5)) for name in ("12-17", "moderate", "1", "28")}
+    assert drawn["12-17"] == drawn["moderate"]
+    assert max(drawn["1"].strengths) <= 1
+    assert min(drawn["28"].strengths) >= 9
+    sums = [sum(draw_levels("12-13", np.random.default_rng(seed)).strengths) for seed in range(200)]
+    assert 11 <= min(sums) < max(sums) <= 15  # a level's strengths lie within 1 below it
+
+
 @given(st.integers(0, 2**32))
 def test_a_single_distortion_is_alone(seed: int) -> None:
     levels = draw_levels("single", np.random.default_rng(seed))

@@ -35,6 +35,16 @@ def share(text: str) -> float:
     return value
 
 
+def severity(text: str) -> str:
+    """A severity by name or in numbers."""
+    from restore_env.distortions import check_severity
+
+    try:
+        return check_severity(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what every training command takes."""
     parser.add_argument("--images", type=Path, help="folder of clean photographs (default: the embedded ones)")
@@ -48,10 +58,10 @@ def add_severity(parser: argparse.ArgumentParser) -> None:
     """Add what mixtures of distortions are trained on: ``--severity``."""
     parser.add_argument(
         "--severity",
-        choices=("mild", "moderate", "severe", "light", "any"),
+        type=severity,
         default="moderate",
-        help="of the mixtures (default: moderate); light: weaker than mild, of two distortions or three;"
-        " any: light to severe, of two as often as of three",
+        help="of the mixtures: mild, moderate (default), severe; light: weaker than mild, of two distortions or three;"
+        " any: light to severe, of two as often as of three; or in numbers, 1 to 28, as 12-13: moderate is 12-17",
     )
 
 
