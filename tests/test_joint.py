@@ -266,6 +266,22 @@ def test_a_tool_that_hands_on_and_is_in_no_chain_says_so(tmp_path: Path) -> None
     assert recipe == {"steps": 5, "last_layer": "zeros"}
 
 
+def test_tools_to_keep_stay_as_they_are_while_others_learn_what_to_make_of_theirs(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, keeping=("denoise_2",), halfway=0.5)
+    torch.manual_seed(1)
+    update_toolbox(chosen.toolbox, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())])
+    train_jointly(chosen, source(), FixedChain((1, 2), STOP))
+    for name, changed in (("denoise_2", False), ("dejpeg_1", True)):
+        before, after = weights(chosen.toolbox, name), weights(chosen.out, name)
+        assert changed != all(torch.equal(before[key], after[key]) for key in before), name
+    recipes = [
+        read_tool(chosen.out / f"{name}.safetensors", "three_layer").recipe for name in ("denoise_2", "dejpeg_1")
+    ]
+    assert [recipe.get("keep") for recipe in recipes] == [None, "denoise_2"]
+    with pytest.raises(ValueError, match="unknown tool 'denoise_9' to keep: choose from deblur_1"):
+        train_jointly(dataclasses.replace(chosen, keeping=("denoise_9",)), source(), chain())
+
+
 def test_a_run_does_not_go_on_from_another_beginning(tmp_path: Path) -> None:
     chosen = settings(tmp_path, budget=Budget(steps=1), copies={"dejpeg_1": "denoise_2"})
     train_jointly(chosen, source(), chain())
@@ -384,6 +400,12 @@ def test_the_command_says_which_beginning_is_wrong(tmp_path: Path, capsys: pytes
     assert "--begin names dejpeg_1 twice" in capsys.readouterr().err
     assert main([*words, "--hand-on", "dejpeg_1", "--chain", "denoise_2"]) == 2
     assert "--hand-on dejpeg_1: --chain has no such step" in capsys.readouterr().err
+    assert main([*words, "--keep", "nonsense"]) == 2
+    assert "unknown tool 'nonsense' in --keep" in capsys.readouterr().err
+    assert main([*words, "--keep", "dejpeg_1", "--chain", "dejpeg_1"]) == 2
+    assert "--keep dejpeg_1: nothing is left to learn" in capsys.readouterr().err
+    assert main([*words, "--keep", "dejpeg_1", "--hand-on", "dejpeg_1"]) == 2
+    assert "--keep dejpeg_1: --hand-on names it, too" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*words, "--begin", "dejpeg_1"])
     assert "'dejpeg_1' is not of the form TOOL=OTHER" in capsys.readouterr().err

@@ -69,6 +69,8 @@ class JointTraining:
     """Tools that begin as copies of others, as :func:`tools_zoo.beginnings.begun` takes them."""
     handing_on: tuple[str, ...] = ()
     """Tools that at first hand on what they get."""
+    keeping: tuple[str, ...] = ()
+    """Tools that stay as they are, for the others to learn what to make of their images."""
     severity: str = "moderate"
     single_share: float = 0.0
     """Share of the patches, of those for validation, too, that have one distortion alone, so that tools learn to be
@@ -158,7 +160,7 @@ class ToolChains(nn.Module):
         """How often each tool was used in the latest batch."""
         self._images = 1
         for action, network in enumerate(networks.values()):
-            for parameter in network.parameters():
+            for parameter in filter(lambda one: one.requires_grad, network.parameters()):
                 parameter.register_hook(partial(self._averaged, action))  # type: ignore[no-untyped-call]
 
     def use_policy(self, policy: Policy) -> None:
@@ -225,10 +227,14 @@ def train_jointly(
     rows = read_manifest(settings.toolbox)
     found = {name: read_tool(settings.toolbox / f"{name}.safetensors", network) for name, network in rows}
     before = begun(found, settings.copies, settings.handing_on)
+    unknown = [name for name in settings.keeping if name not in before]
+    if unknown:
+        raise ValueError(f"unknown tool {unknown[0]!r} to keep: choose from {', '.join(before)}")
     networks: dict[str, ToolNetwork] = {}
     for name, weights in before.items():
         networks[name] = NETWORKS[weights.network]().to(settings.device)
         networks[name].load_state_dict(dict(weights.state))
+        networks[name].requires_grad_(name not in settings.keeping)
     chains = ToolChains(networks, policy, settings.chain_length, settings.observe)
     kept, held_out = split_images(len(source))
     results = []
@@ -313,6 +319,8 @@ def _identity(settings: JointTraining, number: int, images: int) -> dict[str, An
         values["begin"] = " ".join(f"{name}={other}" for name, other in settings.copies.items())
     if settings.handing_on:
         values["hand_on"] = " ".join(settings.handing_on)
+    if settings.keeping:
+        values["keep"] = " ".join(settings.keeping)
     if settings.single_share:
         values["single_share"] = settings.single_share
     return {"round": number, "images": images, **values}

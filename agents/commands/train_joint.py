@@ -61,6 +61,14 @@ def register(kinds: Any) -> None:
         " them and loses nothing",
     )
     parser.add_argument(
+        "--keep",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TOOL",
+        help="tools that stay as they are, for the others to learn what to make of their images",
+    )
+    parser.add_argument(
         "--halfway",
         type=share,
         default=0.0,
@@ -137,18 +145,31 @@ def train_joint(arguments: argparse.Namespace) -> int:
     if twice:
         raise ValueError(f"--begin names {twice[0]} twice: a tool begins as a copy of one other")
     copied = [name for pair in arguments.begin for name in pair]
-    for option, names in (("--chain", arguments.chain or ()), ("--begin", copied), ("--hand-on", arguments.hand_on)):
+    named = {
+        "--chain": arguments.chain or (),
+        "--begin": copied,
+        "--hand-on": arguments.hand_on,
+        "--keep": arguments.keep,
+    }
+    for option, names in named.items():
         unknown = [name for name in names if name not in tools]
         if unknown:
             raise ValueError(f"unknown tool {unknown[0]!r} in {option}: choose from {', '.join(tools)}")
     idle = [name for name in arguments.hand_on if arguments.chain and name not in arguments.chain]
     if idle:
         raise ValueError(f"--hand-on {idle[0]}: --chain has no such step, so it would not learn")
+    kept = set(arguments.keep)
+    if kept.issuperset(arguments.chain or tools):
+        raise ValueError(f"--keep {' '.join(arguments.keep)}: nothing is left to learn")
+    stuck = kept.intersection(arguments.hand_on)
+    if stuck:
+        raise ValueError(f"--keep {min(stuck)}: --hand-on names it, too, so it would hand on what it gets for ever")
     settings = JointTraining(
         out=arguments.out,
         toolbox=folder,
         copies=dict(arguments.begin),
         handing_on=tuple(arguments.hand_on),
+        keeping=tuple(arguments.keep),
         budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
         severity=arguments.severity,
         single_share=arguments.single_share,
