@@ -392,6 +392,7 @@ def test_the_command_says_which_beginning_is_wrong(tmp_path: Path, capsys: pytes
     start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
     save_policy(RecurrentAgent(NAMES), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
+    words += ["--steps", "1", "--batch-size", "1"]  # soon over if a message is missing
     assert main([*words, "--begin", "dejpeg_1=nonsense"]) == 2
     assert "unknown tool 'nonsense' in --begin" in capsys.readouterr().err
     assert main([*words, "--hand-on", "dejpeg_1", "nonsense"]) == 2
