@@ -11,67 +11,19 @@ import pytest
 import torch
 
 from agents.baselines import FixedChain
-from agents.cli import main
-from agents.imitation import learn_from_oracle
-from agents.network import RecurrentAgent, load_policy, save_policy
 from restore_env.distortions import draw_levels
 from restore_env.metrics import psnr
-from restore_env.sources import ImageSource, open_images
-from tests.toolkit import photographs
+from tests.three_tools import NAMES, STOP, chain, networks, settings, source, weights
 from tools_zoo import load_toolbox
-from tools_zoo.beginnings import begun
-from tools_zoo.fitting import Budget, FitError, Schedule, as_tensor
-from tools_zoo.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, JointTraining, ToolChains, train_jointly
-from tools_zoo.networks import NETWORKS, ThreeLayer, ToolNetwork, last_layer
+from tools_zoo.fitting import Budget, FitError, as_tensor
+from tools_zoo.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, ToolChains, train_jointly
+from tools_zoo.networks import ThreeLayer
 from tools_zoo.patches import PatchSampler
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
-
-NAMES = ("deblur_1", "denoise_2", "dejpeg_1")
-STOP = len(NAMES)
 
 
 class KilledError(Exception):
     pass
-
-
-def networks() -> dict[str, ToolNetwork]:
-    torch.manual_seed(0)
-    return {name: ThreeLayer() for name in NAMES}
-
-
-def toolbox(folder: Path) -> Path:
-    """Tools that leave an image as it is, ready to learn: random weights but for the last layer."""
-    tools = []
-    for name, network in networks().items():
-        torch.nn.init.zeros_(last_layer(network).weight)
-        tools.append(ToolWeights(name, "three_layer", network.state_dict()))
-    return update_toolbox(folder, tools)
-
-
-def source() -> ImageSource:
-    opened = open_images(photographs(2, 120, 140), min_size=20)
-    assert isinstance(opened, ImageSource)
-    return opened
-
-
-def settings(tmp_path: Path, out: str = "out", **changes: Any) -> JointTraining:
-    start = tmp_path / "start"
-    if not start.exists():
-        toolbox(start)
-    base = JointTraining(
-        tmp_path / out,
-        start,
-        Budget(steps=8),
-        exploration=0.0,
-        batch_size=2,
-        patch_size=20,
-        schedule=Schedule(learning_rate=1e-3, warmup_steps=60),
-    )
-    return dataclasses.replace(base, **changes)
-
-
-def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    return dict(read_tool(folder / f"{name}.safetensors", "three_layer").state)
 
 
 def test_chains_are_those_of_the_toolbox() -> None:
@@ -179,10 +131,6 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypa
         assert all(torch.equal(value, killed[key]) for key, value in whole.items())
 
 
-def chain() -> FixedChain:
-    return FixedChain((1, 2), STOP)
-
-
 def test_a_batch_in_which_the_policy_stops_at_once_changes_nothing(tmp_path: Path) -> None:
     chosen = settings(tmp_path)
     train_jointly(chosen, source(), FixedChain((), STOP))
@@ -226,79 +174,6 @@ def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypa
     assert recipe["single_share"] == 1.0
 
 
-def test_tools_may_begin_as_others_and_hand_on_what_they_get() -> None:
-    torch.manual_seed(1)
-    trained = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict(), {"steps": 5})
-    found = {name: ToolWeights(name, "three_layer", network.state_dict()) for name, network in networks().items()}
-    found |= {"denoise_2": trained}
-    starts = begun(found, {"dejpeg_1": "denoise_2", "deblur_1": "dejpeg_1"}, ["dejpeg_1"])
-    assert tuple(starts) == NAMES
-    assert (starts["dejpeg_1"].name, starts["dejpeg_1"].recipe) == ("dejpeg_1", {"steps": 5})
-    assert starts["denoise_2"].state is trained.state
-    assert torch.equal(starts["dejpeg_1"].state["conv1.weight"], trained.state["conv1.weight"])
-    assert torch.equal(starts["deblur_1"].state["conv3.weight"], found["dejpeg_1"].state["conv3.weight"])  # as it was
-    handed, images = ThreeLayer(), torch.rand(2, 3, 20, 20)
-    handed.load_state_dict(dict(starts["dejpeg_1"].state))
-    assert torch.equal(handed(images), images)
-    assert not torch.equal(trained.state["conv3.weight"], torch.zeros_like(trained.state["conv3.weight"]))
-    with pytest.raises(ValueError, match="unknown tool 'deblur_9' to begin with: choose from deblur_1"):
-        begun(found, {"deblur_9": "denoise_2"})
-
-
-@pytest.mark.parametrize("network", sorted(NETWORKS))
-def test_whatever_its_network_a_tool_can_hand_on_what_it_gets(network: str) -> None:
-    made, images = NETWORKS[network](), torch.rand(2, 3, 24, 24)
-    with torch.no_grad():
-        assert not torch.equal(made(images), images)
-        start = begun({"deblur_3": ToolWeights("deblur_3", network, made.state_dict())}, {}, ["deblur_3"])["deblur_3"]
-        made.load_state_dict(dict(start.state))
-        assert torch.equal(made(images), images)
-
-
-def test_a_tool_that_hands_on_and_is_in_no_chain_says_so(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, budget=Budget(steps=1), handing_on=("denoise_2",))
-    torch.manual_seed(1)
-    tool = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict(), {"steps": 5})
-    update_toolbox(chosen.toolbox, [tool])
-    train_jointly(chosen, source(), FixedChain((0,), STOP))
-    assert not weights(chosen.out, "denoise_2")["conv3.weight"].any()
-    recipe = read_tool(chosen.out / "denoise_2.safetensors", "three_layer").recipe
-    assert recipe == {"steps": 5, "last_layer": "zeros"}
-
-
-def test_tools_to_keep_stay_as_they_are_while_others_learn_what_to_make_of_theirs(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, keeping=("denoise_2",), halfway=0.5)
-    torch.manual_seed(1)
-    update_toolbox(chosen.toolbox, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())])
-    train_jointly(chosen, source(), FixedChain((1, 2), STOP))
-    for name, changed in (("denoise_2", False), ("dejpeg_1", True)):
-        before, after = weights(chosen.toolbox, name), weights(chosen.out, name)
-        assert changed != all(torch.equal(before[key], after[key]) for key in before), name
-    recipes = [
-        read_tool(chosen.out / f"{name}.safetensors", "three_layer").recipe for name in ("denoise_2", "dejpeg_1")
-    ]
-    assert [recipe.get("keep") for recipe in recipes] == [None, "denoise_2"]
-    with pytest.raises(ValueError, match="unknown tool 'denoise_9' to keep: choose from deblur_1"):
-        train_jointly(dataclasses.replace(chosen, keeping=("denoise_9",)), source(), chain())
-
-
-def test_a_run_does_not_go_on_from_another_beginning(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, budget=Budget(steps=1), copies={"dejpeg_1": "denoise_2"})
-    train_jointly(chosen, source(), chain())
-    with pytest.raises(FitError, match="was made with begin dejpeg_1=denoise_2, not deblur_1=denoise_2"):
-        train_jointly(dataclasses.replace(chosen, copies={"deblur_1": "denoise_2"}), source(), chain())
-
-
-def test_what_a_run_begins_with_is_what_it_trains(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, budget=Budget(steps=1))
-    torch.manual_seed(1)
-    update_toolbox(chosen.toolbox, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())])
-    train_jointly(dataclasses.replace(chosen, copies={"dejpeg_1": "denoise_2"}), source(), FixedChain((0,), STOP))
-    other, copied = weights(chosen.toolbox, "denoise_2"), weights(chosen.out, "dejpeg_1")  # in no chain: as it began
-    assert all(torch.equal(copied[key], other[key]) for key in other)
-    assert all(torch.equal(value, weights(chosen.out, "denoise_2")[key]) for key, value in other.items())
-
-
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train_jointly(settings(tmp_path, budget=Budget(steps=1)), source(), chain())
     with pytest.raises(FitError, match=r"exploration 0\.0, not 0\.3"):
@@ -339,89 +214,3 @@ def test_rounds_that_the_clock_ends_are_followed_by_the_next(tmp_path: Path) -> 
 def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         settings(tmp_path, **changes)
-
-
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    taught: list[tuple[str, float]] = []
-
-    def teach(*arguments: Any, **options: Any) -> None:
-        taught.extend((task.severity, share) for task, share in options["beside"])
-        learn_from_oracle(*arguments, **options)
-
-    monkeypatch.setattr("agents.imitation.learn_from_oracle", teach)
-    start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES, vision="pooled"), policy)
-    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
-    words += ["--steps", "2", "--rounds", "2", "--refresh", "0.02", "--batch-size", "2"]
-    words += ["--single-share", "0.5"]
-    assert main(words) == 0
-    assert "round 2: 1 steps" in capsys.readouterr().out
-    assert load_toolbox(tmp_path / "out").names == NAMES
-    refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
-    assert (refreshed.extractor.vision, refreshed.recipe["single_share"]) == ("pooled", 0.5)
-    assert taught == [("single", 0.5)] * 2
-    assert main(words) == 0
-    assert taught == [("single", 0.5)] * 2  # the rounds' agents are taken up, with how they were taught
-    assert load_policy(tmp_path / "out" / "agent.safetensors").recipe == refreshed.recipe
-    capsys.readouterr()
-    assert main([*words, "--refresh", "0.03"]) == 2
-    assert "round-1.agent.safetensors: was taught with minutes_a_round 0.02, not 0.03" in capsys.readouterr().err
-    words[words.index(str(start))] = "default"
-    assert main(words) == 2
-    assert "belong together" in capsys.readouterr().err
-
-
-def test_a_first_round_may_have_one_chain_and_patches_of_its_own_size(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES), policy)
-    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
-    words += ["--steps", "2", "--batch-size", "2", "--exploration", "0", "--patch-size", "24"]
-    assert main(words) == 2
-    assert "looks at patches of 63 pixels" in capsys.readouterr().err
-    assert main([*words, "--chain", "dejpeg_1", "nonsense"]) == 2
-    assert "unknown tool 'nonsense' in --chain: choose from deblur_1" in capsys.readouterr().err
-    assert main([*words, "--chain", "dejpeg_1", "denoise_2"]) == 0
-    for name, changed in (("deblur_1", False), ("denoise_2", True), ("dejpeg_1", True)):
-        before, after = weights(start, name), weights(tmp_path / "out", name)
-        assert changed != all(torch.equal(before[key], after[key]) for key in before), name
-
-
-def test_the_command_says_which_beginning_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES), policy)
-    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
-    words += ["--steps", "1", "--batch-size", "1"]  # soon over if a message is missing
-    assert main([*words, "--begin", "dejpeg_1=nonsense"]) == 2
-    assert "unknown tool 'nonsense' in --begin" in capsys.readouterr().err
-    assert main([*words, "--hand-on", "dejpeg_1", "nonsense"]) == 2
-    assert "unknown tool 'nonsense' in --hand-on" in capsys.readouterr().err
-    assert main([*words, "--begin", "dejpeg_1=denoise_2", "dejpeg_1=deblur_1"]) == 2
-    assert "--begin names dejpeg_1 twice" in capsys.readouterr().err
-    assert main([*words, "--hand-on", "dejpeg_1", "--chain", "denoise_2"]) == 2
-    assert "--hand-on dejpeg_1: --chain has no such step" in capsys.readouterr().err
-    assert main([*words, "--keep", "nonsense"]) == 2
-    assert "unknown tool 'nonsense' in --keep" in capsys.readouterr().err
-    assert main([*words, "--keep", "dejpeg_1", "--chain", "dejpeg_1"]) == 2
-    assert "--keep dejpeg_1: nothing is left to learn" in capsys.readouterr().err
-    assert main([*words, "--keep", "dejpeg_1", "--hand-on", "dejpeg_1"]) == 2
-    assert "--keep dejpeg_1: --hand-on names it, too" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([*words, "--begin", "dejpeg_1"])
-    assert "'dejpeg_1' is not of the form TOOL=OTHER" in capsys.readouterr().err
-
-
-def test_the_command_begins_as_it_is_told(tmp_path: Path) -> None:
-    start, policy, out = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors", tmp_path / "out"
-    torch.manual_seed(1)
-    update_toolbox(start, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())])
-    save_policy(RecurrentAgent(NAMES), policy)
-    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(out), "--steps", "1"]
-    words += ["--batch-size", "1", "--exploration", "0", "--severity", "light", "--chain", "denoise_2", "dejpeg_1"]
-    assert main([*words, "--begin", "dejpeg_1=denoise_2", "deblur_1=denoise_2", "--hand-on", "dejpeg_1"]) == 0
-    recipe = read_tool(out / "dejpeg_1.safetensors", "three_layer").recipe
-    begun_as = "dejpeg_1=denoise_2 deblur_1=denoise_2"
-    assert (recipe["begin"], recipe["hand_on"], recipe["severity"]) == (begun_as, "dejpeg_1", "light")
-    original, unused = weights(start, "denoise_2"), weights(out, "deblur_1")
-    assert all(torch.equal(unused[key], original[key]) for key in original)
