@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.drqn import DRQN
-from agents.network import Vision
+from agents.eyes import Vision
 from agents.policy import MaskedRecurrentPolicy
 from agents.restore_q import RestoreQPolicy
 from restore_env import ENV_ID

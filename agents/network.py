@@ -1,9 +1,9 @@
 """The recurrent agent's network and its weights on disk.
 
-Convolutions look at the patch; their features, joined with the previous action, go into an LSTM, whose output scores
-every tool and ``stop``. Two ways of looking: RL-Restore's published design, 87,863 parameters with twelve tools (200
-more here: PyTorch's LSTM has a second bias), and a deeper one that pools what it sees over the whole patch. Source of
-the first: Yu et al., CVPR 2018, section 3.2 and the published checkpoint.
+What is seen of the patch (:mod:`agents.eyes`), joined with the previous action, goes into an LSTM, whose output scores
+every tool and ``stop``. With the published way of looking this is RL-Restore's design, 87,863 parameters with twelve
+tools (200 more here: PyTorch's LSTM has a second bias). Source: Yu et al., CVPR 2018, section 3.2 and the published
+checkpoint.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.eyes import EYES, Vision
 from restore_env.toolbox import usable_device
-from tools_zoo.networks import ResidualBlock
 from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
 
 Observation = Mapping[str, npt.NDArray[Any]]
@@ -32,7 +31,6 @@ State = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 """The LSTM's hidden and cell state, each ``(1, N, hidden)``, as Stable-Baselines3 passes them."""
 
 PATCH_SIZE = 63
-KERNELS = (9, 5, 5, 5)
 HIDDEN = 50
 
 
@@ -40,72 +38,12 @@ class PolicyError(ValueError):
     """A policy that cannot be loaded or does not fit; the message says what is wrong, in one line."""
 
 
-class PublishedEyes(nn.ModuleList):
-    """The published way to look at a patch: four convolutions of stride 2, then ``(N, 384)``."""
-
-    embedded = 32
-    layout = torch.channels_last
-    """Of images in memory: on CPUs learning is a fifth faster so."""
-
-    def __init__(self) -> None:
-        widths = (3, 32, 24, 24, 24)
-        super().__init__(nn.Conv2d(widths[i], widths[i + 1], kernel, stride=2) for i, kernel in enumerate(KERNELS))
-        self.width = widths[-1] * 4 * 4
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]."""
-        images = images.contiguous(memory_format=self.layout)
-        for conv, kernel in zip(self, KERNELS, strict=True):
-            images = F.relu(conv(_pad_same(images, kernel)))
-        return images.flatten(1)
-
-
-class PooledEyes(nn.Module):
-    """Residual blocks at 1/2, 1/4 and 1/8 of the resolution; mean and deviation of what they see over the patch.
-
-    How blurred, noisy or blocky a patch is does not depend on where in it one looks. About 32 M multiply-accumulates.
-    """
-
-    embedded = 64
-    layout = torch.channels_last
-
-    def __init__(self) -> None:
-        widths = (32, 48, 64)
-        super().__init__()
-        self.blocks = nn.Sequential(
-            nn.Conv2d(12, widths[0], 3, padding=1),
-            ResidualBlock(widths[0]),
-            nn.Conv2d(widths[0], widths[1], 3, stride=2, padding=1),
-            ResidualBlock(widths[1]),
-            nn.Conv2d(widths[1], widths[2], 3, stride=2, padding=1),
-            ResidualBlock(widths[2]),
-        )
-        self.width = 2 * widths[-1]
-        self.norm = nn.LayerNorm(self.width)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]: ``(N, 128)``."""
-        seen = F.pixel_unshuffle(F.pad(images, (0, 1, 0, 1), mode="replicate") - 0.5, 2)
-        seen = seen.contiguous(memory_format=self.layout)
-        seen = F.relu(self.blocks(seen))
-        deviation, mean = torch.std_mean(seen.float().flatten(2), dim=2)
-        normed: Tensor = self.norm(torch.cat([mean, deviation], dim=1))
-        return normed
-
-
-Vision = Literal["published", "pooled"]
-EYES: Mapping[Vision, Callable[[], PublishedEyes | PooledEyes]] = MappingProxyType(
-    {"published": PublishedEyes, "pooled": PooledEyes}
-)
-"""The ways to look at a patch."""
-
-
 class PatchFeatures(nn.Module):
     """Observations to features: what is seen of the patch, as a few numbers, joined with the previous tool.
 
     Args:
         n_tools: tools in the toolbox; the previous action is one-hot over them, all zero at an episode's start.
-        vision: a key of :data:`EYES`.
+        vision: a key of :data:`agents.eyes.EYES`.
     """
 
     def __init__(self, n_tools: int, vision: Vision = "published") -> None:
@@ -117,16 +55,13 @@ class PatchFeatures(nn.Module):
 
     def forward(self, images: Tensor, last_action: Tensor) -> Tensor:
         """Map RGB patches ``(N, 3, 63, 63)`` in [0, 1] and previous actions ``(N,)`` to ``(N, width)``."""
-        embedded = F.relu(self.embed(self.features(images)))
+        return self.join(self.features(images), last_action)
+
+    def join(self, seen: Tensor, last_action: Tensor) -> Tensor:
+        """Join what the eyes told of patches, ``(N, features.width)``, with previous actions: ``(N, width)``."""
+        embedded = F.relu(self.embed(seen))
         previous = F.one_hot(last_action.long(), self.n_tools + 2)[:, : self.n_tools]
         return torch.cat([embedded, previous.to(embedded)], dim=1)
-
-
-def _pad_same(images: Tensor, kernel: int) -> Tensor:
-    """Pad with zeros so that a stride of 2 halves the size, rounded up; an odd pixel goes to the right and bottom."""
-    missing = [max(0, (-(-size // 2) - 1) * 2 + kernel - size) for size in images.shape[-2:]]
-    top, left = missing[0] // 2, missing[1] // 2
-    return F.pad(images, (left, missing[1] - left, top, missing[0] - top))
 
 
 class RecurrentAgent(nn.Module):
@@ -136,7 +71,7 @@ class RecurrentAgent(nn.Module):
         tools: names of the tools it was trained with, in the order of its actions.
         kind: what the scores are: "logits" of a distribution over actions, or "q" values.
         recipe: how it was trained, as plain numbers and strings.
-        vision: how it looks at a patch, a key of :data:`EYES`.
+        vision: how it looks at a patch, a key of :data:`agents.eyes.EYES`.
     """
 
     def __init__(
@@ -280,7 +215,9 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
     try:
         tools = tuple(str(name) for name in json.loads(metadata["tools"]))
         kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
-        vision: Vision = "pooled" if metadata.get("vision") == "pooled" else "published"
+        vision = cast(Vision, metadata.get("vision", "published"))
+        if vision not in EYES:
+            raise KeyError("vision")
     except (KeyError, ValueError, TypeError) as error:
         raise PolicyError(f"{path}: not a policy (its header has no valid {error})") from None
     agent = RecurrentAgent(tools, kind, recipe_of(metadata), vision)

@@ -12,7 +12,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from agents.network import HIDDEN, PATCH_SIZE, PatchFeatures, RecurrentAgent, Vision
+from agents.eyes import Vision
+from agents.network import HIDDEN, PATCH_SIZE, PatchFeatures, RecurrentAgent
 
 _FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
 
@@ -26,7 +27,7 @@ class RestoreFeatures(BaseFeaturesExtractor):
 
     Args:
         observation_space: the environment's.
-        vision: how to look at a patch, a key of :data:`agents.network.EYES`.
+        vision: how to look at a patch, a key of :data:`agents.eyes.EYES`.
         half: look in bf16.
     """
 

@@ -17,8 +17,9 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
+from agents.eyes import Vision
 from agents.imitation import check_shares, learn_from_oracle, singles
-from agents.network import PolicyError, RecurrentAgent, Vision, load_policy, save_policy, with_more_tools
+from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
 from agents.rollout import Played, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env.allocation import kept_memory
@@ -60,7 +61,7 @@ class AgentTraining:
     init: str | None = None
     """A policy (name or path) to start from, of the toolbox's tools or some of them; None: random weights."""
     vision: Vision = "published"
-    """How an agent that starts from random weights looks at a patch, a key of :data:`agents.network.EYES`."""
+    """How an agent that starts from random weights looks at a patch, a key of :data:`agents.eyes.EYES`."""
     single_share: float = 0.0
     """Share of the warm start's episodes that start from one distortion alone."""
     distortion: str | None = None

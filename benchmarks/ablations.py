@@ -24,6 +24,7 @@ import torch
 from agents.algorithms import ALGORITHMS
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
+from agents.eyes import EYES
 from agents.imitation import Demonstrations, demonstrate, imitate
 from agents.network import RecurrentAgent, load_policy, policy_of
 from agents.rollout import draw_starts, play
@@ -249,9 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-images", type=Path, help="photographs to train on (default: the embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
     parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
-    parser.add_argument(
-        "--vision", choices=("published", "pooled"), default="pooled", help="of agents that are trained"
-    )
+    parser.add_argument("--vision", choices=tuple(EYES), default="pooled", help="of agents that are trained")
     parser.add_argument("--patches", type=positive_int, default=500, help="per severity (default 500)")
     parser.add_argument("--minutes", type=positive_float, default=5.0, help="of each training (default 5)")
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each algorithm (default 3)")

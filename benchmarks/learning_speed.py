@@ -25,7 +25,7 @@ from torch import Tensor
 from agents.algorithms import PPOSettings
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
-from agents.network import EYES
+from agents.eyes import EYES
 from agents.policy import MaskedRecurrentPolicy, RestoreFeatures, TensorObservation
 from agents.sb3_env import RestoreVecEnv
 from agents.training import in_half_precision

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 import agents.algorithms
 from agents.algorithms import ALGORITHMS, AlgorithmSettings, DRQNSettings, PPOSettings
 from agents.drqn import DRQN
-from agents.imitation import learn_to_see
+from agents.eyes import Vision
 from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy
 from agents.policy import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
@@ -154,15 +155,6 @@ def test_a_warm_start_learns_from_the_oracle(
     assert f"| algorithm | {algorithm.name} |" in (tmp_path / "warm" / "README.md").read_text()
 
 
-def test_learning_to_see_moves_the_eyes_alone() -> None:
-    toolbox = pixelwise_toolbox()
-    agent = RecurrentAgent(toolbox.names)
-    before = {name: value.clone() for name, value in agent.state_dict().items()}
-    learn_to_see(agent, Task(toolbox=toolbox, images=photographs(1)), 0.01, 0)
-    changed = {name for name, value in agent.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {name for name in before if name.startswith("extractor.features.")}
-
-
 @each_algorithm
 def test_training_writes_a_policy_and_goes_on(
     algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -208,12 +200,13 @@ def test_training_starts_from_an_agent_that_looks_in_another_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 4)
-    path = tmp_path / "pooled.safetensors"
-    save_policy(RecurrentAgent(("brighten", "dim", "invert"), vision="pooled"), path)
-    for algorithm in SMALL:
-        out = tmp_path / algorithm.name
+    path = tmp_path / "other.safetensors"
+    ways: tuple[Vision, ...] = ("pooled", "spectral")
+    for algorithm, vision in itertools.product(SMALL, ways):
+        save_policy(RecurrentAgent(("brighten", "dim", "invert"), vision=vision), path)
+        out = tmp_path / f"{algorithm.name}-{vision}"
         agent, _ = train_agent(dataclasses.replace(settings(out, 16, algorithm), init=str(path)))
-        assert agent.extractor.vision == "pooled"
+        assert agent.extractor.vision == vision
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -148,7 +148,7 @@ def _register_agent(kinds: Any) -> None:
     parser.add_argument("--init", help="policy to start from, of these tools or some of them: shipped name or file")
     parser.add_argument(
         "--vision",
-        choices=("published", "pooled"),
+        choices=("published", "pooled", "spectral"),
         default="published",
         help="how an agent without --init looks at a patch (default: published)",
     )
