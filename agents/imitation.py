@@ -26,6 +26,7 @@ from agents.oracles import GreedyOracle
 from restore_env.distortions import SINGLE, Levels
 from restore_env.episodes import EpisodeBatch
 from restore_env.metrics import psnr, resolve_metric
+from restore_env.starts import EpisodeStart
 from restore_env.task import Task
 
 EPISODES = 32
@@ -34,7 +35,7 @@ MOST_EPISODES = 40_000
 """Demonstrations that are kept at most: 1.4 GB."""
 EXPLORE = 0.35
 """Share of the steps at which a random tool takes the place of the best one."""
-WORST = -1.0
+WORST = -3.0
 """Rewards below it, in dB, count as this when the expected one is learnt."""
 SPREAD = 0.4
 """Standard deviation of what the tools gain at a step, dB: by it other rewards are brought to the scale of PSNR."""
@@ -44,8 +45,8 @@ CHOOSING: Mapping[bool, float] = MappingProxyType({False: 0.5, True: 0.12})
 """Share of the other time, by whether its eyes settle, in which it learns to choose; in the rest it is shown."""
 DECAY = 0.1
 """Of the weights while choices are learnt: what was not shown is met more soberly."""
-ACCUSTOMING = 512
-"""Patches from which eyes that need it learn what is usual."""
+ACCUSTOMING = 8
+"""Batches of patches from which eyes that need it learn what is usual."""
 _FORBIDDEN = -1e8
 
 
@@ -110,9 +111,7 @@ def demonstrate(
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
     episodes = EpisodeBatch(task, EPISODES)
-    check_shares(beside)
-    samplers = [task.sampler(), *(other.sampler() for other, _ in beside)]
-    shares = [1 - sum(share for _, share in beside), *(share for _, share in beside)]
+    draw = _drawing(task, beside, rng)
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
@@ -120,8 +119,7 @@ def demonstrate(
     ] = []
     began = time.monotonic()
     while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
-        sampler = samplers[rng.choice(len(samplers), p=shares) if beside else 0]
-        episodes.begin(slots, list(sampler.starts(rng.integers(2**53, size=EPISODES).tolist())))
+        episodes.begin(slots, draw(EPISODES))
         seen, state = [], None
         for _ in range(task.max_steps):
             observation = episodes.observe(slots)
@@ -203,29 +201,33 @@ def learn_to_see(
     seconds: float,
     seed: int,
     *,
+    beside: Sequence[tuple[Task, float]] = (),
     learning_rate: float = 1e-3,
     batch_size: int = 64,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Train the agent's eyes, in place, to tell how blurred, noisy and compressed a patch is, for so many seconds.
 
-    What pays hangs on that, and patches that tell it need no tool to be run.
+    What pays hangs on that, and patches that tell it need no tool to be run. In mixtures of one severity what is strong
+    tells that the rest is weak; who has seen single distortions beside them does not guess one from the others.
 
     Args:
         agent: of either kind.
         task: whose patches; by the protocol's distortions.
         seconds: how long; the learning rate falls to zero over it.
         seed: of the patches.
+        beside: other tasks with the shares of what is looked at that are theirs, as of :func:`demonstrate`.
         learning_rate: Adam's, after a short warm-up.
         batch_size: patches.
         report: called with the share of the time that has passed.
     """
-    rng, sampler = np.random.default_rng(seed), replace(task, draws="host").sampler()
+    looked_at = [(replace(other, draws="host"), share) for other, share in beside]
+    draw = _drawing(replace(task, draws="host"), looked_at, np.random.default_rng(seed))
     eyes = agent.extractor.features.train().requires_grad_(True)
     tell = torch.nn.Linear(agent.extractor.features.width, 3).to(agent.device)
 
     def patches(count: int) -> tuple[Tensor, list[tuple[float, float, float]]]:
-        starts = list(sampler.starts(rng.integers(2**53, size=count).tolist()))
+        starts = draw(count)
         images = torch.from_numpy(np.stack([start.degraded for start in starts])).to(agent.device)
         strengths = [
             Levels(**{key: start.distortion[key] for key in Levels.__dataclass_fields__}).strengths for start in starts
@@ -233,7 +235,7 @@ def learn_to_see(
         return images.permute(0, 3, 1, 2).float().div_(255), strengths
 
     if isinstance(eyes, SpectralEyes):
-        eyes.accustom(patches(ACCUSTOMING)[0])
+        eyes.accustom(torch.cat([patches(batch_size)[0] for _ in range(ACCUSTOMING)]))
 
     def loss_at(_: float) -> Tensor:
         images, strengths = patches(batch_size)
@@ -275,7 +277,8 @@ def learn_from_oracle(
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     with autocast, torch.enable_grad():  # no cache: weights change inside
         if looking:
-            learn_to_see(agent, task, looking, seed, report=lambda share: report(SEEING * share))
+            known = [(other, share) for other, share in beside if _has_levels(other)]
+            learn_to_see(agent, task, looking, seed, beside=known, report=lambda share: report(SEEING * share))
 
         shown = demonstrate(
             task,
@@ -313,6 +316,21 @@ def _descend(
         optimizer.step()
         share = min(1.0, (time.monotonic() - began) / max(seconds, 1e-9))
         report(share)
+
+
+def _drawing(
+    task: Task, beside: Sequence[tuple[Task, float]], rng: np.random.Generator
+) -> Callable[[int], list[EpisodeStart]]:
+    """Draws batches of starts, each of one of the tasks: of those beside it by their shares, of ``task`` the rest."""
+    check_shares(beside)
+    samplers = [one.sampler() for one in (task, *(other for other, _ in beside))]
+    shares = [1 - sum(share for _, share in beside), *(share for _, share in beside)]
+
+    def draw(count: int) -> list[EpisodeStart]:
+        sampler = samplers[rng.choice(len(samplers), p=shares) if beside else 0]
+        return list(sampler.starts(rng.integers(2**53, size=count).tolist()))
+
+    return draw
 
 
 def _has_levels(task: Task) -> bool:

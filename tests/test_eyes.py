@@ -106,6 +106,24 @@ def test_what_eyes_are_accustomed_to_is_zero_to_them_and_is_kept_with_the_weight
         torch.testing.assert_close(kept.extractor.features(images), eyes(images), atol=0, rtol=0)
 
 
+def test_eyes_are_shown_the_tasks_beside_too() -> None:
+    """Grey photographs beside textured ones: at a share of 1 only these are looked at."""
+    rng = np.random.default_rng(0)
+    textured, grey = rng.integers(0, 256, (80, 80, 3), np.uint8), np.full((80, 80, 3), 128, np.uint8)
+    tasks = [dataclasses.replace(task(), images=[image], severity="single") for image in (textured, grey)]
+
+    def usual(*beside: tuple[Task, float]) -> torch.Tensor:
+        agent = RecurrentAgent(NAMES, vision="spectral")
+        learn_to_see(agent, tasks[0], 1e-6, 0, beside=beside)
+        eyes = agent.extractor.features
+        assert isinstance(eyes, SpectralEyes)
+        return eyes.usual[:64].mean()
+
+    alone, both, other = usual(), usual((tasks[1], 0.5)), usual((tasks[1], 1.0))
+    assert other < alone - 1
+    assert other < both < alone
+
+
 def test_half_precision_leaves_the_spectrum_as_it_is() -> None:
     images = patches(photographs(1, 63, 63)[0])
     eyes = SpectralEyes()
