@@ -39,8 +39,9 @@ WORST = -3.0
 """Rewards below it, in dB, count as this when the expected one is learnt."""
 SPREAD = 0.4
 """Standard deviation of what the tools gain at a step, dB: by it other rewards are brought to the scale of PSNR."""
-SEEING = 0.2
-"""Share of the time that an agent which knows nothing yet learns to tell how strong the distortions are."""
+SEEING: Mapping[bool, float] = MappingProxyType({False: 0.2, True: 0.35})
+"""Share of the time, by whether its eyes settle, that an agent which knows nothing yet learns to tell how strong the
+distortions are."""
 CHOOSING: Mapping[bool, float] = MappingProxyType({False: 0.5, True: 0.12})
 """Share of the other time, by whether its eyes settle, in which it learns to choose; in the rest it is shown."""
 DECAY = 0.1
@@ -271,14 +272,17 @@ def learn_from_oracle(
         beside: other tasks with the shares of what is shown that are theirs, as of :func:`demonstrate`.
         report: called with the share of the time that has passed.
     """
-    looking = 0.0 if plays or not _has_levels(task) else SEEING * seconds
-    choosing = (seconds - looking) * CHOOSING[agent.extractor.features.settles]
+    settles = agent.extractor.features.settles
+    looking = 0.0 if plays or not _has_levels(task) else SEEING[settles] * seconds
+    choosing = (seconds - looking) * CHOOSING[settles]
     showing = seconds - looking - choosing
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     with autocast, torch.enable_grad():  # no cache: weights change inside
         if looking:
             known = [(other, share) for other, share in beside if _has_levels(other)]
-            learn_to_see(agent, task, looking, seed, beside=known, report=lambda share: report(SEEING * share))
+            learn_to_see(
+                agent, task, looking, seed, beside=known, report=lambda share: report(share * looking / seconds)
+            )
 
         shown = demonstrate(
             task,
