@@ -17,8 +17,9 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
+from agents.demonstrations import check_shares, singles
 from agents.eyes import Vision
-from agents.imitation import check_shares, learn_from_oracle, singles
+from agents.imitation import learn_from_oracle
 from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
 from agents.rollout import Played, draw_starts, play
 from agents.sb3_env import RestoreVecEnv

@@ -24,8 +24,9 @@ import torch
 from agents.algorithms import ALGORITHMS
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
+from agents.demonstrations import Demonstrations, demonstrate
 from agents.eyes import EYES
-from agents.imitation import Demonstrations, demonstrate, imitate
+from agents.imitation import imitate
 from agents.network import RecurrentAgent, load_policy, policy_of
 from agents.rollout import draw_starts, play
 from agents.training import AgentTraining, train_agent

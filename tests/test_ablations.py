@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from agents.algorithms import ALGORITHMS
-from agents.imitation import Demonstrations
+from agents.demonstrations import Demonstrations
 from agents.network import RecurrentAgent, save_policy
 from agents.rollout import draw_starts, play
 from benchmarks import ablations, joint

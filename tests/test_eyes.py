@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from agents.demonstrations import Demonstrations, demonstrate
 from agents.eyes import EYES, SpectralEyes, Vision
-from agents.imitation import Demonstrations, demonstrate, imitate, learn_to_see
+from agents.imitation import imitate, learn_to_see
 from agents.network import Observation, PolicyError, RecurrentAgent, load_policy, save_policy
 from restore_env.distortions import gaussian_blur, gaussian_noise, jpeg, quantise
 from restore_env.task import Task
@@ -58,14 +59,18 @@ def test_what_pays_by_the_look_of_a_patch_is_learnt_with_settled_eyes() -> None:
     rewards = np.tile(np.array([0.2, 0.0, -9.0, 0.0], np.float32), (64, 1, 1))
     rewards[noisy, :, :2] = [0.0, 0.2]
     shown = Demonstrations(images, np.full((64, 1), 4), np.ones((64, 1, 4), bool), rewards)
+    torch.manual_seed(0)
     agent = RecurrentAgent(NAMES, vision="spectral")
-    imitate(agent, shown, 3.0, seed=0)
     observation: Observation = {
         "image": images[:, 0],
         "last_action": shown.last_actions[:, 0],
         "action_mask": shown.masks[:, 0],
     }
-    assert np.array_equal(agent.predict(observation)[0], noisy)
+    for _ in range(8):  # a slow machine may need more than one go
+        imitate(agent, shown, 1.5, seed=0)
+        if np.array_equal(agent.predict(observation)[0], noisy):
+            return
+    pytest.fail("the tool that pays was not learnt")
 
 
 def test_the_spectrum_tells_blur_noise_and_jpeg() -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from agents.algorithms import AlgorithmSettings, DRQNSettings, PPOSettings
-from agents.imitation import SPREAD, Demonstrations, demonstrate, imitate, learn_from_oracle
+from agents.demonstrations import Demonstrations, demonstrate
+from agents.imitation import SPREAD, imitate, learn_from_oracle
 from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
 from agents.training import AgentTraining, train_agent
 from restore_env import FunctionTool, Task, Toolbox
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def few_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.imitation.EPISODES", 8)
+    monkeypatch.setattr("agents.demonstrations.EPISODES", 8)
 
 
 NAMES = ("brighten", "dim", "invert", "nearest_x4")

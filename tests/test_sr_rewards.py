@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_image(tmp_path / f"{number}.png", Photo(pixels))
     tools = Toolbox([*pixelwise_toolbox(super_resolver=True), BICUBIC_X4])
     monkeypatch.setattr(sr_rewards, "with_super_resolvers", lambda _: tools)
-    monkeypatch.setattr("agents.imitation.EPISODES", 2)
+    monkeypatch.setattr("agents.demonstrations.EPISODES", 2)
     return tmp_path
 
 

@@ -118,7 +118,8 @@ def train_joint(arguments: argparse.Namespace) -> int:
 
     from agents.baselines import FixedChain
     from agents.commands.training import clean_photographs, step_display
-    from agents.imitation import learn_from_oracle, singles
+    from agents.demonstrations import singles
+    from agents.imitation import learn_from_oracle
     from agents.network import check_tools, load_policy, policy_of, save_policy
     from agents.view import View
     from restore_env.policy import Policy
