@@ -67,7 +67,7 @@ def test_what_pays_by_the_look_of_a_patch_is_learnt_with_settled_eyes() -> None:
         "action_mask": shown.masks[:, 0],
     }
     for _ in range(8):  # a slow machine may need more than one go
-        imitate(agent, shown, 1.5, seed=0)
+        imitate(agent, shown, 1.5, seed=0, learning_rate=1e-2)
         if np.array_equal(agent.predict(observation)[0], noisy):
             return
     pytest.fail("the tool that pays was not learnt")

@@ -150,7 +150,8 @@ def _register_agent(kinds: Any) -> None:
         "--vision",
         choices=("published", "pooled", "spectral"),
         default="published",
-        help="how an agent without --init looks at a patch (default: published)",
+        help="how an agent without --init looks at a patch: published, RL-Restore's four convolutions (default);"
+        " pooled, deeper ones; spectral, a cosine transform and two layers, quickly taught by --warm-start",
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget (default 30)")
