@@ -23,7 +23,10 @@ class PublishedEyes(nn.ModuleList):
     """The published way to look at a patch: four convolutions of stride 2, then ``(N, 384)``."""
 
     embedded = 32
-    settles = False
+    seeing = 0.2
+    """Share of a warm start in which eyes that know nothing learn to tell how strong the distortions are."""
+    settled: bool | Tensor = False
+    """Whether they stay as they are while choices are learnt on what they tell."""
     layout = torch.channels_last
     """Of images in memory: on CPUs learning is a fifth faster so."""
 
@@ -47,7 +50,8 @@ class PooledEyes(nn.Module):
     """
 
     embedded = 64
-    settles = False
+    seeing = 0.2
+    settled: bool | Tensor = False
     layout = torch.channels_last
 
     def __init__(self) -> None:
@@ -84,8 +88,9 @@ class SpectralEyes(nn.Module):
     """
 
     embedded = 64
-    settles = True
-    """Once they can see they stay as they are: choices are learnt on what they tell."""
+    seeing = 0.35
+    settled: Tensor
+    """True once they are accustomed (:meth:`accustom`): before that they have not learnt to see."""
     width = 64
     window = 8
     stride = 2
@@ -107,20 +112,25 @@ class SpectralEyes(nn.Module):
         self.register_buffer("kernels", torch.from_numpy(kernels).float(), persistent=False)
         self.register_buffer("weights", 255 * torch.tensor(self.luma)[:, None, None], persistent=False)
         seen = 3 * size**2
+        self.register_buffer("settled", torch.tensor(False))
         self.register_buffer("usual", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(size**2))
         self.register_buffer("spread", torch.tensor([1.2, 0.3, 0.25]).repeat_interleave(size**2))
         self.layers = nn.Sequential(nn.Linear(seen, 192), nn.ReLU(), nn.Linear(192, self.width), nn.ReLU())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Look at RGB patches ``(N, 3, H, W)`` in [0, 1], of 9 pixels or more: ``(N, 64)``."""
+        """Look at RGB patches ``(N, 3, H, W)`` in [0, 1], of 8 pixels or more: ``(N, 64)``."""
         told: Tensor = self.layers((self.spectrum(images) - self.usual) / self.spread)
         return told
 
     def accustom(self, images: Tensor) -> None:
-        """Take the spectra of these patches, a hundred or more, as the usual ones: what differs from them is seen."""
+        """Take the spectra of these patches, a hundred or more, as the usual ones: what differs from them is seen.
+
+        For eyes that are about to learn to see; when choices are learnt after that they stay as they are.
+        """
         spread, usual = torch.std_mean(self.spectrum(images), dim=0)
         self.usual.copy_(usual)
         self.spread.copy_(spread + 1e-3)
+        self.settled.fill_(True)
 
     def spectrum(self, images: Tensor) -> Tensor:
         """Mean and deviation of each frequency's logarithm, and the share of windows that lack it: ``(N, 192)``."""

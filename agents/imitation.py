@@ -30,15 +30,12 @@ WORST = -3.0
 """Rewards below it, in dB, count as this when the expected one is learnt."""
 SPREAD = 0.4
 """Standard deviation of what the tools gain at a step, dB: by it other rewards are brought to the scale of PSNR."""
-SEEING: Mapping[bool, float] = MappingProxyType({False: 0.2, True: 0.35})
-"""Share of the time, by whether its eyes settle, that an agent which knows nothing yet learns to tell how strong the
-distortions are."""
 CHOOSING: Mapping[bool, float] = MappingProxyType({False: 0.5, True: 0.12})
-"""Share of the other time, by whether its eyes settle, in which it learns to choose; in the rest it is shown."""
+"""Share of the time after that in which it learns to choose, by whether its eyes are settled; else it is shown."""
 DECAY = 0.1
 """Of the weights while choices are learnt: what was not shown is met more soberly."""
-ACCUSTOMING = 8
-"""Batches of patches from which eyes that need it learn what is usual."""
+ACCUSTOMING = 64
+"""Draws of eight patches from which eyes that need it learn what is usual."""
 _FORBIDDEN = -1e8
 
 
@@ -58,15 +55,15 @@ def imitate(
 
     The loss is the cross-entropy to the softmax of the rewards at first, by and by the reward that is to be expected;
     an agent of kind "q" is taught the rewards themselves (Huber loss), the beginning of their sums that it goes on to
-    learn. Images are flipped and turned at random, which leaves the rewards nearly as they are. Eyes that settle look
-    at every image once, as it is, and do not learn here: what is left to learn takes a thirtieth of the time.
+    learn. Images are flipped and turned at random, which leaves the rewards nearly as they are. Settled eyes look at
+    every image once, as it is, and do not learn here: a step of what is left to learn takes a fraction of the time.
 
     Args:
         agent: of either kind.
         shown: what to learn from.
         seconds: how long; the learning rate falls to zero over it.
         seed: of the batches.
-        learning_rate: Adam's, after a short warm-up.
+        learning_rate: AdamW's, after a short warm-up.
         batch_size: episodes.
         temperature: of the softmax, dB.
         unit: the reward that counts as 1 dB; for an agent of kind "q" rewards are what they are.
@@ -75,9 +72,10 @@ def imitate(
     rng, eyes, began = np.random.default_rng(seed), agent.extractor.features, time.monotonic()
     agent.train().requires_grad_(True)
     told = None
-    if eyes.settles:
+    if eyes.settled:
         eyes.requires_grad_(False)
-        told = torch.cat([_look(agent, shown.images[i : i + EPISODES]) for i in range(0, len(shown), EPISODES)])
+        with torch.autocast(agent.device.type, enabled=False):
+            told = torch.cat([_look(agent, shown.images[i : i + EPISODES]) for i in range(0, len(shown), EPISODES)])
 
     def loss_at(share: float) -> Tensor:
         rows = rng.integers(len(shown), size=batch_size)
@@ -85,7 +83,7 @@ def imitate(
             seen = _look(agent, _turned(shown.images[rows], int(rng.integers(4)), bool(rng.integers(2))))
         else:
             seen = told[torch.from_numpy(rows).to(told.device)]
-        logits = sequence_logits(agent, seen, shown.last_actions[rows], shown.masks[rows]).float()
+        logits = sequence_logits(agent, seen, shown.last_actions[rows], shown.masks[rows])
         rewards = torch.from_numpy(np.where(shown.masks[rows], shown.rewards[rows], _FORBIDDEN)).float().to(logits)
         if agent.kind == "q":
             return F.smooth_l1_loss(logits, rewards)  # zero where both are forbidden
@@ -95,7 +93,8 @@ def imitate(
         return (1 - share) * likeness - share * expected
 
     weights = [parameter for parameter in agent.parameters() if parameter.requires_grad]
-    _descend(weights, loss_at, seconds - (time.monotonic() - began), learning_rate, report, DECAY)
+    left = max(seconds / 2, seconds - (time.monotonic() - began))
+    _descend(weights, loss_at, left, learning_rate, report, DECAY)
     agent.eval().requires_grad_(False)
 
 
@@ -121,10 +120,11 @@ def learn_to_see(
         seconds: how long; the learning rate falls to zero over it.
         seed: of the patches.
         beside: other tasks with the shares of what is looked at that are theirs, as of :func:`demonstrate`.
-        learning_rate: Adam's, after a short warm-up.
+        learning_rate: AdamW's, after a short warm-up.
         batch_size: patches.
         report: called with the share of the time that has passed.
     """
+    began = time.monotonic()
     looked_at = [(replace(other, draws="host"), share) for other, share in beside]
     draw = drawing(replace(task, draws="host"), looked_at, np.random.default_rng(seed))
     eyes = agent.extractor.features.train().requires_grad_(True)
@@ -139,14 +139,15 @@ def learn_to_see(
         return images.permute(0, 3, 1, 2).float().div_(255), strengths
 
     if isinstance(eyes, SpectralEyes):
-        eyes.accustom(torch.cat([patches(batch_size)[0] for _ in range(ACCUSTOMING)]))
+        eyes.accustom(torch.cat([patches(8)[0] for _ in range(ACCUSTOMING)]))
 
     def loss_at(_: float) -> Tensor:
         images, strengths = patches(batch_size)
         told = tell(eyes(images))
         return F.smooth_l1_loss(told.float(), torch.tensor(strengths).to(agent.device), beta=0.5)
 
-    _descend([*eyes.parameters(), *tell.parameters()], loss_at, seconds, learning_rate, report)
+    left = max(seconds / 2, seconds - (time.monotonic() - began))
+    _descend([*eyes.parameters(), *tell.parameters()], loss_at, left, learning_rate, report)
     eyes.eval().requires_grad_(False)
 
 
@@ -161,7 +162,7 @@ def learn_from_oracle(
     beside: Sequence[tuple[Task, float]] = (),
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Let an agent, in place, be shown what pays, for half of the time or more, and learn it (:data:`CHOOSING`).
+    """Let an agent, in place, be shown what pays and learn it (:data:`CHOOSING` says for how long each).
 
     One that knows nothing yet first learns to see (:func:`learn_to_see`), if distortions' strengths are known.
 
@@ -175,10 +176,8 @@ def learn_from_oracle(
         beside: other tasks with the shares of what is shown that are theirs, as of :func:`demonstrate`.
         report: called with the share of the time that has passed.
     """
-    settles = agent.extractor.features.settles
-    looking = 0.0 if plays or not _has_levels(task) else SEEING[settles] * seconds
-    choosing = (seconds - looking) * CHOOSING[settles]
-    showing = seconds - looking - choosing
+    began, eyes = time.monotonic(), agent.extractor.features
+    looking = 0.0 if plays or not _has_levels(task) else eyes.seeing * seconds
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     with autocast, torch.enable_grad():  # no cache: weights change inside
         if looking:
@@ -187,6 +186,8 @@ def learn_from_oracle(
                 agent, task, looking, seed, beside=known, report=lambda share: report(share * looking / seconds)
             )
 
+        choosing = (seconds - looking) * CHOOSING[bool(eyes.settled)]
+        showing = seconds - looking - choosing
         shown = demonstrate(
             task,
             showing,
@@ -195,6 +196,7 @@ def learn_from_oracle(
             agent if plays else None,
             beside,
         )
+        choosing = max(choosing, began + seconds - time.monotonic())  # what the most demonstrations left over
         unit = 1.0 if resolve_metric(task.reward) is psnr else max(shown.spread, 1e-12) / SPREAD
         imitate(
             agent, shown, choosing, seed, unit=unit, report=lambda share: report(1 - (1 - share) * choosing / seconds)
@@ -210,7 +212,9 @@ def _descend(
     decay: float = 0.0,
 ) -> None:
     """Lower a loss, which is told the share of the time that has passed, for so many seconds; one step at least."""
-    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=decay)
+    matrices, vectors = ([weight for weight in weights if (weight.ndim > 1) is wide] for wide in (True, False))
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate)
     began, share, step = time.monotonic(), 0.0, 0
     while share < 1:
         step += 1
@@ -246,7 +250,7 @@ def sequence_logits(
     features = agent.extractor.join(seen.flatten(0, 1), previous)
     zeros = features.new_zeros(1, n, HIDDEN)
     latent, _ = agent.lstm(features.reshape(n, length, -1).transpose(0, 1), (zeros, zeros))
-    logits: Tensor = agent.head(latent.transpose(0, 1))
+    logits: Tensor = agent.head(latent.transpose(0, 1)).float()
     return logits.masked_fill(~torch.from_numpy(masks).to(logits.device), _FORBIDDEN)
 
 

@@ -194,7 +194,8 @@ def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in agent.recipe.items())
     text = f"""# An agent that composes toolchains
 
-The recurrent policy of `agents/network.py` (RL-Restore's design: Yu et al., CVPR 2018) over the tools
+The recurrent policy of `agents/network.py` (after RL-Restore: Yu et al., CVPR 2018), which looks in the way
+`{agent.extractor.vision}` of `agents/eyes.py`, over the tools
 {", ".join(agent.tools)}. It looks at {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
 Trained with {settings.algorithm.origin} in `ImageRestore-v0` on mixed distortions of {settings.task.severity}

@@ -12,6 +12,7 @@ import torch
 
 from agents.algorithms import AlgorithmSettings, DRQNSettings, PPOSettings
 from agents.demonstrations import Demonstrations, demonstrate
+from agents.eyes import EYES
 from agents.imitation import SPREAD, imitate, learn_from_oracle
 from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
 from agents.training import AgentTraining, train_agent
@@ -41,7 +42,7 @@ def observation(n: int, actions: int, last_action: int) -> dict[str, Any]:
     return {"image": images, "last_action": np.full(n, last_action), "action_mask": np.ones((n, actions), np.int8)}
 
 
-@pytest.mark.parametrize("vision", ["published", "pooled"])
+@pytest.mark.parametrize("vision", EYES)
 def test_an_agent_with_more_tools_thinks_of_the_old_ones_as_before(vision: Any) -> None:
     torch.manual_seed(0)
     agent = RecurrentAgent(("b", "a"), vision=vision).eval()

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 import agents.algorithms
 from agents.algorithms import ALGORITHMS, AlgorithmSettings, DRQNSettings, PPOSettings
 from agents.drqn import DRQN
-from agents.eyes import Vision
+from agents.eyes import SpectralEyes, Vision
 from agents.network import PolicyError, RecurrentAgent, load_policy, save_policy
 from agents.policy import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
@@ -153,6 +153,20 @@ def test_a_warm_start_learns_from_the_oracle(
     _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.1))
     assert after.validation_gain > before.validation_gain - 0.05
     assert f"| algorithm | {algorithm.name} |" in (tmp_path / "warm" / "README.md").read_text()
+
+
+@each_algorithm
+def test_eyes_that_a_warm_start_settled_are_kept_and_taken_up(
+    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 4)
+    taught = dataclasses.replace(settings(tmp_path, 48, algorithm), warm_start_minutes=0.05, vision="spectral")
+    train_agent(dataclasses.replace(taught, precision="bf16"))
+    eyes = load_policy(tmp_path / "agent.safetensors").extractor.features
+    assert eyes.settled
+    assert not torch.equal(eyes.state_dict()["usual"], SpectralEyes().usual)
+    _, progress = train_agent(dataclasses.replace(taught, precision="bf16", budget=Budget(steps=96)))
+    assert progress.steps == 96
 
 
 @each_algorithm
