@@ -148,10 +148,12 @@ def test_a_warm_start_learns_from_the_oracle(
     algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 32)
+    monkeypatch.setattr("agents.imitation.CHOOSING", {False: 0.95})  # what these tools do is shown in no time
+    monkeypatch.setattr("agents.imitation._has_levels", lambda _: False)  # and takes no eyes
     cold, warm = (settings(tmp_path / name, 48, algorithm) for name in ("cold", "warm"))
     _, before = train_agent(cold)
-    _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.1))
-    assert after.validation_gain > before.validation_gain - 0.05
+    _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.2))
+    assert after.validation_gain > before.validation_gain + 0.1
     assert f"| algorithm | {algorithm.name} |" in (tmp_path / "warm" / "README.md").read_text()
 
 
