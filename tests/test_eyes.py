@@ -11,7 +11,7 @@ import torch
 
 from agents.demonstrations import Demonstrations, demonstrate
 from agents.eyes import EYES, SpectralEyes, Vision
-from agents.imitation import imitate, learn_to_see
+from agents.imitation import imitate, learn_from_oracle, learn_to_see
 from agents.network import Observation, PolicyError, RecurrentAgent, load_policy, save_policy
 from restore_env.distortions import gaussian_blur, gaussian_noise, jpeg, quantise
 from restore_env.task import Task
@@ -115,22 +115,39 @@ def test_what_eyes_are_accustomed_to_is_zero_to_them_and_is_kept_with_the_weight
         torch.testing.assert_close(kept.extractor.features(images), eyes(images), atol=0, rtol=0)
 
 
-def test_eyes_are_shown_the_tasks_beside_too() -> None:
-    """Grey photographs beside textured ones: at a share of 1 only these are looked at."""
+def beside_grey() -> tuple[Task, Task]:
+    """Of a textured photograph, and of a grey one."""
     rng = np.random.default_rng(0)
     textured, grey = rng.integers(0, 256, (80, 80, 3), np.uint8), np.full((80, 80, 3), 128, np.uint8)
-    tasks = [dataclasses.replace(task(), images=[image], severity="single") for image in (textured, grey)]
+    first, second = (dataclasses.replace(task(), images=[image], severity="single") for image in (textured, grey))
+    return first, second
 
-    def usual(*beside: tuple[Task, float]) -> torch.Tensor:
+
+def usual(agent: RecurrentAgent) -> float:
+    """How strong the frequencies are that the agent's eyes are accustomed to."""
+    eyes = agent.extractor.features
+    assert isinstance(eyes, SpectralEyes)
+    return float(eyes.usual[:64].mean())
+
+
+def test_eyes_are_shown_the_tasks_beside_too() -> None:
+    textured, grey = beside_grey()
+    seen = []
+    for share in (0.0, 0.5, 1.0):
         agent = RecurrentAgent(NAMES, vision="spectral")
-        learn_to_see(agent, tasks[0], 1e-6, 0, beside=beside)
-        eyes = agent.extractor.features
-        assert isinstance(eyes, SpectralEyes)
-        return eyes.usual[:64].mean()
+        learn_to_see(agent, textured, 1e-6, 0, beside=[(grey, share)])
+        seen.append(usual(agent))
+    assert seen[0] - 1 > seen[2]
+    assert seen[0] > seen[1] > seen[2]
 
-    alone, both, other = usual(), usual((tasks[1], 0.5)), usual((tasks[1], 1.0))
-    assert other < alone - 1
-    assert other < both < alone
+
+def test_a_lesson_lets_eyes_see_the_tasks_beside_whose_strengths_are_known() -> None:
+    textured, grey = beside_grey()
+    unknown = dataclasses.replace(textured, distortion="tests.toolkit:inverted")
+    alone, both = (RecurrentAgent(NAMES, vision="spectral") for _ in range(2))
+    learn_from_oracle(alone, textured, 1e-6, 0, plays=False, beside=[(unknown, 0.5)])
+    learn_from_oracle(both, textured, 1e-6, 0, plays=False, beside=[(grey, 0.9), (unknown, 0.1)])
+    assert usual(alone) - 1 > usual(both)
 
 
 def test_half_precision_leaves_the_spectrum_as_it_is() -> None:
