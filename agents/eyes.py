@@ -98,7 +98,7 @@ class SpectralEyes(nn.Module):
     silence = 0.4
     """Magnitudes well below it, in grey levels of 255, are rounding: their logarithm is this one's."""
     kernels: Tensor
-    weights: Tensor
+    grey_levels: Tensor
     usual: Tensor
     spread: Tensor
 
@@ -110,7 +110,7 @@ class SpectralEyes(nn.Module):
         waves[0] /= np.sqrt(2)
         kernels = np.einsum("ux,vy->uvxy", waves, waves).reshape(-1, 1, size, size)
         self.register_buffer("kernels", torch.from_numpy(kernels).float(), persistent=False)
-        self.register_buffer("weights", 255 * torch.tensor(self.luma)[:, None, None], persistent=False)
+        self.register_buffer("grey_levels", 255 * torch.tensor(self.luma)[:, None, None], persistent=False)
         seen = 3 * size**2
         self.register_buffer("settled", torch.tensor(False))
         self.register_buffer("usual", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(size**2))
@@ -135,7 +135,7 @@ class SpectralEyes(nn.Module):
     def spectrum(self, images: Tensor) -> Tensor:
         """Mean and deviation of each frequency's logarithm, and the share of windows that lack it: ``(N, 192)``."""
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # bf16 has no 8 bits for grey levels
-            grey = (images.float() * self.weights).sum(1, keepdim=True) - 128
+            grey = (images.float() * self.grey_levels).sum(1, keepdim=True) - 128
             power = F.conv2d(grey, self.kernels, stride=self.stride).flatten(2).square_()
             missing = torch.exp(power.clamp(max=60) / -2).mean(-1)  # beyond, numbers so small that they are slow
             logarithm = torch.log(power + self.silence**2).div_(2)

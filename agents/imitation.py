@@ -33,7 +33,7 @@ SPREAD = 0.4
 CHOOSING: Mapping[bool, float] = MappingProxyType({False: 0.5, True: 0.12})
 """Share of the time after that in which it learns to choose, by whether its eyes are settled; else it is shown."""
 DECAY = 0.1
-"""Of the weights while choices are learnt: what was not shown is met more soberly."""
+"""Of the weights while choices are learnt on what settled eyes tell: what was not shown is met more soberly."""
 ACCUSTOMING = 64
 """Draws of eight patches from which eyes that need it learn what is usual."""
 _FORBIDDEN = -1e8
@@ -47,7 +47,7 @@ def imitate(
     *,
     learning_rate: float = 1e-3,
     batch_size: int = 32,
-    temperature: float = 0.1,
+    temperature: float = 0.3,
     unit: float = 1.0,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
@@ -89,12 +89,12 @@ def imitate(
             return F.smooth_l1_loss(logits, rewards)  # zero where both are forbidden
         logits, rewards = logits.flatten(0, 1), rewards.flatten(0, 1) / unit
         likeness = F.cross_entropy(logits, F.softmax(rewards / temperature, -1))
-        expected = (F.softmax(logits, -1) * rewards.clamp(min=WORST)).sum(-1).mean() / temperature
+        expected = (F.softmax(logits, -1) * rewards.clamp(min=WORST)).sum(-1).mean()
         return (1 - share) * likeness - share * expected
 
     weights = [parameter for parameter in agent.parameters() if parameter.requires_grad]
     left = max(seconds / 2, seconds - (time.monotonic() - began))
-    _descend(weights, loss_at, left, learning_rate, report, DECAY)
+    _descend(weights, loss_at, left, learning_rate, report, DECAY if eyes.settled else 0.0)
     agent.eval().requires_grad_(False)
 
 

@@ -182,5 +182,5 @@ def test_settled_eyes_look_at_a_demonstration_once(monkeypatch: pytest.MonkeyPat
         if settled:
             learn_to_see(agent, task(), 1e-6, seed=0)
         looks.clear()
-        imitate(agent, shown, 0.2, seed=0)
+        imitate(agent, shown, 0.2, seed=0, batch_size=8)
         assert (looks == [2 * len(shown)]) == settled
