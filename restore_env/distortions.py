@@ -164,19 +164,23 @@ _TRIPLES = {
 
 @cache
 def _triples_of(severity: str) -> npt.NDArray[np.int64]:
-    if severity in _TRIPLES:
-        return _TRIPLES[severity]
-    numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", str(severity))
+    return np.concatenate([_triples_of_part(part, severity) for part in str(severity).split(",")])
+
+
+def _triples_of_part(part: str, severity: str) -> npt.NDArray[np.int64]:
+    if part in _TRIPLES:
+        return _TRIPLES[part]
+    numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part)
     if numbers and len(triples := level_triples(int(numbers[1]), int(numbers[2] or numbers[1]))):
         return triples
     raise ValueError(
         f"unknown severity {severity!r}: choose from {', '.join(_TRIPLES)}; or a number from 1 to 28 or a range of"
-        " them, as 12-13, of which moderate is 12-17"
+        " them, as 12-13, of which moderate is 12-17; or several, as 12,17"
     )
 
 
 def check_severity(severity: str) -> str:
-    """Return ``severity`` if it is a known name or a range; raise ``ValueError`` that lists the names otherwise."""
+    """Return ``severity`` if it is a known name, a range, or several; raise ``ValueError`` that lists the names otherwise."""
     _triples_of(severity)
     return severity
 
@@ -186,7 +190,8 @@ def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0
 
     Args:
         severity: a key of :data:`SEVERITIES`, :data:`SINGLE`, :data:`LIGHT`, or :data:`ANY`; or a severity, or a range
-            of them, in numbers: "12", "12-13".
+            of them, in numbers: "12", "12-13"; or several of these: "12,17", "moderate,12" (what is in two of them is
+            twice as likely).
         rng: draws.
         single_share: probability that it is one distortion alone instead.
     """

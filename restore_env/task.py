@@ -44,7 +44,7 @@ class Task:
     """Mixed distortion by RL-Restore's protocol, mild, moderate or severe; or "light", "any" or "single".
 
     Light mixtures are weaker than mild, any are light to severe, both of two distortions or three; single is one alone.
-    In numbers, as "12" or "12-13": the sum of the three levels, minus 2; moderate is "12-17".
+    In numbers, as "12" or "12-13": the sum of the three levels, minus 2; moderate is "12-17". Or several: "12,17".
     """
     distortion: Compose | str | None = None
     """An ``albumentations.Compose`` to be used in place of ``severity``, or the import string of what makes one,

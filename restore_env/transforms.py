@@ -225,7 +225,8 @@ class MixedDistortion(ProtocolTransform):
     Unlike the single transforms in a row it rounds to 8 bits only once, before the JPEG, as the environment does.
 
     Args:
-        severity: "mild", "moderate" or "severe"; or "light", "any" or "single"; or a range of severities, "12-13".
+        severity: "mild", "moderate" or "severe"; or "light", "any" or "single"; or a range of severities, "12-13"; or
+            several, "12,17".
         factor: 4 for the low-resolution task (heights and widths must be multiples), 1 for the same size.
         p: probability of applying the transform.
 

@@ -84,7 +84,7 @@ def test_unknown_severity_lists_the_known_ones(call: object) -> None:
         call("extreme")
 
 
-@pytest.mark.parametrize("severity", ["13-12", "0", "29-40", "12-", "-12", "12-13-14", "1_2", "\u0661\u0662"])
+@pytest.mark.parametrize("severity", ["13-12", "0", "29-40", "12-", "-12", "12-13-14", "1_2", "\u0661\u0662", "12,", ",", "12,x"])
 def test_a_range_of_severities_that_is_none_is_refused(severity: str) -> None:
     with pytest.raises(ValueError, match="a number from 1 to 28 or a range"):
         check_severity(severity)
@@ -97,6 +97,15 @@ def test_a_severity_in_numbers_is_the_sum_of_the_levels_minus_two() -> None:
     assert min(drawn["28"].strengths) >= 9
     sums = [sum(draw_levels("12-13", np.random.default_rng(seed)).strengths) for seed in range(200)]
     assert 11 <= min(sums) < max(sums) <= 15  # a level's strengths lie within 1 below it
+
+
+def test_several_severities_are_each_drawn_as_often_as_they_are_named() -> None:
+    sums = [sum(draw_levels("1,28,28", np.random.default_rng(seed)).strengths) for seed in range(200)]
+    strong = [total for total in sums if total >= 27]
+    assert all(total <= 3 for total in sums if total not in strong)
+    assert 100 < len(strong) < 165  # two in three, but for chance
+    ends = {draw_levels("moderate,single", np.random.default_rng(seed)).noise_sigma > 0 for seed in range(100)}
+    assert ends == {True, False}
 
 
 @given(st.integers(0, 2**32))

@@ -62,7 +62,7 @@ def add_severity(parser: argparse.ArgumentParser) -> None:
         default="moderate",
         help="of the mixtures: mild, moderate (default), severe; light: weaker than mild, of two distortions or three;"
         " any: light to severe, of two as often as of three; single: one distortion alone; or in numbers, 1 to 28, as"
-        " 12-13: moderate is 12-17",
+        " 12-13: moderate is 12-17; or several, as 12,17",
     )
 
 
