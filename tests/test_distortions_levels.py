@@ -84,7 +84,9 @@ def test_unknown_severity_lists_the_known_ones(call: object) -> None:
         call("extreme")
 
 
-@pytest.mark.parametrize("severity", ["13-12", "0", "29-40", "12-", "-12", "12-13-14", "1_2", "\u0661\u0662", "12,", ",", "12,x"])
+@pytest.mark.parametrize(
+    "severity", ["13-12", "0", "29-40", "12-", "-12", "12-13-14", "1_2", "\u0661\u0662", "12,", ",", "12,x"]
+)
 def test_a_range_of_severities_that_is_none_is_refused(severity: str) -> None:
     with pytest.raises(ValueError, match="a number from 1 to 28 or a range"):
         check_severity(severity)
