@@ -180,7 +180,7 @@ def _triples_of_part(part: str, severity: str) -> npt.NDArray[np.int64]:
 
 
 def check_severity(severity: str) -> str:
-    """Return ``severity`` if it is known: a name, a range, or several; else raise ``ValueError`` that lists the names."""
+    """Return ``severity`` if it is known: a name, a range, or several, else raise ``ValueError`` that lists what is."""
     _triples_of(severity)
     return severity
 
