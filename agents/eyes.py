@@ -97,6 +97,9 @@ class SpectralEyes(nn.Module):
     luma = (0.299, 0.587, 0.114)
     silence = 0.4
     """Magnitudes well below it, in grey levels of 255, are rounding: their logarithm is this one's."""
+    farthest = 4.0
+    """Deviations from what is usual, in units of their spread, that are larger count as this: a patch of one colour is
+    like nothing that was learnt from."""
     kernels: Tensor
     grey_levels: Tensor
     usual: Tensor
@@ -119,7 +122,8 @@ class SpectralEyes(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Look at RGB patches ``(N, 3, H, W)`` in [0, 1], of 8 pixels or more: ``(N, 64)``."""
-        told: Tensor = self.layers((self.spectrum(images) - self.usual) / self.spread)
+        unusual = ((self.spectrum(images) - self.usual) / self.spread).clamp(-self.farthest, self.farthest)
+        told: Tensor = self.layers(unusual)
         return told
 
     def accustom(self, images: Tensor) -> None:
