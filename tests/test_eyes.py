@@ -115,6 +115,17 @@ def test_what_eyes_are_accustomed_to_is_zero_to_them_and_is_kept_with_the_weight
         torch.testing.assert_close(kept.extractor.features(images), eyes(images), atol=0, rtol=0)
 
 
+def test_a_patch_of_one_colour_does_not_carry_eyes_away() -> None:
+    eyes = SpectralEyes()
+    eyes.accustom(torch.rand(100, 3, 63, 63, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        usual = eyes.spectrum(torch.ones(1, 3, 63, 63)).sub(eyes.usual).div(eyes.spread)
+        assert usual.abs().max() > 20
+        told = eyes(torch.ones(1, 3, 63, 63))
+        eyes.spread.mul_(usual.abs().clamp(min=eyes.farthest)[0] / eyes.farthest)  # as if that were nothing unusual
+        torch.testing.assert_close(told, eyes(torch.ones(1, 3, 63, 63)))
+
+
 def beside_grey() -> tuple[Task, Task]:
     """Of a textured photograph, and of a grey one."""
     rng = np.random.default_rng(0)
