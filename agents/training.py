@@ -38,6 +38,7 @@ QUALITIES = {"psnr": "PSNR", "ssim": "SSIM", "perceptual": "perceptual quality (
 _BEFORE_THERE_WAS = {
     "algorithm": PPOSettings.name,
     "vision": "published",
+    "clipped_share": 0.0,
     "reward": "psnr",
     "distortion": "none",
     "distortion_share": 0.0,
@@ -246,7 +247,8 @@ class _Run:
     def identity(self) -> dict[str, Any]:
         """What makes the run what it is: a checkpoint of another one is not taken up."""
         task = self.settings.task
-        chosen = {name: getattr(task, name) for name in ("severity", "max_steps", "stop_if_worse", "cost_weight")}
+        names = ("severity", "clipped_share", "max_steps", "stop_if_worse", "cost_weight")
+        chosen = {name: getattr(task, name) for name in names}
         return {
             "algorithm": self.settings.algorithm.name,
             **asdict(self.settings.algorithm),
@@ -326,6 +328,7 @@ class _Run:
             "seconds": round(self.seconds, 1),
             "seed": self.settings.seed,
             "severity": self.settings.task.severity,
+            "clipped_share": self.settings.task.clipped_share,
             "upscale": list(self.settings.task.factors),
             "reward": reward_name(self.settings.task),
             "max_steps": self.settings.task.max_steps,

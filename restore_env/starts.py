@@ -17,6 +17,7 @@ import torch
 
 from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
+from restore_env.exposure import clip_part
 from restore_env.images import ImageError
 from restore_env.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
 
@@ -57,12 +58,14 @@ class _Cut:
     top: int
     """Of the degraded patch."""
     left: int
+    clipped: bool = False
+    """Whether the image is lightened or darkened."""
 
     def start(self, degraded: Pixels, size: int, seed: int, distortion: dict[str, Any]) -> EpisodeStart:
         """The start once the patch is distorted, with its target."""
         top, left = self.top * self.factor, self.left * self.factor
         target = _cut(self.image, top, left, size * self.factor)
-        where = {"scale": self.scale, "top": top, "left": left}
+        where = {"scale": self.scale, "top": top, "left": left} | ({"clipped": True} if self.clipped else {})
         return EpisodeStart(degraded, target, self.factor, self.identity, seed, where | distortion)
 
 
@@ -89,6 +92,7 @@ class StartSampler:
         device: where the patches of many seeds are distorted together
             (:mod:`restore_env.device_distortions`); None: on the host, one by one. A seed draws the same photograph,
             place and levels either way, but another field of noise.
+        clipped_share: probability that a part of the patch is white or black, as :func:`clip_part` makes it.
 
     Raises:
         ValueError: an unknown severity, a factor that no image is large enough for, or a Compose for a device.
@@ -102,8 +106,9 @@ class StartSampler:
         patch_size: int = 63,
         factors: Sequence[int] = (1,),
         device: torch.device | None = None,
+        clipped_share: float = 0.0,
     ) -> None:
-        self._source = source
+        self._source, self._clipped_share = source, clipped_share
         self._device = None if isinstance(source, PairSource) else device  # pairs are not distorted
         self._patch_size = patch_size
         self._factors = tuple(factors)
@@ -166,7 +171,11 @@ class StartSampler:
         image = source.pixels(index, scale)
         rows, columns = (length // factor - self._patch_size + 1 for length in image.shape[:2])
         top, left = int(rng.integers(rows)), int(rng.integers(columns))
-        return _Cut(image, source.identity(index), scale, factor, top, left)
+        clipped = self._clipped_share > 0 and rng.random() < self._clipped_share
+        if clipped:
+            side = self._patch_size * factor
+            image = clip_part(image, (top * factor, left * factor, side, side), rng)
+        return _Cut(image, source.identity(index), scale, factor, top, left, clipped)
 
     def _draw_together(self, seeds: Sequence[int]) -> list[EpisodeStart]:
         """The starts of many seeds, distorted on the device, those of a factor at once."""

@@ -74,6 +74,9 @@ class Task:
     backend: str | None = None
     """What runs the tools' networks on a CPU: "torch", "eager", "onnx" or "openvino"
     (:data:`tools_zoo.backends.BACKENDS`); None: what runs the toolbox's already."""
+    clipped_share: float = 0.0
+    """Share of the patches whose photograph is lightened or darkened until a part of the patch is white or black, as a
+    sky is that was exposed too long (:func:`restore_env.exposure.clip_part`). Pairs stay as they are."""
     draws: Literal["host", "device"] = "host"
     """Where photographs' patches are distorted: on the host, one by one on threads; or on the toolbox's device, all of
     a step's at once, as many environments on a GPU need it. The same distribution; a seed gives the same photograph,
@@ -91,6 +94,8 @@ class Task:
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
         check_draws(self.draws)
+        if not 0 <= self.clipped_share <= 1:
+            raise ValueError(f"clipped_share must lie in [0, 1], got {self.clipped_share!r}")
         if not 0 <= self.cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
         resolve_metric(self.reward)
@@ -144,4 +149,5 @@ class Task:
             patch_size=self.patch_size,
             factors=self.factors,
             device=tools if self.draws == "device" else None,
+            clipped_share=self.clipped_share,
         )

@@ -174,6 +174,28 @@ def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypa
     assert recipe["single_share"] == 1.0
 
 
+def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clipped: list[tuple[int, ...]] = []
+
+    def clip(image: Any, window: tuple[int, ...], rng: np.random.Generator) -> Any:
+        clipped.append(window)
+        return image
+
+    monkeypatch.setattr("tools_zoo.patches.clip_part", clip)
+    for share in (0.0, 1.0):
+        chosen = settings(tmp_path, f"out-{share}", clipped_share=share, budget=Budget(steps=2))
+        train_jointly(chosen, source(), FixedChain((0,), STOP))
+        recipe = read_tool(chosen.out / f"{NAMES[0]}.safetensors", "three_layer").recipe
+        assert recipe.get("clipped_share", 0.0) == share
+        if share:
+            assert len(clipped) >= 2 * chosen.batch_size + VALIDATION_PATCHES
+            assert {window[2:] for window in clipped} == {(chosen.patch_size, chosen.patch_size)}
+        else:
+            assert not clipped
+    with pytest.raises(FitError, match=r"clipped_share 1\.0, not 0\.5"):
+        train_jointly(dataclasses.replace(chosen, clipped_share=0.5), source(), FixedChain((0,), STOP))
+
+
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train_jointly(settings(tmp_path, budget=Budget(steps=1)), source(), chain())
     with pytest.raises(FitError, match=r"exploration 0\.0, not 0\.3"):
@@ -209,7 +231,14 @@ def test_rounds_that_the_clock_ends_are_followed_by_the_next(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"severity": "awful"}, {"exploration": 1.5}, {"single_share": 2.0}, {"chain_length": 0}, {"rounds": 0}],
+    [
+        {"severity": "awful"},
+        {"exploration": 1.5},
+        {"single_share": 2.0},
+        {"clipped_share": -0.5},
+        {"chain_length": 0},
+        {"rounds": 0},
+    ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):

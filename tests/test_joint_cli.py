@@ -17,9 +17,11 @@ from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     taught: list[tuple[str, float]] = []
+    clipped: list[float] = []
 
     def teach(*arguments: Any, **options: Any) -> None:
         taught.extend((task.severity, share) for task, share in options["beside"])
+        clipped.append(arguments[1].clipped_share)
         learn_from_oracle(*arguments, **options)
 
     monkeypatch.setattr("agents.imitation.learn_from_oracle", teach)
@@ -27,19 +29,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     save_policy(RecurrentAgent(NAMES, vision="pooled"), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
     words += ["--steps", "2", "--rounds", "2", "--refresh", "0.02", "--batch-size", "2"]
-    words += ["--single-share", "0.5"]
+    words += ["--single-share", "0.5", "--clipped-share", "0.25"]
     assert main(words) == 0
     assert "round 2: 1 steps" in capsys.readouterr().out
     assert load_toolbox(tmp_path / "out").names == NAMES
     refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
     assert (refreshed.extractor.vision, refreshed.recipe["single_share"]) == ("pooled", 0.5)
     assert taught == [("single", 0.5)] * 2
+    assert (clipped, refreshed.recipe["clipped_share"]) == ([0.25, 0.25], 0.25)
     assert main(words) == 0
     assert taught == [("single", 0.5)] * 2  # the rounds' agents are taken up, with how they were taught
     assert load_policy(tmp_path / "out" / "agent.safetensors").recipe == refreshed.recipe
     capsys.readouterr()
     assert main([*words, "--refresh", "0.03"]) == 2
     assert "round-1.agent.safetensors: was taught with minutes_a_round 0.02, not 0.03" in capsys.readouterr().err
+    assert main([*words, "--clipped-share", "0"]) == 2
+    assert "was made with clipped_share 0.25, not as by default" in capsys.readouterr().err
     words[words.index(str(start))] = "default"
     assert main(words) == 2
     assert "belong together" in capsys.readouterr().err

@@ -75,6 +75,9 @@ class JointTraining:
     single_share: float = 0.0
     """Share of the patches, of those for validation, too, that have one distortion alone, so that tools learn to be
     gentle; the others are of ``severity``."""
+    clipped_share: float = 0.0
+    """Share of the patches, of those for validation, too, of which a part is white or black
+    (:func:`restore_env.exposure.clip_part`)."""
     chain_length: int = 3
     """Tools in a chain at most."""
     exploration: float = 0.1
@@ -105,7 +108,7 @@ class JointTraining:
     def __post_init__(self) -> None:
         check_severity(self.severity)
         check_draws(self.draws)
-        for name in ("exploration", "single_share"):
+        for name in ("exploration", "single_share", "clipped_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.chain_length < 1 or self.rounds < 1 or self.batch_size < 1:
@@ -258,10 +261,15 @@ def _train_round(
     report: Callable[[JointProgress], None],
 ) -> Fitted:
     draw = partial(draw_levels, settings.severity, single_share=settings.single_share)
-    sampler = PatchSampler(source, kept, settings.patch_size, draw, device=drawn_on(settings.draws, settings.device))
-    pairs = PatchSampler(source, held_out, settings.patch_size, draw).batch(
-        np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES
+    cut = partial(
+        PatchSampler,
+        source,
+        patch_size=settings.patch_size,
+        draw_levels=draw,
+        clipped_share=settings.clipped_share,
     )
+    sampler = cut(indices=kept, device=drawn_on(settings.draws, settings.device))
+    pairs = cut(indices=held_out).batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
     psnr_input = float(psnr(inputs, targets).mean())
     logs = settings.out / "logs" / f"round-{number + 1}"
@@ -321,8 +329,9 @@ def _identity(settings: JointTraining, number: int, images: int) -> dict[str, An
         values["hand_on"] = " ".join(settings.handing_on)
     if settings.keeping:
         values["keep"] = " ".join(settings.keeping)
-    if settings.single_share:
-        values["single_share"] = settings.single_share
+    for name in ("single_share", "clipped_share"):
+        if getattr(settings, name):
+            values[name] = getattr(settings, name)
     return {"round": number, "images": images, **values}
 
 

@@ -10,6 +10,7 @@ import torch
 
 from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import SCALES, Levels, distort_patch
+from restore_env.exposure import clip_part
 from restore_env.sources import ImageSource
 from restore_env.task import DRAWS, check_draws
 from tools_zoo.fitting import Batch
@@ -40,6 +41,7 @@ class PatchSampler:
         factor: how many times higher and wider the clean twin is: 4 for super-resolution.
         device: where the patches of a batch are distorted together (:mod:`restore_env.device_distortions`), the batch
             then tensors there; None: on the host, one by one.
+        clipped_share: share of the patches of which a part is white or black, as :func:`clip_part` makes it.
 
     Raises:
         ValueError: no image is as large as a patch.
@@ -53,9 +55,10 @@ class PatchSampler:
         draw_levels: Callable[[np.random.Generator], Levels],
         factor: int = 1,
         device: str | torch.device | None = None,
+        clipped_share: float = 0.0,
     ) -> None:
         self._source, self._patch_size, self._draw_levels, self._factor = source, patch_size, draw_levels, factor
-        self._device = device
+        self._device, self._clipped_share = device, clipped_share
         needed = patch_size * factor
         self._choices = [(i, s) for s in SCALES for i in indices if min(source.size(i, s)) >= needed]
         if not self._choices:
@@ -101,7 +104,11 @@ class PatchSampler:
         index, scale = self._choices[rng.integers(len(self._choices))]
         image = self._source.pixels(index, scale)
         rows, columns = (length // self._factor - self._patch_size + 1 for length in image.shape[:2])
-        return image, int(rng.integers(rows)), int(rng.integers(columns))
+        top, left = int(rng.integers(rows)), int(rng.integers(columns))
+        if self._clipped_share > 0 and rng.random() < self._clipped_share:
+            side = self._patch_size * self._factor
+            image = clip_part(image, (top * self._factor, left * self._factor, side, side), rng)
+        return image, top, left
 
     def _clean(self, image: npt.NDArray[np.uint8], top: int, left: int) -> npt.NDArray[np.uint8]:
         top, left, size = (self._factor * value for value in (top, left, self._patch_size))

@@ -66,6 +66,17 @@ def add_severity(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_clipped_share(parser: argparse.ArgumentParser) -> None:
+    """Add how many patches are partly white or black: ``--clipped-share``."""
+    parser.add_argument(
+        "--clipped-share",
+        type=share,
+        default=0.0,
+        help="share of the patches, in validation, too, that are lightened or darkened until a part of them is white or"
+        " black: noise does other things there (default 0)",
+    )
+
+
 def add_drawing(parser: argparse.ArgumentParser) -> None:
     """Add how training patches are drawn: ``--draws``, ``--workers``."""
     parser.add_argument(

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from agents.commands.arguments import (
+    add_clipped_share,
     add_common,
     add_drawing,
     add_schedule,
@@ -128,6 +129,7 @@ def _register_agent(kinds: Any) -> None:
     add_common(parser)
     parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
     add_severity(parser)
+    add_clipped_share(parser)
     parser.add_argument(
         "--upscale",
         type=int,
@@ -227,6 +229,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
         task=Task(
             images=arguments.images,
             severity=arguments.severity,
+            clipped_share=arguments.clipped_share,
             upscale=arguments.upscale,
             reward=arguments.reward,
             max_steps=arguments.max_steps,

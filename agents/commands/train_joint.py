@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.commands.arguments import (
+    add_clipped_share,
     add_common,
     add_drawing,
     add_schedule,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _MAY_DIFFER = {"version", "command"}
 """Of how an agent was taught: what may differ where a run goes on."""
+_BEFORE_THERE_WAS = {"clipped_share": 0.0}
+"""What an agent that does not say was taught with."""
 
 
 def register(kinds: Any) -> None:
@@ -82,6 +85,7 @@ def register(kinds: Any) -> None:
         help="share of the patches, in validation and an agent's refresh, too, that have one distortion alone, so that"
         " tools learn to be gentle; the others are of --severity (default 0)",
     )
+    add_clipped_share(parser)
     parser.add_argument("--chain-length", type=positive_int, help="tools in a chain at most (default 3)")
     parser.add_argument("--exploration", type=share, default=0.1, help="share of random tools (default 0.1)")
     budget = parser.add_mutually_exclusive_group()
@@ -174,6 +178,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
         severity=arguments.severity,
         single_share=arguments.single_share,
+        clipped_share=arguments.clipped_share,
         chain_length=len(arguments.chain or ()) or arguments.chain_length or 3,
         exploration=arguments.exploration,
         rounds=arguments.rounds,
@@ -209,6 +214,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 images=arguments.images,
                 cache_dir=arguments.cache_dir,
                 severity=settings.severity,
+                clipped_share=settings.clipped_share,
                 max_steps=settings.chain_length,
                 toolbox=toolbox,
                 device=settings.device,
@@ -226,6 +232,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 "precision": arguments.precision,
                 "severity": settings.severity,
                 "single_share": settings.single_share,
+                "clipped_share": settings.clipped_share,
                 "max_steps": settings.chain_length,
                 "seed": settings.seed,
                 "vision": agent.extractor.vision,
@@ -275,7 +282,7 @@ def _taught_before(path: Path, recipe: Mapping[str, Any]) -> RecurrentAgent:
 
     agent = load_policy(path)
     for name in recipe.keys() - _MAY_DIFFER:
-        before = agent.recipe.get(name)
+        before = agent.recipe.get(name, _BEFORE_THERE_WAS.get(name))
         if before != recipe[name]:
             raise PolicyError(
                 f"{path}: was taught with {name} {before}, not {recipe[name]}; delete it, and the agent is taught anew"
