@@ -182,8 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--severity",
         nargs="+",
         choices=NAMES,
-        help="the protocol's, light (weaker than mild), any (light to severe), single (one distortion alone), or"
-        " outside it (default: moderate; clean for x4)",
+        help="the protocol's, light (weaker than mild), any (light to severe), single (one distortion alone), clipped"
+        " (moderate, a part of the patch white or black), or outside it (default: moderate; clean for x4)",
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all that there are weights for")
     parser.add_argument(

@@ -1,8 +1,9 @@
 """The distortions that methods are compared on: the protocol's, and others.
 
 Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and
-``super`` and, on "single", some tools. ``photo`` has seen a camera's photographs, too
-(:func:`restore_env.transforms.camera`): noisy in the manner of "camera", or compressed in that of "saved".
+``super`` and, on "single", some tools; and "clipped", on which the default's large tools and agent were.
+``photo`` has seen a camera's photographs, too (:func:`restore_env.transforms.camera`): noisy in the manner of "camera",
+or compressed in that of "saved".
 """
 
 from __future__ import annotations
@@ -66,10 +67,14 @@ OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
     }
 )
 """Distortions outside the protocol by name; "unseen" is motion, poisson, webp one after the other, "clean" none."""
-NAMES = (*SEVERITIES, ANY, LIGHT, SINGLE, *OUTSIDE)
+CLIPPED = "clipped"
+"""The name of moderate mixtures on patches of which a part is white or black (:mod:`restore_env.exposure`)."""
+NAMES = (*SEVERITIES, ANY, LIGHT, SINGLE, CLIPPED, *OUTSIDE)
 """What can be compared on."""
 
 
 def distortion_of(name: str) -> dict[str, Any]:
     """The arguments of :class:`restore_env.Task` for one of :data:`NAMES`."""
+    if name == CLIPPED:
+        return {"severity": "moderate", "clipped_share": 1.0}
     return {"distortion": OUTSIDE[name]()} if name in OUTSIDE else {"severity": name}
