@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_env.distortions import BLUR_REACH, CHROMA_REACH, CUBIC_SUPPORT, MCU, Levels
+from restore_env.exposure import Curve, exposed
 
 Byte = npt.NDArray[np.uint8]
 
@@ -60,6 +61,8 @@ class Place:
     levels: Levels
     noise_seed: int
     """Any int64."""
+    curve: Curve | None = None
+    """What the photograph's values go through first."""
 
 
 @torch.inference_mode()
@@ -84,7 +87,7 @@ def distort_patches(places: Sequence[Place], size: int, factor: int, device: str
     limits = np.array([[p.image.shape[0] // factor, p.image.shape[1] // factor] for p in places])
     sources = np.stack(
         [
-            _surroundings(place.image, start, limit * factor, coded, shrunk_reach, factor)
+            exposed(_surroundings(place.image, start, limit * factor, coded, shrunk_reach, factor), place.curve)
             for place, start, limit in zip(places, starts, limits, strict=True)
         ]
     )

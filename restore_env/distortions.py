@@ -21,6 +21,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from restore_env.exposure import Curve, exposed
+
 Float = npt.NDArray[np.float32]
 Byte = npt.NDArray[np.uint8]
 
@@ -223,7 +225,12 @@ def distort(image: Byte, levels: Levels, rng: np.random.Generator, factor: int =
 
 
 def distort_patch(
-    image: Byte, window: tuple[int, int, int, int], levels: Levels, rng: np.random.Generator, factor: int = 1
+    image: Byte,
+    window: tuple[int, int, int, int],
+    levels: Levels,
+    rng: np.random.Generator,
+    factor: int = 1,
+    curve: Curve | None = None,
 ) -> Byte:
     """Cut a window out of the distorted image, computing only what the window needs.
 
@@ -236,6 +243,7 @@ def distort_patch(
         levels: strengths.
         rng: source of the noise.
         factor: as for :func:`distort`.
+        curve: what the clean image's values go through first.
 
     Returns:
         uint8 RGB, ``(height, width, 3)``.
@@ -243,7 +251,7 @@ def distort_patch(
     top, left, height, width = window
     rows = _Span.around(top, height, image.shape[0] // factor, factor, levels)
     columns = _Span.around(left, width, image.shape[1] // factor, factor, levels)
-    region = image[rows.source, columns.source].astype(np.float32)
+    region = exposed(image[rows.source, columns.source], curve).astype(np.float32)
     region *= np.float32(1 / 255)
     region = downscale(gaussian_blur(region, levels.blur_sigma), factor)[rows.inside, columns.inside]
     coded = quantise(gaussian_noise(region, levels.noise_sigma, rng))

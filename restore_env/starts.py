@@ -17,7 +17,7 @@ import torch
 
 from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
-from restore_env.exposure import clip_part
+from restore_env.exposure import Curve, clipping_curve, exposed
 from restore_env.images import ImageError
 from restore_env.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
 
@@ -58,14 +58,16 @@ class _Cut:
     top: int
     """Of the degraded patch."""
     left: int
-    clipped: bool = False
-    """Whether the image is lightened or darkened."""
+    curve: Curve | None = None
+    """What lightens or darkens the image, if anything does."""
 
     def start(self, degraded: Pixels, size: int, seed: int, distortion: dict[str, Any]) -> EpisodeStart:
         """The start once the patch is distorted, with its target."""
         top, left = self.top * self.factor, self.left * self.factor
-        target = _cut(self.image, top, left, size * self.factor)
-        where = {"scale": self.scale, "top": top, "left": left} | ({"clipped": True} if self.clipped else {})
+        target = exposed(_cut(self.image, top, left, size * self.factor), self.curve)
+        where = {"scale": self.scale, "top": top, "left": left}
+        if self.curve is not None:
+            where["clipped"] = True
         return EpisodeStart(degraded, target, self.factor, self.identity, seed, where | distortion)
 
 
@@ -92,7 +94,8 @@ class StartSampler:
         device: where the patches of many seeds are distorted together
             (:mod:`restore_env.device_distortions`); None: on the host, one by one. A seed draws the same photograph,
             place and levels either way, but another field of noise.
-        clipped_share: probability that a part of the patch is white or black, as :func:`clip_part` makes it.
+        clipped_share: probability that a part of the patch is white or black, as :func:`clipping_curve`
+            makes it.
 
     Raises:
         ValueError: an unknown severity, a factor that no image is large enough for, or a Compose for a device.
@@ -159,7 +162,7 @@ class StartSampler:
         if self._compose is None:
             levels = draw_levels(self._severity, rng)
             window = (cut.top, cut.left, self._patch_size, self._patch_size)
-            degraded = distort_patch(cut.image, window, levels, rng, cut.factor)
+            degraded = distort_patch(cut.image, window, levels, rng, cut.factor, cut.curve)
             return cut.start(degraded, self._patch_size, seed, levels.as_dict())
         degraded, applied = self._apply_compose(self._compose, cut, rng)
         return cut.start(degraded, self._patch_size, seed, {"transforms": applied})
@@ -171,11 +174,10 @@ class StartSampler:
         image = source.pixels(index, scale)
         rows, columns = (length // factor - self._patch_size + 1 for length in image.shape[:2])
         top, left = int(rng.integers(rows)), int(rng.integers(columns))
-        clipped = self._clipped_share > 0 and rng.random() < self._clipped_share
-        if clipped:
-            side = self._patch_size * factor
-            image = clip_part(image, (top * factor, left * factor, side, side), rng)
-        return _Cut(image, source.identity(index), scale, factor, top, left, clipped)
+        curve = None
+        if self._clipped_share > 0 and rng.random() < self._clipped_share:
+            curve = clipping_curve(_cut(image, top * factor, left * factor, self._patch_size * factor), rng)
+        return _Cut(image, source.identity(index), scale, factor, top, left, curve)
 
     def _draw_together(self, seeds: Sequence[int]) -> list[EpisodeStart]:
         """The starts of many seeds, distorted on the device, those of a factor at once."""
@@ -185,7 +187,7 @@ class StartSampler:
         for seed in seeds:
             rng = np.random.default_rng(seed)
             cut, levels = self._choose(self._source, rng), draw_levels(self._severity, rng)
-            drawn.append((cut, Place(cut.image, cut.top, cut.left, levels, int(rng.integers(2**63)))))
+            drawn.append((cut, Place(cut.image, cut.top, cut.left, levels, int(rng.integers(2**63)), cut.curve)))
         starts: dict[int, EpisodeStart] = {}
         for factor in self._factors:
             rows = [row for row, (cut, _) in enumerate(drawn) if cut.factor == factor]
@@ -238,6 +240,7 @@ class StartSampler:
         region = np.ascontiguousarray(
             image[first_row * factor : last_row * factor, first_column * factor : last_column * factor]
         )
+        region = exposed(region, cut.curve)
         if factor > 1:
             region = quantise(downscale(region.astype(np.float32) / np.float32(255), factor))
         compose.set_random_state(rng, random.Random(int(rng.integers(2**31))))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
 from restore_env.importing import import_made, import_named
 from restore_env.metrics import Metric, resolve_metric
 from restore_env.sources import ImagesLike, open_images
@@ -76,7 +78,8 @@ class Task:
     (:data:`tools_zoo.backends.BACKENDS`); None: what runs the toolbox's already."""
     clipped_share: float = 0.0
     """Share of the patches whose photograph is lightened or darkened until a part of the patch is white or black, as a
-    sky is that was exposed too long (:func:`restore_env.exposure.clip_part`). Pairs stay as they are."""
+    sky is that was exposed too long; a very small part, in few of them (:func:`restore_env.exposure.clipping_curve`).
+    Pairs stay as they are."""
     draws: Literal["host", "device"] = "host"
     """Where photographs' patches are distorted: on the host, one by one on threads; or on the toolbox's device, all of
     a step's at once, as many environments on a GPU need it. The same distribution; a seed gives the same photograph,
@@ -94,8 +97,9 @@ class Task:
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
         check_draws(self.draws)
-        if not 0 <= self.clipped_share <= 1:
-            raise ValueError(f"clipped_share must lie in [0, 1], got {self.clipped_share!r}")
+        if not isinstance(self.clipped_share, (int, float, np.floating)) or not 0 <= self.clipped_share <= 1:
+            raise ValueError(f"clipped_share must be a number in [0, 1], got {self.clipped_share!r}")
+        object.__setattr__(self, "clipped_share", float(self.clipped_share))
         if not 0 <= self.cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
         resolve_metric(self.reward)

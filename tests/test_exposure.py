@@ -7,25 +7,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from restore_env import EpisodeRecord, ImageRestoreEnv, Task
-from restore_env.distortions import draw_levels
-from restore_env.exposure import MOST_GAIN, clip_part
+from agents.cli import main
+from agents.network import load_policy
+from restore_env import EpisodeRecord, ImageRestoreEnv, Task, starts
+from restore_env.distortions import Levels
+from restore_env.exposure import MOST_GAIN, clipping_curve, exposed
 from restore_env.starts import StartSampler
-from tests.pictures import opened, picture
+from tests.pictures import opened, picture, save
+from tests.toolkit import inverted
 from tools_zoo.patches import PatchSampler
 
 Byte = npt.NDArray[np.uint8]
-WINDOW = (2, 3, 12, 10)
 SEEDS = st.integers(0, 2**32)
-
-
-def inside(image: Byte) -> Byte:
-    top, left, height, width = WINDOW
-    return image[top : top + height, left : left + width]
+NOTHING = Levels()
+"""Distorts nothing, so that what comes in is what was clipped."""
 
 
 @given(seed=SEEDS, low=st.integers(0, 254), spread=st.integers(1, 255))
@@ -33,83 +33,97 @@ def inside(image: Byte) -> Byte:
 def test_every_value_goes_one_way_by_a_bounded_gain(seed: int, low: int, spread: int) -> None:
     image = np.random.default_rng(1).integers(low, min(255, low + spread) + 1, (16, 18, 3), dtype=np.uint8)
     before = image.copy()
-    changed = clip_part(image, WINDOW, np.random.default_rng(seed))
+    curve = clipping_curve(image, np.random.default_rng(seed))
+    changed = exposed(image, curve)
     assert_array_equal(image, before)
-    assert_array_equal(changed, clip_part(image, WINDOW, np.random.default_rng(seed)))
-    assert changed.shape == image.shape
-    assert changed.dtype == np.uint8
-    lighter = bool((changed >= image).all())
-    assert lighter or bool((changed <= image).all())
-    light, reached = (image, changed) if lighter else (255 - image, 255 - changed)
-    assert (reached <= np.minimum(255, MOST_GAIN * light.astype(float) + 0.5)).all()
-    order = np.argsort(image, axis=None)
-    assert (np.diff(changed.ravel()[order].astype(int)) >= 0).all()  # all places and channels by one curve
+    assert_array_equal(curve, clipping_curve(image, np.random.default_rng(seed)))
+    assert_array_equal(changed, curve[image])
+    values = np.arange(256)
+    lighter = bool((curve >= values).all())
+    assert lighter or bool((curve <= values).all())
+    light, reached = (values, curve) if lighter else (255 - values, 255 - curve)
+    assert (reached <= np.minimum(255, MOST_GAIN * light + 0.5)).all()
+    assert (np.diff(curve.astype(int)) >= 0).all()
+    assert exposed(image, None) is image
 
 
-def test_any_share_of_the_window_is_white_or_black() -> None:
-    image = picture(16, 18)
+def test_any_share_of_the_patch_is_white_or_black() -> None:
+    patch = picture(12, 10)
     rng = np.random.default_rng(0)
-    changed = [inside(clip_part(image, WINDOW, rng)) for _ in range(200)]
-    white, black = ([float((part == end).mean()) for part in changed] for end in (255, 0))
-    for shares in (white, black):
+    changed = [exposed(patch, clipping_curve(patch, rng)) for _ in range(200)]
+    for end in (255, 0):
+        shares = [float((part == end).mean()) for part in changed]
         assert 70 < sum(share > 0.02 for share in shares) < 130  # about one time in two
         assert min(shares) < 0.02
         assert max(shares) > 0.6  # on this picture a gain of 3 reaches two thirds
         assert sum(0.1 < share < 0.4 for share in shares) > 15
 
 
-def test_a_window_of_one_colour_is_no_obstacle() -> None:
+def test_a_patch_of_one_colour_is_no_obstacle() -> None:
     for value in (0, 128, 255):
         image = np.full((16, 18, 3), value, np.uint8)
         for seed in range(8):
-            assert len(np.unique(clip_part(image, WINDOW, np.random.default_rng(seed)))) == 1
+            assert len(np.unique(exposed(image, clipping_curve(image, np.random.default_rng(seed))))) == 1
 
 
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
 @pytest.mark.parametrize("factor", [1, 4])
-def test_episodes_start_from_what_was_clipped(factor: int) -> None:
+def test_episodes_start_from_what_was_clipped(
+    factor: int, device: torch.device | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "draw_levels", lambda severity, rng: NOTHING)
     source = opened([picture(90, 100)])
-    made = partial(StartSampler, source, patch_size=16, factors=(factor,))
-    plain, none, all_ = made(), made(clipped_share=0.0), made(clipped_share=1.0)
+    made = partial(StartSampler, source, patch_size=16, factors=(factor,), device=device)
+    plain, none, clips = made(), made(clipped_share=0.0), made(clipped_share=1.0)
     ends = []
     for seed in range(12):
-        one, same, clipped = (sampler.draw(seed) for sampler in (plain, none, all_))
+        one, same, clipped = (sampler.draw(seed) for sampler in (plain, none, clips))
         assert_array_equal(one.degraded, same.degraded)
         assert one.distortion == same.distortion
         assert "clipped" not in one.distortion
         assert clipped.distortion["clipped"] is True
         assert (clipped.target >= one.target).all() or (clipped.target <= one.target).all()
         ends.append(float(((clipped.target == 0) | (clipped.target == 255)).mean()))
+        if factor == 1:
+            assert_array_equal(clipped.degraded, clipped.target)
+        else:  # a shrunk twin, not of the photograph
+            change = np.asarray(clipped.degraded, float).mean() - np.asarray(one.degraded, float).mean()
+            assert change == pytest.approx(clipped.target.mean() - one.target.mean(), abs=6)
     assert max(ends) > 0.4
 
 
-def test_a_share_of_the_episodes_is_clipped_wherever_it_is_distorted() -> None:
-    import torch
+def test_a_distortion_of_ones_own_comes_after() -> None:
+    source = opened([picture(90, 100)])
+    clips = StartSampler(source, inverted(), patch_size=16, clipped_share=1.0)
+    for seed in range(6):
+        start = clips.draw(seed)
+        assert start.distortion["clipped"] is True
+        assert_array_equal(start.degraded, 255 - start.target)
 
+
+def test_a_share_of_the_episodes_is_clipped_wherever_it_is_distorted() -> None:
     source = opened([picture(90, 100)])
     host, device = (StartSampler(source, clipped_share=0.4, device=at) for at in (None, torch.device("cpu")))
-    starts = list(host.starts(list(range(60))))
-    assert 12 < sum("clipped" in start.distortion for start in starts) < 36
-    for one, other in zip(starts, device.starts(list(range(60))), strict=True):
+    drawn = list(host.starts(list(range(60))))
+    assert 12 < sum("clipped" in start.distortion for start in drawn) < 36
+    for one, other in zip(drawn, device.starts(list(range(60))), strict=True):
         assert_array_equal(one.target, other.target)
         assert one.distortion == other.distortion
 
 
-def test_training_patches_are_pairs_of_what_was_clipped() -> None:
-    def drawn(share: float, device: str | None = None) -> tuple[Byte, Byte]:
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_training_patches_are_pairs_of_what_was_clipped(device: str | None) -> None:
+    def clipped(share: float) -> float:
         sampler = PatchSampler(
-            opened([picture(40, 50)]), [0], 16, partial(draw_levels, "mild"), device=device, clipped_share=share
+            opened([picture(40, 50)]), [0], 16, lambda rng: NOTHING, device=device, clipped_share=share
         )
-        return tuple(np.asarray(side) for side in sampler.batch(np.random.default_rng(3), 60))  # type: ignore[return-value]
+        inputs, targets = (np.asarray(side) for side in sampler.batch(np.random.default_rng(3), 60))
+        assert_array_equal(inputs, targets)
+        return float((((targets == 0) | (targets == 255)).mean((1, 2, 3)) > 0.1).mean())
 
-    def ends(targets: Byte) -> npt.NDArray[Any]:
-        return np.asarray(((targets == 0) | (targets == 255)).mean((1, 2, 3)) > 0.1)
-
-    assert not ends(drawn(0.0)[1]).any()
-    assert ends(drawn(1.0)[1]).mean() > 0.7
-    assert 0.2 < ends(drawn(0.5)[1]).mean() < 0.65
-    inputs, targets = drawn(1.0, "cpu")
-    white = targets == 255
-    assert abs(inputs[white].mean() - 255) < 60  # the input is a twin of the clipped patch, not of the photograph
+    assert clipped(0.0) == 0
+    assert 0.2 < clipped(0.5) < 0.65
+    assert clipped(1.0) > 0.7
 
 
 def test_an_episode_of_a_clipped_patch_can_be_played_again(tmp_path: Path) -> None:
@@ -122,7 +136,29 @@ def test_an_episode_of_a_clipped_patch_can_be_played_again(tmp_path: Path) -> No
     assert record.validate().okay
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_a_share_is_a_share(share: float) -> None:
-    with pytest.raises(ValueError, match="clipped_share must lie in"):
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), None, "a", [0.5]])
+def test_a_share_is_a_share(share: Any) -> None:
+    with pytest.raises(ValueError, match="clipped_share must be a number in"):
         Task(clipped_share=share)
+
+
+def test_an_agent_is_trained_on_its_share_and_goes_on_with_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "photos" / "one.png", 80, 90)
+    words = [
+        "train",
+        "agent",
+        "--images",
+        str(tmp_path / "photos"),
+        "--toolbox",
+        "pure",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    words += ["--steps", "1", "--envs", "1", "--clipped-share"]
+    assert main([*words, "0.25"]) == 0
+    assert load_policy(tmp_path / "out").recipe["clipped_share"] == 0.25
+    capsys.readouterr()
+    assert main([*words, "0.5"]) == 2
+    assert "was made with clipped_share 0.25, not 0.5" in capsys.readouterr().err

@@ -177,11 +177,10 @@ def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypa
 def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clipped: list[tuple[int, ...]] = []
 
-    def clip(image: Any, window: tuple[int, ...], rng: np.random.Generator) -> Any:
-        clipped.append(window)
-        return image
+    def curve(patch: Any, rng: np.random.Generator) -> None:
+        clipped.append(patch.shape)
 
-    monkeypatch.setattr("tools_zoo.patches.clip_part", clip)
+    monkeypatch.setattr("tools_zoo.patches.clipping_curve", curve)
     for share in (0.0, 1.0):
         chosen = settings(tmp_path, f"out-{share}", clipped_share=share, budget=Budget(steps=2))
         train_jointly(chosen, source(), FixedChain((0,), STOP))
@@ -189,7 +188,7 @@ def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch
         assert recipe.get("clipped_share", 0.0) == share
         if share:
             assert len(clipped) >= 2 * chosen.batch_size + VALIDATION_PATCHES
-            assert {window[2:] for window in clipped} == {(chosen.patch_size, chosen.patch_size)}
+            assert set(clipped) == {(chosen.patch_size, chosen.patch_size, 3)}
         else:
             assert not clipped
     with pytest.raises(FitError, match=r"clipped_share 1\.0, not 0\.5"):

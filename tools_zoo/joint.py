@@ -77,7 +77,7 @@ class JointTraining:
     gentle; the others are of ``severity``."""
     clipped_share: float = 0.0
     """Share of the patches, of those for validation, too, of which a part is white or black
-    (:func:`restore_env.exposure.clip_part`)."""
+    (:func:`restore_env.exposure.clipping_curve`)."""
     chain_length: int = 3
     """Tools in a chain at most."""
     exploration: float = 0.1

@@ -10,7 +10,7 @@ import torch
 
 from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import SCALES, Levels, distort_patch
-from restore_env.exposure import clip_part
+from restore_env.exposure import Curve, clipping_curve, exposed
 from restore_env.sources import ImageSource
 from restore_env.task import DRAWS, check_draws
 from tools_zoo.fitting import Batch
@@ -41,7 +41,8 @@ class PatchSampler:
         factor: how many times higher and wider the clean twin is: 4 for super-resolution.
         device: where the patches of a batch are distorted together (:mod:`restore_env.device_distortions`), the batch
             then tensors there; None: on the host, one by one.
-        clipped_share: share of the patches of which a part is white or black, as :func:`clip_part` makes it.
+        clipped_share: share of the patches of which a part is white or black, as
+            :func:`restore_env.exposure.clipping_curve` makes it.
 
     Raises:
         ValueError: no image is as large as a patch.
@@ -73,10 +74,11 @@ class PatchSampler:
         inputs = np.empty((count, size, size, 3), np.uint8)
         targets = np.empty((count, size * self._factor, size * self._factor, 3), np.uint8)
         for row in range(count):
-            image, top, left = self._place(rng)
-            distorted = distort_patch(image, (top, left, size, size), self._draw_levels(rng), rng, self._factor)
+            image, top, left, curve = self._place(rng)
+            window, levels = (top, left, size, size), self._draw_levels(rng)
+            distorted = distort_patch(image, window, levels, rng, self._factor, curve)
             turns, flip = int(rng.integers(4)), rng.integers(2)
-            for batch, patch in ((inputs, distorted), (targets, self._clean(image, top, left))):
+            for batch, patch in ((inputs, distorted), (targets, exposed(self._clean(image, top, left), curve))):
                 turned = np.rot90(patch, turns)
                 batch[row] = turned[:, ::-1] if flip else turned
         return inputs, targets
@@ -85,11 +87,11 @@ class PatchSampler:
     def _together(self, rng: np.random.Generator, count: int, device: str | torch.device) -> Batch:
         places, clean, ways = [], [], []
         for _ in range(count):
-            image, top, left = self._place(rng)
+            image, top, left, curve = self._place(rng)
             levels = self._draw_levels(rng)
             ways.append((int(rng.integers(4)), int(rng.integers(2))))
-            places.append(Place(image, top, left, levels, int(rng.integers(2**63))))
-            clean.append(self._clean(image, top, left))
+            places.append(Place(image, top, left, levels, int(rng.integers(2**63)), curve))
+            clean.append(exposed(self._clean(image, top, left), curve))
         inputs = distort_patches(places, self._patch_size, self._factor, device).contiguous()
         targets = torch.from_numpy(np.stack(clean)).to(device)
         for turns, flip in set(ways):
@@ -99,16 +101,14 @@ class PatchSampler:
                 batch[rows] = turned.flip(2) if flip else turned
         return inputs, targets
 
-    def _place(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], int, int]:
-        """A photograph at one of its scales; top and left of a patch, in pixels of the distorted image."""
+    def _place(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], int, int, Curve | None]:
+        """A photograph at one of its scales; a patch's top and left, in pixels of the distorted image; its curve."""
         index, scale = self._choices[rng.integers(len(self._choices))]
         image = self._source.pixels(index, scale)
         rows, columns = (length // self._factor - self._patch_size + 1 for length in image.shape[:2])
         top, left = int(rng.integers(rows)), int(rng.integers(columns))
-        if self._clipped_share > 0 and rng.random() < self._clipped_share:
-            side = self._patch_size * self._factor
-            image = clip_part(image, (top * self._factor, left * self._factor, side, side), rng)
-        return image, top, left
+        clipped = self._clipped_share > 0 and rng.random() < self._clipped_share
+        return image, top, left, clipping_curve(self._clean(image, top, left), rng) if clipped else None
 
     def _clean(self, image: npt.NDArray[np.uint8], top: int, left: int) -> npt.NDArray[np.uint8]:
         top, left, size = (self._factor * value for value in (top, left, self._patch_size))

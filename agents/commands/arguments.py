@@ -72,8 +72,8 @@ def add_clipped_share(parser: argparse.ArgumentParser) -> None:
         "--clipped-share",
         type=share,
         default=0.0,
-        help="share of the patches, in validation, too, that are lightened or darkened until a part of them is white or"
-        " black: noise does other things there (default 0)",
+        help="share of all patches, in validation and an agent's lessons, too, that are lightened or darkened until a"
+        " part of them is white or black: noise does other things there (default 0)",
     )
 
 
