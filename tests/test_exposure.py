@@ -143,22 +143,21 @@ def test_a_share_is_a_share(share: Any) -> None:
 
 
 def test_an_agent_is_trained_on_its_share_and_goes_on_with_no_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("agents.training.VALIDATION_EPISODES", 2)
     save(tmp_path / "photos" / "one.png", 80, 90)
-    words = [
-        "train",
-        "agent",
-        "--images",
-        str(tmp_path / "photos"),
-        "--toolbox",
-        "pure",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    words += ["--steps", "1", "--envs", "1", "--clipped-share"]
+    words = ["train", "agent", "--images", str(tmp_path / "photos"), "--toolbox", "pure"]
+    words += ["--out", str(tmp_path / "out"), "--steps", "1", "--envs", "1", "--clipped-share"]
     assert main([*words, "0.25"]) == 0
     assert load_policy(tmp_path / "out").recipe["clipped_share"] == 0.25
     capsys.readouterr()
     assert main([*words, "0.5"]) == 2
     assert "was made with clipped_share 0.25, not 0.5" in capsys.readouterr().err
+    checkpoint = tmp_path / "out" / "checkpoint.pt"
+    kept = torch.load(checkpoint, weights_only=True)
+    del kept["identity"]["clipped_share"]  # as before there was such a share
+    torch.save(kept, checkpoint)
+    assert main([*words, "0.25"]) == 2
+    assert "was made with clipped_share 0.0, not 0.25" in capsys.readouterr().err
+    assert main([*words, "0"]) == 0
