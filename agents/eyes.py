@@ -84,20 +84,17 @@ class SpectralEyes(nn.Module):
     Blur empties the high frequencies, noise fills them all, and JPEG, whose own transform this is, sets those that are
     weak to nought. Of 64 frequencies the mean and the deviation of the logarithm over the windows are taken, and how
     often one is missing; two layers tell from them. The transform is not learnt, so learning takes little time. About
-    3 M multiply-accumulates. How much of the patch is black, or white, and how light it is, is told as it is.
+    3 M multiply-accumulates.
     """
 
     embedded = 64
     seeing = 0.35
     settled: Tensor
     """True once they are accustomed (:meth:`accustom`): before that they have not learnt to see."""
-    layered = 64
-    width = layered + 3
+    width = 64
     window = 8
     stride = 2
     luma = (0.299, 0.587, 0.114)
-    ends = (5.5 / 255, 249.5 / 255)
-    """Values below the one are as good as black, above the other as good as white."""
     silence = 0.4
     """Magnitudes well below it, in grey levels of 255, are rounding: their logarithm is this one's."""
     farthest = 4.0
@@ -121,19 +118,13 @@ class SpectralEyes(nn.Module):
         self.register_buffer("settled", torch.tensor(False))
         self.register_buffer("usual", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(size**2))
         self.register_buffer("spread", torch.tensor([1.2, 0.3, 0.25]).repeat_interleave(size**2))
-        self.layers = nn.Sequential(nn.Linear(seen, 192), nn.ReLU(), nn.Linear(192, self.layered), nn.ReLU())
+        self.layers = nn.Sequential(nn.Linear(seen, 192), nn.ReLU(), nn.Linear(192, self.width), nn.ReLU())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Look at RGB patches ``(N, 3, H, W)`` in [0, 1], of 8 pixels or more: ``(N, 67)``."""
+        """Look at RGB patches ``(N, 3, H, W)`` in [0, 1], of 8 pixels or more: ``(N, 64)``."""
         unusual = ((self.spectrum(images) - self.usual) / self.spread).clamp(-self.farthest, self.farthest)
         told: Tensor = self.layers(unusual)
-        return torch.cat([told, self.light(images).to(told)], dim=1)
-
-    def light(self, images: Tensor) -> Tensor:
-        """The shares of all values that are black and white, and their mean: ``(N, 3)``, in [0, 1]."""
-        values = images.float().flatten(1)
-        black, white = ((values < self.ends[0]).float().mean(1), (values > self.ends[1]).float().mean(1))
-        return torch.stack([black, white, values.mean(1)], dim=1)
+        return told
 
     def accustom(self, images: Tensor) -> None:
         """Take the spectra of these patches, a hundred or more, as the usual ones: what differs from them is seen.

@@ -99,16 +99,6 @@ def test_one_grey_has_no_frequency_but_the_first() -> None:
     assert missing[1:].min() > 0.999
 
 
-def test_how_much_is_black_or_white_is_told_as_it_is() -> None:
-    image = np.full((63, 63, 3), 100, np.uint8)
-    image[:21], image[21:28] = (255, 252, 240), (0, 4, 30)
-    eyes = SpectralEyes()
-    with torch.no_grad():
-        told = eyes(patches(image, image[::-1].copy()))
-    shares = [2 / 27, 2 / 9, float(image.mean() / 255)]
-    torch.testing.assert_close(told[:, -3:], torch.tensor([shares, shares]), atol=1e-5, rtol=0)
-
-
 def test_what_eyes_are_accustomed_to_is_zero_to_them_and_is_kept_with_the_weights(tmp_path: Path) -> None:
     images = torch.rand(100, 3, 63, 63, generator=torch.Generator().manual_seed(0))
     agent = RecurrentAgent(NAMES, vision="spectral")
