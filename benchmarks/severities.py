@@ -1,9 +1,9 @@
 """The distortions that methods are compared on: the protocol's, and others.
 
 Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and
-``super`` and, on "single", some tools; and "clipped", on which the default's two main tools were. ``photo`` has seen a
-camera's photographs, too (:func:`restore_env.transforms.camera`): noisy in the manner of "camera", or compressed in
-that of "saved".
+``super`` and, on "single", some tools; and "clipped", on which the default's agent and two main tools were. ``photo``
+has seen a camera's photographs, too (:func:`restore_env.transforms.camera`): noisy in the manner of "camera", or
+compressed in that of "saved".
 """
 
 from __future__ import annotations
