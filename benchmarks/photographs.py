@@ -19,7 +19,7 @@ from benchmarks.machine import peak_memory
 from benchmarks.methods import Method
 from restore_env import Task
 from restore_env.distortions import distort, downscale, draw_levels, quantise
-from restore_env.exposure import clipping_curve, exposed
+from restore_env.exposure import draw_curve, exposed
 from restore_env.metrics import Metric, psnr
 from restore_env.policy import Scoring
 from restore_env.sources import ImageSource, open_images
@@ -89,8 +89,7 @@ def _distorted(task: Task, source: ImageSource, index: int, factor: int, seed: i
     sizes = [min(length, side or length) // factor * factor for length in image.shape[:2]]
     top, left = ((length - size) // 2 for length, size in zip(image.shape[:2], sizes, strict=True))
     target = np.ascontiguousarray(image[top : top + sizes[0], left : left + sizes[1]])
-    if task.clipped_share > 0 and rng.random() < task.clipped_share:
-        target = exposed(target, clipping_curve(target, rng))
+    target = exposed(target, draw_curve(target, task.clipped_share, rng))
     distortion = task.made_distortion
     if distortion is None:
         levels = draw_levels(task.severity, rng)

@@ -40,6 +40,11 @@ def clipping_curve(patch: npt.NDArray[np.uint8], rng: np.random.Generator) -> Cu
     return curve if lighter else np.asarray(255 - curve[::-1], dtype=np.uint8)
 
 
+def draw_curve(patch: npt.NDArray[np.uint8], clipped_share: float, rng: np.random.Generator) -> Curve | None:
+    """A :func:`clipping_curve` with the probability ``clipped_share``, else None; nothing is drawn if that is 0."""
+    return clipping_curve(patch, rng) if clipped_share > 0 and rng.random() < clipped_share else None
+
+
 def exposed(image: npt.NDArray[np.uint8], curve: Curve | None) -> npt.NDArray[np.uint8]:
     """Put the values of an image ``(H, W, 3)`` through a curve; None leaves them as they are."""
     return image if curve is None else np.asarray(cv2.LUT(image, curve), dtype=np.uint8)

@@ -17,7 +17,7 @@ import torch
 
 from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
-from restore_env.exposure import Curve, clipping_curve, exposed
+from restore_env.exposure import Curve, draw_curve, exposed
 from restore_env.images import ImageError
 from restore_env.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
 
@@ -94,8 +94,8 @@ class StartSampler:
         device: where the patches of many seeds are distorted together
             (:mod:`restore_env.device_distortions`); None: on the host, one by one. A seed draws the same photograph,
             place and levels either way, but another field of noise.
-        clipped_share: probability that a part of the patch is white or black, as :func:`clipping_curve`
-            makes it.
+        clipped_share: probability that a part of the patch is white or black, as
+            :func:`restore_env.exposure.clipping_curve` makes it.
 
     Raises:
         ValueError: an unknown severity, a factor that no image is large enough for, or a Compose for a device.
@@ -174,9 +174,8 @@ class StartSampler:
         image = source.pixels(index, scale)
         rows, columns = (length // factor - self._patch_size + 1 for length in image.shape[:2])
         top, left = int(rng.integers(rows)), int(rng.integers(columns))
-        curve = None
-        if self._clipped_share > 0 and rng.random() < self._clipped_share:
-            curve = clipping_curve(_cut(image, top * factor, left * factor, self._patch_size * factor), rng)
+        clean = _cut(image, top * factor, left * factor, self._patch_size * factor)
+        curve = draw_curve(clean, self._clipped_share, rng)
         return _Cut(image, source.identity(index), scale, factor, top, left, curve)
 
     def _draw_together(self, seeds: Sequence[int]) -> list[EpisodeStart]:

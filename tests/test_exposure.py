@@ -14,6 +14,8 @@ from numpy.testing import assert_array_equal
 
 from agents.cli import main
 from agents.network import load_policy
+from benchmarks.photographs import draw_photographs
+from benchmarks.severities import distortion_of
 from restore_env import EpisodeRecord, ImageRestoreEnv, Task, starts
 from restore_env.distortions import Levels
 from restore_env.exposure import MOST_GAIN, clipping_curve, exposed
@@ -124,6 +126,21 @@ def test_training_patches_are_pairs_of_what_was_clipped(device: str | None) -> N
     assert clipped(0.0) == 0
     assert 0.2 < clipped(0.5) < 0.65
     assert clipped(1.0) > 0.7
+
+
+def test_whole_photographs_of_a_comparison_are_clipped(tmp_path: Path) -> None:
+    for seed in range(3):
+        save(tmp_path / f"{seed}.png", 80, 90, seed)
+    plain, clipped = (
+        draw_photographs(Task(images=tmp_path, upscale=(1,), **distortion_of(name)), 1, seed=0)
+        for name in ("moderate", "clipped")
+    )
+    for one, other in zip(plain, clipped, strict=True):
+        change = other.target.astype(int) - one.target
+        assert change.any()
+        assert (change >= 0).all() or (change <= 0).all()
+        assert abs(change.mean()) > 10
+        assert (other.degraded.mean() - one.degraded.mean()) * change.mean() > 0  # its twin goes with it
 
 
 def test_an_episode_of_a_clipped_patch_can_be_played_again(tmp_path: Path) -> None:

@@ -177,10 +177,11 @@ def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypa
 def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clipped: list[tuple[int, ...]] = []
 
-    def curve(patch: Any, rng: np.random.Generator) -> None:
+    def curve(patch: Any, rng: np.random.Generator) -> Any:
         clipped.append(patch.shape)
+        return np.arange(256, dtype=np.uint8)
 
-    monkeypatch.setattr("tools_zoo.patches.clipping_curve", curve)
+    monkeypatch.setattr("restore_env.exposure.clipping_curve", curve)
     for share in (0.0, 1.0):
         chosen = settings(tmp_path, f"out-{share}", clipped_share=share, budget=Budget(steps=2))
         train_jointly(chosen, source(), FixedChain((0,), STOP))

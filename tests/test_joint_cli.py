@@ -50,6 +50,24 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "belong together" in capsys.readouterr().err
 
 
+def test_an_agent_that_was_taught_before_there_were_clipped_patches_is_taken_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
+    save_policy(RecurrentAgent(NAMES, vision="pooled"), policy)
+    words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
+    words += ["--steps", "1", "--refresh", "0.02", "--batch-size", "2"]
+    assert main(words) == 0
+    path = tmp_path / "out" / "round-1.agent.safetensors"
+    taught = load_policy(path)
+    for share, code in ((None, 0), (0.5, 2)):
+        taught.recipe = {key: value for key, value in taught.recipe.items() if key != "clipped_share"}
+        taught.recipe |= {} if share is None else {"clipped_share": share}
+        save_policy(taught, path)
+        assert main(words) == code
+    assert "was taught with clipped_share 0.5, not 0.0" in capsys.readouterr().err
+
+
 def test_a_first_round_may_have_one_chain_and_patches_of_its_own_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from restore_env.device_distortions import Place, distort_patches
 from restore_env.distortions import SCALES, Levels, distort_patch
-from restore_env.exposure import Curve, clipping_curve, exposed
+from restore_env.exposure import Curve, draw_curve, exposed
 from restore_env.sources import ImageSource
 from restore_env.task import DRAWS, check_draws
 from tools_zoo.fitting import Batch
@@ -107,8 +107,7 @@ class PatchSampler:
         image = self._source.pixels(index, scale)
         rows, columns = (length // self._factor - self._patch_size + 1 for length in image.shape[:2])
         top, left = int(rng.integers(rows)), int(rng.integers(columns))
-        clipped = self._clipped_share > 0 and rng.random() < self._clipped_share
-        return image, top, left, clipping_curve(self._clean(image, top, left), rng) if clipped else None
+        return image, top, left, draw_curve(self._clean(image, top, left), self._clipped_share, rng)
 
     def _clean(self, image: npt.NDArray[np.uint8], top: int, left: int) -> npt.NDArray[np.uint8]:
         top, left, size = (self._factor * value for value in (top, left, self._patch_size))
