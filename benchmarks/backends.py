@@ -30,6 +30,7 @@ from restore_env.tiling import apply_tool, to_tensor
 from restore_env.toolbox import FunctionTool
 from tools_zoo.backends import BACKENDS, NetworkTool
 from tools_zoo.folding import piecewise
+from tools_zoo.parity import photograph_like
 from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
 
 PROGRAM = "benchmarks.backends"
@@ -118,7 +119,7 @@ def measure(
     network: str, tool: NetworkTool, ways: Mapping[str, Callable[[nn.Module], Runner]], photo: Tensor, rounds: int
 ) -> Iterator[Row]:
     """Measure one network in every way; the ways take turns."""
-    patches = torch.rand(PATCHES, 3, PATCH_SIZE, PATCH_SIZE, generator=torch.Generator().manual_seed(0))
+    patches = photograph_like(PATCHES, PATCH_SIZE, PATCH_SIZE, torch.Generator().manual_seed(0))
     runners: dict[str, Runner] = {}
     first: dict[str, float] = {}
     for way, prepare in ways.items():

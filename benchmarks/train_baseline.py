@@ -18,18 +18,19 @@ from pathlib import Path
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import (
+    add_clipped_share,
     add_common,
     add_drawing,
     add_schedule,
     positive_float,
     positive_int,
     schedule_of,
+    severity,
 )
 from agents.commands.training import clean_photographs, step_display
 from benchmarks.baselines.table import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
 from benchmarks.publishing import parse
-from restore_env.distortions import SINGLE
 from tools_zoo.fitting import Budget
 
 PROGRAM = "benchmarks.train_baseline"
@@ -45,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         passes=arguments.passes,
         loss=arguments.loss,
         severity=arguments.severity or row.severity,
+        clipped_share=arguments.clipped_share,
         init=tuple(arguments.init),
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size or PATCH_SIZES[row.factor],
@@ -81,9 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--passes", type=positive_int, default=2, help="each doubles the training (default 2)")
     parser.add_argument(
         "--severity",
-        choices=("mild", "moderate", "severe", SINGLE, CLEAN),
-        help="distortions to train on (default: moderate; clean, only small, for x4 baselines)",
+        type=lambda text: text if text == CLEAN else severity(text),
+        help="distortions to train on, as the tools' training takes them: moderate (default), mild, 12,17, ...; or"
+        " clean, only small (default for x4 baselines)",
     )
+    add_clipped_share(parser)
     parser.add_argument(
         "--init",
         type=Path,

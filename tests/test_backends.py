@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -18,8 +19,10 @@ from tests.toolkit import photographs, random_toolbox
 from tools_zoo import load_toolbox
 from tools_zoo.backends import BACKENDS, DEFAULT_BACKEND, BackendError, NetworkTool, check_backend, with_backend
 from tools_zoo.folding import BlockConvolution, fold, piecewise
+from tools_zoo.ncnn_models import ncnn_model, ncnn_runner
 from tools_zoo.networks import NETWORKS, EightLayer
-from tools_zoo.onnx_models import ParityError, check_parity, onnx_model
+from tools_zoo.onnx_models import onnx_model
+from tools_zoo.parity import ParityError, check_parity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5
@@ -43,6 +46,13 @@ class OtherLayers(nn.Module):
         deep = F.relu(self.up(F.relu(self.deep(F.relu(self.down(shallow))))))
         change: Tensor = self.leave(self.mix(torch.cat([shallow, deep], dim=1)))
         return images + change[..., :height, :width]
+
+
+class Sorter(nn.Module):
+    """A network whose layers depend on the values."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images if float(images.sum()) > 0 else -images
 
 
 def network_of(name: str) -> nn.Module:
@@ -71,13 +81,15 @@ def no_converters(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
 
     def find(name: str, *arguments: Any) -> Any:
-        return None if name in {"onnx", "onnxscript", "onnxruntime", "openvino"} else found(name, *arguments)
+        return None if name in {"ncnn", "onnx", "onnxscript", "onnxruntime", "openvino"} else found(name, *arguments)
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
 
 
 @pytest.mark.parametrize("network", ["three_layer", "eight_layer", "hourglass_32", "other_layers"])
 def test_every_backend_gives_what_pytorch_gives_for_every_batch_and_size(network: str, backend: str) -> None:
+    if (network, backend) == ("other_layers", "ncnn"):
+        pytest.skip("ncnn is told of the layers of the shipped networks alone")
     tool = tool_of(network, backend)
     reference = network_of(network)
     for shape in ((1, 63, 63), (13, 63, 63), (2, 64, 48), (3, 17, 30), (1, 31, 90), (5, 63, 63), (1, 8, 9)):
@@ -231,12 +243,12 @@ BAD_USES = [
 
 @pytest.mark.parametrize("use", BAD_USES)
 def test_unknown_backends_are_refused(use: Any) -> None:
-    with pytest.raises(BackendError, match=r"^unknown backend 'tpu': choose from torch, eager, onnx, openvino$"):
+    with pytest.raises(BackendError, match=r"^unknown backend 'tpu': choose from torch, eager, ncnn, onnx, openvino$"):
         use("tpu")
 
 
 @pytest.mark.usefixtures("no_converters")
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["ncnn", "onnx", "openvino"])
 @pytest.mark.parametrize("use", BAD_USES)
 def test_a_missing_package_is_named_with_its_extra(use: Any, name: str) -> None:
     with pytest.raises(
@@ -246,11 +258,68 @@ def test_a_missing_package_is_named_with_its_extra(use: Any, name: str) -> None:
 
 
 def test_elsewhere_than_on_the_cpu_pytorch_runs_the_tools_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools_zoo.backends.BACKENDS", {**BACKENDS, "onnx": BACKENDS["eager"]})
+    monkeypatch.setattr(
+        "tools_zoo.backends.BACKENDS", {**BACKENDS, "onnx": replace(BACKENDS["eager"], any_device=False)}
+    )
     images = torch.rand(2, 3, 9, 9, device="meta")
     with pytest.warns(RuntimeWarning, match="backend 'onnx' runs on the CPU alone: on meta it is PyTorch"):
         assert tool_of("three_layer", "onnx").to("meta")(images).shape == images.shape
     assert tool_of("three_layer", "torch").to("meta")(images).shape == images.shape  # nothing to say
+
+
+class TestNcnn:
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        pytest.importorskip("ncnn", reason="needs the extra ncnn")
+
+    @pytest.mark.parametrize("count", [1, 2, 7])
+    def test_batches_are_spread_over_threads_and_lone_images_within(self, count: int) -> None:
+        tool, reference = tool_of("hourglass_48", "ncnn"), network_of("hourglass_48")
+        images = torch.rand(count, 3, 37, 42)
+        torch.set_num_threads(2)  # the fixture sets it back
+        torch.testing.assert_close(tool(images), reference(images), rtol=0, atol=TOLERANCE)
+        torch.set_num_threads(1)
+        torch.testing.assert_close(tool(images), reference(images), rtol=0, atol=TOLERANCE)
+
+    def test_results_with_several_users_and_changes_in_place(self) -> None:
+        class Tangle(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.one = nn.Conv2d(3, 4, (3, 1), padding=(1, 0))
+                self.other = nn.Conv2d(4, 12, (1, 5), stride=2, padding=(0, 2), dilation=(1, 1), bias=False)
+
+            def forward(self, images: Tensor) -> Tensor:
+                features = self.one(images)
+                kept = features * 0.5 + features
+                positive = F.relu_(features)
+                change = F.pixel_shuffle(self.other(positive + kept * features), 2)
+                return images + F.avg_pool2d(change, (3, 1), 1, (1, 0)) * images
+
+        torch.manual_seed(0)
+        network = Tangle().eval().requires_grad_(False)
+        runner = ncnn_runner(ncnn_model(network))
+        images = torch.rand(2, 3, 16, 22)
+        torch.testing.assert_close(runner(images), network(images), rtol=0, atol=TOLERANCE)
+
+    def test_what_it_does_not_know_is_named(self) -> None:
+        for network, reason in (
+            (nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid()), "aten.sigmoid.default"),
+            (nn.Conv2d(3, 3, 3, padding=1, groups=3), "in groups"),
+            (nn.AvgPool2d(3, 1, 1, ceil_mode=True), "rounded up"),
+            (Sorter(), "."),
+        ):
+            tool = NetworkTool("mine", network.eval().requires_grad_(False), 1.0, 4, "ncnn")
+            with pytest.raises(ParityError, match=rf"^\w+ cannot be converted to ncnn: .*{reason}"):
+                tool(torch.rand(1, 3, 8, 8))
+
+    def test_a_network_of_other_results_for_odd_sizes_is_refused(self) -> None:
+        class Even(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                return images + (1.0 if images.shape[-1] % 2 else 0.0)
+
+        tool = NetworkTool("even", Even().eval(), 1.0, 0, "ncnn")
+        with pytest.raises(ParityError, match=r"^ncnn: differs from PyTorch by 1"):
+            tool(torch.rand(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("kernel", [(1, 2), (3, 3), (4, 5), (9, 9)])
@@ -302,10 +371,6 @@ def test_results_too_far_from_pytorchs_are_refused() -> None:
 def test_a_network_that_cannot_be_converted_is_named() -> None:
     pytest.importorskip("onnx", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
-
-    class Sorter(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return images if float(images.sum()) > 0 else -images
 
     with pytest.raises(ParityError, match=r"^Sorter cannot be converted to ONNX: "):
         onnx_model(Sorter())

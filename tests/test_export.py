@@ -13,7 +13,7 @@ from tools_zoo import load_toolbox
 from tools_zoo.backends import BACKENDS, NetworkTool
 from tools_zoo.networks import NETWORKS
 from tools_zoo.onnx_export import export_tool
-from tools_zoo.onnx_models import ParityError
+from tools_zoo.parity import ParityError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,4 +115,4 @@ def test_without_the_extra_the_command_names_it(
 def test_restore_refuses_an_unknown_backend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photo.png").touch()
     assert main(["restore", str(tmp_path / "photo.png"), "--backend", "tpu"]) == 2
-    assert "unknown backend 'tpu': choose from torch, eager, onnx, openvino" in capsys.readouterr().err
+    assert "unknown backend 'tpu': choose from torch, eager, ncnn, onnx, openvino" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What runs the tools' networks: PyTorch arranged for the CPU, PyTorch as it is, ONNX Runtime or OpenVINO."""
+"""What runs the tools' networks: PyTorch arranged for the CPU, PyTorch as it is, ncnn, ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from restore_env.toolbox import Toolbox
 from tools_zoo.folding import fold, piecewise
-from tools_zoo.onnx_models import check_parity, onnx_model, onnx_runner, openvino_runner
+from tools_zoo.ncnn_models import ncnn_model, ncnn_runner
+from tools_zoo.onnx_models import onnx_model, onnx_runner, openvino_runner
+from tools_zoo.parity import check_parity
 
 Runner: TypeAlias = Callable[[Tensor], Tensor]
 """Float32 ``(N, 3, H, W)`` on the CPU in and out, any N, H and W; no gradients."""
@@ -37,6 +39,11 @@ class Backend:
     """The modules that it imports beyond the package's own dependencies."""
     extra: str = ""
     """The extra of this package that installs them."""
+    any_device: bool = False
+    """Whether it is PyTorch, which runs everywhere."""
+    concurrent: bool = False
+    """Whether calls at the same time pay: it takes PyTorch's number of threads at every call, where others have threads
+    of their own."""
 
     @property
     def missing(self) -> str | None:
@@ -53,28 +60,33 @@ def _folded(network: nn.Module) -> Runner:
     return partial(piecewise, fold(network))
 
 
-def _converted(runner: Callable[[bytes, int], Runner], title: str) -> Callable[[nn.Module], Runner]:
-    def prepare(network: nn.Module) -> Runner:
-        made = runner(onnx_model(network), torch.get_num_threads())
-        check_parity(network, made, title)
-        return made
+def _by_ncnn(network: nn.Module) -> Runner:
+    return _checked(network, ncnn_runner(ncnn_model(network)), "ncnn")
 
-    return prepare
+
+def _through_onnx(runner: Callable[[bytes, int], Runner], title: str) -> Callable[[nn.Module], Runner]:
+    return lambda network: _checked(network, runner(onnx_model(network), torch.get_num_threads()), title)
+
+
+def _checked(network: nn.Module, runner: Runner, title: str) -> Runner:
+    check_parity(network, runner, title)
+    return runner
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
-        "torch": Backend("PyTorch, arranged for the CPU", _folded),
-        "eager": Backend("PyTorch as it is", _plain),
+        "torch": Backend("PyTorch, arranged for the CPU", _folded, any_device=True, concurrent=True),
+        "eager": Backend("PyTorch as it is", _plain, any_device=True, concurrent=True),
+        "ncnn": Backend("ncnn", _by_ncnn, ("ncnn",), "ncnn", concurrent=True),
         "onnx": Backend(
             "ONNX Runtime",
-            _converted(onnx_runner, "ONNX Runtime"),
+            _through_onnx(onnx_runner, "ONNX Runtime"),
             ("onnx", "onnxscript", "onnxruntime"),
             "onnx",
         ),
         "openvino": Backend(
             "OpenVINO",
-            _converted(openvino_runner, "OpenVINO"),
+            _through_onnx(openvino_runner, "OpenVINO"),
             ("onnx", "onnxscript", "openvino"),
             "openvino",
         ),
@@ -83,7 +95,6 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
 """The backends by name."""
 
 DEFAULT_BACKEND = "torch"
-_ANY_DEVICE = ("torch", "eager")
 
 
 class BackendError(ValueError):
@@ -139,14 +150,14 @@ class NetworkTool(nn.Module):
 
     @property
     def concurrent(self) -> bool:
-        """Whether calls at the same time pay: other backends than PyTorch have threads of their own for every call."""
-        return self.backend in _ANY_DEVICE
+        """Whether calls at the same time pay."""
+        return BACKENDS[self.backend].concurrent
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)`` float32 RGB."""
         if self._is_for_backend(images):
             return self._runner()(images)
-        if images.device.type != "cpu" and self.backend not in _ANY_DEVICE:
+        if images.device.type != "cpu" and not BACKENDS[self.backend].any_device:
             warnings.warn(
                 f"backend {self.backend!r} runs on the CPU alone: on {images.device} it is PyTorch that runs the tools",
                 RuntimeWarning,
@@ -209,7 +220,7 @@ def with_backend(toolbox: Toolbox, backend: str) -> Toolbox:
 
     Args:
         toolbox: it stays as it is.
-        backend: a key of :data:`BACKENDS`: "torch" (the default everywhere), "eager", "onnx" or "openvino".
+        backend: a key of :data:`BACKENDS`: "torch" (the default everywhere), "eager", "ncnn", "onnx" or "openvino".
 
     Raises:
         BackendError: no such backend, or a package that it needs is not installed.

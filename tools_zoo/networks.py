@@ -15,6 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def completed(images: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column of ``(N, C, H, W)`` until the sides are multiples of ``multiple``."""
+    rows, columns = (-side % multiple for side in images.shape[-2:])
+    return F.pad(images, (0, columns, 0, rows), mode="replicate") if rows or columns else images
+
+
 class ThreeLayer(nn.Module):
     """Conv 9x9 3->32, conv 5x5 32->16, conv 5x5 16->3, plus the input: 21,827 parameters, 21,776 MAC per pixel."""
 
@@ -112,6 +118,9 @@ class Hourglass(nn.Module):
         window: side of the surroundings, at a quarter of the resolution.
     """
 
+    multiple = 4
+    """To which sides are completed."""
+
     def __init__(self, channels: int, middle: int, blocks: int, window: int) -> None:
         super().__init__()
         at_half = 9 * (2 * 12 * channels + 4 * channels**2)
@@ -130,8 +139,7 @@ class Hourglass(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)``."""
         height, width = images.shape[-2:]
-        whole = F.pad(images, (0, -width % 4, 0, -height % 4), mode="replicate") if height % 4 or width % 4 else images
-        fine = self.before(self.head(F.pixel_unshuffle(whole, 2)))
+        fine = self.before(self.head(F.pixel_unshuffle(completed(images, self.multiple), 2)))
         first, *further = self.middle
         coarse: Tensor = self.surroundings(first(self.down(fine)))
         for block in further:

@@ -9,7 +9,8 @@ import torch
 from restore_env.writing import write_atomically
 from tools_zoo.backends import NetworkTool, check_backend
 from tools_zoo.cards import source_version
-from tools_zoo.onnx_models import check_parity, onnx_model, onnx_runner
+from tools_zoo.onnx_models import onnx_model, onnx_runner
+from tools_zoo.parity import check_parity
 
 INPUT_FORMAT = "float32 RGB (N, 3, H, W) in [0, 1]; nothing is clipped"
 

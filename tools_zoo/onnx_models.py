@@ -1,4 +1,4 @@
-"""Networks as ONNX models: any batch, height and width, checked against PyTorch before anybody gets one."""
+"""Networks as ONNX models: any batch, height and width."""
 
 from __future__ import annotations
 
@@ -15,25 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-TOLERANCE = 1e-5
-"""How far from eager PyTorch a result may be, for values of 0 to 1."""
+from tools_zoo.parity import ParityError
+
 INPUT, OUTPUT = "images", "restored"
 """The names of a model's input, float32 RGB ``(N, 3, H, W)`` in [0, 1], and of its output, of the same kind."""
 
-_SIZES = ((1, 63, 63), (3, 40, 66), (2, 33, 22))  # of the batches that results are compared on: odd and even
 _TRACED = (2, 3, 43, 45)  # odd, so that what a network does about odd sizes is in the model
 _TRACING = threading.Lock()  # PyTorch traces one network at a time
-
-
-class ParityError(ValueError):
-    """A network that cannot be converted, or a conversion of other results; one line."""
 
 
 def onnx_model(network: nn.Module, metadata: Mapping[str, Any] | None = None) -> bytes:
     """Convert a network that keeps the image's size.
 
     Networks of one architecture are traced once; each gets its own weights. That the results are those of the network
-    is for :func:`check_parity` to say.
+    is for :func:`tools_zoo.parity.check_parity` to say.
 
     Args:
         network: on the CPU, without dropout or other chance.
@@ -116,37 +111,6 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-@torch.no_grad()
-def check_parity(network: nn.Module, runner: Callable[[Tensor], Tensor], what: str) -> float:
-    """Compare a network with what is to run in its place, on batches of several sizes.
-
-    Args:
-        network: on the CPU; it stays as it is.
-        runner: takes and returns float32 ``(N, 3, H, W)``.
-        what: the runner's name, for the message.
-
-    Returns:
-        The largest difference.
-
-    Raises:
-        ParityError: it is more than :data:`TOLERANCE`, or sizes differ.
-    """
-    generator = torch.Generator().manual_seed(0)
-    worst = 0.0
-    for count, height, width in _SIZES:
-        images = torch.rand(count, 3, height, width, generator=generator)
-        expected, actual = network(images), runner(images)
-        if actual.shape != expected.shape:
-            raise ParityError(
-                f"{what}: returns {tuple(actual.shape)} for {tuple(images.shape)}, PyTorch {tuple(expected.shape)}"
-            )
-        difference = float((actual - expected).abs().max())
-        if not difference <= TOLERANCE:  # so that NaN is refused, too
-            raise ParityError(f"{what}: differs from PyTorch by {difference:.2g}, more than {TOLERANCE:g}")
-        worst = max(worst, difference)
-    return worst
 
 
 def onnx_runner(model: bytes, threads: int) -> Callable[[Tensor], Tensor]:

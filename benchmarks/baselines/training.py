@@ -70,6 +70,9 @@ class BaselineTraining:
     """For all passes together."""
     passes: int = 2
     severity: str = "moderate"
+    clipped_share: float = 0.0
+    """Share of the patches, of those for validation, too, of which a part is white or black
+    (:func:`restore_env.exposure.clipping_curve`)."""
     init: tuple[Path, ...] = ()
     """Weights of the same baseline to go on from, with their recipe; or to grow from: of a smaller plain one, or, for a
     cascade, of tools of its stages' shape, in their order (further stages begin as the last one)."""
@@ -89,6 +92,8 @@ class BaselineTraining:
 
     def __post_init__(self) -> None:
         check_draws(self.draws)
+        if not 0 <= self.clipped_share <= 1:
+            raise ValueError(f"clipped_share must lie in [0, 1], got {self.clipped_share}")
         if self.severity != CLEAN:
             check_severity(self.severity)
         elif self.baseline.factor == 1:
@@ -203,13 +208,21 @@ def _train_pass(
     report: Callable[[PassProgress], None],
 ) -> tuple[Fitted, dict[str, Any]]:
     """Train once from the highest learning rate to none; return what came of it, and its recipe."""
-    factor, draw = settings.baseline.factor, _drawing(settings.severity)
+    factor = settings.baseline.factor
     kept, held_out = split_images(len(source))
-    sampler = PatchSampler(source, kept, settings.patch_size, draw, factor, drawn_on(settings.draws, settings.device))
-    validation = PatchSampler(source, held_out, settings.patch_size, draw, factor)
-    pairs = validation.batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
+    cut = partial(
+        PatchSampler,
+        source,
+        patch_size=settings.patch_size,
+        draw_levels=_drawing(settings.severity),
+        factor=factor,
+        clipped_share=settings.clipped_share,
+    )
+    sampler = cut(indices=kept, device=drawn_on(settings.draws, settings.device))
+    pairs = cut(indices=held_out).batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
     psnr_input = float(psnr(bicubic_enlarge(inputs, factor), targets).mean())
+    psnr_start = _validated(network, inputs, targets, settings.batch_size)
     schedule = replace(settings.schedule, learning_rate=settings.schedule.learning_rate / (number + 1) ** 0.5)
     name = f"{settings.baseline.name}-{number + 1}"
     logs = settings.out / "logs" / name
@@ -220,6 +233,7 @@ def _train_pass(
     names = ("severity", "loss", "batch_size", "patch_size", "seed")
     identity = {"pass": number, "images": len(kept)} | {name: getattr(settings, name) for name in names}
     identity |= drawing(settings.draws)
+    identity |= {"clipped_share": settings.clipped_share} if settings.clipped_share else {}
     checkpoint = settings.out / "checkpoints" / f"{name}.pt"
     with RunLog(logs, measure, VALIDATION_SECONDS, {INPUT: psnr_input}) as log:
         fitted = fit(
@@ -248,6 +262,7 @@ def _train_pass(
         "learning_rate": schedule.learning_rate,
         "device": settings.device,
         "psnr_input": round(psnr_input, 3),
+        "psnr_start": round(psnr_start, 3),
         "psnr_output": round(_validated(network, inputs, targets, settings.batch_size), 3),
         "version": source_version(),
         "command": settings.command,

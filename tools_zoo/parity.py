@@ -1,0 +1,59 @@
+"""Whether what a network was converted to gives what PyTorch gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TOLERANCE = 1e-5
+"""How far from eager PyTorch a result may be, for values of 0 to 1."""
+
+_SIZES = ((1, 63, 63), (3, 40, 66), (2, 33, 22))  # of the batches that results are compared on: odd and even
+
+
+class ParityError(ValueError):
+    """A network that cannot be converted, or a conversion of other results; one line."""
+
+
+def photograph_like(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Draw what tools are made for: coarse random colours under noise of 50 of 255, ``(N, 3, H, W)`` in [0, 1].
+
+    On noise alone some networks' activations are a thousand times as large, and so is any backend's rounding.
+    """
+    colours = torch.rand(count, 3, 2 + height // 8, 2 + width // 8, generator=generator)
+    smooth = F.interpolate(colours, (height, width), mode="bicubic").clamp(0, 1)
+    return (smooth + 50 / 255 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
+
+
+@torch.no_grad()
+def check_parity(network: nn.Module, runner: Callable[[Tensor], Tensor], what: str) -> float:
+    """Compare a network with what is to run in its place, on batches of several sizes (:func:`photograph_like`).
+
+    Args:
+        network: on the CPU; it stays as it is.
+        runner: takes and returns float32 ``(N, 3, H, W)``.
+        what: the runner's name, for the message.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        ParityError: it is more than :data:`TOLERANCE`, or sizes differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for count, height, width in _SIZES:
+        images = photograph_like(count, height, width, generator)
+        expected, actual = network(images), runner(images)
+        if actual.shape != expected.shape:
+            raise ParityError(
+                f"{what}: returns {tuple(actual.shape)} for {tuple(images.shape)}, PyTorch {tuple(expected.shape)}"
+            )
+        difference = float((actual - expected).abs().max())
+        if not difference <= TOLERANCE:  # so that NaN is refused, too
+            raise ParityError(f"{what}: differs from PyTorch by {difference:.2g}, more than {TOLERANCE:g}")
+        worst = max(worst, difference)
+    return worst
