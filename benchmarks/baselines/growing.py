@@ -2,12 +2,14 @@
 
 Plain networks become wider and deeper without a change of what comes out, after Chen, Goodfellow, Shlens, "Net2Net"
 (ICLR 2016): new layers hand on what they get, and new channels, their weights drawn at random, are not listened to yet.
-With batch normalisation every channel's scale and shift begin at what undoes the normalisation of one batch. A cascade
-begins as a chain of tools; further stages have the last one's features.
+With batch normalisation every channel's scale and shift begin at what undoes the normalisation of one batch. Without it
+a network has no shifts, and one that grows from a normalised one must learn to do without. A cascade begins as a chain
+of tools; further stages have the last one's features.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.same_size import Cascade, PlainResidual
+from benchmarks.baselines.weights import fold_normalisation
 from tools_zoo.networks import ToolNetwork, last_layer, zeroed
 
 
@@ -23,17 +26,17 @@ def grow(large: PlainResidual, small: PlainResidual, images: Tensor) -> None:
 
     Args:
         large: at least as deep and as wide; its weights are overwritten.
-        small: without normalisation.
+        small: it stays as it is.
         images: a batch as the network is to be trained on, float32 RGB ``(N, 3, H, W)`` in [0, 1]; only batch
             normalisation needs it.
 
     Raises:
-        ValueError: ``small`` has normalisation, or is deeper or wider than ``large``.
+        ValueError: ``small`` is deeper or wider than ``large``.
     """
-    given, taking = list(_convolutions(small)), list(_convolutions(large))
+    folded = copy.deepcopy(small).eval()
+    fold_normalisation(folded)
+    given, taking = list(_convolutions(folded)), list(_convolutions(large))
     width, deeper = given[0].out_channels, len(taking) - len(given)
-    if any(isinstance(module, nn.BatchNorm2d) for module in small.modules()):
-        raise ValueError("a network grows from one without batch normalisation")
     if deeper < 0 or taking[0].out_channels < width:
         raise ValueError(
             f"{len(given)} layers of {width} channels do not fit into {len(taking)} of {taking[0].out_channels}"
@@ -47,7 +50,7 @@ def grow(large: PlainResidual, small: PlainResidual, images: Tensor) -> None:
             _widen(target, passing)
         large.tail.weight.zero_()
         large.tail.weight[:, :width] = small.tail.weight
-        _undo_normalisation(large, images)
+        _undo_normalisation(large, [layer.bias for layer in given[1:-1]], images)
 
 
 def line_up(cascade: Cascade, tools: Sequence[Mapping[str, Tensor]]) -> None:
@@ -79,13 +82,19 @@ def _widen(target: nn.Conv2d, weight: Tensor) -> None:
     target.weight[:leaving, :entering] = weight
 
 
-def _undo_normalisation(network: PlainResidual, images: Tensor) -> None:
-    features = images
+def _undo_normalisation(network: PlainResidual, shifts: Sequence[Tensor | None], images: Tensor) -> None:
+    """Let the normalisation do nothing but shift the first channels; layers beyond the shifts' number have none."""
+    features, layers = images, iter(shifts)
     for module in network.body:
         if isinstance(module, nn.BatchNorm2d):
             variance, mean = torch.var_mean(features, (0, 2, 3), unbiased=False)
+            shift = torch.zeros_like(mean)
+            given = next(layers, None)
+            if given is not None:
+                shift[: len(given)] = given
             module.running_mean, module.running_var = mean, variance
             module.weight.copy_((variance + module.eps).sqrt())
-            module.bias.copy_(mean)
+            module.bias.copy_(mean + shift)
+            features = features + shift.view(-1, 1, 1)
         else:
             features = module(features)

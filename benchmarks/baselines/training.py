@@ -25,6 +25,7 @@ from benchmarks.baselines.weights import (
     FLAT,
     GROWN_AFTER,
     GROWN_FROM,
+    GROWN_MINUTES,
     BaselineWeights,
     Training,
     read_baseline,
@@ -50,7 +51,7 @@ from tools_zoo.fitting import (
 )
 from tools_zoo.patches import PatchSampler, drawing, drawn_on
 from tools_zoo.run_log import RunLog
-from tools_zoo.toolboxes import ToolWeights, is_tool, passes, read_tool
+from tools_zoo.toolboxes import is_tool, passes, read_tool
 from tools_zoo.training import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held_out_of, split_images, validate
 
 VALIDATION_PATCHES = 192
@@ -161,20 +162,26 @@ def _begin(
     if isinstance(network, Cascade) and (len(settings.init) > 1 or is_tool(settings.init[0])):
         tools = [read_tool(path, network.network) for path in settings.init]
         line_up(network, [tool.state for tool in tools])
-        return [], {GROWN_FROM: ", ".join(tool.name for tool in tools), GROWN_AFTER: _patches_seen(tools)}
+        return [], _origin(", ".join(tool.name for tool in tools), [tool.recipe for tool in tools])
     start = read_baseline(settings.init[0])
     if start.baseline.name != settings.baseline.name:
         _grow(network, start, settings, source)
-        return [], {GROWN_FROM: start.baseline.name, GROWN_AFTER: Training.of(start.recipe).patches}
+        return [], _origin(start.baseline.name, [start.recipe])
     network.load_state_dict(dict(start.state))
     recipes = passes(start.recipe)
-    return recipes, {key: recipes[-1][key] for key in (GROWN_FROM, GROWN_AFTER) if key in recipes[-1]}
+    return recipes, {key: recipes[-1][key] for key in (GROWN_FROM, GROWN_AFTER, GROWN_MINUTES) if key in recipes[-1]}
 
 
-def _patches_seen(tools: Sequence[ToolWeights]) -> int:
-    """The patches of all passes that led to some tools; a pass that led to several of them counts once."""
-    distinct = {json.dumps(recipe, sort_keys=True): recipe for tool in tools for recipe in passes(tool.recipe)}
-    return sum(int(recipe.get("steps", 0)) * int(recipe.get("batch_size", 0)) for recipe in distinct.values())
+def _origin(names: str, starts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a recipe tells of what a network grew from; a pass that led to several of these counts once."""
+    distinct = {json.dumps(recipe, sort_keys=True): recipe for start in starts for recipe in passes(start)}
+    seen = sum(int(recipe.get("steps", 0)) * int(recipe.get("batch_size", 0)) for recipe in distinct.values())
+    minutes = sum(float(recipe.get("seconds", 0)) for recipe in distinct.values()) / 60
+    return {
+        GROWN_FROM: names,
+        GROWN_AFTER: seen + sum(int(start.get(GROWN_AFTER, 0)) for start in starts),
+        GROWN_MINUTES: round(minutes + sum(float(start.get(GROWN_MINUTES, 0)) for start in starts), 1),
+    }
 
 
 def _grow(network: BaselineNetwork, start: BaselineWeights, settings: BaselineTraining, source: ImageSource) -> None:
@@ -279,6 +286,13 @@ def _validated(network: BaselineNetwork, inputs: Tensor, targets: Tensor, size: 
     return sum(validate(network, *pair) * len(pair[0]) for pair in pairs) / len(inputs)
 
 
+def _minutes(recipes: Sequence[Mapping[str, Any]]) -> str:
+    """Those of a baseline's passes, after those of what it grew from, where its file tells."""
+    before = float(recipes[-1].get(GROWN_MINUTES, 0))
+    own = f"{sum(float(recipe['seconds']) for recipe in recipes) / 60:.1f}"
+    return f"{own} after {before:.1f}" if before else own
+
+
 def write_baselines_card(folder: Path) -> None:
     """Write ``folder/README.md``: how far every baseline that lies there was trained, and by which command."""
     lines = [
@@ -296,9 +310,8 @@ def write_baselines_card(folder: Path) -> None:
             f"{row.macs_per_pixel:,.0f}",
             recipes[-1]["severity"],
             " + ".join(str(recipe["steps"]) for recipe in recipes),
-            f"{sum(float(recipe['seconds']) for recipe in recipes) / 60:.1f}",
-            str(recipes[-1]["psnr_input"]),
-            str(recipes[-1]["psnr_output"]),
+            _minutes(recipes),
+            *(str(recipes[-1][key]) for key in ("psnr_input", "psnr_output")),
             str(Training.of(weights.recipe)),
         )
         lines.append(f"| {' | '.join(cells)} |")

@@ -30,9 +30,9 @@ TELLING = 0.4
 """Doublings that the latest pass must have added, if what it gained is to tell what a whole one would: what a shorter
 one gains is as small as the error of measuring it."""
 
-GROWN_FROM, GROWN_AFTER = "grown_from", "grown_after"
-"""In the recipe of what grew from a smaller baseline or from tools: their names, and the patches that they had seen (0:
-their files do not say)."""
+GROWN_FROM, GROWN_AFTER, GROWN_MINUTES = "grown_from", "grown_after", "grown_minutes"
+"""In the recipe of what grew from a smaller baseline or from tools: their names, the patches that they had seen (0:
+their files do not say), and the minutes that it took; of what these grew from, too."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Training:
     """Training patches seen, in all passes."""
     slope: float | None
     """dB of validation PSNR that a doubling of the patches added, as the latest pass tells, each being annealed to its
-    end; those of what it grew from count. None if there was one pass alone, an unfinished one, or a short one
+    end; those of what it grew from count. None if that pass was the first, unfinished, or short
     (:data:`TELLING`)."""
     origin: str = ""
     """What it grew from, in words; nothing if it began with random weights."""
@@ -145,13 +145,14 @@ class Training:
     def _of_passes(cls, recipes: Sequence[Mapping[str, Any]], before: int) -> Training:
         patches = [int(recipe.get("patches", 0)) for recipe in recipes]
         total = sum(patches)
-        if len(recipes) < 2 or not patches[-1] or total == patches[-1] or not recipes[-1].get("finished"):
+        earlier = before + total - patches[-1]
+        if not patches[-1] or not earlier or not recipes[-1].get("finished"):
             return cls(total, None)
-        doublings = math.log2((before + total) / (before + total - patches[-1]))
-        if doublings < TELLING:
+        start = recipes[-1].get("psnr_start", recipes[-2]["psnr_output"] if len(recipes) > 1 else None)
+        doublings = math.log2((before + total) / earlier)
+        if start is None or doublings < TELLING:
             return cls(total, None)
-        gained = float(recipes[-1]["psnr_output"]) - float(recipes[-2]["psnr_output"])
-        return cls(total, gained / doublings)
+        return cls(total, (float(recipes[-1]["psnr_output"]) - float(start)) / doublings)
 
     @property
     def flat(self) -> bool:
