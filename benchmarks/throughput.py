@@ -23,7 +23,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.cli import OneLineParser, run_guarded
-from agents.commands.arguments import positive_float, positive_int
+from agents.commands.arguments import add_backend, positive_float, positive_int
 from benchmarks.machine import environment
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
@@ -172,9 +172,9 @@ class SplitPlay:
         return Split(self._env.num_envs, tools, observing, resetting, rest, drawing)
 
 
-def timed_toolbox(name: str, device: str) -> tuple[Toolbox, list[Span]]:
+def timed_toolbox(name: str, device: str, backend: str) -> tuple[Toolbox, list[Span]]:
     """The toolbox, and the times at which its tools ran."""
-    loaded = load_toolbox(name, device)
+    loaded = load_toolbox(name, device, backend=backend)
     spans: list[Span] = []
     toolbox = Toolbox([TimedTool(tool, spans) for tool in loaded])
     toolbox.device = loaded.device
@@ -278,7 +278,7 @@ def split_table(splits: Sequence[Split]) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
     check_outputs(arguments, SECTION)
-    toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device)
+    toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device, arguments.backend)
     task: dict[str, Any] = {"images": arguments.images, "device": arguments.device, "draws": arguments.draws}
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]
     rows: list[Row] = []
@@ -298,7 +298,7 @@ def run(arguments: argparse.Namespace) -> int:
     memory = "" if peak is None else f" peak memory {peak:.0f} MiB,"
     machine = (
         f"{facts['device']}, {torch.get_num_threads()} threads,{memory}"
-        f" PyTorch {torch.__version__}, patches distorted on the {arguments.draws}"
+        f" PyTorch {torch.__version__}, tools run by {arguments.backend}, patches distorted on the {arguments.draws}"
     )
     record = {
         "rows": [asdict(row) for row in rows],
@@ -319,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--envs", type=positive_int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="per measurement (default 10)")
     parser.add_argument("--device", default="cpu")
+    add_backend(parser)
     parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
     add_outputs(parser)
     parsed = parse(parser, arguments)

@@ -54,6 +54,17 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-dir", type=Path, help="keep the decoded images here for the next run")
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add what runs the tools: ``--backend``."""
+    parser.add_argument(
+        "--backend",
+        default="torch",
+        metavar="NAME",
+        help="what runs the tools on a CPU: torch (default), eager, or with their extras ncnn, twice as fast on the"
+        " default tools, onnx or openvino",
+    )
+
+
 def add_severity(parser: argparse.ArgumentParser) -> None:
     """Add what mixtures of distortions are trained on: ``--severity``."""
     parser.add_argument(

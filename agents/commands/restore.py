@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.commands.arguments import positive_int
+from agents.commands.arguments import add_backend, positive_int
 
 if TYPE_CHECKING:
     from agents.restorer import Restoration, Restorer
@@ -84,12 +84,7 @@ def add_restorer(parser: argparse.ArgumentParser) -> None:
         " knows none sft_gan)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    parser.add_argument(
-        "--backend",
-        default="torch",
-        metavar="NAME",
-        help="what runs the tools on a CPU: torch (default), eager, or with their extras onnx or openvino",
-    )
+    add_backend(parser)
 
 
 def open_restorer(arguments: argparse.Namespace) -> Restorer:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from agents.commands.arguments import (
+    add_backend,
     add_clipped_share,
     add_common,
     add_drawing,
@@ -128,6 +129,7 @@ def _register_agent(kinds: Any) -> None:
     )
     add_common(parser)
     parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
+    add_backend(parser)
     add_severity(parser)
     add_clipped_share(parser)
     parser.add_argument(
@@ -217,7 +219,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
     from tools_zoo.fitting import Budget
     from tools_zoo.toolboxes import load_toolbox
 
-    toolbox = load_toolbox(arguments.toolbox, arguments.device)
+    toolbox = load_toolbox(arguments.toolbox, arguments.device, arguments.backend)
     if max(arguments.upscale) > 1:
         toolbox = with_super_resolvers(toolbox)
     minutes = None if arguments.steps else arguments.minutes or 30.0
