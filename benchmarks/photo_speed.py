@@ -1,9 +1,10 @@
 """A whole photo by the toolchain and by one-network models, in one run: ``python -m benchmarks.photo_speed``.
 
 Seconds, from pixels to pixels, and peak memory of ``restore`` next to those of VDSR, DnCNN, their small versions and
-OWAN on the same photo. Each network runs in the tiles that tools run in, and on the photo as a whole. Speed does not
-depend on weights: the networks are untrained. OWAN's attention looks at the whole image; in tiles, overlapping by 64
-pixels, it gives another result. Methods take turns, and of each the best round counts.
+OWAN on the same photo. Each network runs in the tiles that tools run in, and on the photo as a whole. With
+``--backends`` other backends take turns, too, at all that they can run, the rivals like the tools. Speed does not depend
+on weights: the networks are untrained. OWAN's attention looks at the whole image; in tiles, overlapping by 64 pixels, it
+gives another result. Methods take turns, and of each the best round counts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
@@ -31,6 +33,8 @@ from benchmarks.stopwatch import CLOCKS, best_of
 from restore_env.images import read_image
 from restore_env.tiling import apply_tool, to_pixels, to_tensor
 from restore_env.toolbox import FunctionTool, Tool
+from tools_zoo.backends import BACKENDS, DEFAULT_BACKEND, NetworkTool, check_backend
+from tools_zoo.parity import ParityError
 
 PROGRAM, SECTION = "benchmarks.photo_speed", "photo"
 NETWORKS = ("vdsr", "vdsr_s", "dncnn", "dncnn_s", "owan")
@@ -78,15 +82,34 @@ def photo(megapixels: float) -> Pixels:
 
 
 def ways(arguments: argparse.Namespace) -> list[Way]:
-    """The toolchains, then the networks, each in tiles and as a whole."""
+    """The toolchains, then the networks, each in tiles and as a whole; then all again by the next backend."""
     device = arguments.device
-    made = [Way(f"toolchain, {name}", True, _by_agent(Restorer(name, device=device))) for name in arguments.toolboxes]
-    for name in arguments.networks:
-        row = find_baseline(name)
-        tool = as_tool(BaselineWeights(row, row.network().state_dict(), {})).to(device)
-        made.append(Way(row.title, True, _in_tiles(tool, device)))
-        made.append(Way(row.title, False, _tile_by_tile(tool, device, 10**6)))
+    made: list[Way] = []
+    for backend in arguments.backends:
+        by = "" if backend == DEFAULT_BACKEND else f", by {backend}"
+        agents = {name: Restorer(name, device=device, backend=backend) for name in arguments.toolboxes}
+        made += [Way(f"toolchain, {name}{by}", True, _by_agent(agent)) for name, agent in agents.items()]
+        for name in arguments.networks:
+            try:
+                tool = _network(name, device, backend)
+            except ParityError as error:
+                print(f"{PROGRAM}: {error}", file=sys.stderr)
+                continue
+            title = find_baseline(name).title + by
+            made.append(Way(title, True, _in_tiles(tool, device)))
+            made.append(Way(title, False, _tile_by_tile(tool, device, 10**6)))
     return made
+
+
+def _network(name: str, device: str, backend: str) -> Tool:
+    """An untrained network at its fastest; ParityError if the backend does not know its layers."""
+    row = find_baseline(name)
+    tool = as_tool(BaselineWeights(row, row.network().state_dict(), {})).to(device)
+    if backend == DEFAULT_BACKEND:
+        return tool
+    other = NetworkTool(row.name, tool.network, tool.macs_per_pixel, tool.reach or 0, backend)
+    other(torch.zeros(1, 3, 8, 8))
+    return other
 
 
 def _by_agent(restorer: Restorer) -> Callable[[Pixels], float]:
@@ -149,6 +172,8 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = [name for name in arguments.networks if find_baseline(name).factor != 1]
     if unknown:
         raise ValueError(f"{unknown[0]} enlarges; choose from {', '.join(NETWORKS)}")
+    for backend in arguments.backends:
+        check_backend(backend)
     if not [*arguments.toolboxes, *arguments.networks]:
         raise ValueError("nothing to measure: name --toolboxes or --networks")
     pixels = photo(arguments.megapixels) if arguments.image is None else read_image(arguments.image).pixels
@@ -174,6 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--toolboxes", nargs="*", default=["default", "classic"], metavar="NAME", help="names or folders"
     )
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), metavar="NAME")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        default=[DEFAULT_BACKEND],
+        metavar="NAME",
+        help=f"what runs them, of {', '.join(BACKENDS)} (default {DEFAULT_BACKEND})",
+    )
     parser.add_argument("--rounds", type=positive_int, default=3, help="of each method, at most (default 3)")
     parser.add_argument("--seconds", type=positive_float, default=30.0, help="no further round after so many")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="wall (default), or the processor's")

@@ -76,6 +76,16 @@ def test_every_method_restores_the_photo(tmp_path: Path) -> None:
     assert "untrained" in card
 
 
+def test_rivals_are_run_by_what_runs_the_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ncnn", reason="needs the extra ncnn")
+    record, _ = measured(photo_speed.SECTION, tmp_path, "--backends", "torch", "ncnn")
+    titles = [row["method"] for row in record["rows"]]
+    assert titles[5:] == ["toolchain, pure, by ncnn", "VDSR-s, by ncnn", "VDSR-s, by ncnn"]
+    computed = [row["gmacs_per_megapixel"] for row in record["rows"]]
+    assert computed[0] == pytest.approx(computed[5])
+    assert "Owan cannot be converted to ncnn" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("section", "more", "message"),
     [
@@ -88,6 +98,7 @@ def test_every_method_restores_the_photo(tmp_path: Path) -> None:
         ("photo", ["--networks", "magic"], "unknown baseline 'magic'"),
         ("photo", ["--networks", "srcnn"], "srcnn enlarges"),
         ("photo", ["--networks", "--toolboxes"], "nothing to measure"),
+        ("photo", ["--backends", "tpu"], "unknown backend 'tpu'"),
         ("photo", ["--image", "none.jpg"], "none.jpg"),
         ("photo", ["--card", "none.md"], "none.md"),
     ],
