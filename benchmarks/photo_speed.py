@@ -2,9 +2,9 @@
 
 Seconds, from pixels to pixels, and peak memory of ``restore`` next to those of VDSR, DnCNN, their small versions and
 OWAN on the same photo. Each network runs in the tiles that tools run in, and on the photo as a whole. With
-``--backends`` other backends take turns, too, at all that they can run, the rivals like the tools. Speed does not depend
-on weights: the networks are untrained. OWAN's attention looks at the whole image; in tiles, overlapping by 64 pixels, it
-gives another result. Methods take turns, and of each the best round counts.
+``--backends`` other backends take turns, too, at all that they can run, the rivals like the tools. Speed does not
+depend on weights: the networks are untrained. OWAN's attention looks at the whole image; in tiles, overlapping by 64
+pixels, it gives another result. Methods take turns, and of each the best round counts.
 """
 
 from __future__ import annotations
