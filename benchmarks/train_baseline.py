@@ -5,7 +5,7 @@ the weights' recipe and into the card, so that a baseline that is not trained ou
 that was stopped goes on when the command is repeated. A finished one goes on when it is repeated with a pass more and
 twice the budget (``--passes 3 --minutes 60`` after ``--passes 2 --minutes 30``): earlier passes are taken from their
 checkpoints. ``--init FILE`` goes on from weights alone, best with another ``--out``; a plain network grows from that of
-a smaller one (vdsr, dncnn and dncnn_s from vdsr_s, dncnn from vdsr), a cascade from tools (cascade_hourglass from
+a smaller one (all from vdsr_s and dncnn_s, dncnn from vdsr), a cascade from tools (cascade_hourglass from
 ``tools_zoo/weights/default/denoise_4.safetensors``, or from a chain of such).
 """
 

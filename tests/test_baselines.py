@@ -20,7 +20,7 @@ from benchmarks.baselines.counting import count_macs, macs_per_pixel, parameter_
 from benchmarks.baselines.growing import grow, line_up
 from benchmarks.baselines.owan import read_published
 from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidual
-from benchmarks.baselines.training import BaselineTraining, train_baseline
+from benchmarks.baselines.training import BaselineTraining, train_baseline, write_baselines_card
 from benchmarks.baselines.weights import (
     BaselineTool,
     BaselineWeights,
@@ -276,6 +276,22 @@ def test_what_cannot_grow_says_why(name: str, start: str) -> None:
         grow(large, small, torch.rand(1, 3, 24, 24))  # type: ignore[arg-type]
 
 
+def test_what_it_was_trained_on_is_written_down(tmp_path: Path) -> None:
+    train_baseline(settings(tmp_path, severity="12,17", clipped_share=0.5), source())
+    recipe = read_baseline(tmp_path / "cascade.safetensors").recipe
+    assert (recipe["severity"], recipe["clipped_share"]) == ("12,17", 0.5)
+    first = recipe["earlier"][0]
+    assert first["psnr_start"] == pytest.approx(first["psnr_input"], abs=2e-3)  # it begins as the identity
+    assert recipe["psnr_start"] == pytest.approx(first["psnr_output"], abs=2e-3)
+    assert "| 12,17, 0.5 clipped |" in (tmp_path / "README.md").read_text()
+    train_baseline(settings(tmp_path / "plain", severity="12,17"), source())
+    plain = read_baseline(tmp_path / "plain" / "cascade.safetensors").recipe
+    assert "clipped_share" not in plain
+    assert plain["psnr_input"] != recipe["psnr_input"]  # what it is validated on is clipped, too
+    with pytest.raises(ValueError, match=r"clipped_share must lie in \[0, 1\], got 1\.5"):
+        settings(tmp_path, clipped_share=1.5)
+
+
 def test_growth_is_written_down(tmp_path: Path) -> None:
     train_baseline(settings(tmp_path, "vdsr_s", passes=1, budget=Budget(steps=2)), source())
     file = tmp_path / "vdsr_s.safetensors"
@@ -285,11 +301,16 @@ def test_growth_is_written_down(tmp_path: Path) -> None:
     assert train_baseline(grown, source()) == training
     on = settings(tmp_path / "b", "dncnn_s", init=(tmp_path / "a" / "dncnn_s.safetensors",), budget=Budget(steps=2))
     assert train_baseline(on, source()).origin == training.origin
-    assert "grown from VDSR-s after 4 patches, 8 patches" in (tmp_path / "b" / "README.md").read_text()
-    with pytest.raises(ValueError, match=r"vdsr_s\.safetensors: weights of vdsr_s, not of cascade"):
-        train_baseline(settings(tmp_path / "c", init=(file,)), source())
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "grown from VDSR-s after 4 patches, 8 patches" in card
+    weights = read_baseline(on.path)
+    long = {"seconds": 90.0, "earlier": [{**passes(weights.recipe)[0], "seconds": 60.0}], "grown_minutes": 7.25}
+    write_baseline(on.path, dataclasses.replace(weights, recipe={**weights.recipe, **long}))
+    write_baselines_card(on.out)
+    assert "| 2.5 after 7.2 |" in (on.out / "README.md").read_text()
     larger = settings(tmp_path / "d", "dncnn", init=(tmp_path / "b" / "dncnn_s.safetensors",), budget=Budget(steps=2))
     assert train_baseline(larger, source()).origin == "grown from DnCNN-s after 12 patches"
+    assert read_baseline(larger.path).recipe["grown_minutes"] == 9.8  # of all that it grew from
     with pytest.raises(ValueError, match="vdsr_s cannot grow from it"):
         train_baseline(settings(tmp_path / "e", "vdsr_s", init=(tmp_path / "d" / "dncnn.safetensors",)), source())
 

@@ -155,6 +155,8 @@ class NetworkTool(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)`` float32 RGB."""
+        if not len(images):
+            return images.clone()
         if self._is_for_backend(images):
             return self._runner()(images)
         if images.device.type != "cpu" and not BACKENDS[self.backend].any_device:
@@ -175,7 +177,7 @@ class NetworkTool(nn.Module):
         return NetworkTool(self.name, self.network, self.macs_per_pixel, self.reach, backend)
 
     def _is_for_backend(self, images: Tensor) -> bool:
-        if images.device.type != "cpu" or images.dtype != torch.float32 or not len(images) or self.network.training:
+        if images.device.type != "cpu" or images.dtype != torch.float32 or self.network.training:
             return False
         if torch.is_autocast_enabled("cpu"):
             return False

@@ -1,15 +1,15 @@
-"""Networks as ncnn models: 3x3 convolutions by Winograd's algorithm, at less than half of the multiplications.
+"""Networks as ncnn models: 3x3 convolutions by Winograd's algorithm, at a quarter of the multiplications.
 
-ncnn's points of interpolation (Tencent/ncnn, F(4x4, 3x3)) keep the rounding as small as that of a direct convolution.
-It works on one image at a time: a batch is spread over the threads image by image, a lone image layer by layer.
+ncnn's points of interpolation (Tencent/ncnn, F(4x4, 3x3)) keep the rounding near that of a direct convolution. It works
+on one image at a time: a batch is spread over the threads image by image, a few images layer by layer.
 """
 
 from __future__ import annotations
 
-import operator
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from restore_env.cores import Cores
 from tools_zoo.networks import completed
@@ -28,9 +29,10 @@ INPUT = "images"
 
 Pixels: TypeAlias = npt.NDArray[np.float32]
 
-_TRACED_SHAPE = (1, 3, 64, 64)
+_RECORDED_SHAPE = (1, 3, 64, 64)
 _MAGIC = "7767517"  # what ncnn's text files begin with
 _RAW = b"\0\0\0\0"  # weights follow as they are: float32
+_ADD, _MULTIPLY = 0, 2  # of BinaryOp
 
 
 @dataclass(frozen=True)
@@ -59,196 +61,221 @@ def ncnn_model(network: nn.Module) -> NcnnModel:
     Raises:
         ParityError: it has something else in it, or layers that depend on values.
     """
-    multiple = int(getattr(network, "multiple", 1))
-    writer = _Writer(type(network).__name__, _traced(network))
-    for node in writer.traced.graph.nodes:
-        writer.add(node)
-    return writer.model(multiple)
+    images = torch.zeros(_RECORDED_SHAPE)
+    recorder = _Recorder(type(network).__name__, images)
+    with torch.no_grad(), recorder:
+        result = network(images)
+    output, layers = recorder.blob(result), _with_activations(recorder.layers)
+    if output not in {layer.output for layer in layers}:  # a ReLU that went into its convolution
+        output = next(layer.output for layer in recorder.layers if layer.inputs == [output])
+    return NcnnModel(_text(layers), b"".join(recorder.weights), output, int(getattr(network, "multiple", 1)))
 
 
-def _traced(network: nn.Module) -> fx.GraphModule:
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    try:
-        with torch.no_grad():
-            return make_fx(network, pre_dispatch=True)(torch.zeros(_TRACED_SHAPE))
-    except Exception as error:  # of the tracer's many kinds
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ParityError(f"{type(network).__name__} cannot be converted to ncnn: {reason}") from None
+@dataclass(frozen=True)
+class _Layer:
+    kind: str
+    inputs: list[str]
+    output: str
+    """The name of the result, and of the layer."""
+    options: Mapping[int, float]
 
 
-class _Writer:
-    """Turns the operations of a traced network into ncnn's layers, in their order."""
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down what PyTorch computes as ncnn's layers."""
 
-    def __init__(self, network: str, traced: fx.GraphModule) -> None:
-        self._network, self.traced = network, traced
-        self._blobs: dict[fx.Node, str] = {}
-        self._layers: list[tuple[str, list[str], str, dict[int, float]]] = []
-        self._weights: list[bytes] = []
-        self._output = ""
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch would import its compiler, for a second, to keep it from compiling this."""
+        return False
 
-    def add(self, node: fx.Node) -> None:
-        """One operation."""
-        if node.op == "placeholder":
-            self._layer("Input", [], node, {}, INPUT)
-        elif node.op == "output":
-            self._output = self._blobs[node.args[0]]  # type: ignore[index]
-        elif node.op == "call_function":
-            add = _OPERATIONS.get(str(node.target))
-            if add is None:
-                raise self._refusal(str(node.target))
-            add(self, node, *node.args, **node.kwargs)
+    def __init__(self, network: str, images: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._network = network
+        self._blobs = {id(images): INPUT}
+        self._kept: list[Any] = [images]  # an identity is not given to another while they live
+        self.layers = [_Layer("Input", [], INPUT, {})]
+        self.weights: list[bytes] = []
 
-    def model(self, multiple: int) -> NcnnModel:
-        """The layers that were added; a result that several take is handed out by a layer of its own."""
-        users: dict[str, int] = {}
-        for _, inputs, _, _ in self._layers:
-            for name in inputs:
-                users[name] = users.get(name, 0) + 1
-        handed = dict.fromkeys(users, 0)
-        lines = []
-        blobs = len(self._layers)
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        """Compute, and write down what was computed."""
+        write = _LAYERS.get(str(operation))
+        if write is None or named:
+            raise self._refusal(f"{operation} {' '.join(named or ())}".rstrip())
+        result = operation(*arguments)
+        self._kept.append(result)
+        self._blobs[id(result)] = write(self, *arguments)
+        return result
 
-        def taken(name: str) -> str:
-            if users[name] == 1:
-                return name
-            handed[name] += 1
-            return f"{name}.{handed[name]}"
+    def blob(self, value: Any) -> str:
+        """The name of what was computed or given."""
+        if id(value) not in self._blobs:
+            raise self._refusal("what is not computed from the image")
+        return self._blobs[id(value)]
 
-        for kind, inputs, output, options in self._layers:
-            values = " ".join(f"{key}={value}" for key, value in options.items())
-            names = " ".join([*map(taken, inputs), output])
-            lines.append(f"{kind} {output} {len(inputs)} 1 {names} {values}".rstrip())
-            count = users.get(output, 0)
-            if count > 1:
-                copies = " ".join(f"{output}.{number + 1}" for number in range(count))
-                lines.append(f"Split {output}.split 1 {count} {output} {copies}")
-                blobs += count
-        text = "\n".join([_MAGIC, f"{len(lines)} {blobs}", *lines, ""])
-        return NcnnModel(text, b"".join(self._weights), self._output, multiple)
-
-    def convolve(
+    def convolution(
         self,
-        node: fx.Node,
-        images: fx.Node,
-        weight: fx.Node,
-        bias: fx.Node | None = None,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        transposed: bool,
+        output_padding: Sequence[int],
+        groups: int,
+    ) -> str:
+        """A convolution, with its bias."""
+        if groups != 1 or transposed:
+            raise self._refusal("a convolution in groups, or transposed")
+        if {id(weight), id(bias)} & self._blobs.keys():
+            raise self._refusal("a convolution with weights that are computed")
+        outputs, _, height, width = weight.shape
+        options: dict[int, float] = {0: outputs, 1: width, 11: height, 2: dilation[1], 12: dilation[0]}
+        options |= {3: stride[1], 13: stride[0], 4: padding[1], 14: padding[0], 5: int(bias is not None)}
+        self.weights += [_RAW, *(_bytes(values) for values in (weight, bias) if values is not None)]
+        return self._add("Convolution", [images], options | {6: weight.numel()})
+
+    def conv2d(
+        self,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
         stride: Sequence[int] = (1, 1),
         padding: Sequence[int] = (0, 0),
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
-    ) -> None:
-        """A convolution, with its bias and, if nothing else looks at what comes of it, the ReLU behind it."""
-        if groups != 1 or isinstance(padding, str):
-            raise ParityError(
-                f"{self._network} cannot be converted to ncnn: a convolution in groups, or padded by name"
-            )
-        values = self._tensor(weight)
-        outputs, _, height, width = values.shape
-        options: dict[int, float] = {0: outputs, 1: width, 11: height, 2: dilation[1], 12: dilation[0]}
-        options |= {3: stride[1], 13: stride[0], 4: padding[1], 14: padding[0], 5: int(bias is not None)}
-        options |= {6: values.numel()}
-        follower = next(iter(node.users)) if len(node.users) == 1 else None
-        fused = follower is not None and str(follower.target) in _RELU
-        self._layer("Convolution", [images], node, options | ({9: 1} if fused else {}))
-        if fused and follower is not None:
-            self._blobs[follower] = self._blobs[node]
-        self._weights += [_RAW, _bytes(values)]
-        if bias is not None:
-            self._weights.append(_bytes(self._tensor(bias)))
+    ) -> str:
+        """The same, as it is called in inference mode."""
+        return self.convolution(images, weight, bias, stride, padding, dilation, False, (), groups)
 
-    def rectify(self, node: fx.Node, images: fx.Node) -> None:
-        """A ReLU, unless the layer before has done it."""
-        if node not in self._blobs:
-            self._layer("ReLU", [images], node, {})
+    def relu(self, images: Tensor) -> str:
+        """A ReLU."""
+        return self._add("ReLU", [images], {})
 
-    def combine(self, node: fx.Node, one: fx.Node, other: fx.Node | float, *, kind: int) -> None:
+    def combined(self, one: Tensor, other: Tensor | float, *, kind: int) -> str:
         """A sum or a product of two results, or of one and a number."""
-        if isinstance(other, fx.Node):
-            self._layer("BinaryOp", [one, other], node, {0: kind})
-        else:
-            self._layer("BinaryOp", [one], node, {0: kind, 1: 1, 2: float(other)})
+        if isinstance(other, Tensor):
+            return self._add("BinaryOp", [one, other], {0: kind})
+        return self._add("BinaryOp", [one], {0: kind, 1: 1, 2: float(other)})
 
-    def average(
+    def means(
         self,
-        node: fx.Node,
-        images: fx.Node,
+        images: Tensor,
         kernel: Sequence[int],
-        stride: Sequence[int],
+        stride: Sequence[int] = (),
         padding: Sequence[int] = (0, 0),
         ceil: bool = False,
         counted: bool = True,
-    ) -> None:
+        divisor: int | None = None,
+    ) -> str:
         """Means over windows."""
-        if ceil:
-            raise self._refusal("means over windows that are rounded up")
-        options: dict[int, float] = {0: 1, 1: kernel[1], 11: kernel[0], 2: stride[1], 12: stride[0]}
-        self._layer("Pooling", [images], node, options | {3: padding[1], 13: padding[0], 5: 1, 6: int(counted)})
+        if ceil or divisor is not None:
+            raise self._refusal("means over windows that are rounded up, or with a divisor")
+        (height, width), (down, right), (above, left) = kernel, stride or kernel, padding
+        options = {0: 1, 1: width, 11: height, 2: right, 12: down, 3: left, 13: above, 5: 1, 6: int(counted)}
+        return self._add("Pooling", [images], options)
 
-    def shuffle(self, node: fx.Node, images: fx.Node, factor: int, *, kind: str) -> None:
+    def shuffled(self, images: Tensor, factor: int, *, kind: str) -> str:
         """Channels to pixels, or back."""
-        self._layer(kind, [images], node, {0: factor})
+        return self._add(kind, [images], {0: factor})
 
-    def same(self, node: fx.Node, images: fx.Node) -> None:
-        """Another name."""
-        self._blobs[node] = self._blobs[images]
-
-    def _layer(
-        self, kind: str, inputs: Sequence[fx.Node], node: fx.Node, options: dict[int, float], name: str = ""
-    ) -> None:
-        self._layers.append((kind, [self._blobs[each] for each in inputs], name or node.name, options))
-        self._blobs[node] = name or node.name
+    def _add(self, kind: str, inputs: Sequence[Tensor], options: Mapping[int, float]) -> str:
+        name = f"{kind}{len(self.layers)}"
+        self.layers.append(_Layer(kind, [self.blob(each) for each in inputs], name, options))
+        return name
 
     def _refusal(self, reason: str) -> ParityError:
         return ParityError(f"{self._network} cannot be converted to ncnn: nothing stands for {reason}")
 
-    def _tensor(self, node: fx.Node) -> Tensor:
-        found: Tensor = operator.attrgetter(str(node.target))(self.traced)
-        return found.detach()
+
+_LAYERS: Mapping[str, Callable[..., str]] = {
+    "aten.convolution.default": _Recorder.convolution,
+    "aten.conv2d.default": _Recorder.conv2d,
+    "aten.relu.default": _Recorder.relu,
+    "aten.relu_.default": _Recorder.relu,
+    "aten.add.Tensor": partial(_Recorder.combined, kind=_ADD),
+    "aten.mul.Tensor": partial(_Recorder.combined, kind=_MULTIPLY),
+    "aten.avg_pool2d.default": _Recorder.means,
+    "aten.pixel_shuffle.default": partial(_Recorder.shuffled, kind="PixelShuffle"),
+    "aten.pixel_unshuffle.default": partial(_Recorder.shuffled, kind="Reorg"),
+    "aten.alias.default": _Recorder.blob,
+}
+"""What stands for each of PyTorch's operations."""
 
 
 def _bytes(values: Tensor) -> bytes:
-    return values.contiguous().numpy().astype("<f4").tobytes()
+    return values.detach().contiguous().numpy().astype("<f4").tobytes()
 
 
-_RELU = ("aten.relu.default", "aten.relu_.default")
-_OPERATIONS: Mapping[str, Callable[..., None]] = {
-    "aten.conv2d.default": _Writer.convolve,
-    **dict.fromkeys(_RELU, _Writer.rectify),
-    "aten.add.Tensor": lambda *found: _Writer.combine(*found, kind=0),
-    "aten.mul.Tensor": lambda *found: _Writer.combine(*found, kind=2),
-    "aten.avg_pool2d.default": _Writer.average,
-    "aten.pixel_shuffle.default": lambda *found: _Writer.shuffle(*found, kind="PixelShuffle"),
-    "aten.pixel_unshuffle.default": lambda *found: _Writer.shuffle(*found, kind="Reorg"),
-    "aten.alias.default": _Writer.same,
-}
-"""What ncnn is told of each of PyTorch's operations."""
+def _with_activations(layers: Sequence[_Layer]) -> list[_Layer]:
+    """A ReLU becomes part of the convolution before it, if nothing else looks at what comes of that."""
+    users = Counter(name for layer in layers for name in layer.inputs)
+    rectified = {layer.inputs[0]: layer.output for layer in layers if layer.kind == "ReLU"}
+    made, gone = [], set()
+    for layer in layers:
+        if layer.kind == "Convolution" and users[layer.output] == 1 and layer.output in rectified:
+            output = rectified[layer.output]
+            made.append(replace(layer, output=output, options={**layer.options, 9: 1}))
+            gone.add(output)
+        elif layer.output not in gone:
+            made.append(layer)
+    return made
+
+
+def _text(layers: Sequence[_Layer]) -> str:
+    """The layers as ncnn reads them; a result that several take is handed out by a layer of its own."""
+    users = Counter(name for layer in layers for name in layer.inputs)
+    handed: Counter[str] = Counter()
+
+    def taken(name: str) -> str:
+        handed[name] += 1
+        return f"{name}.{handed[name]}" if users[name] > 1 else name
+
+    lines = []
+    for layer in layers:
+        names = " ".join([*map(taken, layer.inputs), layer.output])
+        options = " ".join(f"{key}={value}" for key, value in layer.options.items())
+        lines.append(f"{layer.kind} {layer.output} {len(layer.inputs)} 1 {names} {options}".rstrip())
+        count = users[layer.output]
+        if count > 1:
+            copies = " ".join(f"{layer.output}.{number + 1}" for number in range(count))
+            lines.append(f"Split {layer.output}.split 1 {count} {layer.output} {copies}")
+    results = len(layers) + sum(count for count in users.values() if count > 1)
+    return "\n".join([_MAGIC, f"{len(lines)} {results}", *lines, ""])
 
 
 def ncnn_runner(model: NcnnModel) -> Callable[[Tensor], Tensor]:
     """What runs a model by ncnn on the CPU, in float32, on as many threads as PyTorch has at the time.
 
-    It may be called from several threads.
+    It may be called from several threads. It takes twice the memory that PyTorch takes: large images are for
+    :func:`restore_env.tiling.apply_tool`.
     """
     net = cache(partial(_load, model))
 
-    def restored(image: Pixels, threads: int) -> Pixels:
+    def restored(image: Pixels) -> Pixels:
         import ncnn
 
-        extractor = net(threads).create_extractor()
-        extractor.input(INPUT, ncnn.Mat(image).clone())  # its own memory: ncnn may work in place
-        return np.array(extractor.extract(model.output)[1])
+        extractor = net(torch.get_num_threads()).create_extractor()
+        given = ncnn.Mat(image).clone()  # its own memory: ncnn may work in place
+        failed = given.empty() or extractor.input(INPUT, given)
+        failed, result = (failed, given) if failed else extractor.extract(model.output)
+        if failed or result.empty():
+            raise MemoryError(f"ncnn has no memory for an image of {image.shape[2]}x{image.shape[1]} pixels")
+        return np.array(result)
 
     def run(images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != _RECORDED_SHAPE[1]:
+            raise ValueError(f"expected images (N, {_RECORDED_SHAPE[1]}, H, W), got {tuple(images.shape)}")
         height, width = images.shape[-2:]
         whole = completed(images.detach(), model.multiple).contiguous().numpy()
-        threads = torch.get_num_threads()
-        if len(whole) < threads:
-            results = [restored(image, threads) for image in whole]
+        if len(whole) < torch.get_num_threads():
+            results = [restored(image) for image in whole]
         else:
             cores = Cores()
             with cores.apart():
-                results = list(cores.run([partial(restored, image, 1) for image in whole]))
+                results = list(cores.run([partial(restored, image) for image in whole]))
         return torch.from_numpy(np.stack(results))[..., :height, :width]
 
     return run

@@ -190,7 +190,8 @@ def _grow(network: BaselineNetwork, start: BaselineWeights, settings: BaselineTr
     if not isinstance(small, PlainResidual) or not isinstance(network, PlainResidual):
         raise ValueError(f"{settings.init[0]}: weights of {start.baseline.name}, not of {settings.baseline.name}")
     small.load_state_dict(dict(start.state))
-    sampler = PatchSampler(source, split_images(len(source))[0], settings.patch_size, _drawing(settings.severity))
+    kept, draw = split_images(len(source))[0], _drawing(settings.severity)
+    sampler = PatchSampler(source, kept, settings.patch_size, draw, clipped_share=settings.clipped_share)
     inputs, _ = sampler.batch(np.random.default_rng([settings.seed, 2]), settings.batch_size)
     try:
         grow(network, small, as_tensor(inputs))
@@ -286,6 +287,11 @@ def _validated(network: BaselineNetwork, inputs: Tensor, targets: Tensor, size: 
     return sum(validate(network, *pair) * len(pair[0]) for pair in pairs) / len(inputs)
 
 
+def _trained_on(recipe: Mapping[str, Any]) -> str:
+    clipped = recipe.get("clipped_share", 0)
+    return f"{recipe['severity']}, {clipped:g} clipped" if clipped else str(recipe["severity"])
+
+
 def _minutes(recipes: Sequence[Mapping[str, Any]]) -> str:
     """Those of a baseline's passes, after those of what it grew from, where its file tells."""
     before = float(recipes[-1].get(GROWN_MINUTES, 0))
@@ -308,7 +314,7 @@ def write_baselines_card(folder: Path) -> None:
             row.title,
             f"{row.parameters:,}",
             f"{row.macs_per_pixel:,.0f}",
-            recipes[-1]["severity"],
+            _trained_on(recipes[-1]),
             " + ".join(str(recipe["steps"]) for recipe in recipes),
             _minutes(recipes),
             *(str(recipes[-1][key]) for key in ("psnr_input", "psnr_output")),
@@ -324,8 +330,9 @@ What toolchains are compared with (`python -m benchmarks.compare`): networks of 
 8-bit RGB scaled to [0, 1], trained on patches of clean photographs (at 1, 2/3 and 1/3 of their size) with the
 protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. Optimiser
 and loss are told after each command; warm-up and cosine decay, weights averaged. From random weights, or grown from a
-smaller network or from tools (`benchmarks/baselines/growing.py`), whose patches are told besides. PSNR:
-{VALIDATION_PATCHES} validation patches{", from photographs that were not trained on" if fair else ""}.
+smaller network or from tools (`benchmarks/baselines/growing.py`), whose patches and minutes are told besides. What it
+was trained on is that of the last pass, as training commands say it. PSNR: {VALIDATION_PATCHES} validation patches like
+those of the last pass{", from photographs that were not trained on" if fair else ""}.
 
 Training is cut into passes, each of which doubles what was trained before and is annealed to its end. What the last
 one added says whether more training would help: {FLAT} dB or less a doubling is flat. A win over a baseline that is not
