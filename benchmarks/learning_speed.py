@@ -34,6 +34,7 @@ from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, Stopwatch
 from restore_env.allocation import kept_memory
 from tools_zoo import load_toolbox
+from tools_zoo.backends import BACKENDS, DEFAULT_BACKEND
 
 PROGRAM, SECTION = "benchmarks.learning_speed", "learning"
 
@@ -76,6 +77,12 @@ class Contender:
     keeps_memory: bool
     half_tools: bool = False
     half_looks: bool = False
+    backend: str = DEFAULT_BACKEND
+
+    def can_run(self, device: str) -> bool:
+        """Whether its backend is installed and made for the device."""
+        backend = BACKENDS[self.backend]
+        return backend.missing is None and (device == "cpu" or backend.any_device)
 
 
 CONTENDERS = (
@@ -83,6 +90,7 @@ CONTENDERS = (
     Contender("sb3-contrib's policy, memory kept", StepwisePPO, keeps_memory=True),
     Contender("this policy, memory kept: the default", PPOSettings, keeps_memory=True),
     Contender("sb3-contrib's policy, tools in bf16", StepwisePPO, keeps_memory=False, half_tools=True),
+    Contender("`--backend ncnn`", PPOSettings, keeps_memory=True, backend="ncnn"),
     Contender("`--precision bf16`", PPOSettings, keeps_memory=True, half_tools=True, half_looks=True),
 )
 TOOLS, STEPPING, PLAYING, UPDATE, ALL = "tools", "stepping", "policy in rollouts", "update", "iteration"
@@ -107,7 +115,7 @@ class Learner:
 
     def __init__(self, contender: Contender, arguments: argparse.Namespace) -> None:
         self.contender, self._watch = contender, Stopwatch(arguments.clock)
-        toolbox = load_toolbox(arguments.toolbox, arguments.device)
+        toolbox = load_toolbox(arguments.toolbox, arguments.device, contender.backend)
         if contender.half_tools:
             toolbox = in_half_precision(toolbox)
         toolbox = self._watch.timed_toolbox(TOOLS, toolbox)
@@ -166,7 +174,7 @@ def table(rows: Sequence[Row]) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Let the contenders take turns; print and write."""
     check_outputs(arguments, SECTION)
-    learners = [Learner(contender, arguments) for contender in CONTENDERS]
+    learners = [Learner(contender, arguments) for contender in CONTENDERS if contender.can_run(arguments.device)]
     for number in range(arguments.rounds + 1):
         for learner in learners:
             learner.iterate()
