@@ -277,7 +277,7 @@ def split_table(splits: Sequence[Split]) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
-    check_outputs(arguments, SECTION)
+    check_outputs(arguments, arguments.section)
     toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device, arguments.backend)
     task: dict[str, Any] = {"images": arguments.images, "device": arguments.device, "draws": arguments.draws}
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]
@@ -307,7 +307,7 @@ def run(arguments: argparse.Namespace) -> int:
         "peak": peak,
         "environment": facts,
     }
-    publish(arguments, SECTION, f"{table(rows, bare)}\n\n{split_table(splits)}\n\n{machine}", record)
+    publish(arguments, arguments.section, f"{table(rows, bare)}\n\n{split_table(splits)}\n\n{machine}", record)
     return 0
 
 
@@ -322,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_backend(parser)
     parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
     add_outputs(parser)
+    parser.add_argument("--section", default=SECTION, help=f"of the card (default: {SECTION})")
     parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 

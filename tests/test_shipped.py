@@ -157,12 +157,16 @@ def test_a_clean_photograph_is_not_ruined(name: str) -> None:
 
 
 def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("<!-- mine:begin -->\n<!-- mine:end -->\n")
     arguments = ["--envs", "2", "--seconds", "0.05", "--json", str(tmp_path / "t.json"), "--backend", "eager"]
+    arguments += ["--card", str(card), "--section", "mine"]
     assert benchmarks.throughput.main(arguments) == 0
     printed = capsys.readouterr().out
     for contender in ("bare tool forwards", "native vector env", "SyncVectorEnv", "SB3 DummyVecEnv"):
         assert f"| {contender} | 2 |" in printed
     assert "tools run by eager" in printed
+    assert "| bare tool forwards | 2 |" in card.read_text()
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]
     assert all(row["steps_per_second"] > 0 and 0 < row["share_in_tools"] <= 1 for row in rows)
 
