@@ -304,13 +304,14 @@ def test_growth_is_written_down(tmp_path: Path) -> None:
     card = (tmp_path / "b" / "README.md").read_text()
     assert "grown from VDSR-s after 4 patches, 8 patches" in card
     weights = read_baseline(on.path)
-    long = {"seconds": 90.0, "earlier": [{**passes(weights.recipe)[0], "seconds": 60.0}], "grown_minutes": 7.25}
+    earlier = [{**recipe, "seconds": 60.0} for recipe in weights.recipe["earlier"]]
+    long = {"seconds": 90.0, "earlier": earlier, "grown_minutes": 7.0}
     write_baseline(on.path, dataclasses.replace(weights, recipe={**weights.recipe, **long}))
     write_baselines_card(on.out)
-    assert "| 2.5 after 7.2 |" in (on.out / "README.md").read_text()
+    assert "| 4.5 after 7.0 |" in (on.out / "README.md").read_text()
     larger = settings(tmp_path / "d", "dncnn", init=(tmp_path / "b" / "dncnn_s.safetensors",), budget=Budget(steps=2))
     assert train_baseline(larger, source()).origin == "grown from DnCNN-s after 12 patches"
-    assert read_baseline(larger.path).recipe["grown_minutes"] == 9.8  # of all that it grew from
+    assert read_baseline(larger.path).recipe["grown_minutes"] == 11.5  # of all that it grew from
     with pytest.raises(ValueError, match="vdsr_s cannot grow from it"):
         train_baseline(settings(tmp_path / "e", "vdsr_s", init=(tmp_path / "d" / "dncnn.safetensors",)), source())
 
