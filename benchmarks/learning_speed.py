@@ -82,7 +82,7 @@ class Contender:
     def can_run(self, device: str) -> bool:
         """Whether its backend is installed and made for the device."""
         backend = BACKENDS[self.backend]
-        return backend.missing is None and (device == "cpu" or backend.any_device)
+        return backend.missing is None and backend.runs_on(device)
 
 
 CONTENDERS = (
@@ -175,6 +175,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Let the contenders take turns; print and write."""
     check_outputs(arguments, SECTION)
     learners = [Learner(contender, arguments) for contender in CONTENDERS if contender.can_run(arguments.device)]
+    for contender in CONTENDERS:
+        if not contender.can_run(arguments.device):
+            print(f"{contender.title}: left out, cannot run here", file=sys.stderr)
     for number in range(arguments.rounds + 1):
         for learner in learners:
             learner.iterate()

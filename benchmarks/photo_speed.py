@@ -33,7 +33,7 @@ from benchmarks.stopwatch import CLOCKS, best_of
 from restore_env.images import read_image
 from restore_env.tiling import apply_tool, to_pixels, to_tensor
 from restore_env.toolbox import FunctionTool, Tool
-from tools_zoo.backends import BACKENDS, DEFAULT_BACKEND, NetworkTool, check_backend
+from tools_zoo.backends import BACKENDS, DEFAULT_BACKEND, NetworkTool, check_runs_on
 from tools_zoo.parity import ParityError
 
 PROGRAM, SECTION = "benchmarks.photo_speed", "photo"
@@ -108,8 +108,8 @@ def _network(name: str, device: str, backend: str) -> Tool:
     if backend == DEFAULT_BACKEND:
         return tool
     other = NetworkTool(row.name, tool.network, tool.macs_per_pixel, tool.reach or 0, backend)
-    other(torch.zeros(1, 3, 8, 8))
-    return other
+    other(torch.zeros(1, 3, 8, 8, device=device))
+    return FunctionTool(row.name, other, tool.scale, tool.macs_per_pixel, tool.reach)
 
 
 def _by_agent(restorer: Restorer) -> Callable[[Pixels], float]:
@@ -173,7 +173,7 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown:
         raise ValueError(f"{unknown[0]} enlarges; choose from {', '.join(NETWORKS)}")
     for backend in arguments.backends:
-        check_backend(backend)
+        check_runs_on(backend, arguments.device)
     if not [*arguments.toolboxes, *arguments.networks]:
         raise ValueError("nothing to measure: name --toolboxes or --networks")
     pixels = photo(arguments.megapixels) if arguments.image is None else read_image(arguments.image).pixels

@@ -30,6 +30,7 @@ from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
 from restore_env.task import DRAWS
 from restore_env.toolbox import Tool
 from tools_zoo import load_toolbox
+from tools_zoo.backends import check_runs_on
 
 PROGRAM, SECTION = "benchmarks.throughput", "throughput"
 ROUNDS = 8
@@ -278,6 +279,7 @@ def split_table(splits: Sequence[Split]) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
     check_outputs(arguments, arguments.section)
+    check_runs_on(arguments.backend, arguments.device)
     toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device, arguments.backend)
     task: dict[str, Any] = {"images": arguments.images, "device": arguments.device, "draws": arguments.draws}
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]

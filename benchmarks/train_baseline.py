@@ -4,9 +4,10 @@ The budget is cut into passes, each annealed to its end. What the last doubling 
 the weights' recipe and into the card, so that a baseline that is not trained out says so wherever it appears. A run
 that was stopped goes on when the command is repeated. A finished one goes on when it is repeated with a pass more and
 twice the budget (``--passes 3 --minutes 60`` after ``--passes 2 --minutes 30``): earlier passes are taken from their
-checkpoints. ``--init FILE`` goes on from weights alone, best with another ``--out``; a plain network grows from that of
-a smaller one (all from vdsr_s and dncnn_s, dncnn from vdsr), a cascade from tools (cascade_hourglass from
-``tools_zoo/weights/default/denoise_4.safetensors``, or from a chain of such).
+checkpoints. ``--init FILE`` goes on from weights alone, best with another ``--out``; a plain network grows from one
+that is no larger (vdsr, vdsr_s, dncnn and dncnn_s from one another; gently, as with ``--learning-rate 3e-4``, or it
+forgets), a cascade from tools (cascade_hourglass from ``tools_zoo/weights/default/denoise_4.safetensors``, or from a
+chain of such).
 """
 
 from __future__ import annotations

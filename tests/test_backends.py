@@ -81,7 +81,7 @@ def test_batches_larger_than_a_piece_and_images_of_any_layout(backend: str) -> N
 def test_what_is_no_image_is_refused(backend: str) -> None:
     tool = tool_of("hourglass_32", backend)
     for channels in (1, 4):
-        with pytest.raises((ValueError, RuntimeError), match=rf"{4 * channels}|{channels}"):
+        with pytest.raises((ValueError, RuntimeError), match=rf"channels|{channels}, 12, 12|C="):
             tool(torch.rand(2, channels, 12, 12))
 
 

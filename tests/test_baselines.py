@@ -283,7 +283,7 @@ def test_what_it_was_trained_on_is_written_down(tmp_path: Path) -> None:
     first = recipe["earlier"][0]
     assert first["psnr_start"] == pytest.approx(first["psnr_input"], abs=2e-3)  # it begins as the identity
     assert recipe["psnr_start"] == pytest.approx(first["psnr_output"], abs=2e-3)
-    assert "| 12,17, 0.5 clipped |" in (tmp_path / "README.md").read_text()
+    assert "| 12,17; clipped: 50% |" in (tmp_path / "README.md").read_text()
     train_baseline(settings(tmp_path / "plain", severity="12,17"), source())
     plain = read_baseline(tmp_path / "plain" / "cascade.safetensors").recipe
     assert "clipped_share" not in plain
@@ -311,7 +311,10 @@ def test_growth_is_written_down(tmp_path: Path) -> None:
     assert "| 4.5 after 7.0 |" in (on.out / "README.md").read_text()
     larger = settings(tmp_path / "d", "dncnn", init=(tmp_path / "b" / "dncnn_s.safetensors",), budget=Budget(steps=2))
     assert train_baseline(larger, source()).origin == "grown from DnCNN-s after 12 patches"
-    assert read_baseline(larger.path).recipe["grown_minutes"] == 11.5  # of all that it grew from
+    recipe = read_baseline(larger.path).recipe
+    assert recipe["grown_minutes"] == 11.5  # of all that it grew from
+    assert len(recipe["grown_by"]) == 1 + 2 + 2  # passes
+    assert all(command in (larger.out / "README.md").read_text() for command in recipe["grown_by"])
     with pytest.raises(ValueError, match="vdsr_s cannot grow from it"):
         train_baseline(settings(tmp_path / "e", "vdsr_s", init=(tmp_path / "d" / "dncnn.safetensors",)), source())
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.networks import TOLERANCE, Computing, network_of, tool_of
 from tools_zoo import load_toolbox
-from tools_zoo.backends import NetworkTool
+from tools_zoo.backends import BackendError, NetworkTool, check_runs_on
 from tools_zoo.ncnn_models import ncnn_model, ncnn_runner
 from tools_zoo.parity import ParityError, photograph_like
 
@@ -32,6 +32,13 @@ def test_batches_are_spread_over_threads_and_lone_images_within(count: int) -> N
 def test_a_batch_is_no_image() -> None:
     with pytest.raises(ValueError, match=r"expected images \(N, 3, H, W\), got \(3, 12, 12\)"):
         tool_of("three_layer", "ncnn")(torch.rand(3, 12, 12))
+
+
+def test_it_is_for_the_cpu_alone() -> None:
+    check_runs_on("ncnn", "cpu")
+    check_runs_on("torch", "cuda:1")
+    with pytest.raises(BackendError, match=r"^backend 'ncnn' runs on the CPU alone, not on cuda:1$"):
+        check_runs_on("ncnn", "cuda:1")
 
 
 def test_the_default_tools_give_what_pytorch_gives() -> None:
@@ -81,7 +88,7 @@ def test_results_with_several_users_and_changes_in_place() -> None:
         (Computing(lambda images: images * torch.ones(1)), "aten.ones.default"),
         (Computing(lambda images: images + _CONSTANT), "what is not computed from the image"),
         (Computing(lambda images: F.conv2d(images, _WEIGHT * 2, padding=1)), "what is not computed from the image"),
-        (Computing(lambda images: (images + 1, images)), "what is not computed from the image"),
+        (Computing(lambda images: (F.relu_(images[:, :, :64]), images)[1]), "a change in place of what is seen"),
         (Computing(lambda images: images if float(images.sum()) > 0 else -images), "aten.sum.default"),
     ],
 )
@@ -89,6 +96,42 @@ def test_what_it_does_not_know_is_named(layers: nn.Module, reason: str) -> None:
     tool = NetworkTool("mine", layers.eval().requires_grad_(False), 1.0, 4, "ncnn")
     with pytest.raises(ParityError, match=rf"^\w+ cannot be converted to ncnn: nothing stands for .*{reason}"):
         tool(torch.rand(1, 3, 8, 8))
+
+
+def test_results_that_are_no_image_are_refused() -> None:
+    with pytest.raises(ParityError, match=r"^Computing cannot be converted to ncnn: its result is not one tensor"):
+        ncnn_model(Computing(lambda images: (images + 1, images)))
+    with pytest.raises(ValueError, match=r"got \(1, 3, 0, 5\)"):
+        tool_of("three_layer", "ncnn")(torch.rand(1, 3, 0, 5))
+    halving = NetworkTool("halving", Computing(lambda images: F.pixel_unshuffle(images, 2)).eval(), 1.0, 2, "ncnn")
+    with pytest.raises(
+        ParityError, match=r"^Computing by ncnn: no result for images \(1, 3, 63, 63\): pixel_unshuffle"
+    ):
+        halving(torch.rand(1, 3, 8, 8))
+
+
+def test_a_result_of_which_a_relu_was_made_is_itself() -> None:
+    layer = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
+
+    def twice(images: Tensor) -> Tensor:
+        features: Tensor = layer(images)
+        F.relu(features)
+        return features
+
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(ncnn_runner(ncnn_model(Computing(twice)))(images), layer(images), rtol=0, atol=TOLERANCE)
+
+
+def test_it_does_not_matter_when_a_network_is_converted() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding="same"), nn.Dropout(), nn.ReLU()).eval()
+    expected = ncnn_model(network)
+    with torch.inference_mode():
+        assert ncnn_model(network) == expected
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert ncnn_model(network) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_networks_may_be_converted_at_the_same_time() -> None:
@@ -104,5 +147,5 @@ def test_a_network_of_other_results_for_odd_sizes_is_refused() -> None:
             return images + (1.0 if images.shape[-1] % 2 else 0.0)
 
     tool = NetworkTool("even", Even().eval(), 1.0, 0, "ncnn")
-    with pytest.raises(ParityError, match=r"^ncnn: differs from PyTorch by 1"):
+    with pytest.raises(ParityError, match=r"^Even by ncnn: differs from PyTorch by 1"):
         tool(torch.rand(1, 3, 8, 8))

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import learning_speed, photo_speed, scaling
 from benchmarks.stopwatch import Stopwatch, best_of
+from restore_env.toolbox import Tool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -78,13 +79,25 @@ def test_every_method_restores_the_photo(tmp_path: Path) -> None:
     assert "untrained" in card
 
 
-def test_rivals_are_run_by_what_runs_the_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rivals_are_run_by_what_runs_the_tools(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ncnn", reason="needs the extra ncnn")
-    record, _ = measured(photo_speed.SECTION, tmp_path, "--backends", "torch", "ncnn")
+    cut: list[str] = []
+    monkeypatch.setattr(photo_speed, "LARGE_TILE", 40)
+    inside = photo_speed._tile_by_tile
+
+    def watched(tool: Tool, device: str, tile: int | None) -> Callable[[photo_speed.Pixels], float]:
+        cut.append(f"{tool.name} {tool.reach} {tile}")
+        return inside(tool, device, tile)
+
+    monkeypatch.setattr(photo_speed, "_tile_by_tile", watched)
+    record, _ = measured(photo_speed.SECTION, tmp_path, "--backends", "torch", "eager", "ncnn")
+    assert cut.count(f"owan {photo_speed.OVERLAP} 40") == 2  # whoever runs it
     titles = [row["method"] for row in record["rows"]]
-    assert titles[5:] == ["toolchain, pure, by ncnn", "VDSR-s, by ncnn", "VDSR-s, by ncnn"]
+    assert titles[10:] == ["toolchain, pure, by ncnn", "VDSR-s, by ncnn", "VDSR-s, by ncnn"]
     computed = [row["gmacs_per_megapixel"] for row in record["rows"]]
-    assert computed[0] == pytest.approx(computed[5])
+    assert computed[0] == pytest.approx(computed[5]) == pytest.approx(computed[10])
     assert "Owan cannot be converted to ncnn" in capsys.readouterr().err
 
 
@@ -101,6 +114,7 @@ def test_rivals_are_run_by_what_runs_the_tools(tmp_path: Path, capsys: pytest.Ca
         ("photo", ["--networks", "srcnn"], "srcnn enlarges"),
         ("photo", ["--networks", "--toolboxes"], "nothing to measure"),
         ("photo", ["--backends", "tpu"], "unknown backend 'tpu'"),
+        ("photo", ["--backends", "torch", "onnx", "--device", "cuda"], "backend 'onnx'"),
         ("photo", ["--image", "none.jpg"], "none.jpg"),
         ("photo", ["--card", "none.md"], "none.md"),
     ],

@@ -50,6 +50,10 @@ class Backend:
         """The first of its packages that is not installed."""
         return next((name for name in self.packages if importlib.util.find_spec(name) is None), None)
 
+    def runs_on(self, device: str) -> bool:
+        """Whether it, and not PyTorch in its place, runs networks on this device."""
+        return self.any_device or device == "cpu" or device.startswith("cpu:")
+
 
 def _plain(network: nn.Module) -> Runner:
     twin = copy.deepcopy(network)
@@ -69,7 +73,7 @@ def _through_onnx(runner: Callable[[bytes, int], Runner], title: str) -> Callabl
 
 
 def _checked(network: nn.Module, runner: Runner, title: str) -> Runner:
-    check_parity(network, runner, title)
+    check_parity(network, runner, f"{type(network).__name__} by {title}")
     return runner
 
 
@@ -116,6 +120,12 @@ def check_backend(name: str) -> Backend:
             f" pip install imagerestore[{backend.extra}]"
         )
     return backend
+
+
+def check_runs_on(name: str, device: str) -> None:
+    """Raise :class:`BackendError` if :func:`check_backend` does, or if PyTorch would run in its place there."""
+    if not check_backend(name).runs_on(device):
+        raise BackendError(f"backend {name!r} runs on the CPU alone, not on {device}")
 
 
 class NetworkTool(nn.Module):

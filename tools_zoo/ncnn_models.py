@@ -61,13 +61,13 @@ def ncnn_model(network: nn.Module) -> NcnnModel:
     Raises:
         ParityError: it has something else in it, or layers that depend on values.
     """
-    images = torch.zeros(_RECORDED_SHAPE)
+    images = torch.zeros(_RECORDED_SHAPE, dtype=torch.float32, device="cpu")
     recorder = _Recorder(type(network).__name__, images)
-    with torch.no_grad(), recorder:
+    with torch.inference_mode(False), torch.no_grad(), recorder:
         result = network(images)
-    output, layers = recorder.blob(result), _with_activations(recorder.layers)
-    if output not in {layer.output for layer in layers}:  # a ReLU that went into its convolution
-        output = next(layer.output for layer in recorder.layers if layer.inputs == [output])
+    if not isinstance(result, Tensor):
+        raise ParityError(f"{type(network).__name__} cannot be converted to ncnn: its result is not one tensor")
+    layers, output = _with_activations(recorder.layers, recorder.blob(result))
     return NcnnModel(_text(layers), b"".join(recorder.weights), output, int(getattr(network, "multiple", 1)))
 
 
@@ -137,22 +137,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.weights += [_RAW, *(_bytes(values) for values in (weight, bias) if values is not None)]
         return self._add("Convolution", [images], options | {6: weight.numel()})
 
-    def conv2d(
-        self,
-        images: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Sequence[int] = (1, 1),
-        padding: Sequence[int] = (0, 0),
-        dilation: Sequence[int] = (1, 1),
-        groups: int = 1,
-    ) -> str:
-        """The same, as it is called in inference mode."""
-        return self.convolution(images, weight, bias, stride, padding, dilation, False, (), groups)
-
     def relu(self, images: Tensor) -> str:
         """A ReLU."""
         return self._add("ReLU", [images], {})
+
+    def relu_in_place(self, images: Tensor) -> str:
+        """A ReLU of what has no other name."""
+        if Counter(self._blobs.values())[self.blob(images)] > 1:
+            raise self._refusal("a change in place of what is seen elsewhere")
+        return self.relu(images)
 
     def combined(self, one: Tensor, other: Tensor | float, *, kind: int) -> str:
         """A sum or a product of two results, or of one and a number."""
@@ -192,9 +185,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 _LAYERS: Mapping[str, Callable[..., str]] = {
     "aten.convolution.default": _Recorder.convolution,
-    "aten.conv2d.default": _Recorder.conv2d,
     "aten.relu.default": _Recorder.relu,
-    "aten.relu_.default": _Recorder.relu,
+    "aten.relu_.default": _Recorder.relu_in_place,
     "aten.add.Tensor": partial(_Recorder.combined, kind=_ADD),
     "aten.mul.Tensor": partial(_Recorder.combined, kind=_MULTIPLY),
     "aten.avg_pool2d.default": _Recorder.means,
@@ -209,19 +201,23 @@ def _bytes(values: Tensor) -> bytes:
     return values.detach().contiguous().numpy().astype("<f4").tobytes()
 
 
-def _with_activations(layers: Sequence[_Layer]) -> list[_Layer]:
-    """A ReLU becomes part of the convolution before it, if nothing else looks at what comes of that."""
-    users = Counter(name for layer in layers for name in layer.inputs)
-    rectified = {layer.inputs[0]: layer.output for layer in layers if layer.kind == "ReLU"}
-    made, gone = [], set()
+def _with_activations(layers: Sequence[_Layer], result: str) -> tuple[list[_Layer], str]:
+    """A ReLU becomes part of the convolution before it, if nothing else looks at what comes of that.
+
+    Returns:
+        The layers, and the name of the result.
+    """
+    users = Counter([result, *(name for layer in layers for name in layer.inputs)])
+    alone = {layer.output for layer in layers if layer.kind == "Convolution" and users[layer.output] == 1}
+    fused = {layer.output: layer.inputs[0] for layer in layers if layer.kind == "ReLU" and layer.inputs[0] in alone}
+    made = []
     for layer in layers:
-        if layer.kind == "Convolution" and users[layer.output] == 1 and layer.output in rectified:
-            output = rectified[layer.output]
-            made.append(replace(layer, output=output, options={**layer.options, 9: 1}))
-            gone.add(output)
-        elif layer.output not in gone:
-            made.append(layer)
-    return made
+        if layer.output in fused:
+            continue
+        inputs = [fused.get(name, name) for name in layer.inputs]
+        more = {9: 1} if layer.output in fused.values() else {}
+        made.append(replace(layer, inputs=inputs, options={**layer.options, **more}))
+    return made, fused.get(result, result)
 
 
 def _text(layers: Sequence[_Layer]) -> str:
@@ -266,7 +262,7 @@ def ncnn_runner(model: NcnnModel) -> Callable[[Tensor], Tensor]:
         return np.array(result)
 
     def run(images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] != _RECORDED_SHAPE[1]:
+        if images.ndim != 4 or images.shape[1] != _RECORDED_SHAPE[1] or 0 in images.shape:
             raise ValueError(f"expected images (N, {_RECORDED_SHAPE[1]}, H, W), got {tuple(images.shape)}")
         height, width = images.shape[-2:]
         whole = completed(images.detach(), model.multiple).contiguous().numpy()

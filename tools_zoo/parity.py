@@ -23,9 +23,10 @@ def photograph_like(count: int, height: int, width: int, generator: torch.Genera
 
     On noise alone some networks' activations are a thousand times as large, and so is any backend's rounding.
     """
-    colours = torch.rand(count, 3, 2 + height // 8, 2 + width // 8, generator=generator)
+    colours = torch.rand(count, 3, 2 + height // 8, 2 + width // 8, generator=generator, dtype=torch.float32)
     smooth = F.interpolate(colours, (height, width), mode="bicubic").clamp(0, 1)
-    return (smooth + 50 / 255 * torch.randn(smooth.shape, generator=generator)).clamp(0, 1)
+    noise = torch.randn(smooth.shape, generator=generator, dtype=torch.float32)
+    return (smooth + 50 / 255 * noise).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -35,19 +36,23 @@ def check_parity(network: nn.Module, runner: Callable[[Tensor], Tensor], what: s
     Args:
         network: on the CPU; it stays as it is.
         runner: takes and returns float32 ``(N, 3, H, W)``.
-        what: the runner's name, for the message.
+        what: what runs where, for the message.
 
     Returns:
         The largest difference.
 
     Raises:
-        ParityError: it is more than :data:`TOLERANCE`, or sizes differ.
+        ParityError: it is more than :data:`TOLERANCE`, sizes differ, or one of the two fails at a size.
     """
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for count, height, width in _SIZES:
         images = photograph_like(count, height, width, generator)
-        expected, actual = network(images), runner(images)
+        try:
+            expected, actual = network(images), runner(images)
+        except (RuntimeError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ParityError(f"{what}: no result for images {tuple(images.shape)}: {reason}") from None
         if actual.shape != expected.shape:
             raise ParityError(
                 f"{what}: returns {tuple(actual.shape)} for {tuple(images.shape)}, PyTorch {tuple(expected.shape)}"

@@ -24,6 +24,8 @@ from tools_zoo.networks import ToolNetwork, last_layer, zeroed
 def grow(large: PlainResidual, small: PlainResidual, images: Tensor) -> None:
     """Give ``large`` weights with which it does what ``small`` does, as far as it is measured on ``images``.
 
+    If only ``small`` is normalised, ``large`` does what ``small`` would do without shifts.
+
     Args:
         large: at least as deep and as wide; its weights are overwritten.
         small: it stays as it is.

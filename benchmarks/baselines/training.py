@@ -23,7 +23,9 @@ from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidu
 from benchmarks.baselines.table import CLEAN, Baseline
 from benchmarks.baselines.weights import (
     FLAT,
+    GROWN,
     GROWN_AFTER,
+    GROWN_BY,
     GROWN_FROM,
     GROWN_MINUTES,
     BaselineWeights,
@@ -75,8 +77,8 @@ class BaselineTraining:
     """Share of the patches, of those for validation, too, of which a part is white or black
     (:func:`restore_env.exposure.clipping_curve`)."""
     init: tuple[Path, ...] = ()
-    """Weights of the same baseline to go on from, with their recipe; or to grow from: of a smaller plain one, or, for a
-    cascade, of tools of its stages' shape, in their order (further stages begin as the last one)."""
+    """Weights of the same baseline to go on from, with their recipe; or to grow from: of a plain one that is no larger,
+    or, for a cascade, of tools of its stages' shape, in their order (further stages begin as the last one)."""
     loss: str = "psnr"
     """A key of :data:`tools_zoo.fitting.LOSSES`."""
     batch_size: int = 16
@@ -169,7 +171,7 @@ def _begin(
         return [], _origin(start.baseline.name, [start.recipe])
     network.load_state_dict(dict(start.state))
     recipes = passes(start.recipe)
-    return recipes, {key: recipes[-1][key] for key in (GROWN_FROM, GROWN_AFTER, GROWN_MINUTES) if key in recipes[-1]}
+    return recipes, {key: recipes[-1][key] for key in GROWN if key in recipes[-1]}
 
 
 def _origin(names: str, starts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -181,6 +183,10 @@ def _origin(names: str, starts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         GROWN_FROM: names,
         GROWN_AFTER: seen + sum(int(start.get(GROWN_AFTER, 0)) for start in starts),
         GROWN_MINUTES: round(minutes + sum(float(start.get(GROWN_MINUTES, 0)) for start in starts), 1),
+        GROWN_BY: [
+            *(command for start in starts for command in start.get(GROWN_BY, ())),
+            *(_command(recipe) for recipe in distinct.values()),
+        ],
     }
 
 
@@ -287,9 +293,13 @@ def _validated(network: BaselineNetwork, inputs: Tensor, targets: Tensor, size: 
     return sum(validate(network, *pair) * len(pair[0]) for pair in pairs) / len(inputs)
 
 
+def _command(recipe: Mapping[str, Any]) -> str:
+    return recorded_command(recipe, optimizer="muon", loss="psnr")
+
+
 def _trained_on(recipe: Mapping[str, Any]) -> str:
     clipped = recipe.get("clipped_share", 0)
-    return f"{recipe['severity']}, {clipped:g} clipped" if clipped else str(recipe["severity"])
+    return f"{recipe['severity']}; clipped: {clipped:.0%}" if clipped else str(recipe["severity"])
 
 
 def _minutes(recipes: Sequence[Mapping[str, Any]]) -> str:
@@ -322,21 +332,23 @@ def write_baselines_card(folder: Path) -> None:
         )
         lines.append(f"| {' | '.join(cells)} |")
         fair &= recipes[-1].get("held_out", int(recipes[-1]["images"]) >= HELD_OUT_EVERY)
-        for recipe in recipes:
-            commands[recorded_command(recipe, optimizer="muon", loss="psnr")] = None
+        commands |= dict.fromkeys([*recipes[-1].get(GROWN_BY, ()), *map(_command, recipes)])
     text = f"""# One-network baselines
 
 What toolchains are compared with (`python -m benchmarks.compare`): networks of `benchmarks/baselines/table.py`, for
 8-bit RGB scaled to [0, 1], trained on patches of clean photographs (at 1, 2/3 and 1/3 of their size) with the
 protocol's mixed distortions, as the tools' own training draws them; x4 networks on bicubically shrunk ones. Optimiser
-and loss are told after each command; warm-up and cosine decay, weights averaged. From random weights, or grown from a
-smaller network or from tools (`benchmarks/baselines/growing.py`), whose patches and minutes are told besides. What it
-was trained on is that of the last pass, as training commands say it. PSNR: {VALIDATION_PATCHES} validation patches like
-those of the last pass{", from photographs that were not trained on" if fair else ""}.
+and loss are told after each command; warm-up and cosine decay, weights averaged. From random weights, or grown from
+another network or from tools as these were then (`benchmarks/baselines/growing.py`), whose patches, minutes and
+commands are told besides. What it was trained on is that of the last pass, as training commands say it: "12,17" are
+the weakest and the strongest of the moderate mixtures, and some patches are lightened or darkened until a part is white
+or black. PSNR: {VALIDATION_PATCHES} validation patches like those of the last pass{
+        ", from photographs that were not trained on" if fair else ""
+    }.
 
-Training is cut into passes, each of which doubles what was trained before and is annealed to its end. What the last
-one added says whether more training would help: {FLAT} dB or less a doubling is flat. A win over a baseline that is not
-flat is no win.
+Training is cut into passes, each of which is annealed to its end. What the last one added, to a doubling of the
+patches, says whether more training would help: {FLAT} dB or less is flat. Where a pass was on patches of another kind
+than those before, this counts what was gained by that, too. A win over a baseline that is not flat is no win.
 
 {chr(10).join(lines)}
 

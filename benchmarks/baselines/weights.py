@@ -30,9 +30,10 @@ TELLING = 0.4
 """Doublings that the latest pass must have added, if what it gained is to tell what a whole one would: what a shorter
 one gains is as small as the error of measuring it."""
 
-GROWN_FROM, GROWN_AFTER, GROWN_MINUTES = "grown_from", "grown_after", "grown_minutes"
-"""In the recipe of what grew from a smaller baseline or from tools: their names, the patches that they had seen (0:
-their files do not say), and the minutes that it took; of what these grew from, too."""
+GROWN_FROM, GROWN_AFTER, GROWN_MINUTES, GROWN_BY = "grown_from", "grown_after", "grown_minutes", "grown_by"
+"""In the recipe of what grew from another baseline or from tools: their names, the patches that they had seen (0: their
+files do not say), and the minutes and commands that it took; of what these grew from, too."""
+GROWN = (GROWN_FROM, GROWN_AFTER, GROWN_MINUTES, GROWN_BY)
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class Training:
     """Training patches seen, in all passes."""
     slope: float | None
     """dB of validation PSNR that a doubling of the patches added, as the latest pass tells, each being annealed to its
-    end; those of what it grew from count. None if that pass was the first, unfinished, or short
-    (:data:`TELLING`)."""
+    end; those of what it grew from count. If the patches were of another kind than before, it counts what was gained by
+    that, too. None if nothing had been trained before, or the pass was unfinished or short (:data:`TELLING`)."""
     origin: str = ""
     """What it grew from, in words; nothing if it began with random weights."""
 
