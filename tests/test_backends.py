@@ -155,9 +155,10 @@ def test_a_backend_is_no_part_of_the_weights(backend: str) -> None:
     assert list(tool.state_dict()) == names == [f"network.{name}" for name in network_of("three_layer").state_dict()]
 
 
-def test_tools_loaded_and_first_called_in_inference_mode(backend: str) -> None:
+@pytest.mark.parametrize("network", ["hourglass_32", "eight_layer"])
+def test_tools_loaded_and_first_called_in_inference_mode(network: str, backend: str) -> None:
     with torch.inference_mode():
-        tool = tool_of("hourglass_32", backend)
+        tool = tool_of(network, backend)
         images = torch.rand(2, 3, 15, 16)
         inside = tool(images)
     torch.testing.assert_close(tool(images.clone()), inside, rtol=0, atol=TOLERANCE)

@@ -137,6 +137,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.weights += [_RAW, *(_bytes(values) for values in (weight, bias) if values is not None)]
         return self._add("Convolution", [images], options | {6: weight.numel()})
 
+    def conv2d(
+        self,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+    ) -> str:
+        """The same, as it is called if the weights were made in inference mode."""
+        return self.convolution(images, weight, bias, stride, padding, dilation, False, (), groups)
+
     def relu(self, images: Tensor) -> str:
         """A ReLU."""
         return self._add("ReLU", [images], {})
@@ -185,6 +198,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 _LAYERS: Mapping[str, Callable[..., str]] = {
     "aten.convolution.default": _Recorder.convolution,
+    "aten.conv2d.default": _Recorder.conv2d,
     "aten.relu.default": _Recorder.relu,
     "aten.relu_.default": _Recorder.relu_in_place,
     "aten.add.Tensor": partial(_Recorder.combined, kind=_ADD),
