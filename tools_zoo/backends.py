@@ -145,6 +145,7 @@ class NetworkTool(nn.Module):
 
     Raises:
         BackendError: no such backend, or a package that it needs is not installed.
+        ValueError: when called with anything but ``(N, 3, H, W)``.
     """
 
     scale = 1
@@ -165,6 +166,8 @@ class NetworkTool(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)`` float32 RGB."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"tool {self.name!r}: expected images (N, 3, H, W), got {tuple(images.shape)}")
         if not len(images):
             return images.clone()
         if self._is_for_backend(images):

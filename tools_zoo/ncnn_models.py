@@ -276,7 +276,7 @@ def ncnn_runner(model: NcnnModel) -> Callable[[Tensor], Tensor]:
         return np.array(result)
 
     def run(images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] != _RECORDED_SHAPE[1] or 0 in images.shape:
+        if images.ndim != 4 or images.shape[1] != _RECORDED_SHAPE[1] or 0 in images.shape:  # ncnn would not notice
             raise ValueError(f"expected images (N, {_RECORDED_SHAPE[1]}, H, W), got {tuple(images.shape)}")
         height, width = images.shape[-2:]
         whole = completed(images.detach(), model.multiple).contiguous().numpy()
