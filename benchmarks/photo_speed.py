@@ -108,7 +108,7 @@ def _network(name: str, device: str, backend: str) -> Tool:
     if backend == DEFAULT_BACKEND:
         return tool
     other = NetworkTool(row.name, tool.network, tool.macs_per_pixel, tool.reach or 0, backend)
-    other(torch.zeros(1, 3, 8, 8, device=device))
+    other(torch.zeros(1, 3, 8, 8, device=device))  # the first call converts it
     return FunctionTool(row.name, other, tool.scale, tool.macs_per_pixel, tool.reach)
 
 

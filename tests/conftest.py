@@ -40,6 +40,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def few_validation_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training of baselines that is validated on six patches."""
+    monkeypatch.setattr("benchmarks.baselines.training.VALIDATION_PATCHES", 6)
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """The arguments that choose a small random toolbox and an agent that always takes a tool."""

@@ -1,7 +1,7 @@
-"""Networks as ncnn models: 3x3 convolutions by Winograd's algorithm, at a quarter of the multiplications.
+"""Networks as ncnn models: 3x3 convolutions by Winograd's algorithm, at a quarter of the multiplications or fewer.
 
-ncnn's points of interpolation (Tencent/ncnn, F(4x4, 3x3)) keep the rounding near that of a direct convolution. It works
-on one image at a time: a batch is spread over the threads image by image, a few images layer by layer.
+ncnn (Tencent/ncnn) computes 4x4 pixels at a time, and 6x6 where there are few channels, which rounds more coarsely. It
+works on one image at a time: a batch is spread over the threads image by image, a few images layer by layer.
 """
 
 from __future__ import annotations

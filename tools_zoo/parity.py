@@ -21,7 +21,7 @@ class ParityError(ValueError):
 def photograph_like(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     """Draw what tools are made for: coarse random colours under noise of 50 of 255, ``(N, 3, H, W)`` in [0, 1].
 
-    On noise alone some networks' activations are a thousand times as large, and so is any backend's rounding.
+    On noise alone some networks' activations are far larger, and so is the rounding, plain PyTorch's included.
     """
     colours = torch.rand(count, 3, 2 + height // 8, 2 + width // 8, generator=generator, dtype=torch.float32)
     smooth = F.interpolate(colours, (height, width), mode="bicubic").clamp(0, 1)

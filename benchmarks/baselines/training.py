@@ -312,8 +312,9 @@ def _minutes(recipes: Sequence[Mapping[str, Any]]) -> str:
 def write_baselines_card(folder: Path) -> None:
     """Write ``folder/README.md``: how far every baseline that lies there was trained, and by which command."""
     lines = [
-        "| baseline | parameters | MAC a pixel | trained on | steps | minutes | input, dB | output, dB | training |",
-        "|---|---:|---:|---|---|---:|---:|---:|---|",
+        "| baseline | parameters | MAC a pixel | trained on | steps | minutes | input, dB | start, dB | output, dB |"
+        " training |",
+        "|---|---:|---:|---|---|---:|---:|---:|---:|---|",
     ]
     commands: dict[str, None] = {}
     fair = True
@@ -327,7 +328,7 @@ def write_baselines_card(folder: Path) -> None:
             _trained_on(recipes[-1]),
             " + ".join(str(recipe["steps"]) for recipe in recipes),
             _minutes(recipes),
-            *(str(recipes[-1][key]) for key in ("psnr_input", "psnr_output")),
+            *(str(recipes[-1].get(key, "")) for key in ("psnr_input", "psnr_start", "psnr_output")),
             str(Training.of(weights.recipe)),
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -342,9 +343,8 @@ and loss are told after each command; warm-up and cosine decay, weights averaged
 another network or from tools as these were then (`benchmarks/baselines/growing.py`), whose patches, minutes and
 commands are told besides. What it was trained on is that of the last pass, as training commands say it: "12,17" are
 the weakest and the strongest of the moderate mixtures, and some patches are lightened or darkened until a part is white
-or black. PSNR: {VALIDATION_PATCHES} validation patches like those of the last pass{
-        ", from photographs that were not trained on" if fair else ""
-    }.
+or black. PSNR, as the patches come in, before the last pass and after it: {VALIDATION_PATCHES} validation patches like
+those of that pass{", from photographs that were not trained on" if fair else ""}.
 
 Training is cut into passes, each of which is annealed to its end. What the last one added, to a doubling of the
 patches, says whether more training would help: {FLAT} dB or less is flat. Where a pass was on patches of another kind
