@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from agents.cli import OneLineParser, run_guarded
-from benchmarks.paper import PSNR, TITLES
+from benchmarks.paper import PSNR, RL_RESTORE, TITLES
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.records import Measured, read_comparison
 
 PROGRAM, SECTION = "benchmarks.beside_paper", "paper"
-YARDSTICK = "vdsr"
-"""From which distances are taken, where it was measured."""
+YARDSTICKS = (RL_RESTORE, "vdsr")
+"""From which distances are taken, where they were measured."""
 _CAPTION = (
     'PSNR in dB and SSIM of 63x63 patches, means. "paper": PSNR as published (Yu et al., CVPR 2018; OWAN: Suganuma et'
     " al., CVPR 2019), on patches of DIV2K; the other columns are of the photographs of the command that made the"
@@ -42,24 +44,33 @@ def severity_table(measured: Measured) -> str:
     return "\n".join(rows)
 
 
-def distance_table(measured: Measured) -> str:
-    """PSNR minus the yardstick's, ours and published, as a Markdown table; empty where it was not measured."""
-    severities = [severity for severity in measured if YARDSTICK in measured[severity]]
-    if not severities:
+def distance_table(measured: Measured, yardstick: str) -> str:
+    """PSNR minus the yardstick's, ours and published, as a Markdown table; empty where it was not measured.
+
+    The mean is that of the severities measured, of the papers' too.
+    """
+    severities = list(measured)
+    if any(yardstick not in named for named in measured.values()):
         return ""
-    heads = [f"{severity} | paper" for severity in severities]
-    rows = [f"| minus {TITLES[YARDSTICK]}, dB | {' | '.join(heads)} |", f"|---|{'---:|' * (2 * len(severities))}"]
+    heads = [f"{severity} | paper" for severity in [*severities, "mean"]]
+    rows = [f"| minus {TITLES[yardstick]}, dB | {' | '.join(heads)} |", f"|---|{'---:|' * (2 * len(heads))}"]
     for name, title in _methods(measured).items():
-        if name == YARDSTICK:
+        if name == yardstick:
             continue
-        cells = [title]
-        for severity in severities:
-            line, unit = measured[severity].get(name), measured[severity][YARDSTICK]
-            ours = line["estimates"]["psnr"]["mean"] - unit["estimates"]["psnr"]["mean"] if line else None
-            cells.append("" if ours is None else f"{ours:+.2f}")
-            cells.append(f"{PSNR[name][severity] - PSNR[YARDSTICK][severity]:+.2f}" if name in PSNR else "")
-        rows.append(f"| {' | '.join(cells)} |")
+        ours = [_psnr(measured[s][name]) - _psnr(measured[s][yardstick]) for s in severities if name in measured[s]]
+        theirs = [PSNR[name][s] - PSNR[yardstick][s] for s in severities] if name in PSNR else []
+        pairs = zip(_with_mean(ours, len(heads)), _with_mean(theirs, len(heads)), strict=True)
+        rows.append(f"| {' | '.join([title, *(cell for pair in pairs for cell in pair)])} |")
     return "\n".join(rows)
+
+
+def _psnr(line: Mapping[str, Any]) -> float:
+    return float(line["estimates"]["psnr"]["mean"])
+
+
+def _with_mean(distances: Sequence[float], cells: int) -> list[str]:
+    """Distances and their mean as cells; as many empty ones where there are none."""
+    return [f"{value:+.2f}" for value in [*distances, fmean(distances)]] if distances else [""] * cells
 
 
 def _methods(measured: Measured) -> dict[str, str]:
@@ -73,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_outputs(arguments, SECTION)
     comparison = read_comparison(arguments.comparison)
     measured, command = comparison.measured, comparison.command
-    parts = [severity_table(measured), distance_table(measured), _CAPTION, f"The comparison:\n\n```\n{command}\n```"]
+    distances = [distance_table(measured, yardstick) for yardstick in YARDSTICKS]
+    parts = [severity_table(measured), *distances, _CAPTION, f"The comparison:\n\n```\n{command}\n```"]
     record = {"comparison": command, "ours": measured, "published": {name: dict(row) for name, row in PSNR.items()}}
     publish(arguments, SECTION, "\n\n".join(part for part in parts if part), record)
     return 0

@@ -24,6 +24,7 @@ from benchmarks.contest import Contender
 from benchmarks.methods import Method
 from benchmarks.paper import PSNR
 from benchmarks.photographs import restore_pixels
+from benchmarks.records import read_comparison
 from benchmarks.short_table import ROWS, Row
 from restore_env.toolbox import Toolbox
 from tests.toolkit import photographs, pixelwise_toolbox, pixelwise_tools
@@ -214,11 +215,21 @@ def test_a_comparison_stands_next_to_the_papers(tmp_path: Path, capsys: pytest.C
     assert f"| VDSR | 26.00 | 0.5000 | {PSNR['vdsr']['mild']:.2f} | 25.00 | 0.5000 | 24.90 |" in printed
     assert "| toolchain, default | 26.50 | 0.5000 |  | 25.50 | 0.5000 |  |" in printed
     assert re.search(r"\| OWAN \|.*\|  \|  \| 25\.88 \|", printed)
-    assert "| toolchain, default | +0.50 |  | +0.50 |  |" in printed
-    assert f"|  | {PSNR['published']['severe'] - PSNR['vdsr']['severe']:+.2f} |" in printed
+    assert "| toolchain, default | +0.50 |  | +0.50 |  | +0.50 |  |" in printed
+    assert "| RL-Restore |  | +0.00 |  | +0.30 |  | +0.15 |" in printed  # 28.04 and 25.20 against 28.04 and 24.90
+    assert "minus RL-Restore" not in printed  # not measured
     assert "motion" not in printed
     assert "DIV2K" in printed
     assert "python -m it" in printed
+
+
+def test_distances_are_taken_from_every_yardstick_measured(tmp_path: Path) -> None:
+    measured = read_comparison(comparison(tmp_path)).measured
+    theirs = {severity: {**named, "published": named["default"]} for severity, named in measured.items()}
+    table = beside_paper.distance_table(theirs, "published")
+    assert table.startswith("| minus RL-Restore, dB | mild | paper | severe | paper | mean | paper |")
+    assert "| VDSR | -0.50 | +0.00 | -0.50 | -0.30 | -0.50 | -0.15 |" in table
+    assert beside_paper.distance_table({**measured, "mild": theirs["mild"]}, "published") == ""
 
 
 def test_a_comparison_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
