@@ -183,6 +183,12 @@ def test_what_a_doubling_was_worth() -> None:
     assert at_once.slope == pytest.approx(0.3)  # one pass tells, too, if it is known where it began
     other = Training.of({**second, "psnr_start": 25.12, "earlier": [first]})
     assert other.slope == pytest.approx(0.04)  # the earlier pass was measured on other patches
+    begun = {**second, "psnr_start": 25.0}
+    short = {**one_pass(60_000, 25.26), "psnr_start": 25.2, "earlier": [first, begun]}
+    assert Training.of(short).slope == pytest.approx(0.26 / np.log2(460 / 100))  # 0.2 doublings, with the pass before
+    assert Training.of({**short, "psnr_start": 25.21}).slope is None  # which was measured on other patches
+    longer = Training.of({**short, "earlier": [first, {**begun, "patches": 5_000}, {**begun, "psnr_start": 24}]})
+    assert longer.slope == pytest.approx(1.26 / np.log2(465 / 105))  # no further back than need be
     assert not Training.of({**one_pass(240, 20.01), "earlier": [one_pass(240, 20.0)]}).flat  # nothing learnt yet
 
 

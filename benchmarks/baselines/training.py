@@ -346,9 +346,10 @@ the weakest and the strongest of the moderate mixtures, and some patches are lig
 or black. PSNR, as the patches come in, before the last pass and after it: {VALIDATION_PATCHES} validation patches like
 those of that pass{", from photographs that were not trained on" if fair else ""}.
 
-Training is cut into passes, each of which is annealed to its end. What the last one added, to a doubling of the
-patches, says whether more training would help: {FLAT} dB or less is flat. Where a pass was on patches of another kind
-than those before, this counts what was gained by that, too. A win over a baseline that is not flat is no win.
+Training is cut into passes, each of which is annealed to its end. What the last one added, or the last few where that
+one was short, to a doubling of the patches, says whether more training would help: {FLAT} dB or less is flat. Where a
+pass was on patches of another kind than those before, this counts what was gained by that, too. A win over a baseline
+that is not flat is no win.
 
 {chr(10).join(lines)}
 

@@ -27,8 +27,8 @@ FEW = 50_000
 """With fewer patches nothing is trained out: the learning rate has hardly warmed up, and what has learnt nothing gains
 little by twice as much of it."""
 TELLING = 0.4
-"""Doublings that the latest pass must have added, if what it gained is to tell what a whole one would: what a shorter
-one gains is as small as the error of measuring it."""
+"""Doublings that the latest passes must have added, if what they gained is to tell what a whole one would: what less
+training gains is as small as the error of measuring it."""
 
 GROWN_FROM, GROWN_AFTER, GROWN_MINUTES, GROWN_BY = "grown_from", "grown_after", "grown_minutes", "grown_by"
 """In the recipe of what grew from another baseline or from tools: their names, the patches that they had seen (0: their
@@ -124,9 +124,10 @@ class Training:
     patches: int
     """Training patches seen, in all passes."""
     slope: float | None
-    """dB of validation PSNR that a doubling of the patches added, as the latest pass tells, each being annealed to its
-    end; those of what it grew from count. If the patches were of another kind than before, it counts what was gained by
-    that, too. None if nothing had been trained before, or the pass was unfinished or short (:data:`TELLING`)."""
+    """dB of validation PSNR that a doubling of the patches added, as the latest pass tells, or the latest ones together
+    where that one was short (:data:`TELLING`), each being annealed to its end; those of what it grew from count. If the
+    patches were of another kind than before, it counts what was gained by that, too. None if nothing had been trained
+    before, if the latest pass was unfinished, or if all that were measured on the same patches were short together."""
     origin: str = ""
     """What it grew from, in words; nothing if it began with random weights."""
 
@@ -146,14 +147,20 @@ class Training:
     def _of_passes(cls, recipes: Sequence[Mapping[str, Any]], before: int) -> Training:
         patches = [int(recipe.get("patches", 0)) for recipe in recipes]
         total = sum(patches)
-        earlier = before + total - patches[-1]
-        if not patches[-1] or not earlier or not recipes[-1].get("finished"):
+        if not patches[-1] or not recipes[-1].get("finished"):
             return cls(total, None)
-        start = recipes[-1].get("psnr_start", recipes[-2]["psnr_output"] if len(recipes) > 1 else None)
-        doublings = math.log2((before + total) / earlier)
-        if start is None or doublings < TELLING:
-            return cls(total, None)
-        return cls(total, (float(recipes[-1]["psnr_output"]) - float(start)) / doublings)
+        for first in reversed(range(len(recipes))):
+            earlier = before + sum(patches[:first])
+            ended = recipes[first - 1]["psnr_output"] if first else None
+            start = recipes[first].get("psnr_start", ended)
+            if not earlier or start is None:
+                break
+            doublings = math.log2((before + total) / earlier)
+            if doublings >= TELLING:
+                return cls(total, (float(recipes[-1]["psnr_output"]) - float(start)) / doublings)
+            if recipes[first].get("psnr_start") != ended:  # the pass before was measured on other patches
+                break
+        return cls(total, None)
 
     @property
     def flat(self) -> bool:
