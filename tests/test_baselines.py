@@ -187,8 +187,8 @@ def test_what_a_doubling_was_worth() -> None:
     short = {**one_pass(60_000, 25.26), "psnr_start": 25.2, "earlier": [first, begun]}
     assert Training.of(short).slope == pytest.approx(0.26 / np.log2(460 / 100))  # 0.2 doublings, with the pass before
     assert Training.of({**short, "psnr_start": 25.21}).slope is None  # which was measured on other patches
-    longer = Training.of({**short, "earlier": [first, {**begun, "patches": 5_000}, {**begun, "psnr_start": 24}]})
-    assert longer.slope == pytest.approx(1.26 / np.log2(465 / 105))  # no further back than need be
+    longer = Training.of({**short, "earlier": [first, {**begun, "patches": 5_000}, {**begun, "psnr_start": 25.2}]})
+    assert longer.slope == pytest.approx(0.06 / np.log2(465 / 105))  # no further back than need be
     assert not Training.of({**one_pass(240, 20.01), "earlier": [one_pass(240, 20.0)]}).flat  # nothing learnt yet
 
 

@@ -127,7 +127,8 @@ class Training:
     """dB of validation PSNR that a doubling of the patches added, as the latest pass tells, or the latest ones together
     where that one was short (:data:`TELLING`), each being annealed to its end; those of what it grew from count. If the
     patches were of another kind than before, it counts what was gained by that, too. None if nothing had been trained
-    before, if the latest pass was unfinished, or if all that were measured on the same patches were short together."""
+    before, if the latest pass was unfinished, or if those that are known to have been measured on the same patches, and
+    where they began, were short together."""
     origin: str = ""
     """What it grew from, in words; nothing if it began with random weights."""
 
