@@ -13,6 +13,7 @@ from PIL import Image
 
 import agents.network
 import benchmarks.agents
+import benchmarks.baselines.weights
 import benchmarks.throughput
 import sr_models.super_resolver
 import tools_zoo.toolboxes
@@ -21,18 +22,22 @@ from agents.baselines import FixedChain
 from agents.cli import main
 from agents.network import ENLARGING, PHOTO, policy_names, policy_of, save_policy
 from agents.rollout import draw_starts, play
+from benchmarks.baselines.weights import as_tool, read_baseline
+from benchmarks.enlarging import Insisting
 from restore_env import Task
 from restore_env.distortions import Levels, distort
 from restore_env.images import read_image
 from restore_env.metrics import psnr
 from restore_env.sources import embedded_paths
+from restore_env.starts import EpisodeStart
 from restore_env.tiling import to_tensor
 from restore_env.toolbox import bicubic_enlarge
-from sr_models import load_super_resolver
+from sr_models import load_super_resolver, with_super_resolvers
 from sr_models.degradations import DEGRADATIONS
 from sr_models.perceptual import perceptual_quality
 from sr_models.super_resolver import SLOTS, STAGES
 from tools_zoo import TOOLS, load_toolbox, toolbox_names
+from tools_zoo.fitting import as_tensor
 
 
 @pytest.mark.parametrize("name", toolbox_names())
@@ -52,7 +57,7 @@ def test_weights_are_small_and_have_cards() -> None:
     folders = [tools_zoo.toolboxes.SHIPPED / name for name in toolbox_names()]
     resolvers = [sr_models.super_resolver.SHIPPED / slot.name for slot in SLOTS]
     assert (sr_models.super_resolver.SHIPPED / "prior.safetensors").stat().st_size < 10_000_000
-    for folder in (*folders, *resolvers, agents.network.SHIPPED):
+    for folder in (*folders, *resolvers, agents.network.SHIPPED, benchmarks.baselines.weights.SHIPPED):
         assert (folder / "README.md").read_text().startswith("# ")
         assert all(path.stat().st_size < 10_000_000 for path in folder.rglob("*.safetensors"))
     for folder in folders:
@@ -63,6 +68,7 @@ def test_weights_are_small_and_have_cards() -> None:
 def test_cards_and_recipes_name_no_ones_folders() -> None:
     paths = [*tools_zoo.toolboxes.SHIPPED.rglob("*"), *agents.network.SHIPPED.iterdir()]
     paths += sr_models.super_resolver.SHIPPED.rglob("*")
+    paths += benchmarks.baselines.weights.SHIPPED.iterdir()
     for path in paths:
         if path.is_file():
             assert not re.search(rb"/tmp/|/home/|/root/|/work/", path.read_bytes()), path
@@ -101,6 +107,34 @@ def test_the_default_agent_gains_where_images_keep_their_size() -> None:
     assert agent.gain > 1.5
     # on the same 32 patches, which are few; benchmarks.agents tells with certainty
     assert (agent.psnr - agent.initial_psnr)[:32].mean() > single - 0.3
+
+
+def sides(starts: list[EpisodeStart]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What starts show and what they aim at, ``(N, 3, H, W)`` each."""
+    return as_tensor(np.stack([one.degraded for one in starts])), as_tensor(np.stack([one.target for one in starts]))
+
+
+@pytest.mark.parametrize("name", ["vdsr", "vdsr_s", "dncnn", "dncnn_s"])
+def test_a_baseline_restores_and_its_card_says_how_well(name: str) -> None:
+    folder = benchmarks.baselines.weights.SHIPPED
+    weights = read_baseline(folder / f"{name}.safetensors", name)
+    starts = draw_starts(Task(upscale=(1,)), 32, seed=7)
+    degraded, target = sides(starts)
+    with torch.inference_mode():
+        gain = psnr(as_tool(weights)(degraded), target).mean() - psnr(degraded, target).mean()
+    assert gain > 2
+    lines = (folder / "README.md").read_text().splitlines()
+    row = next(line for line in lines if line.startswith(f"| {weights.baseline.title} |"))
+    assert "| {psnr_input} | {psnr_start} | {psnr_output} |".format(**weights.recipe) in row
+
+
+def test_the_agent_that_enlarges_is_ahead_of_bicubic_where_something_is_wrong() -> None:
+    toolbox = with_super_resolvers(load_toolbox())
+    task = Task(upscale=(4,), max_steps=4, toolbox=toolbox)
+    starts = draw_starts(task, 12, seed=7)
+    small, large = sides(starts)
+    agent = play(Insisting(load_policy("super"), toolbox), task, starts)
+    assert agent.psnr.mean() > float(psnr(bicubic_enlarge(small), large).mean()) + 0.5
 
 
 @pytest.mark.parametrize("name", [slot.name for slot in SLOTS])
