@@ -49,7 +49,12 @@ REFERENCES = {1: "default", 4: "bicubic"}
 
 
 def prepare(arguments: argparse.Namespace) -> Comparison:
-    """Draw the test sets."""
+    """Draw the test sets.
+
+    Raises:
+        ValueError: a cache that is no folder, or no images that can be used.
+    """
+    kept = Kept(arguments.cache)
     factor = TASKS[arguments.task]
     tasks = {
         name: Task(
@@ -75,7 +80,7 @@ def prepare(arguments: argparse.Namespace) -> Comparison:
         metrics,
         photographs=arguments.photographs,
         costly=(first, draw_photographs(first, factor, arguments.seed, COST_SIDE)[0]),
-        kept=Kept(arguments.cache),
+        kept=kept,
     )
 
 
@@ -116,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure method after method, print and write."""
     check(arguments)
     setting = setting_of(arguments)
-    names = arguments.methods or usual_methods(setting)
+    names = list(dict.fromkeys(arguments.methods or usual_methods(setting)))
     if arguments.reference is not None and arguments.reference not in names:
         names = [arguments.reference, *names]
     arguments.reference = arguments.reference or REFERENCES[TASKS[arguments.task]]
@@ -216,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--section", default=SECTION, help=f"of the card (default: {SECTION})")
     parsed = parse(parser, arguments)
     factor = TASKS[parsed.task]
-    parsed.severity = parsed.severity or list(USUAL[factor])
+    parsed.severity = list(dict.fromkeys(parsed.severity or USUAL[factor]))
     return run_guarded(lambda: run(parsed), parser.prog)
 
 

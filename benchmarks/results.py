@@ -58,12 +58,18 @@ class Kept:
 
     Args:
         folder: made if it is missing.
+
+    Raises:
+        ValueError: there is something else at that place.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise ValueError(f"{folder}: no folder, and none can be made there: a file is in its place") from error
 
     def load_played(self, key: str) -> Played | None:
         """What was played under that key, if it was."""

@@ -28,7 +28,7 @@ from agents.commands.arguments import (
     schedule_of,
     severity,
 )
-from agents.commands.training import clean_photographs, step_display
+from agents.commands.training import TrainingDisplay, clean_photographs
 from benchmarks.baselines.table import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
 from benchmarks.publishing import parse
@@ -59,14 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         schedule=schedule_of(arguments),
     )
     source = clean_photographs(arguments, settings.patch_size * row.factor)
-    with step_display() as display:
-        rows = {}
+    with TrainingDisplay() as display:
 
         def show(now: PassProgress) -> None:
-            if now.number not in rows:
-                rows[now.number] = display.add_task(f"pass {now.number + 1}", quality="")
             quality = f"{now.psnr_input:.2f} -> {now.psnr_output:.2f} dB"
-            display.update(rows[now.number], completed=now.progress.step, total=now.progress.total, quality=quality)
+            display.show_steps(f"pass {now.number + 1}", now.progress, quality)
 
         training = train_baseline(settings, source, show)
     print(f"{row.title}: {training}; weights in {settings.path}")

@@ -312,6 +312,26 @@ def test_mistakes_are_told_in_one_line(
     assert message in printed.err.splitlines()[-1]
 
 
+def test_what_is_named_twice_is_measured_once(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = ["--methods", "input", "input", "--severity", "mild", "mild"]
+    assert compare.main(["--images", str(photos), "--patches", "1", *twice]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("**mild**") == 1
+    assert printed.out.count("| input |") == 1
+    assert "[1/1] input" in printed.err
+
+
+def test_a_cache_that_is_a_file_is_told_before_anything_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for cache in (tmp_path / "file", tmp_path / "file" / "inside"):
+        assert compare.main(["--images", str(tmp_path / "none"), "--cache", str(cache)]) == 2
+        assert capsys.readouterr().err == (
+            f"benchmarks.compare: error: {cache}: no folder, and none can be made there: a file is in its place\n"
+        )
+
+
 def test_damaged_measurements_are_named(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
     (tmp_path / "x.json").write_text("{")

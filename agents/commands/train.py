@@ -73,7 +73,7 @@ def _register_tools(kinds: Any) -> None:
 
 def train_tools(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train tools``."""
-    from agents.commands.training import clean_photographs, step_display
+    from agents.commands.training import TrainingDisplay, clean_photographs
     from tools_zoo.cards import command_line
     from tools_zoo.fitting import Budget
     from tools_zoo.table import TOOLS, training_order
@@ -104,14 +104,10 @@ def train_tools(arguments: argparse.Namespace) -> int:
         schedule=schedule_of(arguments),
     )
     source = clean_photographs(arguments, arguments.patch_size)
-    with step_display() as display:
-        tasks = {name: display.add_task(name, total=None, start=False, quality="waiting") for name in names}
+    with TrainingDisplay(*names) as display:
 
         def show(now: ToolProgress) -> None:
-            task = tasks[now.tool]
-            display.start_task(task)
-            quality = f"{now.psnr_input:.2f} -> {now.psnr_output:.2f} dB"
-            display.update(task, completed=now.progress.step, total=now.progress.total, quality=quality)
+            display.show_steps(now.tool, now.progress, f"{now.psnr_input:.2f} -> {now.psnr_output:.2f} dB")
 
         fitted = train(settings, source, show)
     for name, result in fitted.items():
@@ -208,9 +204,8 @@ def _distortion_share(arguments: argparse.Namespace) -> float:
 
 def train_agent(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train agent``."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from agents.algorithms import ALGORITHMS
+    from agents.commands.training import TrainingDisplay
     from agents.training import AgentProgress, AgentTraining
     from agents.training import train_agent as train
     from restore_env.task import Task
@@ -252,15 +247,13 @@ def train_agent(arguments: argparse.Namespace) -> int:
         command=command_line("imagerestore", sys.argv[1:]),
     )
     unit = " dB" if arguments.reward == "psnr" else f" ({arguments.reward})"
-    columns = (BarColumn(), TextColumn("{task.fields[quality]}"), TimeElapsedColumn())
-    with Progress(*columns) as display:
-        row = display.add_task("agent", total=1.0, quality="starting")
+    with TrainingDisplay("agent") as display:
 
         def show(now: AgentProgress) -> None:
-            quality = f"{now.steps} steps, return {now.gain:.2f}, validation {now.validation_gain:.2f}{unit}"
+            said = f"{now.steps} steps, return {now.gain:.2f}, validation {now.validation_gain:.2f}{unit}"
             if now.warm_start < 1:
-                quality = f"warm start {now.warm_start:.0%}"
-            display.update(row, completed=now.share, quality=quality)
+                said = f"warm start {now.warm_start:.0%}"
+            display.show("agent", now.share, said)
 
         _, progress = train(settings, show)
     print(f"{progress.steps} steps, validation gain {progress.validation_gain:.2f}{unit}")

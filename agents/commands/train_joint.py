@@ -121,7 +121,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
     from torch.nn import Module, ModuleList
 
     from agents.baselines import FixedChain
-    from agents.commands.training import clean_photographs, step_display
+    from agents.commands.training import TrainingDisplay, clean_photographs
     from agents.demonstrations import singles
     from agents.imitation import learn_from_oracle
     from agents.network import check_tools, load_policy, policy_of, save_policy
@@ -196,18 +196,11 @@ def train_joint(arguments: argparse.Namespace) -> int:
         schedule=schedule_of(arguments),
     )
     source = clean_photographs(arguments, settings.patch_size)
-    with step_display() as display:
-        rows: dict[str, Any] = {}
-
-        def row(name: str) -> Any:
-            if name not in rows:
-                rows[name] = display.add_task(name, quality="")
-            return rows[name]
+    with TrainingDisplay() as display:
 
         def show(now: JointProgress) -> None:
             quality = f"{now.psnr_input:.2f} -> {now.psnr_output:.2f} dB"
-            name = f"round {now.round + 1}"
-            display.update(row(name), completed=now.progress.step, total=now.progress.total, quality=quality)
+            display.show_steps(f"round {now.round + 1}", now.progress, quality)
 
         def refresh(toolbox: Toolbox, number: int) -> Policy:
             task = Task(
@@ -219,10 +212,9 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 toolbox=toolbox,
                 device=settings.device,
             )
-            name = f"agent {number + 1}"
 
             def learning(progress: float) -> None:
-                display.update(row(name), completed=round(100 * progress), total=100, quality="of its time")
+                display.show(f"agent {number + 1}", progress, f"{progress:.0%} of its time")
 
             path = settings.out / f"round-{number + 1}.agent.safetensors"
             recipe = {

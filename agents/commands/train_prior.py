@@ -55,7 +55,7 @@ def train_prior(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train prior``."""
     from dataclasses import replace
 
-    from agents.commands.training import step_display
+    from agents.commands.training import TrainingDisplay
     from sr_models.categories import NAMES
     from sr_models.labels import LabelledImages
     from sr_models.prior_training import PriorProgress, PriorTraining
@@ -81,13 +81,11 @@ def train_prior(arguments: argparse.Namespace) -> int:
         schedule=replace(settings.schedule, learning_rate=arguments.learning_rate, precision=arguments.precision),
     )
     images = LabelledImages(arguments.labels)
-    with step_display() as display:
-        row = display.add_task("prior", total=None, quality="")
+    with TrainingDisplay("prior") as display:
 
         def show(now: PriorProgress) -> None:
             accuracy = "" if now.agreement is None else f", accuracy {100 * now.agreement.accuracy:.1f} % kept apart"
-            quality = f"loss {now.progress.loss:.3f}{accuracy}"
-            display.update(row, completed=now.progress.step, total=now.progress.total, quality=quality)
+            display.show_steps("prior", now.progress, f"loss {now.progress.loss:.3f}{accuracy}")
 
         fitted, agreement = train(settings, images, show)
     state = "finished" if fitted.finished else "out of time; the same command with more minutes goes on"

@@ -53,7 +53,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train sr``."""
     from dataclasses import replace
 
-    from agents.commands.training import clean_photographs, step_display
+    from agents.commands.training import TrainingDisplay, clean_photographs
     from sr_models.eyes import Eyes
     from sr_models.super_resolver import STAGES
     from sr_models.training import MODELS, SrProgress, SrTraining
@@ -94,14 +94,11 @@ def train_sr(arguments: argparse.Namespace) -> int:
     ).with_schedule(arguments.learning_rate, arguments.precision)
     source = clean_photographs(arguments, arguments.crop_size)
     eyes = Eyes.open(arguments.prior, arguments.squeezenet, arguments.vgg, arguments.clip)
-    with step_display() as display:
-        rows = {stage: display.add_task(stage, total=None, start=False, quality="waiting") for stage in stages}
+    with TrainingDisplay(*stages) as display:
 
         def show(now: SrProgress) -> None:
-            row = rows[now.stage]
-            display.start_task(row)
             quality = f"{now.psnr_bicubic:.2f} -> {now.psnr_output:.2f} dB, distance {now.distance:.3f}"
-            display.update(row, completed=now.progress.step, total=now.progress.total, quality=quality)
+            display.show_steps(now.stage, now.progress, quality)
 
         fitted = train(settings, source, eyes, show)
     for stage, result in fitted.items():

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
+import time
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import TaskID
 
     from restore_env.sources import ImageSource
+    from tools_zoo.fitting import Progress
+
+LINE_SECONDS = 60.0
+"""How often a row is told again where no one watches."""
 
 
 def clean_photographs(arguments: argparse.Namespace, min_size: int) -> ImageSource:
@@ -21,14 +29,74 @@ def clean_photographs(arguments: argparse.Namespace, min_size: int) -> ImageSour
     return source
 
 
-def step_display() -> Progress:
-    """A live display of rows with a name, a bar, steps, and a field ``quality``."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+class TrainingDisplay:
+    """What a training command shows on standard output while it runs, a row for each of its parts.
 
-    return Progress(
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TextColumn("{task.fields[quality]}"),
-        TimeElapsedColumn(),
-    )
+    On a terminal the rows are live, with bars. Elsewhere, as in a log, a row is a line when it begins, a line a minute,
+    and a line at its end.
+
+    Args:
+        waiting: rows to show from the start.
+    """
+
+    def __init__(self, *waiting: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console()
+        columns = (
+            TextColumn("{task.description:<10}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[said]}", markup=False),
+            TimeElapsedColumn(),
+        )
+        self._live = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._rows: dict[str, _Row] = {}
+        for name in waiting:
+            self._add(name)
+
+    def __enter__(self) -> TrainingDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, name: str, share: float | None, said: str) -> None:
+        """Bring a row up to date.
+
+        Args:
+            name: of the row; a new one joins at the end.
+            share: how much of it is done, 0 to 1; None: not known yet.
+            said: in words.
+        """
+        row = self._rows[name] if name in self._rows else self._add(name)
+        now = time.monotonic()
+        if row.began is None:
+            row.began = now
+            self._live.start_task(row.task)
+        self._live.update(row.task, completed=share or 0.0, total=None if share is None else 1.0, said=said)
+        done = share is not None and share >= 1
+        if self._live.disable and (now >= row.due or (done and not row.done)):
+            print(f"{name}: {said}, {timedelta(seconds=int(now - row.began))}", flush=True)
+            row.due = now + LINE_SECONDS
+        row.done = done
+
+    def show_steps(self, name: str, progress: Progress, quality: str) -> None:
+        """Bring a row up to date that counts steps."""
+        share = None if progress.total is None else progress.step / progress.total
+        steps = str(progress.step) if progress.total is None else f"{progress.step}/{progress.total}"
+        self.show(name, share, f"{steps} steps, {quality}")
+
+    def _add(self, name: str) -> _Row:
+        row = self._rows[name] = _Row(self._live.add_task(name, total=None, start=False, said="waiting"))
+        return row
+
+
+@dataclass
+class _Row:
+    task: TaskID
+    began: float | None = None
+    due: float = -math.inf
+    """When its next line is due."""
+    done: bool = False
