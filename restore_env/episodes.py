@@ -22,6 +22,9 @@ from restore_env.starts import EpisodeStart
 from restore_env.task import Task
 from restore_env.toolbox import bicubic_enlarge
 
+Judged = Sequence[tuple[npt.NDArray[np.int64], Tensor, Tensor]]
+"""Positions among images, and their reward's metric and PSNR where the images are: a device may still compute them."""
+
 
 @dataclass(frozen=True)
 class Beginning:
@@ -65,6 +68,9 @@ class EpisodeBatch:
         self.starts: list[EpisodeStart | None] = [None] * n
         self.actions: list[list[int]] = [[] for _ in range(n)]
         self.psnr_trace: list[list[float]] = [[] for _ in range(n)]
+        self._lengths = np.zeros(n, dtype=np.int64)
+        self._first_psnr, self._psnr = np.zeros(n), np.zeros(n)
+        """The first and the latest of ``psnr_trace``."""
         self.last_action = np.full(n, self.no_action, dtype=np.int64)
         self.gmacs = np.zeros(n)
         self.over = np.ones(n, dtype=np.bool_)
@@ -106,15 +112,16 @@ class EpisodeBatch:
                 )
         kinds = [tuple((side.shape, side.dtype) for side in (start.degraded, start.target)) for start in starts]
         parts = []
-        scores, psnrs = np.zeros(len(starts)), np.zeros(len(starts))
+        judged = []
         for kind in dict.fromkeys(kinds):
             rows = np.array([row for row, other in enumerate(kinds) if other == kind])
             degraded = self._stacked([starts[row].degraded for row in rows])
             targets = self._stacked([starts[row].target for row in rows])
             parts.append((rows, degraded, targets, self._look(degraded)))
-            for here in pieces(len(rows), targets):
-                scores[rows[here]], psnrs[rows[here]] = self._quality(degraded[here], targets[here])
-        return Beginning(starts, parts, scores, psnrs)
+            judged += [
+                (rows[here], *self._quality(degraded[here], targets[here])) for here in pieces(len(rows), targets)
+            ]
+        return Beginning(starts, parts, *_known(judged, len(starts)))
 
     def enter(self, slots: Slots, beginning: Beginning) -> None:
         """Start the episodes that were made ready in ``slots``, one for each start."""
@@ -122,11 +129,13 @@ class EpisodeBatch:
             self._working.put(slots[rows], degraded)
             self._targets.put(slots[rows], targets)
             self._seen[slots[rows]] = seen
-        for slot, start, value in zip(slots, beginning.starts, beginning.psnrs, strict=True):
+        for slot, start, value in zip(slots.tolist(), beginning.starts, beginning.psnrs.tolist(), strict=True):
             self.starts[slot] = start
             self.actions[slot] = []
-            self._factor[slot] = start.factor
-            self.psnr_trace[slot] = [float(value)]
+            self.psnr_trace[slot] = [value]
+        self._factor[slots] = [start.factor for start in beginning.starts]
+        self._lengths[slots] = 0
+        self._first_psnr[slots] = self._psnr[slots] = beginning.psnrs
         self._score[slots] = beginning.scores
         self._changed[slots] = False
         self._enlarged[slots] = 1
@@ -147,8 +156,7 @@ class EpisodeBatch:
             raise ValueError(f"actions must be whole numbers, got {actions.tolist()}")
         if not ((actions >= 0) & (actions < self.n_actions)).all():
             raise ValueError(f"actions must lie in 0..{self.n_actions - 1}, got {actions.tolist()}")
-        lengths = np.array([len(self.actions[slot]) for slot in slots])
-        return np.asarray((actions == self.toolbox.stop) | (lengths + 1 >= self.task.max_steps))
+        return np.asarray((actions == self.toolbox.stop) | (self._lengths[slots] + 1 >= self.task.max_steps))
 
     def step(
         self, slots: Slots, actions: npt.NDArray[np.int64], meanwhile: Iterable[None] = ()
@@ -173,14 +181,13 @@ class EpisodeBatch:
         self._score[slots[acting]] = scores
         self.gmacs[slots[acting]] += spent
         self.last_action[slots] = actions
-        latest = np.array([self.psnr_trace[slot][-1] for slot in slots])
-        latest[acting] = psnrs
-        self.over[slots] = ends
-        for slot, action, value in zip(slots, actions, latest, strict=True):
-            self.actions[slot].append(int(action))
-            self.psnr_trace[slot].append(float(value))
-            if self.task.stop_if_worse and value < self.psnr_trace[slot][0]:
-                self.over[slot] = True
+        self._psnr[slots[acting]] = psnrs
+        self._lengths[slots] += 1
+        latest = self._psnr[slots]
+        for slot, action, value in zip(slots.tolist(), actions.tolist(), latest.tolist(), strict=True):
+            self.actions[slot].append(action)
+            self.psnr_trace[slot].append(value)
+        self.over[slots] = ends | (latest < self._first_psnr[slots]) if self.task.stop_if_worse else ends
         return rewards
 
     def outlook(self, slots: Slots) -> npt.NDArray[np.float64]:
@@ -217,6 +224,8 @@ class EpisodeBatch:
         branch.starts = [self.starts[slot] for slot in slots]
         branch.actions = [list(self.actions[slot]) for slot in slots]
         branch.psnr_trace = [list(self.psnr_trace[slot]) for slot in slots]
+        branch._lengths = self._lengths[slots]
+        branch._first_psnr, branch._psnr = self._first_psnr[slots], self._psnr[slots]
         return branch
 
     def action_mask(self) -> npt.NDArray[np.int8]:
@@ -236,19 +245,25 @@ class EpisodeBatch:
             "action_mask": self.action_mask()[slots],
         }
 
-    def info(self, slot: int) -> dict[str, Any]:
-        """What is known of an episode beyond its observation: plain numbers and strings, for analysis."""
-        start = self.start(slot)
+    def infos(self, slots: Slots) -> dict[str, list[Any]]:
+        """What is known of episodes beyond their observations, a column for each: plain values, for analysis."""
+        chosen = slots.tolist()
+        starts = [self.start(slot) for slot in chosen]
+        names = self.toolbox.name
         return {
-            "psnr": self.psnr_trace[slot][-1],
-            "initial_psnr": self.psnr_trace[slot][0],
-            "toolchain": tuple(self.toolbox.name(action) for action in self.actions[slot]),
-            "gmacs": float(self.gmacs[slot]),
-            "upscale": start.factor,
-            "image": start.image,
-            "episode_seed": start.seed,
-            "distortion": dict(start.distortion),
+            "psnr": self._psnr[slots].tolist(),
+            "initial_psnr": self._first_psnr[slots].tolist(),
+            "toolchain": [tuple(map(names, self.actions[slot])) for slot in chosen],
+            "gmacs": self.gmacs[slots].tolist(),
+            "upscale": self._factor[slots].tolist(),
+            "image": [start.image for start in starts],
+            "episode_seed": [start.seed for start in starts],
+            "distortion": [dict(start.distortion) for start in starts],
         }
+
+    def info(self, slot: int) -> dict[str, Any]:
+        """What :meth:`infos` knows of one episode."""
+        return {key: value for key, (value,) in self.infos(np.array([slot])).items()}
 
     def start(self, slot: int) -> EpisodeStart:
         """What the slot's episode started from."""
@@ -276,7 +291,7 @@ class EpisodeBatch:
             for rows, targets in self._targets.groups(slots[positions]):
                 chosen = working if len(rows) == len(working) else working[torch.from_numpy(rows)]
                 shown = bicubic_enlarge(chosen, targets.shape[-1] // chosen.shape[-1]).clamp(0, 1)
-                scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows))
+                scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows)).cpu().numpy()
         return scores
 
     def _stacked(self, images: Sequence[Any]) -> Tensor:
@@ -310,51 +325,51 @@ class EpisodeBatch:
                 results = list(running)
                 deque(others, 0)
             # with all results at hand: what is put somewhere may move what others still look at
-            for (_, rows), (outputs, seen, *quality) in zip(parts, results, strict=True):
+            for (_, rows), (outputs, seen, _) in zip(parts, results, strict=True):
                 self._working.put(slots[rows], outputs)
                 self._changed[slots[rows]] = seen is None
                 if seen is not None:
                     self._seen[slots[rows]] = seen
-                scores[rows], psnrs[rows] = quality
+            for (_, rows), (_, _, judged) in zip(parts, results, strict=True):  # a device has all its work by now
+                scores[rows], psnrs[rows] = _known(judged, len(rows))
         self._enlarged[slots] *= self.toolbox.scales[actions]
         return spent, scores, psnrs
 
     @torch.inference_mode()
-    def _act(
-        self, action: int, slots: Slots
-    ) -> tuple[Tensor, npt.NDArray[Any] | None, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _act(self, action: int, slots: Slots) -> tuple[Tensor, npt.NDArray[Any] | None, Judged]:
         """As :meth:`_use`, and in second place what is observed of it, on a CPU: its core has it at hand."""
-        outputs, scores, psnrs = self._use(action, slots)
-        return outputs, self._look(outputs) if outputs.device.type == "cpu" else None, scores, psnrs
+        outputs, judged = self._use(action, slots)
+        return outputs, self._look(outputs) if outputs.device.type == "cpu" else None, judged
 
     @torch.inference_mode()
-    def _use(self, action: int, slots: Slots) -> tuple[Tensor, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _use(self, action: int, slots: Slots) -> tuple[Tensor, Judged]:
         """What a tool makes of the images of slots, all of one size, and how good that is; nothing is changed."""
         outputs = self.toolbox.run(action, self._working.copies(slots), owned=True)
-        return outputs, *self._compare(outputs, slots)
+        return outputs, self._compare(outputs, slots)
 
     def _worth(self, action: int, slots: Slots) -> npt.NDArray[np.float64]:
         """The reward that a tool would pay for the images of slots, all of one size."""
         price = self.task.cost_weight * self._spent(slots, np.full(len(slots), action))
-        return self._use(action, slots)[1] - self._score[slots] - price
+        scores, _ = _known(self._use(action, slots)[1], len(slots))
+        return scores - self._score[slots] - price
 
     def _spent(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """What actions cost in slots as they are, GMAC."""
         pixels = self._working.shapes(slots).prod(axis=1)
         return np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
 
-    def _compare(self, images: Tensor, slots: Slots) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Reward's metric and PSNR of images of one size against the targets of ``slots``."""
-        scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
+    def _compare(self, images: Tensor, slots: Slots) -> Judged:
+        """Images of one size against the targets of ``slots``."""
+        judged = []
         for rows, targets in self._targets.pieces(slots):
             chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows)]
-            scores[rows], psnrs[rows] = self._quality(chosen, targets)
-        return scores, psnrs
+            judged.append((rows, *self._quality(chosen, targets)))
+        return judged
 
-    def _quality(self, images: Tensor, targets: Tensor) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _quality(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Reward's metric and PSNR of images of one size against targets of one size, at the targets' size."""
         images = bicubic_enlarge(images, targets.shape[-1] // images.shape[-1])
-        psnrs = psnr(images, targets).cpu().numpy()
+        psnrs = psnr(images, targets)
         if self._metric is psnr:
             return psnrs, psnrs
         return _checked(self._metric(images.clone(), targets.clone()), len(images)), psnrs  # it may change them
@@ -371,8 +386,17 @@ def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:
     return np.asarray(to_hwc(quantised(image[None]))[0], dtype=np.uint8)
 
 
-def _checked(scores: Tensor, n: int) -> npt.NDArray[np.float64]:
+def _known(judged: Judged, n: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Reward's metric and PSNR of ``n`` images, once they are computed."""
+    scores, psnrs = np.zeros(n), np.zeros(n)
+    for rows, score, psnr_of in judged:
+        psnrs[rows] = psnr_of.cpu().numpy()
+        scores[rows] = psnrs[rows] if score is psnr_of else score.cpu().numpy()
+    return scores, psnrs
+
+
+def _checked(scores: Tensor, n: int) -> Tensor:
     scores = torch.as_tensor(scores).detach()
     if tuple(scores.shape) != (n,):
         raise ValueError(f"the reward must return one score per image, shape ({n},), got {tuple(scores.shape)}")
-    return np.asarray(scores.double().cpu().numpy())
+    return scores.to(torch.float64, copy=True)  # the metric may use its tensor again before anyone looks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -126,10 +126,11 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         draws = self.autoreset_mode is not AutoresetMode.DISABLED
         rewards = np.zeros(self.num_envs)
         rewards[going_on] = self._episodes.step(going_on, actions[going_on], draw_next_ones() if draws else ())
-        for slot in going_on:
-            view = self._views[slot]
-            if view is not None:
-                view.update()
+        if self.render_mode is not None:
+            for slot in going_on:
+                view = self._views[slot]
+                if view is not None:
+                    view.update()
         terminated = self._episodes.over.copy()
         infos: Infos = {}
         if same_step:
@@ -184,7 +185,8 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         return infos
 
     def _infos(self, slots: Slots) -> Infos:
-        return batch_infos([self._episodes.info(slot) for slot in slots], slots, self.num_envs)
+        columns = self._episodes.infos(slots)
+        return batch_columns({key: (values, slots) for key, values in columns.items()}, self.num_envs)
 
     def _draw(self, slots: Slots, options: dict[str, Any] | None = None) -> Iterator[EpisodeStart]:
         chosen = []
@@ -238,33 +240,49 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
 
 
 def batch_infos(infos: Sequence[dict[str, Any]], slots: Slots, num_envs: int) -> Infos:
-    """Batch the infos of ``slots`` as Gymnasium's vector environments do, a whole column at a time.
+    """Batch the infos of ``slots`` as Gymnasium's vector environments do.
 
     Args:
-        infos: one per slot; plain numbers become arrays of numbers, dictionaries dictionaries of such, and anything
-            else arrays of objects.
+        infos: one per slot; what one does not have is missing in its slot.
         slots: where in the arrays each belongs.
+        num_envs: length of the arrays.
+
+    Returns:
+        As :func:`batch_columns`.
+    """
+    columns = {}
+    for key in dict.fromkeys(itertools.chain.from_iterable(infos)):
+        values, here = [info[key] for info in infos if key in info], slots
+        if len(values) < len(infos):
+            here = slots[[key in info for info in infos]]
+        columns[key] = (values, here)
+    return batch_columns(columns, num_envs)
+
+
+def batch_columns(columns: Mapping[str, tuple[Sequence[Any], Slots]], num_envs: int) -> Infos:
+    """Batch what is known of slots, a whole column at a time.
+
+    Args:
+        columns: for each key the values and the slots that have them. Plain numbers become arrays of numbers,
+            dictionaries dictionaries of such, and anything else arrays of objects.
         num_envs: length of the arrays.
 
     Returns:
         For each key ``(num_envs,)`` values, zero or None where no slot has it, and under ``_key`` where one has it.
     """
     batched: Infos = {}
-    for key in dict.fromkeys(itertools.chain.from_iterable(infos)):
-        values, here = [info[key] for info in infos if key in info], slots
-        if len(values) < len(infos):
-            here = slots[[key in info for info in infos]]
+    for key, (values, slots) in columns.items():
         if isinstance(values[0], dict):
-            batched[key] = batch_infos(values, here, num_envs)
+            batched[key] = batch_infos(values, slots, num_envs)
         elif isinstance(values[0], (bool, int, float)):
             batched[key] = np.zeros(num_envs, dtype=type(values[0]))
-            batched[key][here] = values
+            batched[key][slots] = values
         else:
             objects = np.full(num_envs, None, dtype=object)
-            for slot, value in zip(here.tolist(), values, strict=True):
+            for slot, value in zip(slots.tolist(), values, strict=True):
                 objects[slot] = value
             batched[key] = objects
-        batched[f"_{key}"] = _mask(here, num_envs)
+        batched[f"_{key}"] = _mask(slots, num_envs)
     return batched
 
 

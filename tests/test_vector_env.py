@@ -63,6 +63,22 @@ def test_equal_with_a_perceptual_reward(monkeypatch: pytest.MonkeyPatch) -> None
     assert np.std(rewards) > 1e-3
 
 
+def test_a_metric_may_use_its_result_again() -> None:
+    kept = torch.zeros(N, dtype=torch.float64)
+
+    def in_one_tensor(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        scores = kept[: len(images)]
+        return scores.copy_(-(images - targets).abs().mean((1, 2, 3)))
+
+    rewards = []
+    for metric in (in_one_tensor, lambda images, targets: in_one_tensor(images, targets).clone()):
+        env = ImageRestoreVectorEnv(N, photographs(), patch_size=40, toolbox=pixelwise_toolbox(), reward=metric)
+        env.reset(seed=0)
+        rewards.append(env.step(np.array([0, 1, 2, 0, 3]))[1])  # three tools, three results
+    assert np.abs(rewards[0]).max() > 1e-3
+    assert np.array_equal(rewards[0], rewards[1])
+
+
 def test_equal_with_resets_by_mask() -> None:
     native, reference = both(AutoresetMode.DISABLED, toolbox=pixelwise_toolbox())
     assert same(native.reset(seed=1), reference.reset(seed=1))
