@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from restore_env.cores import Cores
-from restore_env.gallery import Gallery, Slots, pieces
+from restore_env.gallery import Gallery, Slots, pieces, row_index
 from restore_env.metrics import METRICS, Metric, psnr, resolve_metric
 from restore_env.pixels import quantised, to_hwc
 from restore_env.starts import EpisodeStart
@@ -289,7 +289,9 @@ class EpisodeBatch:
         scores = np.zeros(len(slots))
         for positions, working in self._working.groups(slots):
             for rows, targets in self._targets.groups(slots[positions]):
-                chosen = working if len(rows) == len(working) else working[torch.from_numpy(rows)]
+                chosen = (
+                    working if len(rows) == len(working) else working.index_select(0, row_index(rows, working.device))
+                )
                 shown = bicubic_enlarge(chosen, targets.shape[-1] // chosen.shape[-1]).clamp(0, 1)
                 scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows)).cpu().numpy()
         return scores
@@ -362,7 +364,7 @@ class EpisodeBatch:
         """Images of one size against the targets of ``slots``."""
         judged = []
         for rows, targets in self._targets.pieces(slots):
-            chosen = images if len(rows) == len(images) else images[torch.from_numpy(rows)]
+            chosen = images if len(rows) == len(images) else images.index_select(0, row_index(rows, images.device))
             judged.append((rows, *self._quality(chosen, targets)))
         return judged
 

@@ -31,6 +31,12 @@ def _together(images: Tensor) -> int:
     return max(1, PIECE_PIXELS // max(1, images.shape[-2] * images.shape[-1]))
 
 
+def row_index(rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """Rows to index a tensor on ``device`` by; its queue is not waited for."""
+    index = torch.from_numpy(rows)
+    return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
+
+
 class Gallery:
     """``n`` slots, each empty or holding one ``(3, H, W)`` image; images of one size share a tensor.
 
@@ -134,4 +140,4 @@ class Gallery:
         self._rows[members] = np.arange(len(members))
 
     def _index(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(rows).to(self._device)
+        return row_index(rows, self._device)

@@ -192,6 +192,23 @@ def test_a_fork_is_independent() -> None:
     torch.testing.assert_close(torch.tensor(env.episodes.psnr_trace[0]), torch.tensor(fork.psnr_trace[1][:1]))
 
 
+@pytest.mark.parametrize("stop_if_worse", [False, True])
+def test_a_fork_goes_on_as_the_original_would(stop_if_worse: bool) -> None:
+    env = vector_env(3, stop_if_worse=stop_if_worse)
+    env.reset(options=damaged(0.2, -0.1, 0.1))
+    env.step(np.array([1, 0, 1]))
+    fork = env.episodes.fork(np.arange(3))
+    for actions in ([0, 1, 3], [1, 0, 0]):
+        going_on = np.flatnonzero(~env.episodes.over)
+        for episodes in (env.episodes, fork):
+            episodes.step(going_on, np.array(actions)[going_on])
+        assert fork.infos(np.arange(3)) == env.episodes.infos(np.arange(3))
+        assert fork.over.tolist() == env.episodes.over.tolist()
+    assert fork.over.all()
+    assert fork.actions == env.episodes.actions
+    assert fork.psnr_trace == env.episodes.psnr_trace
+
+
 def test_no_chain_stops_at_once() -> None:
     task = moderate()
     played = play(FixedChain((), 3), task, draw_starts(task, 5, seed=0))

@@ -194,6 +194,7 @@ def fit(
             run.seconds = before + now - began
             marks.append((run.step, now))
             pace = (now - marks[0][1]) / max(1, run.step - marks[0][0])
+            late = False
             if budget.minutes is not None:
                 left = budget.minutes * 60 - run.seconds
                 if planned is None and run.step >= 2 * _RATE_STEPS:
@@ -203,11 +204,12 @@ def fit(
                         pace = (now - saved) / max(1, run.step - saved_step)
                     if abs((planned - run.step) * pace - left) > _OFF * budget.minutes * 60:
                         planned = run.step + max(1, int(left / pace))
-                if left <= -_OFF * budget.minutes * 60:
-                    break
-            if now - reported > REPORT_SECONDS or run.step == planned:
+                late = left <= -_OFF * budget.minutes * 60
+            if now - reported > REPORT_SECONDS or run.step == planned or late:
                 reported = now
                 report(Progress(run.step, planned, float(loss), rate, run.seconds))
+            if late:
+                break
             if planned is not None and now - saved > CHECKPOINT_SECONDS:
                 saved, saved_step = now, run.step
                 run.total = planned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,7 +34,7 @@ class TrainingDisplay:
     """What a training command shows on standard output while it runs, a row for each of its parts.
 
     On a terminal the rows are live, with bars. Elsewhere, as in a log, a row is a line when it begins, a line a minute,
-    and a line at its end.
+    and a line at its end. If nothing can be written any more, as to a pipe that was closed, the work goes on untold.
 
     Args:
         waiting: rows to show from the start.
@@ -44,14 +45,16 @@ class TrainingDisplay:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = Console()
+        watched = console.is_interactive and sys.stdout.isatty()  # Rich takes FORCE_COLOR for a terminal
         columns = (
             TextColumn("{task.description:<10}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[said]}", markup=False),
             TimeElapsedColumn(),
         )
-        self._live = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._live = Progress(*columns, console=console, disable=not watched)
         self._rows: dict[str, _Row] = {}
+        self._unheard = False
         for name in waiting:
             self._add(name)
 
@@ -61,6 +64,9 @@ class TrainingDisplay:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        for row in self._rows.values():
+            if not (row.done or row.told):
+                self._tell(row)
 
     def show(self, name: str, share: float | None, said: str) -> None:
         """Bring a row up to date.
@@ -77,8 +83,9 @@ class TrainingDisplay:
             self._live.start_task(row.task)
         self._live.update(row.task, completed=share or 0.0, total=None if share is None else 1.0, said=said)
         done = share is not None and share >= 1
-        if self._live.disable and (now >= row.due or (done and not row.done)):
-            print(f"{name}: {said}, {timedelta(seconds=int(now - row.began))}", flush=True)
+        row.line, row.told = f"{name}: {said}, {timedelta(seconds=int(now - row.began))}", False
+        if now >= row.due or (done and not row.done):
+            self._tell(row)
             row.due = now + LINE_SECONDS
         row.done = done
 
@@ -87,6 +94,15 @@ class TrainingDisplay:
         share = None if progress.total is None else progress.step / progress.total
         steps = str(progress.step) if progress.total is None else f"{progress.step}/{progress.total}"
         self.show(name, share, f"{steps} steps, {quality}")
+
+    def _tell(self, row: _Row) -> None:
+        """Print a row's line, unless the rows are live or no one can read it."""
+        if self._live.disable and not self._unheard:
+            try:
+                print(row.line, flush=True)
+            except OSError:
+                self._unheard = True
+        row.told = True
 
     def _add(self, name: str) -> _Row:
         row = self._rows[name] = _Row(self._live.add_task(name, total=None, start=False, said="waiting"))
@@ -97,6 +113,9 @@ class TrainingDisplay:
 class _Row:
     task: TaskID
     began: float | None = None
+    line: str = ""
+    told: bool = True
+    """Whether its line has been printed."""
     due: float = -math.inf
-    """When its next line is due."""
+    """When the next one is due."""
     done: bool = False
