@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ def recorded_command(recipe: Mapping[str, Any], **before: str) -> str:
     return f"{recipe.get('command')}  # {', '.join(map(str, notes))}"
 
 
+@cache
 def source_version() -> str:
-    """The version of this package, with the commit where it runs from a checkout."""
+    """The version of this package, with the commit where it runs from a checkout, as it was when first asked for."""
     try:
         text = f"imagerestore {version('imagerestore')}"
     except PackageNotFoundError:
@@ -78,7 +80,11 @@ def check_section(card: Path, section: str) -> None:
 
 
 def command_line(program: str, arguments: Sequence[str]) -> str:
-    """The command that repeats a run, absolute paths made relative to the working directory."""
+    """The command that repeats a run, absolute paths made relative to the working directory.
+
+    It is asked for as a run begins, which fixes :func:`source_version`: what is committed later is not what ran.
+    """
+    source_version()
     words = [os.path.relpath(word) if Path(word).is_absolute() else word for word in arguments]
     return shlex.join([*program.split(), *words])
 
