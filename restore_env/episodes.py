@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from restore_env.cores import Cores
-from restore_env.gallery import Gallery, Slots, pieces, row_index
+from restore_env.gallery import Gallery, Slots, pieces, rows_of
 from restore_env.metrics import METRICS, Metric, psnr, resolve_metric
 from restore_env.pixels import quantised, to_hwc
 from restore_env.starts import EpisodeStart
@@ -68,9 +68,6 @@ class EpisodeBatch:
         self.starts: list[EpisodeStart | None] = [None] * n
         self.actions: list[list[int]] = [[] for _ in range(n)]
         self.psnr_trace: list[list[float]] = [[] for _ in range(n)]
-        self._lengths = np.zeros(n, dtype=np.int64)
-        self._first_psnr, self._psnr = np.zeros(n), np.zeros(n)
-        """The first and the latest of ``psnr_trace``."""
         self.last_action = np.full(n, self.no_action, dtype=np.int64)
         self.gmacs = np.zeros(n)
         self.over = np.ones(n, dtype=np.bool_)
@@ -134,8 +131,6 @@ class EpisodeBatch:
             self.actions[slot] = []
             self.psnr_trace[slot] = [value]
         self._factor[slots] = [start.factor for start in beginning.starts]
-        self._lengths[slots] = 0
-        self._first_psnr[slots] = self._psnr[slots] = beginning.psnrs
         self._score[slots] = beginning.scores
         self._changed[slots] = False
         self._enlarged[slots] = 1
@@ -156,7 +151,8 @@ class EpisodeBatch:
             raise ValueError(f"actions must be whole numbers, got {actions.tolist()}")
         if not ((actions >= 0) & (actions < self.n_actions)).all():
             raise ValueError(f"actions must lie in 0..{self.n_actions - 1}, got {actions.tolist()}")
-        return np.asarray((actions == self.toolbox.stop) | (self._lengths[slots] + 1 >= self.task.max_steps))
+        lengths = np.array([len(self.actions[slot]) for slot in slots.tolist()])
+        return np.asarray((actions == self.toolbox.stop) | (lengths + 1 >= self.task.max_steps))
 
     def step(
         self, slots: Slots, actions: npt.NDArray[np.int64], meanwhile: Iterable[None] = ()
@@ -181,13 +177,15 @@ class EpisodeBatch:
         self._score[slots[acting]] = scores
         self.gmacs[slots[acting]] += spent
         self.last_action[slots] = actions
-        self._psnr[slots[acting]] = psnrs
-        self._lengths[slots] += 1
-        latest = self._psnr[slots]
-        for slot, action, value in zip(slots.tolist(), actions.tolist(), latest.tolist(), strict=True):
+        self.over[slots] = ends
+        chosen = slots.tolist()
+        latest = np.array([self.psnr_trace[slot][-1] for slot in chosen])
+        latest[acting] = psnrs
+        for slot, action, value in zip(chosen, actions.tolist(), latest.tolist(), strict=True):
             self.actions[slot].append(action)
             self.psnr_trace[slot].append(value)
-        self.over[slots] = ends | (latest < self._first_psnr[slots]) if self.task.stop_if_worse else ends
+            if self.task.stop_if_worse and value < self.psnr_trace[slot][0]:
+                self.over[slot] = True
         return rewards
 
     def outlook(self, slots: Slots) -> npt.NDArray[np.float64]:
@@ -224,8 +222,6 @@ class EpisodeBatch:
         branch.starts = [self.starts[slot] for slot in slots]
         branch.actions = [list(self.actions[slot]) for slot in slots]
         branch.psnr_trace = [list(self.psnr_trace[slot]) for slot in slots]
-        branch._lengths = self._lengths[slots]
-        branch._first_psnr, branch._psnr = self._first_psnr[slots], self._psnr[slots]
         return branch
 
     def action_mask(self) -> npt.NDArray[np.int8]:
@@ -251,8 +247,8 @@ class EpisodeBatch:
         starts = [self.start(slot) for slot in chosen]
         names = self.toolbox.name
         return {
-            "psnr": self._psnr[slots].tolist(),
-            "initial_psnr": self._first_psnr[slots].tolist(),
+            "psnr": [self.psnr_trace[slot][-1] for slot in chosen],
+            "initial_psnr": [self.psnr_trace[slot][0] for slot in chosen],
             "toolchain": [tuple(map(names, self.actions[slot])) for slot in chosen],
             "gmacs": self.gmacs[slots].tolist(),
             "upscale": self._factor[slots].tolist(),
@@ -289,10 +285,7 @@ class EpisodeBatch:
         scores = np.zeros(len(slots))
         for positions, working in self._working.groups(slots):
             for rows, targets in self._targets.groups(slots[positions]):
-                chosen = (
-                    working if len(rows) == len(working) else working.index_select(0, row_index(rows, working.device))
-                )
-                shown = bicubic_enlarge(chosen, targets.shape[-1] // chosen.shape[-1]).clamp(0, 1)
+                shown = bicubic_enlarge(rows_of(working, rows), targets.shape[-1] // working.shape[-1]).clamp(0, 1)
                 scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows)).cpu().numpy()
         return scores
 
@@ -364,8 +357,7 @@ class EpisodeBatch:
         """Images of one size against the targets of ``slots``."""
         judged = []
         for rows, targets in self._targets.pieces(slots):
-            chosen = images if len(rows) == len(images) else images.index_select(0, row_index(rows, images.device))
-            judged.append((rows, *self._quality(chosen, targets)))
+            judged.append((rows, *self._quality(rows_of(images, rows), targets)))
         return judged
 
     def _quality(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

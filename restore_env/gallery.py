@@ -31,7 +31,15 @@ def _together(images: Tensor) -> int:
     return max(1, PIECE_PIXELS // max(1, images.shape[-2] * images.shape[-1]))
 
 
-def row_index(rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+def rows_of(images: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
+    """Some of the images: no copy if they lie one after the other."""
+    first = int(rows[0])
+    if np.array_equal(rows, np.arange(first, first + len(rows))):
+        return images[first : first + len(rows)]
+    return images.index_select(0, _index(rows, images.device))
+
+
+def _index(rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     """Rows to index a tensor on ``device`` by; its queue is not waited for."""
     index = torch.from_numpy(rows)
     return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
@@ -63,13 +71,13 @@ class Gallery:
         staying = (self._shapes[slots] == shape).all(axis=1)
         images = images.to(self._device)
         if staying.any():
-            rows = self._index(self._rows[slots[staying]])
-            chosen = images if staying.all() else images.index_select(0, self._index(np.flatnonzero(staying)))
+            rows = _index(self._rows[slots[staying]], self._device)
+            chosen = images if staying.all() else images.index_select(0, _index(np.flatnonzero(staying), self._device))
             self._tensors[shape].index_copy_(0, rows, chosen)
         if not staying.all():
             moving = slots[~staying]
             self._remove(moving)
-            arrived = images.index_select(0, self._index(np.flatnonzero(~staying)))
+            arrived = images.index_select(0, _index(np.flatnonzero(~staying), self._device))
             known = self._members.get(shape)
             if known is not None:
                 arrived = torch.cat([self._tensors[shape], arrived])
@@ -79,13 +87,13 @@ class Gallery:
     def groups(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         """Yield ``(positions, images)`` for each size among ``slots``: the slots' images, not to be changed."""
         for positions, rows, images in self._by_size(slots):
-            yield positions, self._rows_of(images, rows)
+            yield positions, rows_of(images, rows)
 
     def pieces(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         """As :meth:`groups`, but on a CPU :data:`PIECE_PIXELS` at a time, or one image."""
         for positions, rows, images in self._by_size(slots):
             for here in pieces(len(rows), images):
-                yield positions[here], self._rows_of(images, rows[here])
+                yield positions[here], rows_of(images, rows[here])
 
     def portions(self, slots: Slots, sharers: int = 1) -> Iterator[npt.NDArray[np.int64]]:
         """Yield positions among ``slots`` of images of one size: all, or for sharers a piece or less at a time."""
@@ -99,7 +107,7 @@ class Gallery:
     def copies(self, slots: Slots) -> Tensor:
         """The images of slots, all of one size, the caller's own: ``(len(slots), 3, H, W)``."""
         height, width = self._shapes[slots[0]]
-        return self._tensors[int(height), int(width)].index_select(0, self._index(self._rows[slots]))
+        return self._tensors[int(height), int(width)].index_select(0, _index(self._rows[slots], self._device))
 
     def image(self, slot: int) -> Tensor:
         """The image ``(3, H, W)`` in one slot, a view."""
@@ -116,18 +124,11 @@ class Gallery:
             if len(positions):
                 yield positions, self._rows[slots[positions]], images
 
-    def _rows_of(self, images: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Some of the images: no copy if they lie one after the other."""
-        first = int(rows[0])
-        if np.array_equal(rows, np.arange(first, first + len(rows))):
-            return images[first : first + len(rows)]
-        return images.index_select(0, self._index(rows))
-
     def _remove(self, slots: Slots) -> None:
         for shape in {(int(h), int(w)) for h, w in self._shapes[slots]} - {(0, 0)}:
             members = self._members[shape]
             kept = np.flatnonzero(~np.isin(members, slots))
-            self._keep(shape, members[kept], self._tensors[shape].index_select(0, self._index(kept)))
+            self._keep(shape, members[kept], self._tensors[shape].index_select(0, _index(kept, self._device)))
 
     def _keep(self, shape: tuple[int, int], members: Slots, images: Tensor) -> None:
         if not len(members):
@@ -138,6 +139,3 @@ class Gallery:
         self._tensors[shape] = images
         self._shapes[members] = shape
         self._rows[members] = np.arange(len(members))
-
-    def _index(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        return row_index(rows, self._device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ from tools_zoo import cards
 
 
 @pytest.fixture
-def commit(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def commit(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The commit that git tells: its only item."""
     head = ["aaa"]
 
@@ -22,13 +22,11 @@ def commit(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(cards, "subprocess", SimpleNamespace(run=run, SubprocessError=subprocess.SubprocessError))
     cards.source_version.cache_clear()
-    return head
+    yield head
+    cards.source_version.cache_clear()
 
 
 def test_the_version_is_that_of_the_code_as_the_run_began(commit: list[str]) -> None:
-    try:
-        assert cards.command_line("python -m x", ["--seed", "1"]) == "python -m x --seed 1"
-        commit[0] = "bbb"
-        assert cards.source_version().endswith(", commit aaa")
-    finally:
-        cards.source_version.cache_clear()
+    assert cards.command_line("python -m x", ["--seed", "1"]) == "python -m x --seed 1"
+    commit[0] = "bbb"
+    assert cards.source_version().endswith(", commit aaa")

@@ -24,7 +24,7 @@ from benchmarks.machine import environment, peak_memory
 from benchmarks.methods import METHODS, Method, Setting, usual_methods
 from benchmarks.photographs import draw_photographs, play_photographs
 from benchmarks.report import lines_of
-from benchmarks.results import Kept, Results
+from benchmarks.results import Results
 from benchmarks.severities import NAMES, OUTSIDE, distortion_of
 from restore_env import Task
 from restore_env.metrics import ssim
@@ -287,57 +287,6 @@ def test_the_task_of_super_resolution(
     )
     assert compare.main(["--images", str(large), "--patches", "2", *more]) == 0
     assert "perceptual distance (95 %)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--methods", "magic"], "unknown method 'magic' of the task same: choose from input,"),
-        (["--reference", "magic"], "unknown method 'magic'"),
-        (["--weights", "vdsr"], "--weights takes NAME=FILE, got 'vdsr'"),
-        (["--weights", "vgg=x"], "unknown baseline 'vgg'"),
-        (["--severity", "clean"], "nothing to restore"),
-        (["--figure", "x.bmp"], "a figure ends in"),
-        (["--json", "no/such/folder/x.json"], "no/such/folder: no such folder"),
-        (["--device", "tpu"], "device 'tpu' cannot be used"),
-        (["--methods", "published"], "no method gave results; published: give the folder"),
-    ],
-)
-def test_mistakes_are_told_in_one_line(
-    more: list[str], message: str, photos: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert compare.main(["--images", str(photos), "--patches", "1", *more]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert message in printed.err.splitlines()[-1]
-
-
-def test_what_is_named_twice_is_measured_once(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    twice = ["--methods", "input", "input", "--severity", "mild", "mild"]
-    assert compare.main(["--images", str(photos), "--patches", "1", *twice]) == 0
-    printed = capsys.readouterr()
-    assert printed.out.count("**mild**") == 1
-    assert printed.out.count("| input |") == 1
-    assert "[1/1] input" in printed.err
-
-
-def test_a_cache_that_is_a_file_is_told_before_anything_is_drawn(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("")
-    for cache in (tmp_path / "file", tmp_path / "file" / "inside"):
-        assert compare.main(["--images", str(tmp_path / "none"), "--cache", str(cache)]) == 2
-        assert capsys.readouterr().err == (
-            f"benchmarks.compare: error: {cache}: no folder, and none can be made there: a file is in its place\n"
-        )
-
-
-def test_damaged_measurements_are_named(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ValueError, match=r"x\.json: damaged; delete it"):
-        kept.load_played("x")
-    assert kept.load_cost("y") is None
 
 
 def test_the_machine_is_described_and_memory_measured() -> None:
