@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agents.network import RecurrentAgent, load_policy
-    from agents.restorer import Restoration, Restorer
+    from agents.agent import RecurrentAgent, load_policy
+    from agents.restoration.restorer import Restoration, Restorer
 
 __all__ = ["RecurrentAgent", "Restoration", "Restorer", "load_policy"]
 
-_HOMES = {"RecurrentAgent": "network", "load_policy": "network", "Restoration": "restorer", "Restorer": "restorer"}
+_HOMES = {
+    "RecurrentAgent": "agent",
+    "load_policy": "agent",
+    "Restoration": "restoration.restorer",
+    "Restorer": "restoration.restorer",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.episodes import EpisodeBatch
+from restore_env.episodes.batch import EpisodeBatch
 from restore_env.metrics import Metric
 from restore_env.policy import Attending, Policy
-from restore_env.starts import EpisodeStart
+from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 
 BATCH = 64

@@ -21,23 +21,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from agents.algorithms import ALGORITHMS
+from agents.agent import RecurrentAgent, load_policy, policy_of
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
-from agents.demonstrations import Demonstrations, demonstrate
-from agents.eyes import EYES
-from agents.imitation import imitate
-from agents.network import RecurrentAgent, load_policy, policy_of
+from agents.encoders import EYES
+from agents.imitation.demonstrations import Demonstrations, demonstrate
+from agents.imitation.imitation import imitate
 from agents.rollout import draw_starts, play
-from agents.training import AgentTraining, train_agent
+from agents.training.agent import AgentTraining, train_agent
+from agents.training.algorithms import ALGORITHMS
 from agents.view import View
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task, Toolbox
-from restore_env.figures import write_figure
+from restore_env.images.figures import write_figure
 from restore_env.policy import Policy
 from tools_zoo import load_toolbox
-from tools_zoo.curves import COLOURS, Curve, draw_curves, read_tensorboard
-from tools_zoo.fitting import Budget
+from tools_zoo.training.curves import COLOURS, Curve, draw_curves, read_tensorboard
+from tools_zoo.training.trainer import Budget
 
 PROGRAM = "benchmarks.ablations"
 SEVERITIES = ("mild", "moderate", "severe")

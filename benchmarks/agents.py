@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from agents.baselines import FixedChain, RandomPolicy
+from agents.agent import policy_of
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
-from agents.network import policy_of
-from agents.oracles import ExhaustiveOracle, GreedyOracle
+from agents.policies.heuristics import FixedChain, RandomPolicy
+from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
 from agents.rollout import Played, draw_starts, play
 from benchmarks.contest import (
     AGENT,
@@ -34,7 +34,7 @@ from benchmarks.contest import (
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task
 from restore_env.policy import Policy
-from restore_env.starts import EpisodeStart
+from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import Toolbox
 
 PROGRAM = "benchmarks.agents"

@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agents.agent import policy_of
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
-from agents.explanation import action_colours
-from agents.network import policy_of
-from agents.oracles import ExhaustiveOracle, GreedyOracle
+from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
+from agents.restoration.explanation import action_colours
 from agents.rollout import draw_starts
 from benchmarks.contest import Contender
 from restore_env import Task
-from restore_env.distortions import BLUR_EDGES, JPEG_EDGES, NOISE_EDGES
-from restore_env.figures import check_figure, write_figure
-from restore_env.starts import EpisodeStart
+from restore_env.distortions.protocol import BLUR_EDGES, JPEG_EDGES, NOISE_EDGES
+from restore_env.images.encoding import write_atomically
+from restore_env.images.figures import check_figure, write_figure
+from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import Toolbox
-from restore_env.writing import write_atomically
 
 PROGRAM = "benchmarks.analysis"
 DISTORTIONS = {

@@ -25,12 +25,12 @@ from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
 from benchmarks.machine import environment
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
-from restore_env.sources import ImageSource, open_images
-from restore_env.tiling import apply_tool, to_tensor
+from restore_env.images.sources import ImageSource, open_images
+from restore_env.images.tiling import apply_tool, to_tensor
 from restore_env.toolbox import FunctionTool
-from tools_zoo.backends import BACKENDS, NetworkTool
-from tools_zoo.folding import piecewise
-from tools_zoo.parity import photograph_like
+from tools_zoo.backends.folding import piecewise
+from tools_zoo.backends.network_tool import BACKENDS, NetworkTool
+from tools_zoo.backends.parity import photograph_like
 from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
 
 PROGRAM = "benchmarks.backends"

@@ -19,12 +19,12 @@ from benchmarks.photographs import measure_cost, play_photographs
 from benchmarks.results import Failure, Kept, Results, fingerprint_of
 from restore_env import Task
 from restore_env.metrics import Metric, ssim
-from restore_env.starts import EpisodeStart
-from sr_models.perceptual import perceptual_quality
+from restore_env.sampling import EpisodeStart
+from sr_models.losses.perceptual import perceptual_quality
 
 
 def perceptual_distance(images: Tensor, targets: Tensor) -> Tensor:
-    """The distance of ``sr_models.perceptual`` as a number per image, lower is better."""
+    """The distance of ``sr_models.losses.perceptual`` as a number per image, lower is better."""
     return -perceptual_quality(images, targets)
 
 

@@ -11,18 +11,18 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from agents.baselines import best_chains
-from agents.network import check_tools, load_policy
+from agents.agent import check_tools, load_policy
+from agents.policies.heuristics import best_chains
 from agents.rollout import Played, draw_starts, play
 from agents.view import View
 from benchmarks.intervals import Estimate, estimate
 from restore_env import Task
 from restore_env.metrics import Metric
 from restore_env.policy import Policy
-from restore_env.starts import EpisodeStart
+from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import Toolbox
 from tools_zoo import load_toolbox
-from tools_zoo.fitting import as_tensor
+from tools_zoo.training.trainer import as_tensor
 
 AGENT = "agent"
 """The name of the agent that is measured."""

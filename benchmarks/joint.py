@@ -25,15 +25,15 @@ from benchmarks.contest import Contender
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.tools import BATCH_SIZE, PATCH_SIZE, undoes
 from restore_env import Task
-from restore_env.figures import write_figure
+from restore_env.images.figures import write_figure
+from restore_env.images.sources import ImageSource, open_images
 from restore_env.metrics import psnr
-from restore_env.sources import ImageSource, open_images
-from restore_env.starts import EpisodeStart
+from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import Toolbox
-from tools_zoo.fitting import as_tensor
-from tools_zoo.patches import PatchSampler
-from tools_zoo.table import TOOLS
-from tools_zoo.training import draw_band
+from tools_zoo.catalog import TOOLS
+from tools_zoo.training.patches import PatchSampler
+from tools_zoo.training.tools import draw_band
+from tools_zoo.training.trainer import as_tensor
 
 PROGRAM, SECTION = "benchmarks.joint", "joint"
 SIDES = ("before", "after")

@@ -22,19 +22,19 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
-from agents.algorithms import PPOSettings
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
-from agents.eyes import EYES
-from agents.policy import MaskedRecurrentPolicy, RestoreFeatures, TensorObservation
+from agents.encoders import EYES
+from agents.ppo.policies import MaskedRecurrentPolicy, RestoreFeatures, TensorObservation
 from agents.sb3_env import RestoreVecEnv
-from agents.training import in_half_precision
+from agents.training.agent import in_half_precision
+from agents.training.algorithms import PPOSettings
 from benchmarks.machine import environment
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, Stopwatch
-from restore_env.allocation import kept_memory
+from restore_env.compute.memory import kept_memory
 from tools_zoo import load_toolbox
-from tools_zoo.backends import BACKENDS, DEFAULT_BACKEND
+from tools_zoo.backends.network_tool import BACKENDS, DEFAULT_BACKEND
 
 PROGRAM, SECTION = "benchmarks.learning_speed", "learning"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tools_zoo.cards import source_version
+from tools_zoo.training.cards import source_version
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-image")
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from agents.baselines import FixedChain
-from agents.network import ENLARGING, PHOTO, policy_of
-from agents.oracles import ExhaustiveOracle, GreedyOracle, Oracle
-from agents.restorer import Restorer
+from agents.agent import ENLARGING, PHOTO, policy_of
+from agents.policies.heuristics import FixedChain
+from agents.policies.oracles import ExhaustiveOracle, GreedyOracle, Oracle
+from agents.restoration.restorer import Restorer
 from agents.rollout import draw_starts, play
 from benchmarks.baselines.counting import count_macs, parameter_count
 from benchmarks.baselines.owan import read_published
@@ -34,7 +34,7 @@ from restore_env.policy import Scoring
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool, Toolbox
 from sr_models import load_super_resolver
 from tools_zoo import load_toolbox, toolbox_names
-from tools_zoo.fitting import digest
+from tools_zoo.training.trainer import digest
 
 SUPER_RESOLVERS = {
     "sft_gan_psnr": ("SFT-Net, PSNR stage", "sft_gan", "psnr"),

@@ -13,8 +13,8 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from restore_env.images.tiling import to_tensor
 from restore_env.metrics import luma
-from restore_env.tiling import to_tensor
 
 Pixels = npt.NDArray[np.uint8]
 BLOCK = 8

@@ -24,17 +24,17 @@ import torch
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
-from agents.restorer import Restorer
+from agents.restoration.restorer import Restorer
 from benchmarks.baselines.table import find_baseline
 from benchmarks.baselines.weights import BaselineWeights, as_tool
 from benchmarks.machine import environment, peak_memory
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, best_of
-from restore_env.images import read_image
-from restore_env.tiling import apply_tool, to_pixels, to_tensor
+from restore_env.images.decoding import read_image
+from restore_env.images.tiling import apply_tool, to_pixels, to_tensor
 from restore_env.toolbox import FunctionTool, Tool
-from tools_zoo.backends import BACKENDS, DEFAULT_BACKEND, NetworkTool, check_runs_on
-from tools_zoo.parity import ParityError
+from tools_zoo.backends.network_tool import BACKENDS, DEFAULT_BACKEND, NetworkTool, check_runs_on
+from tools_zoo.backends.parity import ParityError
 
 PROGRAM, SECTION = "benchmarks.photo_speed", "photo"
 NETWORKS = ("vdsr", "vdsr_s", "dncnn", "dncnn_s", "owan")

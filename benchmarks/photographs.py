@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.baselines import FixedChain
-from agents.restorer import Restorer
+from agents.policies.heuristics import FixedChain
+from agents.restoration.restorer import Restorer
 from agents.rollout import Played, joined
 from benchmarks.enlarging import MAX_TOOLS, Enlarging, Insisting
 from benchmarks.machine import peak_memory
 from benchmarks.methods import Method
 from restore_env import Task
-from restore_env.distortions import distort, downscale, draw_levels, quantise
-from restore_env.exposure import draw_curve, exposed
+from restore_env.distortions.protocol import distort, downscale, draw_levels, quantise
+from restore_env.distortions.saturation import draw_curve, exposed
+from restore_env.images.sources import ImageSource, open_images
+from restore_env.images.tiling import Pixels, apply_tool, to_pixels, to_tensor
 from restore_env.metrics import Metric, psnr
 from restore_env.policy import Scoring
-from restore_env.sources import ImageSource, open_images
-from restore_env.starts import EpisodeStart
-from restore_env.tiling import Pixels, apply_tool, to_pixels, to_tensor
+from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import Tool, Toolbox, bicubic_enlarge
 
 COST_SIDE = 512

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from restore_env.figures import check_figure
-from restore_env.writing import write_atomically
-from tools_zoo.cards import check_section, command_line, replace_section, source_version
+from restore_env.images.encoding import write_atomically
+from restore_env.images.figures import check_figure
+from tools_zoo.training.cards import check_section, command_line, replace_section, source_version
 
 COMMAND, VERSION, TABLES = "command", "version", "tables"
 """What every JSON file holds besides the numbers: the command that made it, the version that ran, the tables it printed

@@ -26,8 +26,8 @@ from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.results import Failure
 from benchmarks.severities import CAMERA, distortion_of
 from restore_env import Task
-from restore_env.figures import write_figure
-from restore_env.sources import ImageSource, open_images, short_names
+from restore_env.images.figures import write_figure
+from restore_env.images.sources import ImageSource, open_images, short_names
 from restore_env.toolbox import usable_device
 
 PROGRAM, SECTION = "benchmarks.real_photos", "real"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.publishing import COMMAND
-from restore_env.distortions import SEVERITIES
+from restore_env.distortions.protocol import SEVERITIES
 
 Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Lines of a comparison by severity and method."""

@@ -12,8 +12,8 @@ import numpy as np
 from agents.rollout import Played
 from benchmarks.intervals import Estimate, Values, estimate
 from benchmarks.results import Failure, Results
-from restore_env.figures import check_figure, write_figure
-from tools_zoo.curves import COLOURS
+from restore_env.images.figures import check_figure, write_figure
+from tools_zoo.training.curves import COLOURS
 
 HEADS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".4f"), "perceptual": ("perceptual distance", ".4f")}
 """What tables call a metric, and how they write it; lower is better of the perceptual distance alone."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from agents.rollout import Played
 from benchmarks.photographs import Cost
-from restore_env.starts import EpisodeStart
-from restore_env.writing import write_atomically
+from restore_env.images.encoding import write_atomically
+from restore_env.sampling import EpisodeStart
 
 _ARRAYS = ("initial_psnr", "psnr", "returns", "gmacs")
 

@@ -19,14 +19,14 @@ from gymnasium.vector import AutoresetMode
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
-from agents.restorer import Restorer
+from agents.restoration.restorer import Restorer
 from benchmarks.machine import environment, peak_memory
 from benchmarks.photo_speed import photo
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, best_of
 from benchmarks.throughput import random_play
 from restore_env import ImageRestoreVectorEnv
-from restore_env.figures import write_figure
+from restore_env.images.figures import write_figure
 from tools_zoo import load_toolbox
 
 PROGRAM, SECTION = "benchmarks.scaling", "scaling"

@@ -25,13 +25,13 @@ from agents.commands.arguments import positive_int
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.sr_contest import Distance, Photos, Pixels, open_photos
 from benchmarks.super_resolution import hardest_crop, open_distance
-from restore_env.figures import write_figure
-from restore_env.tiling import to_pixels, to_tensor
+from restore_env.images.figures import write_figure
+from restore_env.images.tiling import to_pixels, to_tensor
 from restore_env.toolbox import bicubic_enlarge, usable_device
-from sr_models.categories import BACKGROUND, CATEGORIES
-from sr_models.degradations import SCALE, bicubic
-from sr_models.sft_net import one_category
+from sr_models.generators.sft_net import one_category
+from sr_models.prior.categories import BACKGROUND, CATEGORIES
 from sr_models.super_resolver import SuperResolver, load_super_resolver
+from sr_models.training.degradations import SCALE, bicubic
 
 PROGRAM, SECTION = "benchmarks.semantics", "semantics"
 OWN = "own maps"

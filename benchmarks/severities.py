@@ -2,7 +2,8 @@
 
 Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and
 ``super`` and, on "single", some tools; and "clipped", on which the default's agent and two main tools were. ``photo``
-has seen a camera's photographs, too (:func:`restore_env.transforms.camera`): noisy in the manner of "camera", or
+has seen a camera's photographs, too (:func:`restore_env.distortions.transforms.camera`): noisy in the manner of
+"camera", or
 compressed in that of "saved".
 """
 
@@ -14,10 +15,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.baselines.table import CLEAN
-from restore_env.distortions import ANY, LIGHT, SEVERITIES, SINGLE
+from restore_env.distortions.protocol import ANY, LIGHT, SEVERITIES, SINGLE
 
 if TYPE_CHECKING:
-    from restore_env.starts import Compose
+    from restore_env.sampling import Compose
 
 CAMERA = "camera"
 """The name of noise and compression like a small camera's."""
@@ -68,7 +69,7 @@ OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
 )
 """Distortions outside the protocol by name; "unseen" is motion, poisson, webp one after the other, "clean" none."""
 CLIPPED = "clipped"
-"""The name of moderate mixtures on patches of which a part is white or black (:mod:`restore_env.exposure`)."""
+"""Moderate mixtures on patches of which a part is white or black (:mod:`restore_env.distortions.saturation`)."""
 NAMES = (*SEVERITIES, ANY, LIGHT, SINGLE, CLIPPED, *OUTSIDE)
 """What can be compared on."""
 

@@ -23,9 +23,9 @@ from agents.cli import OneLineParser, run_guarded
 from benchmarks.machine import environment
 from benchmarks.publishing import COMMAND, TABLES, VERSION, parse
 from benchmarks.short_table import PLACES, ROWS, Row
-from restore_env.sources import embedded_paths, list_images
-from restore_env.writing import write_atomically
-from tools_zoo.cards import command_line, replace_section, source_version, write_card
+from restore_env.images.encoding import write_atomically
+from restore_env.images.sources import embedded_paths, list_images
+from tools_zoo.training.cards import command_line, replace_section, source_version, write_card
 
 PROGRAM = "benchmarks.short"
 FOLDER, PAGE = Path("runs/bench"), Path("docs/bench.md")

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.baselines import FixedChain, best_chains
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
-from agents.restorer import Restorer, quality
+from agents.policies.heuristics import FixedChain, best_chains
+from agents.restoration.restorer import Restorer, quality
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.sr_contest import (
     MISSING,
@@ -33,11 +33,11 @@ from benchmarks.sr_contest import (
     open_photos,
     parse_extra,
 )
-from restore_env.distortions import Levels, distort
+from restore_env.distortions.protocol import Levels, distort
+from restore_env.images.tiling import to_pixels, to_tensor
 from restore_env.metrics import psnr
-from restore_env.tiling import to_pixels, to_tensor
 from restore_env.toolbox import Tool, Toolbox, usable_device
-from sr_models.degradations import SCALE, bicubic
+from sr_models.training.degradations import SCALE, bicubic
 
 PROGRAM, SECTION = "benchmarks.sr_chains", "sr-chains"
 INPUTS = (

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from benchmarks.baselines.counting import parameter_count
 from benchmarks.sr_peers import PEERS, load_peer
+from restore_env.images.sources import ImageSource, open_images, short_names
+from restore_env.images.tiling import to_pixels, to_tensor
 from restore_env.metrics import luma, psnr, ssim
-from restore_env.sources import ImageSource, open_images, short_names
-from restore_env.tiling import to_pixels, to_tensor
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool
-from sr_models.degradations import SCALE, bicubic
 from sr_models.super_resolver import SLOTS, STAGES, load_super_resolver
+from sr_models.training.degradations import SCALE, bicubic
 
 Result = TypeVar("Result")
 Pixels = npt.NDArray[np.uint8]

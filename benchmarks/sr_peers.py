@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks.baselines.counting import macs_per_pixel
 from restore_env.toolbox import FunctionTool
-from sr_models.extractors import load_frozen
+from sr_models.extractors.extractor import load_frozen
 
 SCALE = 4
 

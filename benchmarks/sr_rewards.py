@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.baselines import FixedChain
+from agents.agent import RecurrentAgent
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
-from agents.imitation import learn_from_oracle
-from agents.network import RecurrentAgent
+from agents.imitation.imitation import learn_from_oracle
+from agents.policies.heuristics import FixedChain
 from agents.rollout import draw_starts, play
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task

@@ -40,12 +40,12 @@ from benchmarks.sr_contest import (
     parameters,
     parse_extra,
 )
-from restore_env.figures import write_figure
-from restore_env.tiling import to_tensor
+from restore_env.images.figures import write_figure
+from restore_env.images.tiling import to_tensor
 from restore_env.toolbox import Tool, usable_device
-from sr_models.degradations import bicubic
-from sr_models.perceptual import PerceptualDistance, default_extractor
-from sr_models.squeezenet import load_squeezenet
+from sr_models.extractors.squeezenet import load_squeezenet
+from sr_models.losses.perceptual import PerceptualDistance, default_extractor
+from sr_models.training.degradations import bicubic
 
 PROGRAM = "benchmarks.super_resolution"
 SHOWN_SIZE = 96

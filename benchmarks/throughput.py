@@ -30,7 +30,7 @@ from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
 from restore_env.task import DRAWS
 from restore_env.toolbox import Tool
 from tools_zoo import load_toolbox
-from tools_zoo.backends import check_runs_on
+from tools_zoo.backends.network_tool import check_runs_on
 
 PROGRAM, SECTION = "benchmarks.throughput", "throughput"
 ROUNDS = 8

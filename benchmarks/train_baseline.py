@@ -28,11 +28,11 @@ from agents.commands.arguments import (
     schedule_of,
     severity,
 )
-from agents.commands.training import TrainingDisplay, clean_photographs
+from agents.commands.training_display import TrainingDisplay, clean_photographs
 from benchmarks.baselines.table import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
 from benchmarks.publishing import parse
-from tools_zoo.fitting import Budget
+from tools_zoo.training.trainer import Budget
 
 PROGRAM = "benchmarks.train_baseline"
 

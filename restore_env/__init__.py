@@ -8,8 +8,8 @@ from __future__ import annotations
 import gymnasium as gym
 
 from restore_env.env import ImageRestoreEnv
-from restore_env.images import ImageError
-from restore_env.record import EpisodeRecord
+from restore_env.episodes.record import EpisodeRecord
+from restore_env.images.decoding import ImageError
 from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from restore_env.vector_env import ImageRestoreVectorEnv

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from restore_env.episodes import EpisodeBatch
-from restore_env.record import EpisodeRecord
-from restore_env.rendering import EpisodeView, check_display, render_episode
-from restore_env.starts import EpisodeStart, own_pair
+from restore_env.episodes.batch import EpisodeBatch
+from restore_env.episodes.record import EpisodeRecord
+from restore_env.episodes.rendering import EpisodeView, check_display, render_episode
+from restore_env.sampling import EpisodeStart, own_pair
 from restore_env.task import Task
 
 Observation = dict[str, npt.NDArray[Any]]

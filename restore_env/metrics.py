@@ -86,7 +86,7 @@ def luma(images: Tensor) -> Tensor:
 
 METRICS: Mapping[str, Metric] = MappingProxyType({"psnr": psnr, "ssim": ssim})
 """The rewards that have a name and are computed here."""
-IMPORTED_METRICS: Mapping[str, str] = MappingProxyType({"perceptual": "sr_models.perceptual:perceptual_quality"})
+IMPORTED_METRICS: Mapping[str, str] = MappingProxyType({"perceptual": "sr_models.losses.perceptual:perceptual_quality"})
 """The rewards that have a name and are learned networks' business, by import string."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from restore_env.episodes import EpisodeBatch
+    from restore_env.episodes.batch import EpisodeBatch
 
 
 class Policy(Protocol):

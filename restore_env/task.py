@@ -10,17 +10,17 @@ from typing import Literal
 
 import numpy as np
 
+from restore_env.images.sources import ImagesLike, open_images
 from restore_env.importing import import_made, import_named
 from restore_env.metrics import Metric, resolve_metric
-from restore_env.sources import ImagesLike, open_images
-from restore_env.starts import Compose, StartSampler
+from restore_env.sampling import Compose, StartSampler
 from restore_env.toolbox import Toolbox, ToolboxLike, resolve_toolbox
 
 SAME_SIZE_TOOLBOX = "tools_zoo:default_toolbox"
 """The shipped toolbox of tasks that are all of the same size."""
 DEFAULT_TOOLBOX = "sr_models:default_toolbox"
 """The shipped toolbox where images may be of low resolution: the same tools, and the super-resolvers."""
-WITH_BACKEND = "tools_zoo.backends:with_backend"
+WITH_BACKEND = "tools_zoo.backends.network_tool:with_backend"
 """What lets another backend run a toolbox."""
 DEFAULT_FACTORS = (1, 4)
 """The task factors of the shipped toolbox."""
@@ -75,10 +75,11 @@ class Task:
     """Where images are kept and tools run; None: where the toolbox is. A toolbox that is elsewhere is copied there."""
     backend: str | None = None
     """What runs the tools' networks on a CPU: "torch", "eager", "onnx" or "openvino"
-    (:data:`tools_zoo.backends.BACKENDS`); None: what runs the toolbox's already."""
+    (:data:`tools_zoo.backends.network_tool.BACKENDS`); None: what runs the toolbox's already."""
     clipped_share: float = 0.0
     """Share of the patches whose photograph is lightened or darkened until a part of the patch is white or black, as a
-    sky is that was exposed too long; a very small part, in few of them (:func:`restore_env.exposure.clipping_curve`).
+    sky is that was exposed too long; a very small part, in few of them
+    (:func:`restore_env.distortions.saturation.clipping_curve`).
     Pairs stay as they are."""
     draws: Literal["host", "device"] = "host"
     """Where photographs' patches are distorted: on the host, one by one on threads; or on the toolbox's device, all of

@@ -15,11 +15,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, choose_start, observation_space
-from restore_env.episodes import Beginning, EpisodeBatch
-from restore_env.gallery import Slots
-from restore_env.record import EpisodeRecord
-from restore_env.rendering import EpisodeView, render_episode
-from restore_env.starts import EpisodeStart, StartSampler
+from restore_env.episodes.batch import Beginning, EpisodeBatch
+from restore_env.episodes.image_batch import Slots
+from restore_env.episodes.record import EpisodeRecord
+from restore_env.episodes.rendering import EpisodeView, render_episode
+from restore_env.sampling import EpisodeStart, StartSampler
 from restore_env.task import Task
 
 Infos = dict[str, Any]

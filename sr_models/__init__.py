@@ -1,6 +1,6 @@
 """The x4 super-resolvers: SFT-GAN and SeD, their semantic prior, discriminators, losses and training."""
 
-from sr_models.prior import SemanticPrior, load_prior
+from sr_models.prior.semantic_prior import SemanticPrior, load_prior
 from sr_models.super_resolver import (
     SuperResolver,
     SuperResolverError,

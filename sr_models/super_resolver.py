@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.tiling import apply_tool
+from restore_env.images.tiling import apply_tool
 from restore_env.toolbox import FunctionTool, Toolbox, usable_device
-from sr_models.conditioning import CONDITIONING
-from sr_models.prior import Prior, check_maps, load_prior
-from sr_models.rrdb import RRDBNet
-from sr_models.sft_net import SFTNet
-from sr_models.swin import Swin2SR
+from sr_models.generators.conditioning import CONDITIONING
+from sr_models.generators.rrdb import RRDBNet
+from sr_models.generators.sft_net import SFTNet
+from sr_models.generators.swin2sr import Swin2SR
+from sr_models.prior.semantic_prior import Prior, check_maps, load_prior
 from tools_zoo import default_toolbox as same_size_toolbox
-from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
+from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
 SCALE = 4
 SHIPPED = Path(__file__).parent / "weights"
@@ -236,7 +236,8 @@ def load_super_resolver(
         name_or_path: shipped name, folder of both stages' weights, or weights file.
         device: where it runs.
         stage: where there are both: "psnr", "gan", or the GAN stage's share, from 0 to 1, to mix the two.
-        prior: makes the maps (:mod:`sr_models.prior`, or anything called like it); None: the shipped one, if the
+        prior: makes the maps (:mod:`sr_models.prior.semantic_prior`, or anything called like it); None: the shipped
+        one, if the
             network takes maps.
 
     Raises:

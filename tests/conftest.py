@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles import Bundle, random_agent, random_tool, write_bundle
-from tests.command_line import Shell, write_model
-from tools_zoo.table import TOOLS
+from tests.support.bundles import Bundle, random_agent, random_tool, write_bundle
+from tests.support.command_line import Shell, write_model
+from tools_zoo.catalog import TOOLS
 
 
 @pytest.fixture(scope="session")

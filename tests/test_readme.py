@@ -13,9 +13,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from restore_env.images import Photo, read_image
-    from restore_env.sources import embedded_paths
-    from restore_env.writing import write_image
+    from restore_env.images.decoding import Photo, read_image
+    from restore_env.images.encoding import write_image
+    from restore_env.images.sources import embedded_paths
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()

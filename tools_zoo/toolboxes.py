@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from restore_env.images.encoding import write_atomically
 from restore_env.toolbox import Toolbox
-from restore_env.writing import write_atomically
-from tools_zoo.backends import DEFAULT_BACKEND, NetworkTool, check_backend
+from tools_zoo.backends.network_tool import DEFAULT_BACKEND, NetworkTool, check_backend
+from tools_zoo.catalog import TOOLS
 from tools_zoo.networks import NETWORKS
-from tools_zoo.table import TOOLS
-from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
+from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
 MANIFEST = "toolbox.json"
 SHIPPED = Path(__file__).parent / "weights"
@@ -72,7 +72,7 @@ def load_toolbox(
     Args:
         name_or_path: the name or the folder.
         device: where the tools run.
-        backend: what runs them on a CPU, a key of :data:`tools_zoo.backends.BACKENDS`.
+        backend: what runs them on a CPU, a key of :data:`tools_zoo.backends.network_tool.BACKENDS`.
 
     Raises:
         ToolboxError: no such toolbox, or a file that is missing, damaged, or of another network.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tools_zoo.fitting import Schedule
+    from tools_zoo.training.trainer import Schedule
 
 
 def positive_float(text: str) -> float:
@@ -37,7 +37,7 @@ def share(text: str) -> float:
 
 def severity(text: str) -> str:
     """A severity by name or in numbers."""
-    from restore_env.distortions import check_severity
+    from restore_env.distortions.protocol import check_severity
 
     try:
         return check_severity(text)
@@ -122,7 +122,7 @@ def add_schedule(parser: argparse.ArgumentParser, rates: Mapping[str, float]) ->
 
 def schedule_of(arguments: argparse.Namespace) -> Schedule:
     """What the arguments of :func:`add_schedule` ask for."""
-    from tools_zoo.fitting import Schedule
+    from tools_zoo.training.trainer import Schedule
 
     return Schedule(
         learning_rate=arguments.learning_rate or arguments.rates[arguments.optimizer],

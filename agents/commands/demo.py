@@ -28,12 +28,12 @@ def demo(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from agents.commands.restore import check_output, identities
-    from agents.restorer import Restorer
-    from restore_env.distortions import distort, draw_levels
-    from restore_env.images import Photo, read_image
-    from restore_env.rendering import Panel, gain_caption, panel_row
-    from restore_env.sources import embedded_paths
-    from restore_env.writing import write_image
+    from agents.restoration.restorer import Restorer
+    from restore_env.distortions.protocol import distort, draw_levels
+    from restore_env.episodes.rendering import Panel, gain_caption, panel_row
+    from restore_env.images.decoding import Photo, read_image
+    from restore_env.images.encoding import write_image
+    from restore_env.images.sources import embedded_paths
 
     pictures = {name: arguments.out / f"{name}.png" for name in PICTURES}
     for picture in pictures.values():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agents.commands.restore import add_restorer, open_restorer, progress_bar
 
 if TYPE_CHECKING:
-    from agents.restorer import Restorer
+    from agents.restoration.restorer import Restorer
 
 MEASURED = ("psnr_before", "psnr_after", "ssim_before", "ssim_after", "seconds", "gmacs")
 """What is measured of every image and averaged."""
@@ -38,7 +38,7 @@ def register(commands: Any) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore evaluate``."""
-    from restore_env.sources import pair_folders
+    from restore_env.images.sources import pair_folders
 
     pairs = pair_folders(arguments.degraded, arguments.target)
     restorer = open_restorer(arguments)
@@ -63,9 +63,9 @@ def measure(
     Raises:
         ValueError: the target is not the ``wanted`` number of times as high and wide.
     """
-    from restore_env.images import read_image
-    from restore_env.sources import pair_factor
-    from restore_env.tiling import enlarge, ssim_in_tiles, to_pixels, to_tensor
+    from restore_env.images.decoding import read_image
+    from restore_env.images.sources import pair_factor
+    from restore_env.images.tiling import enlarge, ssim_in_tiles, to_pixels, to_tensor
 
     photo, clean = read_image(degraded), read_image(target)
     scale = pair_factor(photo.pixels.shape[:2], clean.pixels.shape[:2], str(degraded))

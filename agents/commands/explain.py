@@ -21,7 +21,7 @@ from agents.commands.restore import (
 )
 
 if TYPE_CHECKING:
-    from agents.restorer import Restoration
+    from agents.restoration.restorer import Restoration
 
 
 def register(commands: Any) -> None:
@@ -46,9 +46,9 @@ def register(commands: Any) -> None:
 
 def explain(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore explain``."""
-    from agents.explanation import draw_explanation
-    from restore_env.figures import check_figure
-    from restore_env.images import read_image
+    from agents.restoration.explanation import draw_explanation
+    from restore_env.images.decoding import read_image
+    from restore_env.images.figures import check_figure
     from restore_env.policy import Scoring
 
     source: Path = arguments.file
@@ -75,7 +75,7 @@ def explain(arguments: argparse.Namespace) -> int:
 
 def steps_of(result: Restoration, tools: tuple[str, ...], kind: Any) -> list[dict[str, Any]]:
     """What was thought at each step, as plain data."""
-    from agents.explanation import opinion_of
+    from agents.restoration.explanation import opinion_of
 
     steps, names = [], (*tools, "stop")
     for vote, stage in zip(result.votes, result.stages, strict=False):  # an image may be left after the last vote

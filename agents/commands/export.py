@@ -25,8 +25,8 @@ def register(commands: Any) -> None:
 
 def export_onnx(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore export onnx``."""
-    from tools_zoo.backends import NetworkTool, check_backend
-    from tools_zoo.onnx_export import export_tool
+    from tools_zoo.backends.network_tool import NetworkTool, check_backend
+    from tools_zoo.backends.onnx_export import export_tool
     from tools_zoo.toolboxes import load_toolbox
 
     check_backend("onnx")

@@ -23,11 +23,11 @@ def import_rl_restore(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore import-rl-restore``; the agent's file says how it looks at images, too."""
     from dataclasses import asdict
 
-    from agents.network import load_policy, save_policy
+    from agents.agent import load_policy, save_policy
     from agents.view import PUBLISHED
-    from tools_zoo.published import AGENT
-    from tools_zoo.published import import_rl_restore as import_checkpoints
-    from tools_zoo.table import TOOLS
+    from tools_zoo.catalog import TOOLS
+    from tools_zoo.published.checkpoints import AGENT
+    from tools_zoo.published.checkpoints import import_rl_restore as import_checkpoints
 
     folder = import_checkpoints(arguments.src, arguments.out)
     agent = load_policy(folder / AGENT)

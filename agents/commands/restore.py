@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agents.commands.arguments import add_backend, positive_int
 
 if TYPE_CHECKING:
-    from agents.restorer import Restoration, Restorer
+    from agents.restoration.restorer import Restoration, Restorer
 
 TAG, EXPLAINED = ".restored", ".explained"
 """``photo.jpg`` becomes ``photo.restored.png`` if nothing else is said; a folder's search passes these over, as the
@@ -93,7 +93,7 @@ def open_restorer(arguments: argparse.Namespace) -> Restorer:
     Raises:
         ValueError: there is no such thing, or a super-resolver where nothing is enlarged.
     """
-    from agents.restorer import Restorer
+    from agents.restoration.restorer import Restorer
 
     if arguments.super_resolver is not None and arguments.scale == 1:
         raise ValueError("--super-resolver enlarges, and nothing is to be enlarged: say --scale 4, too")
@@ -156,7 +156,7 @@ def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Jo
     Raises:
         ValueError: an output of the wrong kind, or two inputs that would be written to one file.
     """
-    from restore_env.writing import WRITABLE, check_writable
+    from restore_env.images.encoding import WRITABLE, check_writable
 
     folder: Path | None = None
     if output is not None:
@@ -193,7 +193,7 @@ def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Jo
 
 def _search(folder: Path, output: Path | None) -> list[Path]:
     """A folder's images without what an earlier run has left there."""
-    from restore_env.sources import list_images
+    from restore_env.images.sources import list_images
 
     images = [path for path in list_images(folder) if not path.stem.endswith((TAG, EXPLAINED))]
     if output is None or folder.resolve() not in output.resolve().parents:

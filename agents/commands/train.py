@@ -73,13 +73,13 @@ def _register_tools(kinds: Any) -> None:
 
 def train_tools(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train tools``."""
-    from agents.commands.training import TrainingDisplay, clean_photographs
-    from tools_zoo.cards import command_line
-    from tools_zoo.fitting import Budget
-    from tools_zoo.table import TOOLS, training_order
+    from agents.commands.training_display import TrainingDisplay, clean_photographs
+    from tools_zoo.catalog import TOOLS, training_order
     from tools_zoo.toolboxes import toolbox_folder
-    from tools_zoo.training import ToolProgress, ToolTraining
-    from tools_zoo.training import train_tools as train
+    from tools_zoo.training.cards import command_line
+    from tools_zoo.training.tools import ToolProgress, ToolTraining
+    from tools_zoo.training.tools import train_tools as train
+    from tools_zoo.training.trainer import Budget
 
     names = tuple(spec.name for spec in TOOLS) if "all" in arguments.tools else tuple(arguments.tools)
     training_order(names)
@@ -180,7 +180,7 @@ def _register_agent(kinds: Any) -> None:
         "--distortion",
         metavar="PACKAGE.MODULE:FACTORY",
         help="makes an albumentations.Compose that a share of the warm start's episodes carry, such as"
-        " restore_env.transforms:camera",
+        " restore_env.distortions.transforms:camera",
     )
     parser.add_argument(
         "--distortion-share", type=share, help="that share (default: 0.3 with --distortion)", metavar="SHARE"
@@ -204,15 +204,15 @@ def _distortion_share(arguments: argparse.Namespace) -> float:
 
 def train_agent(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train agent``."""
-    from agents.algorithms import ALGORITHMS
-    from agents.commands.training import TrainingDisplay
-    from agents.training import AgentProgress, AgentTraining
-    from agents.training import train_agent as train
+    from agents.commands.training_display import TrainingDisplay
+    from agents.training.agent import AgentProgress, AgentTraining
+    from agents.training.agent import train_agent as train
+    from agents.training.algorithms import ALGORITHMS
     from restore_env.task import Task
     from sr_models import with_super_resolvers
-    from tools_zoo.cards import command_line
-    from tools_zoo.fitting import Budget
     from tools_zoo.toolboxes import load_toolbox
+    from tools_zoo.training.cards import command_line
+    from tools_zoo.training.trainer import Budget
 
     toolbox = load_toolbox(arguments.toolbox, arguments.device, arguments.backend)
     if max(arguments.upscale) > 1:

@@ -21,7 +21,7 @@ from agents.commands.arguments import (
 )
 
 if TYPE_CHECKING:
-    from agents.network import RecurrentAgent
+    from agents.agent import RecurrentAgent
 
 _MAY_DIFFER = {"version", "command"}
 """Of how an agent was taught: what may differ where a run goes on."""
@@ -120,19 +120,19 @@ def train_joint(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train joint``."""
     from torch.nn import Module, ModuleList
 
-    from agents.baselines import FixedChain
-    from agents.commands.training import TrainingDisplay, clean_photographs
-    from agents.demonstrations import singles
-    from agents.imitation import learn_from_oracle
-    from agents.network import check_tools, load_policy, policy_of, save_policy
+    from agents.agent import check_tools, load_policy, policy_of, save_policy
+    from agents.commands.training_display import TrainingDisplay, clean_photographs
+    from agents.imitation.demonstrations import singles
+    from agents.imitation.imitation import learn_from_oracle
+    from agents.policies.heuristics import FixedChain
     from agents.view import View
     from restore_env.policy import Policy
     from restore_env.task import Task
     from restore_env.toolbox import Toolbox
-    from tools_zoo.cards import command_line, source_version
-    from tools_zoo.fitting import Budget, digest
-    from tools_zoo.joint import JointProgress, JointTraining, train_jointly
     from tools_zoo.toolboxes import read_manifest, toolbox_folder
+    from tools_zoo.training.cards import command_line, source_version
+    from tools_zoo.training.joint import JointProgress, JointTraining, train_jointly
+    from tools_zoo.training.trainer import Budget, digest
 
     policy = arguments.policy or policy_of(arguments.toolbox)
     agent = load_policy(policy, arguments.device)
@@ -270,7 +270,7 @@ def _taught_before(path: Path, recipe: Mapping[str, Any]) -> RecurrentAgent:
     Raises:
         PolicyError: it was taught otherwise, or with other tools.
     """
-    from agents.network import PolicyError, load_policy
+    from agents.agent import PolicyError, load_policy
 
     agent = load_policy(path)
     for name in recipe.keys() - _MAY_DIFFER:

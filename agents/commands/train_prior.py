@@ -55,13 +55,13 @@ def train_prior(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train prior``."""
     from dataclasses import replace
 
-    from agents.commands.training import TrainingDisplay
-    from sr_models.categories import NAMES
-    from sr_models.labels import LabelledImages
-    from sr_models.prior_training import PriorProgress, PriorTraining
-    from sr_models.prior_training import train_prior as train
-    from tools_zoo.cards import command_line
-    from tools_zoo.fitting import Budget
+    from agents.commands.training_display import TrainingDisplay
+    from sr_models.prior.categories import NAMES
+    from sr_models.prior.labels import LabelledImages
+    from sr_models.training.prior import PriorProgress, PriorTraining
+    from sr_models.training.prior import train_prior as train
+    from tools_zoo.training.cards import command_line
+    from tools_zoo.training.trainer import Budget
 
     settings = PriorTraining(
         out=arguments.out,

@@ -53,13 +53,13 @@ def train_sr(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train sr``."""
     from dataclasses import replace
 
-    from agents.commands.training import TrainingDisplay, clean_photographs
-    from sr_models.eyes import Eyes
+    from agents.commands.training_display import TrainingDisplay, clean_photographs
     from sr_models.super_resolver import STAGES
-    from sr_models.training import MODELS, SrProgress, SrTraining
-    from sr_models.training import train_sr as train
-    from tools_zoo.cards import command_line
-    from tools_zoo.fitting import Budget
+    from sr_models.training.frozen_networks import Eyes
+    from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining
+    from sr_models.training.super_resolution import train_sr as train
+    from tools_zoo.training.cards import command_line
+    from tools_zoo.training.trainer import Budget
 
     stages = STAGES if arguments.stage == "both" else (arguments.stage,)
     model = MODELS[arguments.model]

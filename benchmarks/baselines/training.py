@@ -33,14 +33,18 @@ from benchmarks.baselines.weights import (
     read_baseline,
     write_baseline,
 )
-from restore_env.distortions import Levels, check_severity, draw_levels
+from restore_env.distortions.protocol import Levels, check_severity, draw_levels
+from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
-from restore_env.sources import ImageSource
 from restore_env.task import check_draws
 from restore_env.toolbox import bicubic_enlarge, usable_device
-from tools_zoo.cards import recorded_command, source_version, write_card
-from tools_zoo.curves import draw_run
-from tools_zoo.fitting import (
+from tools_zoo.toolboxes import is_tool, passes, read_tool
+from tools_zoo.training.cards import recorded_command, source_version, write_card
+from tools_zoo.training.curves import draw_run
+from tools_zoo.training.patches import PatchSampler, drawing, drawn_on
+from tools_zoo.training.run_log import RunLog
+from tools_zoo.training.tools import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held_out_of, split_images, validate
+from tools_zoo.training.trainer import (
     LOSSES,
     Budget,
     Fitted,
@@ -51,10 +55,6 @@ from tools_zoo.fitting import (
     fit,
     restoring,
 )
-from tools_zoo.patches import PatchSampler, drawing, drawn_on
-from tools_zoo.run_log import RunLog
-from tools_zoo.toolboxes import is_tool, passes, read_tool
-from tools_zoo.training import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held_out_of, split_images, validate
 
 VALIDATION_PATCHES = 192
 VALIDATION_SECONDS = 15.0
@@ -75,12 +75,12 @@ class BaselineTraining:
     severity: str = "moderate"
     clipped_share: float = 0.0
     """Share of the patches, of those for validation, too, of which a part is white or black
-    (:func:`restore_env.exposure.clipping_curve`)."""
+    (:func:`restore_env.distortions.saturation.clipping_curve`)."""
     init: tuple[Path, ...] = ()
     """Weights of the same baseline to go on from, with their recipe; or to grow from: of a plain one that is no larger,
     or, for a cascade, of tools of its stages' shape, in their order (further stages begin as the last one)."""
     loss: str = "psnr"
-    """A key of :data:`tools_zoo.fitting.LOSSES`."""
+    """A key of :data:`tools_zoo.training.trainer.LOSSES`."""
     batch_size: int = 16
     patch_size: int = 48
     seed: int = 0

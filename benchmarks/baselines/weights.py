@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from benchmarks.baselines.same_size import BaselineNetwork
 from benchmarks.baselines.table import BASELINES, Baseline, find_baseline
 from tools_zoo.toolboxes import passes
-from tools_zoo.weights import load_state, read_weights, recipe_of, write_weights
+from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """The folder of the baselines' weights that come with the repository."""

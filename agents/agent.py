@@ -1,0 +1,284 @@
+"""The recurrent agent's network and its weights on disk.
+
+What is seen of the patch (:mod:`agents.encoders`), joined with the previous action, goes into an LSTM, whose output
+scores
+every tool and ``stop``. With the published way of looking this is RL-Restore's design, 87,863 parameters with twelve
+tools (200 more here: PyTorch's LSTM has a second bias). Source: Yu et al., CVPR 2018, section 3.2 and the published
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.encoders import EYES, Vision
+from restore_env.toolbox import usable_device
+from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
+
+Observation = Mapping[str, npt.NDArray[Any]]
+"""A batch of the environment's observations: ``image`` (N, P, P, 3), ``last_action`` (N,), ``action_mask`` (N, A)."""
+State = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""The LSTM's hidden and cell state, each ``(1, N, hidden)``, as Stable-Baselines3 passes them."""
+
+PATCH_SIZE = 63
+HIDDEN = 50
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be loaded or does not fit; the message says what is wrong, in one line."""
+
+
+class PatchFeatures(nn.Module):
+    """Observations to features: what is seen of the patch, as a few numbers, joined with the previous tool.
+
+    Args:
+        n_tools: tools in the toolbox; the previous action is one-hot over them, all zero at an episode's start.
+        vision: a key of :data:`agents.encoders.EYES`.
+    """
+
+    def __init__(self, n_tools: int, vision: Vision = "published") -> None:
+        super().__init__()
+        self.n_tools, self.vision = n_tools, vision
+        self.features = EYES[vision]()
+        self.embed = nn.Linear(self.features.width, self.features.embedded)
+        self.width = self.features.embedded + n_tools
+
+    def forward(self, images: Tensor, last_action: Tensor) -> Tensor:
+        """Map RGB patches ``(N, 3, 63, 63)`` in [0, 1] and previous actions ``(N,)`` to ``(N, width)``."""
+        return self.join(self.features(images), last_action)
+
+    def join(self, seen: Tensor, last_action: Tensor) -> Tensor:
+        """Join what the eyes told of patches, ``(N, features.width)``, with previous actions: ``(N, width)``."""
+        embedded = F.relu(self.embed(seen))
+        previous = F.one_hot(last_action.long(), self.n_tools + 2)[:, : self.n_tools]
+        return torch.cat([embedded, previous.to(embedded)], dim=1)
+
+
+class RecurrentAgent(nn.Module):
+    """A recurrent policy that restores without Stable-Baselines3, with its ``predict``.
+
+    Args:
+        tools: names of the tools it was trained with, in the order of its actions.
+        kind: what the scores are: "logits" of a distribution over actions, or "q" values.
+        recipe: how it was trained, as plain numbers and strings.
+        vision: how it looks at a patch, a key of :data:`agents.encoders.EYES`.
+    """
+
+    def __init__(
+        self,
+        tools: tuple[str, ...],
+        kind: Literal["logits", "q"] = "logits",
+        recipe: Mapping[str, Any] | None = None,
+        vision: Vision = "published",
+    ) -> None:
+        super().__init__()
+        self.tools, self.kind, self.recipe = tools, kind, dict(recipe or {})
+        self.patch_size = PATCH_SIZE
+        self.extractor = PatchFeatures(len(tools), vision)
+        self.lstm = nn.LSTM(self.extractor.width, HIDDEN)
+        self.head = nn.Linear(HIDDEN, len(tools) + 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def forward(self, images: Tensor, last_action: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+        """One step: scores ``(N, n_tools + 1)`` and the next LSTM state."""
+        features = self.extractor(images, last_action)
+        latent, state = self.lstm(features[None], state)
+        return self.head(latent[0]), state
+
+    @torch.inference_mode()
+    def scores(
+        self, observation: Observation, state: State | None = None, episode_start: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.float32], State]:
+        """Score every action of a batch of observations.
+
+        Args:
+            observation: as the vector environment gives it; uint8 images, or float in [0, 1].
+            state: what the last call returned; None at the start.
+            episode_start: ``(N,)``, where the state is to be forgotten.
+
+        Returns:
+            Scores ``(N, n_tools + 1)``, minus infinity where the mask forbids an action, and the next state.
+        """
+        images = torch.as_tensor(observation["image"]).to(self.device)
+        scale = 255 if images.dtype == torch.uint8 else 1
+        images = images.permute(0, 3, 1, 2).float().div(scale)
+        if images.shape[1:] != (3, self.patch_size, self.patch_size):
+            raise PolicyError(
+                f"the policy looks at {self.patch_size}x{self.patch_size} patches, the observation holds"
+                f" {images.shape[3]}x{images.shape[2]}"
+            )
+        n = len(images)
+        if state is None:
+            hidden = cell = torch.zeros(1, n, HIDDEN, device=self.device)
+        else:
+            hidden, cell = (torch.as_tensor(part).to(self.device) for part in state)
+        if episode_start is not None:
+            going_on = torch.as_tensor(~np.asarray(episode_start, dtype=bool)).to(hidden)[None, :, None]
+            hidden, cell = hidden * going_on, cell * going_on
+        last_action = torch.as_tensor(np.asarray(observation["last_action"])).to(self.device)
+        scores, (hidden, cell) = self(images, last_action, (hidden, cell))
+        allowed = torch.as_tensor(np.asarray(observation["action_mask"], dtype=bool)).to(self.device)
+        scores = scores.masked_fill(~allowed, -torch.inf)
+        return scores.float().cpu().numpy(), (hidden.float().cpu().numpy(), cell.float().cpu().numpy())
+
+    def predict(
+        self,
+        observation: Observation,
+        state: State | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[npt.NDArray[np.int64], State]:
+        """Choose an action for each observation, with the signature of Stable-Baselines3's ``predict``.
+
+        Not ``deterministic``: drawn from the distribution (kind "logits" only; torch's global generator).
+        """
+        scores, state = self.scores(observation, state, episode_start)
+        if deterministic or self.kind == "q":
+            return scores.argmax(axis=1), state
+        drawn = torch.distributions.Categorical(logits=torch.from_numpy(scores)).sample()  # type: ignore[no-untyped-call]
+        return drawn.numpy(), state
+
+
+def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object = "the policy") -> RecurrentAgent:
+    """The agent with more tools to choose from.
+
+    Of those it knows it thinks as before, of the others what it thinks of those on average.
+
+    Raises:
+        PolicyError: a tool that it knows is not among ``tools``.
+    """
+    if not set(agent.tools) <= set(tools):
+        check_tools(agent, tools, name)
+    larger = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.vision).to(agent.device)
+    larger.extractor.load_state_dict(agent.extractor.state_dict())
+    places = [tools.index(name) for name in agent.tools]
+    known = agent.extractor.embed.out_features
+    with torch.no_grad():
+        for name, parameter in larger.lstm.named_parameters():
+            before = getattr(agent.lstm, name)
+            if name.startswith("weight_ih"):
+                parameter.zero_()
+                parameter[:, :known] = before[:, :known]
+                parameter[:, [known + place for place in places]] = before[:, known:]
+            else:
+                parameter.copy_(before)
+        for name, parameter in larger.head.named_parameters():
+            before = getattr(agent.head, name)
+            parameter.copy_(before[:-1].mean(dim=0, keepdim=True).expand_as(parameter))
+            parameter[places], parameter[-1] = before[:-1], before[-1]
+    return larger.eval().requires_grad_(False)
+
+
+SHIPPED = Path(__file__).parent / "weights"
+"""The folder of the policies that come with the package."""
+ENLARGING = "super"
+"""The shipped policy that knows the default tools and the super-resolvers."""
+PHOTO = "photo"
+"""The shipped policy of the default tools that has seen single distortions as well as mixtures; photographs get it."""
+
+
+def policy_names() -> list[str]:
+    """Names of the shipped policies."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> RecurrentAgent:
+    """Load a policy by its shipped name ("default") or from a safetensors file that training or import wrote.
+
+    Raises:
+        PolicyError: no such policy, or a file that is damaged or of another architecture; the message says which.
+        ValueError: a device that cannot be used.
+    """
+    device = usable_device(device)
+    path = SHIPPED / f"{name_or_path}.safetensors" if str(name_or_path) in policy_names() else Path(name_or_path)
+    if path.is_dir():
+        path = path / "agent.safetensors"
+    if not path.is_file():
+        raise PolicyError(
+            f"{name_or_path}: no policy; expected one of {', '.join(policy_names())}, or a safetensors file"
+        )
+    state, metadata = read_weights(path, PolicyError)
+    try:
+        tools = tuple(str(name) for name in json.loads(metadata["tools"]))
+        kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
+        vision = cast(Vision, metadata.get("vision", "published"))
+        if vision not in EYES:
+            raise KeyError("vision")
+    except (KeyError, ValueError, TypeError) as error:
+        raise PolicyError(f"{path}: not a policy (its header has no valid {error})") from None
+    agent = RecurrentAgent(tools, kind, recipe_of(metadata), vision)
+    load_state(agent, {_inside(key): value for key, value in state.items()}, path, "the policy", PolicyError)
+    agent.eval().requires_grad_(False)
+    return agent.to(device)
+
+
+def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy") -> None:
+    """Raise PolicyError if the agent says that it was trained with other tools than these."""
+    own = getattr(agent, "tools", None)
+    if own is not None and tuple(own) != tools:
+        raise PolicyError(
+            f"{name} was trained with the tools {', '.join(own)}; the toolbox has {', '.join(tools)}: choose a policy"
+            " and a toolbox that belong together"
+        )
+
+
+def policy_of(toolbox: Any, enlarging: bool = False, photo: bool = False) -> str | Path:
+    """The policy that belongs to a toolbox: of its name, from its folder, or else the default one.
+
+    Args:
+        toolbox: a shipped toolbox's name, a folder, or anything else.
+        enlarging: where the default one would be taken, take the one that knows the shipped super-resolvers, too
+            (:data:`ENLARGING`), if there is one.
+        photo: likewise, take the one for what photographs may have (:data:`PHOTO`), not the protocol's mixtures alone.
+    """
+    named = "default"
+    if isinstance(toolbox, str) and toolbox in policy_names():
+        named = toolbox
+    elif isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
+        return Path(toolbox) / "agent.safetensors"
+    special = ENLARGING if enlarging else PHOTO
+    chosen = special if named == "default" and (enlarging or photo) and special in policy_names() else named
+    if isinstance(toolbox, (str, os.PathLike)) and toolbox != named and Path(toolbox).is_dir():
+        warnings.warn(
+            f"{toolbox} has no agent of its own (agent.safetensors): {chosen!r} is taken, which learnt with the default"
+            " tools; imagerestore train agent makes one",
+            stacklevel=2,
+        )
+    return chosen
+
+
+def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
+    """Write a policy as safetensors; the file appears whole or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "kind": agent.kind,
+        "vision": agent.extractor.vision,
+        "tools": json.dumps(agent.tools),
+        "patch_size": str(agent.patch_size),
+        "recipe": json.dumps(agent.recipe),
+    }
+    write_weights(path, {_outside(key): value for key, value in agent.state_dict().items()}, metadata)
+
+
+def _outside(key: str) -> str:
+    """A tensor's name in a file: without the name of the module that holds the extractor."""
+    return key.removeprefix("extractor.")
+
+
+def _inside(key: str) -> str:
+    return f"extractor.{key}" if key.startswith(("features.", "embed.")) else key

@@ -1,0 +1,121 @@
+"""What the training commands share: their photographs and what they show while they run."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from restore_env.images.sources import ImageSource
+    from tools_zoo.training.trainer import Progress
+
+LINE_SECONDS = 60.0
+"""How often a row is told again where no one watches."""
+
+
+def clean_photographs(arguments: argparse.Namespace, min_size: int) -> ImageSource:
+    """Open what ``--images`` names; raise ``ValueError`` if these are pairs."""
+    from restore_env.images.sources import ImageSource, open_images
+
+    source = open_images(arguments.images, min_size=min_size, cache_dir=arguments.cache_dir)
+    if not isinstance(source, ImageSource):
+        raise ValueError("tools are trained on clean photographs, not on pairs")
+    return source
+
+
+class TrainingDisplay:
+    """What a training command shows on standard output while it runs, a row for each of its parts.
+
+    On a terminal the rows are live, with bars. Elsewhere, as in a log, a row is a line when it begins, a line a minute,
+    and a line at its end. If nothing can be written any more, as to a pipe that was closed, the work goes on untold.
+
+    Args:
+        waiting: rows to show from the start.
+    """
+
+    def __init__(self, *waiting: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console()
+        watched = console.is_interactive and sys.stdout.isatty()  # Rich takes FORCE_COLOR for a terminal
+        columns = (
+            TextColumn("{task.description:<10}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[said]}", markup=False),
+            TimeElapsedColumn(),
+        )
+        self._live = Progress(*columns, console=console, disable=not watched)
+        self._rows: dict[str, _Row] = {}
+        self._unheard = False
+        for name in waiting:
+            self._add(name)
+
+    def __enter__(self) -> TrainingDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+        for row in self._rows.values():
+            if not (row.done or row.told):
+                self._tell(row)
+
+    def show(self, name: str, share: float | None, said: str) -> None:
+        """Bring a row up to date.
+
+        Args:
+            name: of the row; a new one joins at the end.
+            share: how much of it is done, 0 to 1; None: not known yet.
+            said: in words.
+        """
+        row = self._rows[name] if name in self._rows else self._add(name)
+        now = time.monotonic()
+        if row.began is None:
+            row.began = now
+            self._live.start_task(row.task)
+        self._live.update(row.task, completed=share or 0.0, total=None if share is None else 1.0, said=said)
+        done = share is not None and share >= 1
+        row.line, row.told = f"{name}: {said}, {timedelta(seconds=int(now - row.began))}", False
+        if now >= row.due or (done and not row.done):
+            self._tell(row)
+            row.due = now + LINE_SECONDS
+        row.done = done
+
+    def show_steps(self, name: str, progress: Progress, quality: str) -> None:
+        """Bring a row up to date that counts steps."""
+        share = None if progress.total is None else progress.step / progress.total
+        steps = str(progress.step) if progress.total is None else f"{progress.step}/{progress.total}"
+        self.show(name, share, f"{steps} steps, {quality}")
+
+    def _tell(self, row: _Row) -> None:
+        """Print a row's line, unless the rows are live or no one can read it."""
+        if self._live.disable and not self._unheard:
+            try:
+                print(row.line, flush=True)
+            except OSError:
+                self._unheard = True
+        row.told = True
+
+    def _add(self, name: str) -> _Row:
+        row = self._rows[name] = _Row(self._live.add_task(name, total=None, start=False, said="waiting"))
+        return row
+
+
+@dataclass
+class _Row:
+    task: TaskID
+    began: float | None = None
+    line: str = ""
+    told: bool = True
+    """Whether its line has been printed."""
+    due: float = -math.inf
+    """When the next one is due."""
+    done: bool = False

@@ -1,0 +1,1 @@
+"""DRQN, deep recurrent Q-learning, for Stable-Baselines3."""

@@ -1,0 +1,304 @@
+"""Recurrent Q-networks and their policies, for :class:`agents.drqn.drqn.DRQN` on any observation space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    NatureCNN,
+    create_mlp,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from agents.drqn.buffers import ACTION_MASK
+
+State = tuple[Tensor, Tensor]
+"""The LSTM's hidden and cell state, each ``(n_lstm_layers, N, lstm_hidden_size)``."""
+
+
+class RecurrentQNetwork(BaseModel):
+    """Features, an LSTM, and a head that gives the value of every action.
+
+    Args:
+        observation_space: of one observation.
+        action_space: ``A`` actions.
+        features_extractor: maps preprocessed observations to ``(N, features_dim)``.
+        features_dim: width of the features.
+        lstm_hidden_size: width of the LSTM.
+        n_lstm_layers: layers of the LSTM.
+        recurrent: False: a dense layer of the same width takes the LSTM's place, so that nothing is remembered.
+        net_arch: widths of the layers between the LSTM and the values.
+        activation_fn: between those layers.
+        normalize_images: divide uint8 images by 255.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        lstm_hidden_size: int,
+        n_lstm_layers: int,
+        recurrent: bool,
+        net_arch: list[int],
+        activation_fn: type[nn.Module],
+        normalize_images: bool,
+    ) -> None:
+        super().__init__(
+            observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
+        )
+        self.lstm = nn.LSTM(features_dim, lstm_hidden_size, n_lstm_layers) if recurrent else None
+        self.dense = None if recurrent else nn.Sequential(nn.Linear(features_dim, lstm_hidden_size), activation_fn())
+        self.head = nn.Sequential(*create_mlp(lstm_hidden_size, int(action_space.n), net_arch, activation_fn))
+
+    def step(self, observations: PyTorchObs, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
+        """Values ``(N, A)`` after one observation each, and the next state.
+
+        Args:
+            observations: ``(N, ...)``.
+            state: from the step before.
+            episode_starts: ``(N,)`` bool: the state is forgotten there.
+        """
+        latent = self._features(observations)
+        if self.lstm is None:
+            assert self.dense is not None
+            latent = self.dense(latent)
+        else:
+            going_on = (~episode_starts).to(latent)[None, :, None]
+            latent, state = self.lstm(latent[None], (state[0] * going_on, state[1] * going_on))
+            latent = latent[0]
+        values: Tensor = self.head(latent)
+        return values, state
+
+    def along_episodes(self, observations: PyTorchObs, seen: Tensor) -> Tensor:
+        """Values ``(N, S, A)`` along episodes from their beginnings; of no meaning where nothing was seen.
+
+        Args:
+            observations: ``(N, S, ...)``.
+            seen: ``(N, S)`` bool; an episode's unseen steps are its last. They are not looked at.
+        """
+        flat = {k: v[seen] for k, v in observations.items()} if isinstance(observations, dict) else observations[seen]
+        features = self._features(flat)
+        latent = features.new_zeros(*seen.shape, features.shape[1])
+        latent[seen] = features
+        if self.lstm is None:
+            assert self.dense is not None
+            latent = self.dense(latent)
+        else:
+            latent = self.lstm(latent.transpose(0, 1))[0].transpose(0, 1)
+        values: Tensor = self.head(latent)
+        return values
+
+    def _features(self, observations: PyTorchObs) -> Tensor:
+        assert self.features_extractor is not None
+        return self.extract_features(observations, self.features_extractor)
+
+
+class RecurrentQPolicy(BasePolicy):
+    """Greedy or epsilon-greedy play by a recurrent Q-network, and its target network.
+
+    Actions that are forbidden, by ``action_mask`` in a Dict observation or by ``action_masks``, are never chosen.
+
+    Args:
+        observation_space: of one observation.
+        action_space: Discrete.
+        lr_schedule: of the learning rate.
+        lstm_hidden_size: width of the LSTM.
+        n_lstm_layers: layers of the LSTM.
+        recurrent: False: no memory, to see what it is worth.
+        net_arch: widths of the layers between the LSTM and the values (default: none).
+        activation_fn: between those layers.
+        features_extractor_class: maps observations to features.
+        features_extractor_kwargs: for its constructor.
+        normalize_images: divide uint8 images by 255.
+        optimizer_class: of the Q-network.
+        optimizer_kwargs: for its constructor, without the learning rate.
+    """
+
+    action_space: spaces.Discrete
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        lstm_hidden_size: int = 256,
+        n_lstm_layers: int = 1,
+        recurrent: bool = True,
+        net_arch: list[int] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+        mask = observation_space.spaces.get(ACTION_MASK) if isinstance(observation_space, spaces.Dict) else None
+        if mask is not None and mask.shape != (int(action_space.n),):
+            raise ValueError(f"the observation's {ACTION_MASK} must have an entry per action, ({action_space.n},)")
+        self._network: dict[str, Any] = {
+            "lstm_hidden_size": lstm_hidden_size,
+            "n_lstm_layers": n_lstm_layers,
+            "recurrent": recurrent,
+            "net_arch": list(net_arch or []),
+            "activation_fn": activation_fn,
+        }
+        self.q_net, self.q_net_target = self._make_network(), self._make_network()
+        self.q_net_target.load_state_dict(self.q_net.state_dict())
+        self.q_net_target.set_training_mode(False)
+        self.q_net_target.requires_grad_(False)
+        self.optimizer = self.optimizer_class(
+            self.q_net.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+    def _make_network(self) -> RecurrentQNetwork:
+        extractor = self.make_features_extractor()
+        return RecurrentQNetwork(
+            self.observation_space,
+            self.action_space,
+            extractor,
+            extractor.features_dim,
+            normalize_images=self.normalize_images,
+            **self._network,
+        )
+
+    def predict(
+        self,
+        observation: npt.NDArray[Any] | dict[str, npt.NDArray[Any]],
+        state: tuple[npt.NDArray[Any], ...] | None = None,
+        episode_start: npt.NDArray[Any] | None = None,
+        deterministic: bool = False,
+        action_masks: npt.NDArray[Any] | None = None,
+        epsilon: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
+        """Choose actions, and return the state to be passed on.
+
+        Args:
+            observation: one, or a batch of ``N``.
+            state: what the last call returned; None at the start.
+            episode_start: ``(N,)``, where the state is to be forgotten.
+            deterministic: with no epsilon.
+            action_masks: ``(N, A)`` or ``(A,)``, allowed actions, on top of the observation's own mask.
+            epsilon: how likely it is that an action is drawn from the allowed ones instead.
+            rng: draws them.
+        """
+        self.set_training_mode(False)
+        observations, vectorized = self.obs_to_tensor(observation)
+        n = _batch_size(observations)
+        starts = torch.zeros(n) if episode_start is None else torch.as_tensor(np.asarray(episode_start)).reshape(n)
+        with torch.no_grad():
+            memory = self._empty(n) if state is None else self._loaded(state)
+            values, memory = self.q_net.step(observations, memory, starts.bool().to(self.device))
+            allowed = self._allowed(observations, n)
+            if action_masks is not None:
+                allowed &= torch.as_tensor(np.asarray(action_masks, dtype=bool), device=self.device).reshape(n, -1)
+            actions: npt.NDArray[Any] = greedy(values, allowed).cpu().numpy()
+        if epsilon > 0 and not deterministic:
+            rng = rng or np.random.default_rng()
+            lots = np.where(allowed.cpu().numpy(), rng.random((n, int(self.action_space.n))), -1)
+            actions = np.where(rng.random(n) < epsilon, lots.argmax(axis=1), actions)
+        hidden, cell = (part.cpu().numpy() for part in memory)
+        return (actions if vectorized else actions[0]), (hidden, cell)
+
+    def forward(self, observations: PyTorchObs, deterministic: bool = True) -> Tensor:
+        """Greedy actions ``(N,)`` at the beginnings of episodes."""
+        return self._predict(observations, deterministic)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        n = _batch_size(observation)
+        starts = torch.ones(n, dtype=torch.bool, device=self.device)
+        values, _ = self.q_net.step(observation, self._empty(n), starts)
+        return greedy(values, self._allowed(observation, n))
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Put the Q-network into training or evaluation mode; the target network is always in the second."""
+        self.q_net.set_training_mode(mode)
+        self.training = mode
+
+    def _empty(self, n: int) -> State:
+        shape = (self._network["n_lstm_layers"], n, self._network["lstm_hidden_size"])
+        return torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)
+
+    def _loaded(self, state: tuple[npt.NDArray[Any], ...]) -> State:
+        hidden, cell = (torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in state)
+        return hidden, cell
+
+    def _allowed(self, observations: PyTorchObs, n: int) -> Tensor:
+        if isinstance(observations, dict) and ACTION_MASK in observations:
+            return observations[ACTION_MASK].bool()
+        return torch.ones(n, int(self.action_space.n), dtype=torch.bool, device=self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            **self._network,
+            "lr_schedule": self._dummy_schedule,
+            "features_extractor_class": self.features_extractor_class,
+            "features_extractor_kwargs": self.features_extractor_kwargs,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
+
+
+def greedy(values: Tensor, allowed: Tensor) -> Tensor:
+    """The best allowed action: ``(..., A)`` values and bool masks to ``(...)``."""
+    return values.masked_fill(~allowed, -torch.inf).argmax(dim=-1)
+
+
+def _batch_size(observations: PyTorchObs) -> int:
+    return len(next(iter(observations.values()))) if isinstance(observations, dict) else len(observations)
+
+
+MlpLstmPolicy = RecurrentQPolicy
+
+
+class CnnLstmPolicy(RecurrentQPolicy):
+    """:class:`RecurrentQPolicy` for images: the Nature CNN's features."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space, action_space, lr_schedule, **{"features_extractor_class": NatureCNN, **kwargs}
+        )
+
+
+class MultiInputLstmPolicy(RecurrentQPolicy):
+    """:class:`RecurrentQPolicy` for Dict observations: the features of all their entries, joined."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space, action_space, lr_schedule, **{"features_extractor_class": CombinedExtractor, **kwargs}
+        )

@@ -1,0 +1,131 @@
+"""Demonstrations: episodes in which the reward of every action is noted, for an agent to learn from.
+
+They are played by a greedy oracle that now and then picks at random, and by the agent itself if it can play already:
+that its own mistakes are among the situations shown is the idea of DAgger (Ross et al., AISTATS 2011).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.agent import RecurrentAgent
+from agents.policies.oracles import GreedyOracle
+from restore_env.distortions.protocol import SINGLE
+from restore_env.episodes.batch import EpisodeBatch
+from restore_env.sampling import EpisodeStart
+from restore_env.task import Task
+
+EPISODES = 32
+"""Played side by side."""
+MOST_EPISODES = 40_000
+"""Demonstrations that are kept at most: 1.4 GB."""
+EXPLORE = 0.35
+"""Share of the steps at which a random tool takes the place of the best one."""
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Episodes of one length with the reward of every action at every step."""
+
+    images: npt.NDArray[np.uint8]
+    """``(E, T, P, P, 3)``."""
+    last_actions: npt.NDArray[np.int64]
+    """``(E, T)``."""
+    masks: npt.NDArray[np.bool_]
+    """``(E, T, A)``."""
+    rewards: npt.NDArray[np.float32]
+    """``(E, T, A)``."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def spread(self) -> float:
+        """By how much the rewards of the allowed tools differ: their standard deviation, averaged over the steps."""
+        allowed = self.masks[..., :-1]
+        count = np.maximum(allowed.sum(-1, keepdims=True), 1)
+        rewards = np.where(allowed, self.rewards[..., :-1], 0)
+        deviations = np.where(allowed, rewards - rewards.sum(-1, keepdims=True) / count, 0)
+        return float(np.sqrt((deviations**2).sum(-1) / count[..., 0]).mean())
+
+
+def singles(task: Task, share: float) -> list[tuple[Task, float]]:
+    """One distortion alone for a share of what is shown, so that an agent learns to do little; nothing for none."""
+    return [(replace(task, severity=SINGLE, distortion=None), share)] if share else []
+
+
+def check_shares(beside: Sequence[tuple[Task, float]]) -> None:
+    """Raise ``ValueError`` if what is shown beside a task leaves less than nothing for the task."""
+    total = sum(share for _, share in beside)
+    if total > 1:
+        raise ValueError(f"the shares of what is shown must not exceed 1 together, got {total:g}")
+
+
+def demonstrate(
+    task: Task,
+    seconds: float,
+    seed: int,
+    report: Callable[[float], None] = lambda _: None,
+    agent: RecurrentAgent | None = None,
+    beside: Sequence[tuple[Task, float]] = (),
+) -> Demonstrations:
+    """Play episodes for so many seconds (one batch at least, :data:`MOST_EPISODES` at most), exploring.
+
+    Args:
+        task: what is to be learnt; its observations must be uint8.
+        seconds: how long.
+        seed: of starts and exploration.
+        report: called with the share of the time that has passed.
+        agent: plays half of the episodes; the oracle plays the others. None: the oracle plays all.
+        beside: other tasks of the same toolbox and patches, each with the share of the batches of episodes that are
+            its; what remains is ``task``'s.
+    """
+    if task.dtype != "uint8":
+        raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
+    rng = np.random.default_rng(seed)
+    episodes = EpisodeBatch(task, EPISODES)
+    draw = drawing(task, beside, rng)
+    oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
+    slots = np.arange(EPISODES)
+    batches: list[
+        tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
+    ] = []
+    began = time.monotonic()
+    while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
+        episodes.begin(slots, draw(EPISODES))
+        seen, state = [], None
+        for _ in range(task.max_steps):
+            observation = episodes.observe(slots)
+            actions = oracle.choose(episodes, slots)
+            mask = observation["action_mask"].astype(bool)
+            seen.append((observation["image"], observation["last_action"], mask, oracle.rewards.astype(np.float32)))
+            if agent is not None:
+                scores, state = agent.scores(observation, state)
+                follow = (slots % 2 == 0) & (rng.random(EPISODES) >= EXPLORE)
+                actions = np.where(follow, scores[:, :-1].argmax(axis=1), actions)
+            episodes.step(slots, actions)
+        images, last, masks, gains = (np.stack(part, axis=1) for part in zip(*seen, strict=True))
+        batches.append((images, last, masks, gains))
+        report(min(1.0, (time.monotonic() - began) / seconds))
+    images, last, masks, gains = (np.concatenate(part) for part in zip(*batches, strict=True))
+    return Demonstrations(images, last, masks, gains)
+
+
+def drawing(
+    task: Task, beside: Sequence[tuple[Task, float]], rng: np.random.Generator
+) -> Callable[[int], list[EpisodeStart]]:
+    """Draws batches of starts, each of one of the tasks: of those beside it by their shares, of ``task`` the rest."""
+    check_shares(beside)
+    samplers = [one.sampler() for one in (task, *(other for other, _ in beside))]
+    shares = [1 - sum(share for _, share in beside), *(share for _, share in beside)]
+
+    def draw(count: int) -> list[EpisodeStart]:
+        sampler = samplers[rng.choice(len(samplers), p=shares) if beside else 0]
+        return list(sampler.starts(rng.integers(2**53, size=count).tolist()))
+
+    return draw

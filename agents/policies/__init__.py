@@ -1,0 +1,1 @@
+"""Policies without learned weights: heuristics and oracles."""

@@ -1,0 +1,1 @@
+"""The masked recurrent policy for sb3-contrib's RecurrentPPO."""

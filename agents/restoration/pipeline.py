@@ -1,0 +1,122 @@
+"""Who restores a photograph: a policy, the tools that it chooses among, and a super-resolver to enlarge what it leaves.
+
+A policy that knows super-resolvers chooses among them as among the other tools. One that knows none composes its chain
+as ever, and a super-resolver enlarges what comes of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from agents.agent import PATCH_SIZE, check_tools
+from agents.view import View
+from restore_env.policy import Policy
+from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox, resolve_toolbox
+from tools_zoo.toolboxes import load_toolbox
+
+DEFAULT_SUPER_RESOLVER = "sft_gan"
+"""The shipped super-resolver that enlarges after a policy that knows none."""
+
+SuperResolverLike: TypeAlias = "Tool | str | os.PathLike[str]"
+"""A super-resolver: a tool, the name of one, or a file of its weights."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """A policy and its tools."""
+
+    policy: Policy
+    toolbox: Toolbox
+    """What the policy chooses among."""
+    view: View
+    """How it looks at images."""
+    permitted: npt.NDArray[np.int8]
+    """``(len(toolbox) + 1,)``: 0 for the super-resolvers that are not wanted, 1 for all other actions."""
+    finisher: Tool | None = None
+    """Enlarges, at the end, what is yet to be enlarged; None: bicubic enlargement does."""
+
+    @property
+    def patch_size(self) -> int:
+        """Side of what the policy looks at, pixels."""
+        return int(getattr(self.policy, "patch_size", PATCH_SIZE))
+
+
+def cast_player(
+    policy: Policy,
+    tools: Toolbox,
+    view: View,
+    *,
+    enlarging: bool = False,
+    super_resolver: SuperResolverLike | None = None,
+) -> Player:
+    """Bring a policy and tools together.
+
+    Args:
+        policy: it knows the tools that its field ``tools`` names; without that field, all of them.
+        tools: those, with or without the super-resolvers among them, or with more super-resolvers.
+        view: how it looks at images.
+        enlarging: images are to be enlarged.
+        super_resolver: what enlarges them. None: what the policy chooses; after one that knows none the first of the
+            tools that enlarges, or else the shipped :data:`DEFAULT_SUPER_RESOLVER`.
+
+    Raises:
+        ValueError: the policy was trained with other tools; a super-resolver that does not exist, or enlarges nothing.
+    """
+    known = _known_tools(policy, tools)
+    permitted = np.ones(len(known) + 1, dtype=np.int8)
+    enlarges = [tool for tool in known if tool.scale > 1]
+    if not enlarging or (super_resolver is None and enlarges):
+        return Player(policy, known, view, permitted)
+    finisher = _find_super_resolver(super_resolver, [*known, *tools], tools.device)
+    permitted[:-1] = [tool.scale == 1 or tool is finisher for tool in known]
+    chosen_by_policy = any(tool is finisher for tool in known)
+    return Player(policy, known, view, permitted, None if chosen_by_policy else finisher)
+
+
+def open_toolbox(toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str], device: torch.device) -> Toolbox:
+    """The toolbox of a shipped name, a folder, an import string, or tools, on a device."""
+    if isinstance(toolbox, os.PathLike) or (isinstance(toolbox, str) and ":" not in toolbox):
+        return load_toolbox(toolbox, device)
+    if isinstance(toolbox, str) and Path(toolbox).exists():
+        return load_toolbox(toolbox, device)
+    return resolve_toolbox(toolbox, device)
+
+
+def _known_tools(policy: Policy, tools: Toolbox) -> Toolbox:
+    """The tools that the policy was trained with, as far as super-resolvers make the difference."""
+    own = getattr(policy, "tools", None)
+    if own is None or tuple(own) == tools.names:
+        return tools
+    same_size = [tool for tool in tools if tool.scale == 1]
+    if tuple(own) == tuple(tool.name for tool in same_size):
+        return Toolbox(same_size, tools.device)
+    if len(same_size) == len(tools) < len(own) and tuple(own[: len(tools)]) == tools.names:
+        from sr_models import with_super_resolvers
+
+        tools = with_super_resolvers(tools)
+    check_tools(policy, tools.names)
+    return tools
+
+
+def _find_super_resolver(wanted: SuperResolverLike | None, tools: Sequence[Tool], device: torch.device) -> Tool:
+    """The super-resolver that is wanted: one of the tools, a shipped one, or the user's."""
+    if wanted is None:
+        wanted = next((tool.name for tool in tools if tool.scale > 1), DEFAULT_SUPER_RESOLVER)
+    found = next((tool for tool in [*tools, BICUBIC_X4] if tool.name == wanted), None)
+    if isinstance(wanted, Tool):
+        found = resolve_toolbox([wanted], device)[0]
+    elif found is None:
+        from sr_models import load_super_resolver
+
+        found = load_super_resolver(wanted, device)
+    if found.scale < 2:
+        raise ValueError(f"{found.name} does not enlarge: choose a super-resolver")
+    return found

@@ -1,0 +1,257 @@
+"""Restoring whole images of any size: the patches' policy votes on each tool, tile by tile."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from agents.agent import load_policy, policy_of
+from agents.restoration.pipeline import Player, SuperResolverLike, cast_player, open_toolbox
+from agents.restoration.tiled_episode import Progress, TiledEpisode, Vote
+from agents.view import View
+from restore_env.images.decoding import MAX_PIXELS, ImageError, Photo
+from restore_env.images.encoding import write_image
+from restore_env.images.sources import PhotoLike, open_photo
+from restore_env.images.tiling import enlarge, to_pixels, to_tensor
+from restore_env.metrics import psnr
+from restore_env.policy import Policy
+from restore_env.toolbox import Tool, Toolbox, usable_device
+from tools_zoo.backends.network_tool import with_backend
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The image between two tools."""
+
+    image: npt.NDArray[np.uint8]
+    """RGB ``(H, W, 3)`` of the result's size, enlarged bicubically as far as no tool has done so."""
+    psnr: float | None
+    """dB, as 8 bits; None without a target."""
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """A restored image and how it was made."""
+
+    photo: Photo
+    """The result, with the input's colour profile and EXIF."""
+    toolchain: tuple[str, ...]
+    """Names of the tools that were applied, in order. That the agent stopped is seen in the last vote."""
+    votes: tuple[Vote, ...]
+    """One a step, the one for "stop" included; none for a super-resolver that works after the agent's chain."""
+    gmacs: float
+    """What the tools computed, 10^9 multiply-accumulates (without the policy and bicubic enlargement)."""
+    seconds: float
+    """Wall time from pixels to pixels."""
+    scale: int = 1
+    """How many times higher and wider than the input the result is."""
+    psnr_before: float | None = None
+    """dB, of the input (enlarged bicubically if the target is larger) as 8 bits; None without a target."""
+    psnr_after: float | None = None
+    """dB, of the result as 8 bits; None without a target."""
+    float_image: npt.NDArray[np.float32] | None = None
+    """The result before clipping and rounding, RGB ``(H, W, 3)``; None unless ``keep_float`` was set."""
+    stages: tuple[Stage, ...] = ()
+    """The input, then the image after each tool; empty unless ``keep_stages`` was set."""
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """The result, uint8 RGB ``(H, W, 3)``."""
+        return self.photo.pixels
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write PNG, JPEG, WebP or TIFF, by the suffix (:func:`restore_env.images.encoding.write_image`)."""
+        write_image(path, self.photo)
+
+
+class Restorer:
+    """A toolbox and a policy that restore images of any size.
+
+    The image is covered by tiles of the policy's patch size; each tile is looked at as a patch in the environment is,
+    with an LSTM state of its own. The action that most tiles choose is done to the whole image and is every tile's
+    previous action at the next step. Of equally many votes the lower action wins. An image smaller than a patch is
+    extended for the policy's eyes by repeating its last row or column.
+
+    With a ``scale`` of 4 an image of low resolution comes in and one 4 times as high and wide goes out. A policy that
+    knows super-resolvers calls one when it sees fit: at its last step, or where it would rather stop, the tiles vote
+    on these alone, if none has run. After a policy that knows none, a super-resolver enlarges what its chain leaves.
+
+    Source: Yu et al., CVPR 2018, by whose published code every full 63x63 tile from the top left votes
+    (:data:`agents.view.PUBLISHED`, which the file of the imported agent says, so that nobody has to).
+
+    Args:
+        toolbox: a shipped name, a toolbox's folder, "package.module:factory", a :class:`Toolbox` or a list of tools.
+        policy: a shipped name, a policy's file, or an object with Stable-Baselines3's ``predict``; None: the toolbox's
+            own (:func:`agents.agent.policy_of`). Its ``patch_size`` (63 if it has none) is the side of what it looks
+            at; its ``tools``, if it has them, must be the toolbox's names, with or without super-resolvers. A state
+            that it returns is a tuple of arrays whose second axis is the batch. If it has ``scores``
+            (:class:`restore_env.policy.Scoring`), tiles choose by these, and votes tell them.
+        device: where tools and policy run; images stay in main memory.
+        max_steps: tools at most. A super-resolver that works after a policy that knows none comes on top.
+        scale: how many times higher and wider results are to be, if :meth:`restore` is not told otherwise.
+        super_resolver: what enlarges: the name of a tool, a file of weights, or a tool. None: what the policy chooses;
+            after one that knows none the toolbox's first one, or else the shipped "sft_gan".
+        borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over. None:
+            as the policy's recipe says (:class:`agents.view.View`), else True.
+        observe: what the policy sees, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
+            the working image as it is. None: as the policy's recipe says, else "uint8".
+        backend: what runs the tools' networks on a CPU, a key of :data:`tools_zoo.backends.network_tool.BACKENDS`;
+        None: what runs
+            the toolbox's already, "torch" for one that is loaded here.
+
+    Raises:
+        ValueError: no such toolbox, policy or backend, one that does not fit the other, or a device that cannot be
+            used.
+    """
+
+    def __init__(
+        self,
+        toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str] = "default",
+        policy: Policy | str | os.PathLike[str] | None = None,
+        device: str = "cpu",
+        max_steps: int = 3,
+        *,
+        scale: int = 1,
+        super_resolver: SuperResolverLike | None = None,
+        borders: bool | None = None,
+        observe: Literal["uint8", "float32"] | None = None,
+        backend: str | None = None,
+    ) -> None:
+        if int(max_steps) != max_steps or max_steps < 1:
+            raise ValueError(f"max_steps must be a whole number of 1 or more, got {max_steps!r}")
+        self.scale, self.max_steps = _checked_scale(scale), int(max_steps)
+        self.device = usable_device(device)
+        tools = open_toolbox(toolbox, self.device)
+        self._tools = tools if backend is None else with_backend(tools, backend)
+        self._named, self._policy, self._super_resolver = toolbox, policy, super_resolver
+        self._borders, self._observe = borders, observe
+        self._players: dict[bool, Player] = {}
+        self.player()
+
+    def player(self, scale: int | None = None) -> Player:
+        """The policy and the tools that restore images at a scale (None: the restorer's own).
+
+        Raises:
+            ValueError: no such policy or super-resolver, or one that does not fit the toolbox.
+        """
+        enlarging = (self.scale if scale is None else scale) > 1
+        if enlarging not in self._players:
+            policy = policy_of(self._named, enlarging, photo=True) if self._policy is None else self._policy
+            actor: Policy = load_policy(policy, self.device) if isinstance(policy, (str, os.PathLike)) else policy
+            own = View.of(actor)
+            view = View(
+                own.observe if self._observe is None else self._observe,
+                own.borders if self._borders is None else self._borders,
+            )
+            self._players[enlarging] = cast_player(
+                actor, self._tools, view, enlarging=enlarging, super_resolver=self._super_resolver
+            )
+        return self._players[enlarging]
+
+    @property
+    def policy(self) -> Policy:
+        """What chooses the tools, at the restorer's own scale."""
+        return self.player().policy
+
+    @property
+    def toolbox(self) -> Toolbox:
+        """What the policy chooses among, at the restorer's own scale."""
+        return self.player().toolbox
+
+    @property
+    def view(self) -> View:
+        """How the policy looks at images."""
+        return self.player().view
+
+    @torch.inference_mode()
+    def restore(
+        self,
+        image: PhotoLike,
+        target: PhotoLike | None = None,
+        *,
+        scale: int | None = None,
+        progress: Progress | None = None,
+        keep_float: bool = False,
+        keep_stages: bool = False,
+    ) -> Restoration:
+        """Restore an image.
+
+        Args:
+            image: path, array or Photo.
+            target: what it should look like, to measure PSNR; ``scale`` times as high and wide.
+            scale: how many times higher and wider the result is to be; None: the restorer's own. With 1 no
+                super-resolver is allowed; with more, each that does not exceed it is, and bicubic enlargement makes up
+                for what is missing at the end.
+            progress: called now and then while it works.
+            keep_float: keep the result before rounding, too.
+            keep_stages: keep the image after each tool, too.
+
+        Raises:
+            ImageError: an image cannot be used, the target has another size, or the result would be too large.
+            ValueError: a policy that returns no actions of this toolbox, or a tool that returns another shape.
+        """
+        scale = self.scale if scale is None else _checked_scale(scale)
+        pixels, photo = open_photo(image, "image")
+        height, width = pixels.shape[:2]
+        if height * width * scale * scale > MAX_PIXELS:
+            raise ImageError(
+                f"{width}x{height} enlarged {scale} times is more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused"
+            )
+        reference = None if target is None else _open_target(target, (height * scale, width * scale))
+        player = self.player(scale)
+        started = time.perf_counter()
+        tell = progress or (lambda what, share: None)
+        episode = TiledEpisode(player, to_tensor(pixels), scale, self.device, tell, keep_stages)
+        episode.play(self.max_steps)
+        working = episode.shown()
+        result = to_pixels(working)
+        seconds = time.perf_counter() - started
+        votes, toolchain, gmacs = tuple(episode.votes), tuple(episode.toolchain), episode.gmacs
+        shown = [*episode.passed, result] if keep_stages else []
+        float_image = np.ascontiguousarray(working[0].permute(1, 2, 0).numpy()) if keep_float else None
+        del episode, working  # their memory is needed for the comparison
+        before = after = None
+        if reference is not None:
+            before = quality(to_pixels(enlarge(to_tensor(pixels), scale, self.device)), reference)
+            after = quality(result, reference)
+        stages = tuple(Stage(image, None if reference is None else quality(image, reference)) for image in shown)
+        return Restoration(
+            photo=Photo(result, photo.icc_profile, photo.exif),
+            toolchain=toolchain,
+            votes=votes,
+            gmacs=gmacs,
+            seconds=seconds,
+            scale=scale,
+            psnr_before=before,
+            psnr_after=after,
+            float_image=float_image,
+            stages=stages,
+        )
+
+
+def quality(pixels: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> float:
+    """PSNR in dB of two uint8 RGB images ``(H, W, 3)``."""
+    return float(psnr(to_tensor(pixels), to_tensor(target)))
+
+
+def _checked_scale(scale: int) -> int:
+    if int(scale) != scale or scale < 1:
+        raise ValueError(f"scale must be a whole number of 1 or more, got {scale!r}")
+    return int(scale)
+
+
+def _open_target(target: PhotoLike, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    _, photo = open_photo(target, "target")
+    height, width = photo.pixels.shape[:2]
+    if (height, width) != size:
+        raise ImageError(
+            f"the target is {width}x{height}, the result will be {size[1]}x{size[0]}: they must be of one size"
+        )
+    return photo.pixels

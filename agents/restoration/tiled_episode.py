@@ -1,0 +1,219 @@
+"""A photograph on its way: its tiles vote on each tool, the super-resolver included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from agents.restoration.pipeline import Player
+from restore_env.images.arrays import quantised
+from restore_env.images.tiling import Pixels, apply_tool, enlarge, tile_starts, to_pixels
+from restore_env.policy import Scoring
+from restore_env.toolbox import Tool
+
+Actions = npt.NDArray[np.int64]
+Progress = Callable[[str, float], None]
+"""``progress(what, share)``: what is going on ("step 2: looking", "step 2: dejpeg_3") and the share of it done."""
+
+BATCH_SIZE = 256
+"""Tiles that the policy sees at a time."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One step's choice."""
+
+    action: str
+    """The tool that won, or "stop"."""
+    counts: Mapping[str, int]
+    """Votes by name, the most common first; names without a vote are left out."""
+    grid: Actions
+    """The action that each tile chose, ``(rows, columns)``; numbers as in the toolbox, the last is stop."""
+    scores: npt.NDArray[np.float32] | None
+    """Each tile's score of every action, ``(rows, columns, actions)``, minus infinity where one is forbidden; logits or
+    Q values, as the policy's ``kind`` says. None if the policy has no ``scores``."""
+    edges: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    """Where the tiles' shares of the image begin and end, down and across: ``(rows + 1,)`` and ``(columns + 1,)``, from
+    0 to 1 of its height and width. What two tiles see belongs to the one above or to the left."""
+
+
+class TiledEpisode:
+    """One image on its way: working image, votes so far, the tiles' LSTM states.
+
+    Args:
+        player: chooses the tools.
+        image: float32 ``(1, 3, H, W)``.
+        scale: how many times higher and wider it is to become.
+        device: where tools and policy run.
+        progress: called now and then.
+        keep_stages: keep what the image was before each tool.
+    """
+
+    def __init__(
+        self,
+        player: Player,
+        image: Tensor,
+        scale: int,
+        device: torch.device,
+        progress: Progress,
+        keep_stages: bool = False,
+    ) -> None:
+        self._player, self._toolbox, self._device, self._progress = player, player.toolbox, device, progress
+        self._keep_stages = keep_stages
+        self.working = image
+        self.remaining = scale
+        """How many times the working image has yet to be enlarged."""
+        self.votes: list[Vote] = []
+        self.toolchain: list[str] = []
+        """Names of the tools that were applied."""
+        self.gmacs = 0.0
+        self.passed: list[Pixels] = []
+        """The image at the result's size before each tool, if stages are kept."""
+        self._last_action = len(self._toolbox) + 1  # none yet
+        self._state: tuple[npt.NDArray[Any], ...] | None = None
+        self._rows, self._columns = self._tile_starts()
+
+    def shown(self) -> Tensor:
+        """The working image at the result's size."""
+        return enlarge(self.working, self.remaining, self._device)
+
+    def play(self, max_steps: int) -> None:
+        """Vote and do what won, up to so many times, and see to it that the image is enlarged if it is to be."""
+        for step in range(1, max_steps + 1):
+            action = self._vote(f"step {step}: looking", last=step == max_steps)
+            if action == self._toolbox.stop:
+                break
+            self._apply(self._toolbox[action])
+            self._last_action = action
+        finisher = self._player.finisher
+        if finisher is not None and self.remaining > 1 and self.remaining % finisher.scale == 0:
+            self._apply(finisher)
+
+    def _apply(self, tool: Tool) -> None:
+        if self._keep_stages:
+            self.passed.append(to_pixels(self.shown()))
+        name = f"step {len(self.toolchain) + 1}: {tool.name}"
+        self.gmacs += tool.macs_per_pixel * self.working.shape[-2] * self.working.shape[-1] / 1e9
+        self.working = apply_tool(tool, self.working, self._device, progress=lambda share: self._progress(name, share))
+        self.toolchain.append(tool.name)
+        if tool.scale > 1:
+            self.remaining //= tool.scale
+            self._move_tiles(tool.scale)
+
+    def _vote(self, what: str, last: bool) -> int:
+        """Let every tile choose, note the vote and return the most common action that is allowed.
+
+        At the last step, or when the tiles want to stop, an image that is yet to be enlarged and can be is: then
+        super-resolvers alone are put to the vote.
+        """
+        mask = self._toolbox.action_mask(self.remaining) * self._player.permitted
+        enlarging = mask * np.append(self._toolbox.scales > 1, False)
+        state = self._state
+        vote = self._put_to_vote(enlarging if last and enlarging.any() else mask, what)
+        if vote.action == self._toolbox.STOP_NAME and enlarging.any():
+            self._state = state
+            vote = self._put_to_vote(enlarging, what)
+        self.votes.append(vote)
+        return self._toolbox.action(vote.action)
+
+    def _put_to_vote(self, mask: npt.NDArray[np.int8], what: str) -> Vote:
+        toolbox = self._toolbox
+        chosen, scores = self._choose(mask, what)
+        counts = np.bincount(chosen, minlength=len(mask))
+        allowed = np.where(mask, counts, 0)
+        otherwise = toolbox.stop if mask[toolbox.stop] else int(mask.argmax())
+        action = int(allowed.argmax()) if allowed.any() else otherwise
+        ranking = sorted(np.flatnonzero(counts).tolist(), key=lambda index: -counts[index])
+        return Vote(
+            toolbox.name(action),
+            {toolbox.name(index): int(counts[index]) for index in ranking},
+            chosen.reshape(len(self._rows), len(self._columns)),
+            None if scores is None else scores.reshape(len(self._rows), len(self._columns), -1),
+            (self._edges(self._rows, -2), self._edges(self._columns, -1)),
+        )
+
+    def _edges(self, starts: Sequence[int], axis: int) -> npt.NDArray[np.float64]:
+        """Where the tiles' shares begin, and the last one's ends, from 0 to 1."""
+        size, length = self._player.patch_size, self.working.shape[axis]
+        ends = np.minimum(np.array(starts) + size, length)
+        return np.array([0, *ends]) / length
+
+    def _choose(self, mask: npt.NDArray[np.int8], what: str) -> tuple[Actions, npt.NDArray[np.float32] | None]:
+        """Each tile's action, ``(tiles,)``, and scores, ``(tiles, actions)``; the tiles' states move on."""
+        first = self._state is None and not self.votes
+        tiles = [(row, column) for row in self._rows for column in self._columns]
+        actions: list[Actions] = []
+        scores: list[npt.NDArray[np.float32]] = []
+        states: list[tuple[npt.NDArray[Any], ...]] = []
+        for start in range(0, len(tiles), BATCH_SIZE):
+            batch = slice(start, min(start + BATCH_SIZE, len(tiles)))
+            n = batch.stop - batch.start
+            observation = {
+                "image": self._look(tiles[batch]),
+                "last_action": np.full(n, self._last_action, dtype=np.int64),
+                "action_mask": np.tile(mask, (n, 1)),
+            }
+            state = None if self._state is None else tuple(part[:, batch] for part in self._state)
+            policy, started = self._player.policy, np.full(n, first)
+            if isinstance(policy, Scoring):  # what its deterministic predict takes the highest of
+                scored, state = policy.scores(observation, state, started)
+                scores.append(scored)
+                chosen = scored.argmax(axis=1)
+            else:
+                chosen, state = policy.predict(observation, state=state, episode_start=started, deterministic=True)
+            actions.append(self._checked(chosen, n))
+            if state is not None:
+                states.append(tuple(np.asarray(part) for part in state))
+            self._progress(what, batch.stop / len(tiles))
+        self._state = tuple(np.concatenate(parts, axis=1) for parts in zip(*states, strict=True)) if states else None
+        return np.concatenate(actions), np.concatenate(scores) if scores else None
+
+    def _checked(self, chosen: npt.NDArray[Any], n: int) -> Actions:
+        actions = np.asarray(chosen)
+        if actions.shape != (n,) or not ((actions >= 0) & (actions <= self._toolbox.stop)).all():
+            raise ValueError(
+                f"the policy must return {n} actions in 0..{self._toolbox.stop} for {n} patches, got {actions.tolist()}"
+            )
+        return actions.astype(np.int64)
+
+    def _look(self, tiles: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
+        """The tiles as the policy sees them, ``(N, P, P, 3)``."""
+        size = self._player.patch_size
+        patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
+        if self._player.view.observe == "uint8":
+            patches = quantised(patches)
+        return np.ascontiguousarray(patches.permute(0, 2, 3, 1).numpy())
+
+    def _patch(self, row: int, column: int, size: int) -> Tensor:
+        patch = self.working[:, :, row : row + size, column : column + size]
+        missing = (0, size - patch.shape[-1], 0, size - patch.shape[-2])
+        return F.pad(patch, missing, mode="replicate") if any(missing) else patch
+
+    def _tile_starts(self) -> tuple[list[int], list[int]]:
+        player = self._player
+        height, width = self.working.shape[-2:]
+        return (
+            tile_starts(height, player.patch_size, player.view.borders),
+            tile_starts(width, player.patch_size, player.view.borders),
+        )
+
+    def _move_tiles(self, factor: int) -> None:
+        """Lay the tiles over the enlarged image; each goes on from the state of the old tile nearest to it."""
+        old_rows, old_columns = self._rows, self._columns
+        self._rows, self._columns = self._tile_starts()
+        if self._state is None:
+            return
+        half = self._player.patch_size / 2
+        rows, columns = (
+            [min(range(len(old)), key=lambda i: abs((old[i] + half) * factor - (start + half))) for start in new]
+            for old, new in ((old_rows, self._rows), (old_columns, self._columns))
+        )
+        origin = [row * len(old_columns) + column for row in rows for column in columns]
+        self._state = tuple(part[:, origin] for part in self._state)

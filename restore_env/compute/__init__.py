@@ -1,0 +1,1 @@
+"""How computation uses the processor and its memory."""

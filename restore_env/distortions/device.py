@@ -1,0 +1,281 @@
+"""The protocol's distortions for many patches at once, as PyTorch operations on any device.
+
+The same distribution as :mod:`restore_env.distortions.protocol`, and for the same seed the same photograph, place and
+levels.
+What differs: the noise is another field of the same law (each value a function of the seed and its place, so that it
+does not depend on which patches are drawn together), and JPEG is computed in floating point by the formulas that
+libjpeg's integers approximate, so that a few pixels differ by a grey level or two (T.81; chroma 4:2:0, enlarged by
+libjpeg's triangle filter). Tested on CPUs; it has not been run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from restore_env.distortions.protocol import BLUR_REACH, CHROMA_REACH, CUBIC_SUPPORT, MCU, Levels
+from restore_env.distortions.saturation import Curve, exposed
+
+Byte = npt.NDArray[np.uint8]
+
+_BLOCK = 8
+_GOLDEN, _MIX_1, _MIX_2 = -7046029254386353131, -4658895280553007687, -7723592293110705685  # SplitMix64's, as int64
+
+_LUMA_TABLE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+_CHROMA_TABLE = (
+    tuple(
+        tuple(row) + (99,) * (_BLOCK - len(row)) for row in ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56), (47, 66))
+    )
+    + ((99,) * _BLOCK,) * 4
+)
+"""Quantisation at quality 50: T.81, tables K.1 and K.2."""
+
+_TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
+_TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A patch that waits to be distorted."""
+
+    image: Byte
+    """The whole clean photograph, uint8 RGB ``(H, W, 3)``."""
+    top: int
+    """Of the patch, in pixels of the distorted image."""
+    left: int
+    levels: Levels
+    noise_seed: int
+    """Any int64."""
+    curve: Curve | None = None
+    """What the photograph's values go through first."""
+
+
+@torch.inference_mode()
+def distort_patches(places: Sequence[Place], size: int, factor: int, device: str | torch.device) -> Tensor:
+    """Distort many patches of one size: blur, shrink by ``factor``, noise, JPEG whose grid lies where the place says.
+
+    Only the clean surroundings, as bytes, go to the device.
+
+    Args:
+        places: where the patches lie, and what is done to each.
+        size: pixels of a distorted patch.
+        factor: 4 for the low-resolution task, 1 for the same size.
+        device: where it is computed.
+
+    Returns:
+        uint8 RGB ``(len(places), size, size, 3)`` on the device.
+    """
+    shrunk_reach = CUBIC_SUPPORT if factor > 1 else 0
+    coded = -(-(MCU - 1 + 2 * CHROMA_REACH + size) // MCU) * MCU  # room for the patch at any phase of the grid
+    starts = np.array([[max(0, (at - CHROMA_REACH) // MCU * MCU) for at in (p.top, p.left)] for p in places])
+    offsets = np.array([[p.top, p.left] for p in places]) - starts
+    limits = np.array([[p.image.shape[0] // factor, p.image.shape[1] // factor] for p in places])
+    sources = np.stack(
+        [
+            exposed(_surroundings(place.image, start, limit * factor, coded, shrunk_reach, factor), place.curve)
+            for place, start, limit in zip(places, starts, limits, strict=True)
+        ]
+    )
+    levels = torch.tensor(
+        [[p.levels.blur_sigma, p.levels.noise_sigma, p.levels.jpeg_quality] for p in places], device=device
+    )
+    images = torch.from_numpy(sources).to(device).permute(0, 3, 1, 2).float().div_(255)
+    images = blur_patches(images, levels[:, 0])
+    on_device = [torch.from_numpy(array).to(device) for array in (starts, limits, offsets)]
+    begin, limit, offset = on_device
+    if factor > 1:
+        images = _shrink(images, begin - shrunk_reach, limit, factor)
+    seeds = torch.tensor([p.noise_seed for p in places], dtype=torch.int64, device=device)
+    noise = gaussian_field(seeds, images[0].numel()).reshape(images.shape)
+    images = images + noise * (levels[:, 1] / 255).reshape(-1, 1, 1, 1)
+    values = images.mul_(255).round_().clamp_(0, 255)
+    inside = torch.arange(coded, device=device)
+    last = (limit - begin - 1).clamp_(max=coded - 1)
+    rows, columns = (torch.minimum(inside, last[:, axis, None]) for axis in (0, 1))  # an encoder repeats the edge
+    coded_values = jpeg_patches(_pick(values, rows, columns), levels[:, 2], last + 1)
+    values = torch.where(levels[:, 2].reshape(-1, 1, 1, 1) > 0, coded_values, values)
+    window = torch.arange(size, device=device)
+    patches = _pick(values, offset[:, 0, None] + window, offset[:, 1, None] + window)
+    return patches.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def blur_patches(images: Tensor, sigmas: Tensor) -> Tensor:
+    """Blur each of ``(N, 3, H, W)`` by its own sigma, 21x21: ``(N, 3, H - 20, W - 20)``; sigma 0 only crops.
+
+    As products with banded matrices, whose rounding does not depend on which images are together, and which no
+    device computes in reduced precision unless told to.
+    """
+    height, width = images.shape[-2:]
+    away = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=images.device, dtype=torch.float64)
+    weights = torch.exp(-(away**2) / (2 * sigmas.double().clamp(min=1e-3).square()[:, None]))
+    weights = weights / weights.sum(1, keepdim=True)
+
+    def banded(length: int) -> Tensor:
+        matrix = weights.new_zeros(len(weights), length - 2 * BLUR_REACH, length)
+        for tap in range(2 * BLUR_REACH + 1):
+            matrix.diagonal(tap, 1, 2).copy_(weights[:, tap, None])
+        return matrix.float()[:, None]
+
+    return banded(height) @ images @ banded(width).transpose(-1, -2)
+
+
+def gaussian_field(seeds: Tensor, count: int) -> Tensor:
+    """Standard normal values ``(len(seeds), count)``, float32, each a function of its row's seed and its place alone.
+
+    SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) hashes seed and
+    place; Box and Muller's transform makes two values of a hash. The same on every device, but for the last bits.
+
+    Args:
+        seeds: ``(N,)`` int64.
+        count: values per seed.
+    """
+    pairs = -(-count // 2)
+    mixed = _mix(_mix(seeds)[:, None] + torch.arange(1, pairs + 1, device=seeds.device) * _GOLDEN)
+    one = ((mixed >> 40) & 0xFFFFFF).float().add_(0.5).div_(2**24)
+    other = ((mixed >> 8) & 0xFFFFFF).float().mul_(2 * math.pi / 2**24)
+    radius = one.log_().mul_(-2).sqrt_()
+    return torch.cat([radius * other.cos(), radius * other.sin()], dim=1)[:, :count]
+
+
+def jpeg_patches(values: Tensor, qualities: Tensor, limits: Tensor) -> Tensor:
+    """Compress and decompress each image by its own quality, as baseline JPEG with 4:2:0 chroma.
+
+    Args:
+        values: ``(N, 3, H, W)`` RGB, whole numbers 0 to 255 as float32; height and width multiples of 16. What lies
+            beyond an image's limits must repeat its edge.
+        qualities: ``(N,)``, 1 to 100.
+        limits: ``(N, 2)``, height and width of what belongs to the image.
+
+    Returns:
+        As ``values``.
+    """
+    ycc = _colours(values, _TO_YCC).add_(values.new_tensor([0.0, 128.0, 128.0]).reshape(1, 3, 1, 1)).round_()
+    y, chroma = ycc[:, :1], ycc[:, 1:]
+    # libjpeg adds 1 and 2 in turns before it halves twice
+    turns = (torch.arange(values.shape[-1] // 2, device=values.device) % 2 + 1).float() / 4
+    chroma, halves = torch.floor(F.avg_pool2d(chroma, 2) + turns), (limits + 1) // 2
+    every = torch.arange(chroma.shape[-1], device=values.device).expand(len(values), -1)
+    down = torch.arange(chroma.shape[-2], device=values.device)
+    chroma = _pick(chroma, torch.minimum(down, halves[:, :1] - 1), every)  # downwards, the halved edge is repeated
+    steps = _quantisation_tables(qualities)
+    y, chroma = _code(y, steps[:, :1]), _code(chroma, steps[:, 1:])
+    chroma = _enlarge_chroma(chroma, halves)
+    centred = torch.cat([y, chroma - 128], dim=1)
+    return _colours(centred, _TO_RGB).round_().clamp_(0, 255)
+
+
+def _surroundings(
+    image: Byte, start: npt.NDArray[np.int64], limit: npt.NDArray[np.int64], coded: int, shrunk_reach: int, factor: int
+) -> Byte:
+    """The clean pixels that the coded window needs, the photograph's edge repeated where it ends."""
+    reach = BLUR_REACH + shrunk_reach * factor
+    length = coded * factor + 2 * reach
+    first = start * factor - reach
+    if (first >= 0).all() and (first + length <= limit).all():
+        return image[first[0] : first[0] + length, first[1] : first[1] + length]
+    rows, columns = (np.clip(np.arange(first[k], first[k] + length), 0, limit[k] - 1) for k in (0, 1))
+    return np.asarray(image[rows[:, None], columns])
+
+
+def _shrink(images: Tensor, begin: Tensor, limits: Tensor, factor: int) -> Tensor:
+    """Bicubic 1/``factor``, the photograph's edge mirrored; a margin of ``CUBIC_SUPPORT`` small pixels is consumed."""
+    length = images.shape[-1]
+    at = torch.arange(length, device=images.device)
+
+    def mirrored(axis: int) -> Tensor:
+        first, size = begin[:, axis, None] * factor, limits[:, axis, None] * factor
+        place = at + first
+        place = torch.where(place < 0, -1 - place, place)
+        place = torch.where(place >= size, 2 * size - 1 - place, place)
+        return (place - first).clamp(0, length - 1)
+
+    images = _pick(images, mirrored(0), mirrored(1))
+    small = F.interpolate(images, size=(length // factor,) * 2, mode="bicubic", antialias=True)
+    return small[..., CUBIC_SUPPORT:-CUBIC_SUPPORT, CUBIC_SUPPORT:-CUBIC_SUPPORT].contiguous()
+
+
+def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Of each image ``(N, C, H, W)`` its own rows ``(N, h)`` and columns ``(N, w)``."""
+    n, channels, _, width = images.shape
+    tall = images.gather(2, rows[:, None, :, None].expand(n, channels, -1, width))
+    return tall.gather(3, columns[:, None, None, :].expand(n, channels, rows.shape[1], -1))
+
+
+def _mix(state: Tensor) -> Tensor:
+    """SplitMix64's finaliser; int64 wraps around as uint64 does."""
+    state = (state ^ _shift(state, 30)) * _MIX_1
+    state = (state ^ _shift(state, 27)) * _MIX_2
+    return state ^ _shift(state, 31)
+
+
+def _shift(state: Tensor, bits: int) -> Tensor:
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _colours(images: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
+    """Mix the channels without a matrix product, which some devices round coarsely."""
+    r, g, b = images.unbind(1)
+    return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], dim=1)
+
+
+def _quantisation_tables(qualities: Tensor) -> Tensor:
+    """Of luma and the two chroma planes, by libjpeg's rule: ``(N, 3, 8, 8)``."""
+    base = qualities.new_tensor([_LUMA_TABLE, _CHROMA_TABLE, _CHROMA_TABLE])
+    quality = qualities.clamp(1, 100)
+    percent = torch.where(quality < 50, torch.floor(5000 / quality), 200 - 2 * quality)
+    return torch.floor((base * percent.reshape(-1, 1, 1, 1) + 50) / 100).clamp(1, 255)
+
+
+def _cosines(like: Tensor) -> Tensor:
+    """The orthonormal DCT of eight values as a matrix."""
+    k = torch.arange(_BLOCK, dtype=torch.float64)
+    matrix = torch.cos((2 * k + 1) * k[:, None] * math.pi / (2 * _BLOCK)) / 2
+    matrix[0] /= math.sqrt(2)
+    return matrix.to(like)
+
+
+def _code(planes: Tensor, steps: Tensor) -> Tensor:
+    """DCT, rounding to multiples of ``steps``, and back, in blocks of eight; ``steps`` is ``(N, C, 8, 8)``."""
+    n, channels, height, width = planes.shape
+    blocks = planes.reshape(n, channels, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).transpose(3, 4) - 128
+    cosines, steps = _cosines(planes), steps[:, :, None, None]
+    levels = (cosines @ blocks @ cosines.T).mul_(8).round_().div_(8) / steps  # libjpeg's integers are eighths
+    levels = torch.sign(levels) * torch.floor(levels.abs() + 0.5)
+    back = cosines.T @ (levels * steps) @ cosines
+    return (back + 128).round_().clamp_(0, 255).transpose(3, 4).reshape(n, channels, height, width)
+
+
+def _enlarge_chroma(planes: Tensor, limits: Tensor) -> Tensor:
+    """Twice as high and wide by libjpeg's triangle filter: 9, 3, 3, 1 sixteenths, 8 and 7 added in turns."""
+    n, channels, height, width = planes.shape
+
+    def beside(length: int, axis: int, step: int) -> Tensor:
+        at = torch.arange(length, device=planes.device)
+        return torch.minimum((at + step).clamp(min=0), limits[:, axis, None] - 1)
+
+    columns = torch.arange(width, device=planes.device).expand(n, -1)
+    tall = planes.new_empty(n, channels, height, 2, width)
+    for turn, step in enumerate((-1, 1)):
+        tall[:, :, :, turn] = 3 * planes + _pick(planes, beside(height, 0, step), columns)
+    tall = tall.reshape(n, channels, 2 * height, width)
+    wide = planes.new_empty(n, channels, 2 * height, width, 2)
+    every = torch.arange(2 * height, device=planes.device).expand(n, -1)
+    for turn, step in enumerate((-1, 1)):
+        wide[..., turn] = torch.floor((3 * tall + _pick(tall, every, beside(width, 1, step)) + (8 - turn)) / 16)
+    return wide.reshape(n, channels, 2 * height, 2 * width)

@@ -1,0 +1,293 @@
+"""The distortions of RL-Restore: Gaussian blur, Gaussian noise, JPEG, and the bicubic x1/4 of the low-resolution task.
+
+The functions here work on float32 or uint8 RGB arrays of shape ``(H, W, 3)``; float values are in [0, 1]. They are the
+one implementation: the albumentations transforms (:mod:`restore_env.distortions.transforms`), the environment and
+tool training all
+call them. Source: Yu et al., "Crafting a Toolchain for Image Restoration by Deep Reinforcement Learning", CVPR 2018.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from restore_env.distortions.saturation import Curve, exposed
+
+Float = npt.NDArray[np.float32]
+Byte = npt.NDArray[np.uint8]
+
+BLUR_EDGES: tuple[float, ...] = tuple(0.5 * k for k in range(11))
+"""Edges of the ten blur levels: sigma in pixels."""
+NOISE_EDGES: tuple[float, ...] = tuple(5.0 * k for k in range(11))
+"""Edges of the ten noise levels: sigma in grey levels of 255."""
+JPEG_EDGES: tuple[float, ...] = (100, 80, 60, 50, 40, 35, 30, 25, 20, 15, 10)
+"""Edges of the ten JPEG levels: quality."""
+SCALES: tuple[float, ...] = (1.0, 2 / 3, 1 / 3)
+"""Sizes, relative to the photograph, at which the protocol shows an image."""
+
+SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"mild": (9, 11), "moderate": (12, 17), "severe": (18, 20)}
+)
+"""Severity (the sum of the three levels, minus 2), inclusive. The protocol trains on moderate mixtures alone."""
+SINGLE = "single"
+"""The name of what is no mixture: one of the three distortions alone, at any level."""
+LIGHT = "light"
+"""The name of mixtures that fall short of mild: of two or three of the distortions, as weak as they may be."""
+ANY = "any"
+"""The name of mixtures light to severe, of two of the distortions about as often as of three."""
+
+KERNEL_SIZE = 21
+BLUR_REACH = KERNEL_SIZE // 2
+CUBIC_SUPPORT = 2  # pixels of the smaller image, to either side
+MCU = 16  # pixels: a minimum coded unit of JPEG with 4:2:0 chroma
+CHROMA_REACH = 2  # pixels that the decoder's chroma upsampling looks across an MCU's edge
+
+# Two of the libraries' ways that decide the last bit: libjpeg enlarges the chroma of thinner images differently, and
+# OpenCV blurs what its vectors leave over at the right edge with other rounding.
+_THIN, _VECTOR = 4, 32
+
+
+def gaussian_blur(image: Float, sigma: float) -> Float:
+    """Blur with a 21x21 Gaussian of ``sigma`` pixels, the edge replicated; ``sigma`` 0 leaves the image as it is."""
+    if sigma <= 0:
+        return image
+    return np.asarray(
+        cv2.GaussianBlur(image, (KERNEL_SIZE, KERNEL_SIZE), sigma, borderType=cv2.BORDER_REPLICATE), dtype=np.float32
+    )
+
+
+def gaussian_noise(image: Float, sigma: float, rng: np.random.Generator) -> Float:
+    """Add white Gaussian noise of ``sigma`` grey levels (of 255) to a float image; nothing is clipped.
+
+    ``rng`` seeds the noise: the same on every machine, but for the last bit.
+    """
+    if sigma <= 0:
+        return image
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    noise: Float = torch.randn(image.shape, generator=generator).numpy()  # 2.5 times as fast as NumPy's
+    noise *= np.float32(sigma / 255)
+    noise += image
+    return noise
+
+
+def downscale(image: Float, factor: int) -> Float:
+    """Shrink by an integer ``factor`` as MATLAB's imresize: bicubic, a = -0.5, antialiased, the edge mirrored.
+
+    Height and width must be multiples of ``factor``.
+    """
+    if factor == 1:
+        return image
+    height, width = image.shape[:2]
+    if height % factor or width % factor:
+        raise ValueError(f"an image of {width}x{height} cannot be shrunk by {factor}: crop it to a multiple first")
+    edge = CUBIC_SUPPORT * factor  # PyTorch leaves out what its kernel has outside the image, so nothing may be there
+    padded = np.pad(image, ((edge, edge), (edge, edge), (0, 0)), mode="symmetric")
+    nchw = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None]
+    size = height // factor + 2 * CUBIC_SUPPORT, width // factor + 2 * CUBIC_SUPPORT
+    inside = F.interpolate(nchw, size=size, mode="bicubic", antialias=True)[0, :, CUBIC_SUPPORT:-CUBIC_SUPPORT]
+    return np.ascontiguousarray(inside[..., CUBIC_SUPPORT:-CUBIC_SUPPORT].numpy().transpose(1, 2, 0))
+
+
+def quantise(image: Float) -> Byte:
+    """Round a float image in [0, 1] to 8 bits, clipping what lies outside."""
+    scaled = image * np.float32(255)
+    np.rint(scaled, out=scaled)
+    return np.asarray(np.clip(scaled, 0, 255, out=scaled), dtype=np.uint8)
+
+
+def jpeg(image: Byte, quality: int) -> Byte:
+    """Compress and decompress a uint8 RGB image as baseline JPEG (4:2:0) of ``quality`` 1..100."""
+    ok, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not ok:
+        raise ValueError(f"cannot encode an image of shape {image.shape} as JPEG")
+    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The strengths of one mixed distortion, in the order of their application."""
+
+    blur_sigma: float = 0.0
+    """Gaussian blur, pixels."""
+    noise_sigma: float = 0.0
+    """Gaussian noise, grey levels of 255."""
+    jpeg_quality: int = 0
+    """JPEG quality 1..100; 0 stands for no JPEG (the result is still rounded to 8 bits)."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The levels as plain numbers, for ``info`` and records."""
+        return dict(vars(self))
+
+    @property
+    def strengths(self) -> tuple[float, float, float]:
+        """Blur, noise and JPEG on the protocol's common scale: 0 none, 10 where the tenth level ends."""
+        scale = range(len(JPEG_EDGES))
+        compression = np.interp(-self.jpeg_quality, [-edge for edge in JPEG_EDGES], scale) if self.jpeg_quality else 0.0
+        return self.blur_sigma / BLUR_EDGES[1], self.noise_sigma / NOISE_EDGES[1], float(compression)
+
+
+def level_triples(lowest: int, highest: int, missing: int = 0) -> npt.NDArray[np.int64]:
+    """All (blur, noise, JPEG) triples of levels whose severity, sum - 2, is in [lowest, highest]: ``(N, 3)``.
+
+    Levels are 1..10, and 0 for at most so many distortions as may be ``missing``.
+    """
+    triples = itertools.product(range(11), repeat=3)
+    chosen = [t for t in triples if t.count(0) <= missing and lowest <= sum(t) - 2 <= highest]
+    return np.array(chosen, dtype=np.int64)
+
+
+def _any_triples() -> npt.NDArray[np.int64]:
+    """The triples of :data:`ANY`; those of two distortions, three times fewer, stand there three times."""
+    triples = level_triples(0, SEVERITIES["severe"][1], missing=1)
+    pairs = triples[(triples == 0).any(axis=1)]
+    return np.concatenate([triples, pairs, pairs])
+
+
+_SINGLES = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])  # level 0: none of it
+_TRIPLES = {
+    **{name: level_triples(*bounds) for name, bounds in SEVERITIES.items()},
+    SINGLE: _SINGLES,
+    LIGHT: level_triples(0, SEVERITIES["mild"][0] - 1, missing=1),
+    ANY: _any_triples(),
+}
+
+
+@cache
+def _triples_of(severity: str) -> npt.NDArray[np.int64]:
+    return np.concatenate([_triples_of_part(part, severity) for part in str(severity).split(",")])
+
+
+def _triples_of_part(part: str, severity: str) -> npt.NDArray[np.int64]:
+    if part in _TRIPLES:
+        return _TRIPLES[part]
+    numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part)
+    if numbers and len(triples := level_triples(int(numbers[1]), int(numbers[2] or numbers[1]))):
+        return triples
+    raise ValueError(
+        f"unknown severity {severity!r}: choose from {', '.join(_TRIPLES)}; or a number from 1 to 28 or a range of"
+        " them, as 12-13, of which moderate is 12-17; or several, as 12,17"
+    )
+
+
+def check_severity(severity: str) -> str:
+    """Return ``severity`` if it is known: a name, a range, or several, else raise ``ValueError`` that lists what is."""
+    _triples_of(severity)
+    return severity
+
+
+def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0.0) -> Levels:
+    """Draw one of the severity's level triples, all equally likely, and a uniform value inside each level.
+
+    Args:
+        severity: a key of :data:`SEVERITIES`, :data:`SINGLE`, :data:`LIGHT`, or :data:`ANY`; or a severity, or a range
+            of them, in numbers: "12", "12-13"; or several of these: "12,17", "moderate,12" (what is in two of them is
+            twice as likely).
+        rng: draws.
+        single_share: probability that it is one distortion alone instead.
+    """
+    triples = _triples_of(severity)
+    if single_share > 0 and rng.random() < single_share:
+        triples = _TRIPLES[SINGLE]
+    blur, noise, compression = triples[rng.integers(len(triples))]
+    return Levels(
+        blur_sigma=float(rng.uniform(BLUR_EDGES[blur - 1], BLUR_EDGES[blur])) if blur else 0.0,
+        noise_sigma=float(rng.uniform(NOISE_EDGES[noise - 1], NOISE_EDGES[noise])) if noise else 0.0,
+        jpeg_quality=round(rng.uniform(JPEG_EDGES[compression], JPEG_EDGES[compression - 1])) if compression else 0,
+    )
+
+
+def distort(image: Byte, levels: Levels, rng: np.random.Generator, factor: int = 1) -> Byte:
+    """Distort a whole image: blur, then shrink by ``factor``, then noise, then JPEG.
+
+    Args:
+        image: uint8 RGB, ``(H, W, 3)``.
+        levels: strengths.
+        rng: source of the noise.
+        factor: 4 for the low-resolution task (height and width must be multiples), 1 for the same size.
+
+    Returns:
+        uint8 RGB, ``(H / factor, W / factor, 3)``.
+    """
+    height, width = image.shape[:2]
+    return distort_patch(image, (0, 0, height // factor, width // factor), levels, rng, factor)
+
+
+def distort_patch(
+    image: Byte,
+    window: tuple[int, int, int, int],
+    levels: Levels,
+    rng: np.random.Generator,
+    factor: int = 1,
+    curve: Curve | None = None,
+) -> Byte:
+    """Cut a window out of the distorted image, computing only what the window needs.
+
+    But for the noise (drawn for fewer pixels) the result equals the same window of the whole distorted image to the
+    bit: the blur sees the real surroundings, and the JPEG grid lies where it lies in the whole image.
+
+    Args:
+        image: the whole clean image, uint8 RGB ``(H, W, 3)``.
+        window: top, left, height, width in pixels of the distorted image (that is, after shrinking by ``factor``).
+        levels: strengths.
+        rng: source of the noise.
+        factor: as for :func:`distort`.
+        curve: what the clean image's values go through first.
+
+    Returns:
+        uint8 RGB, ``(height, width, 3)``.
+    """
+    top, left, height, width = window
+    rows = _Span.around(top, height, image.shape[0] // factor, factor, levels)
+    columns = _Span.around(left, width, image.shape[1] // factor, factor, levels)
+    region = exposed(image[rows.source, columns.source], curve).astype(np.float32)
+    region *= np.float32(1 / 255)
+    region = downscale(gaussian_blur(region, levels.blur_sigma), factor)[rows.inside, columns.inside]
+    coded = quantise(gaussian_noise(region, levels.noise_sigma, rng))
+    if levels.jpeg_quality:
+        coded = jpeg(coded, levels.jpeg_quality)
+    return np.ascontiguousarray(coded[rows.patch, columns.patch])
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One axis of what a patch needs: which source pixels, which of the shrunk ones to code, which of those to keep."""
+
+    source: slice
+    inside: slice
+    patch: slice
+
+    @classmethod
+    def around(cls, start: int, length: int, limit: int, factor: int, levels: Levels) -> _Span:
+        stop = start + length
+        if not 0 <= start < stop <= limit:
+            raise ValueError(f"the window {start}..{stop} does not lie inside the image's {limit} pixels")
+        if levels.jpeg_quality:
+            coded_start = max(0, (start - CHROMA_REACH) // MCU * MCU)
+            coded_stop = min(limit, -(-(stop + CHROMA_REACH) // MCU) * MCU)
+            if coded_stop - coded_start <= _THIN:
+                coded_start = max(0, coded_start - MCU)
+        else:
+            coded_start, coded_stop = start, stop
+        blur_reach = BLUR_REACH if levels.blur_sigma > 0 else 0
+        reach = -(-blur_reach // factor) + (CUBIC_SUPPORT if factor > 1 else 0)
+        source_start, source_stop = max(0, coded_start - reach), min(limit, coded_stop + reach)
+        if blur_reach and source_stop == limit:
+            source_start -= source_start % _VECTOR
+        return cls(
+            source=slice(source_start * factor, source_stop * factor),
+            inside=slice(coded_start - source_start, coded_stop - source_start),
+            patch=slice(start - coded_start, stop - coded_start),
+        )

@@ -1,0 +1,284 @@
+"""The protocol's distortions as albumentations transforms, to compose, replay and serialise with ``A.Compose``.
+
+They call the functions of :mod:`restore_env.distortions.protocol` and take RGB images ``(H, W, 3)``, uint8 or float32
+in
+[0, 1] (:class:`MixedDistortion`: uint8 alone). The result has the type of the input: uint8 is rounded and clipped to
+8 bits after every transform, float32 keeps its precision from one to the next and may leave [0, 1].
+
+Albumentations gives every transform of a ``Compose`` the same seed. Each transform here mixes its name into it, so
+that the blur, noise and JPEG of one ``Compose`` are drawn independently all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Annotated, Any, ClassVar
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks PyPI for a newer version
+
+import numpy as np
+import numpy.typing as npt
+from albumentations import Compose, ImageOnlyTransform, OneOf, Sequential, ShotNoise
+from albumentations.core.transforms_interface import BaseTransformInitSchema
+from pydantic import AfterValidator, Field
+
+from restore_env.distortions.protocol import (
+    BLUR_EDGES,
+    JPEG_EDGES,
+    NOISE_EDGES,
+    Byte,
+    Float,
+    Levels,
+    check_severity,
+    distort,
+    downscale,
+    draw_levels,
+    gaussian_blur,
+    gaussian_noise,
+    jpeg,
+    quantise,
+)
+
+Image = npt.NDArray[Any]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the range {bounds} is empty: its lower bound comes first")
+    return bounds
+
+
+def _as_float(image: Byte) -> Float:
+    floats = image.astype(np.float32)
+    floats *= np.float32(1 / 255)
+    return floats
+
+
+_Sigma = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+_Quality = Annotated[int, Field(ge=1, le=100, strict=True)]
+_Factor = Annotated[int, Field(ge=1, strict=True)]
+_SigmaRange = Annotated[tuple[_Sigma, _Sigma], AfterValidator(_ordered)]
+_QualityRange = Annotated[tuple[_Quality, _Quality], AfterValidator(_ordered)]
+_Severity = Annotated[str, AfterValidator(check_severity)]
+
+
+class ProtocolTransform(ImageOnlyTransform):
+    """What the transforms share: the check of their input, and seeds of their own."""
+
+    takes: ClassVar[tuple[str, ...]] = ("uint8", "float32")
+
+    @property
+    def seed_name(self) -> str:
+        """What is mixed into seeds: transforms of one ``Compose`` draw independently if it differs."""
+        return type(self).__name__
+
+    def set_random_seed(self, seed: int | None) -> None:
+        """Seed the transform's generators with ``seed`` and the transform's name; None draws a seed."""
+        own_seed = None if seed is None else zlib.crc32(f"{self.seed_name} {seed}".encode())
+        super().set_random_seed(own_seed)
+
+    def apply(self, img: Image, **params: Any) -> Image:
+        """Distort one image with the parameters that were drawn.
+
+        Raises:
+            ValueError: an image of another shape or type than the transform takes.
+        """
+        if img.ndim != 3 or img.shape[2] != 3 or img.dtype.name not in self.takes:
+            raise ValueError(
+                f"{type(self).__name__} takes RGB images (H, W, 3) of {' or '.join(self.takes)},"
+                f" got {img.dtype} of shape {img.shape}"
+            )
+        if img.dtype == np.uint8:
+            return self.distort_bytes(img, params)
+        return self.distort_floats(img, params)
+
+    def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
+        """Distort a float32 image."""
+        raise NotImplementedError
+
+    def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
+        """Distort a uint8 image: unless overridden, as float32, then rounded and clipped."""
+        return quantise(self.distort_floats(_as_float(image), params))
+
+
+class ProtocolBlur(ProtocolTransform):
+    """Gaussian blur with a 21x21 kernel, the edge replicated.
+
+    Args:
+        sigma_range: bounds of sigma in pixels, drawn uniformly; 0 leaves the image as it is.
+        p: probability of applying the transform.
+
+    Raises:
+        ValueError: a bound that is negative or not finite, or an empty range.
+    """
+
+    class InitSchema(BaseTransformInitSchema):
+        """What albumentations checks arguments with."""
+
+        sigma_range: _SigmaRange
+
+    def __init__(self, sigma_range: tuple[float, float] = (BLUR_EDGES[0], BLUR_EDGES[-1]), p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.sigma_range = sigma_range
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw ``sigma``."""
+        return {"sigma": self.py_random.uniform(*self.sigma_range)}
+
+    def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
+        """Blur."""
+        return gaussian_blur(image, params["sigma"])
+
+
+class ProtocolNoise(ProtocolTransform):
+    """White Gaussian noise. The seed of the noise is a parameter, so that a replay adds the same noise.
+
+    Args:
+        sigma_range: bounds of sigma in grey levels of 255 (for float32 as well), drawn uniformly.
+        p: probability of applying the transform.
+
+    Raises:
+        ValueError: a bound that is negative or not finite, or an empty range.
+    """
+
+    class InitSchema(BaseTransformInitSchema):
+        """What albumentations checks arguments with."""
+
+        sigma_range: _SigmaRange
+
+    def __init__(self, sigma_range: tuple[float, float] = (NOISE_EDGES[0], NOISE_EDGES[-1]), p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.sigma_range = sigma_range
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw ``sigma`` and ``noise_seed``."""
+        return {"sigma": self.py_random.uniform(*self.sigma_range), "noise_seed": self.py_random.getrandbits(32)}
+
+    def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
+        """Add noise."""
+        return gaussian_noise(image, params["sigma"], np.random.default_rng(params["noise_seed"]))
+
+
+class ProtocolJpeg(ProtocolTransform):
+    """Baseline JPEG (4:2:0), compressed and decompressed; float32 is rounded and clipped to 8 bits on the way.
+
+    Args:
+        quality_range: bounds of the quality, 1 to 100, drawn uniformly, both included.
+        p: probability of applying the transform.
+
+    Raises:
+        ValueError: a bound that is no whole number from 1 to 100, or an empty range.
+    """
+
+    class InitSchema(BaseTransformInitSchema):
+        """What albumentations checks arguments with."""
+
+        quality_range: _QualityRange
+
+    def __init__(
+        self, quality_range: tuple[int, int] = (int(JPEG_EDGES[-1]), int(JPEG_EDGES[0])), p: float = 1.0
+    ) -> None:
+        super().__init__(p=p)
+        self.quality_range = quality_range
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw ``quality``."""
+        return {"quality": self.py_random.randint(*self.quality_range)}
+
+    def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
+        """Compress the image rounded to 8 bits."""
+        return _as_float(self.distort_bytes(quantise(image), params))
+
+    def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
+        """Compress."""
+        return jpeg(image, params["quality"])
+
+
+class BicubicDownscale(ProtocolTransform):
+    """Antialiased bicubic shrinking (a = -0.5, as MATLAB's imresize). Only the image shrinks, not masks or boxes.
+
+    Args:
+        factor: whole number; heights and widths must be multiples of it.
+        p: probability of applying the transform.
+
+    Raises:
+        ValueError: a factor that is no whole number of 1 or more; when called, an image that is no multiple of it.
+    """
+
+    class InitSchema(BaseTransformInitSchema):
+        """What albumentations checks arguments with."""
+
+        factor: _Factor
+
+    def __init__(self, factor: int = 4, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.factor = factor
+
+    def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
+        """Shrink."""
+        return downscale(image, self.factor)
+
+
+class MixedDistortion(ProtocolTransform):
+    """The protocol's mixed distortion: blur, shrinking if asked for, noise and JPEG, of levels drawn together.
+
+    Unlike the single transforms in a row it rounds to 8 bits only once, before the JPEG, as the environment does.
+
+    Args:
+        severity: "mild", "moderate" or "severe"; or "light", "any" or "single"; or a range of severities, "12-13"; or
+            several, "12,17".
+        factor: 4 for the low-resolution task (heights and widths must be multiples), 1 for the same size.
+        p: probability of applying the transform.
+
+    Raises:
+        ValueError: an unknown severity, or a factor that is no whole number of 1 or more.
+    """
+
+    takes = ("uint8",)
+
+    class InitSchema(BaseTransformInitSchema):
+        """What albumentations checks arguments with."""
+
+        severity: _Severity
+        factor: _Factor
+
+    def __init__(self, severity: str = "moderate", factor: int = 1, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.severity = severity
+        self.factor = factor
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw the fields of :class:`~restore_env.distortions.protocol.Levels` and ``noise_seed``."""
+        levels = draw_levels(self.severity, self.random_generator)
+        return {**levels.as_dict(), "noise_seed": self.py_random.getrandbits(32)}
+
+    def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
+        """Distort."""
+        levels = Levels(params["blur_sigma"], params["noise_sigma"], params["jpeg_quality"])
+        return distort(image, levels, np.random.default_rng(params["noise_seed"]), self.factor)
+
+
+CAMERA_BLUR, CAMERA_PHOTONS, CAMERA_READING, CAMERA_QUALITY = (0.3, 1.5), (0.0005, 0.03), (0.0, 12.0), (40, 98)
+"""A camera's ranges: blur, pixels; photon noise in linear light, as of ``ShotNoise``; reading noise, grey levels; JPEG
+quality."""
+SPOTLESS_SHARE, SPOTLESS_QUALITY = 0.25, (75, 100)
+"""How often a camera's photograph has nothing wrong, and the quality of its JPEG then."""
+
+
+def camera() -> Compose:
+    """Make what small cameras do to a photograph: at times a little blur, photon noise, reading noise, JPEG; or little.
+
+    Photon noise grows with brightness, reading noise does not (Foi et al., TIP 2008). A quarter of the photographs are
+    compressed alone, and hardly. Pass it on as a task's ``distortion``.
+    """
+    dark = Sequential(
+        [
+            ProtocolBlur(CAMERA_BLUR, p=0.3),
+            ShotNoise(CAMERA_PHOTONS, p=1),
+            ProtocolNoise(CAMERA_READING),
+            ProtocolJpeg(CAMERA_QUALITY),
+        ],
+        p=1 - SPOTLESS_SHARE,
+    )
+    return Compose([OneOf([dark, ProtocolJpeg(SPOTLESS_QUALITY, p=SPOTLESS_SHARE)], p=1)])

@@ -1,0 +1,1 @@
+"""Episodes: the step's rules, what is observed, records and pictures of them."""

@@ -1,0 +1,78 @@
+"""Writing files, whole or not at all: images with their colour profile and EXIF, and any other bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from PIL import Image
+
+from restore_env.images.decoding import ImageError, Photo, one_line
+
+_WRITE_FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        ".png": ("PNG", {}),
+        ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+        ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+        ".webp": ("WEBP", {"lossless": True}),
+        ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    }
+)
+_LONGEST_SIDE: Mapping[str, int] = MappingProxyType({"JPEG": 65500, "WEBP": 16383})
+WRITABLE = tuple(_WRITE_FORMATS)
+"""Suffixes that :func:`write_image` can write."""
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Return ``path`` as a :class:`~pathlib.Path` if :func:`write_image` knows its suffix, else raise ImageError."""
+    path = Path(path)
+    if path.suffix.lower() not in _WRITE_FORMATS:
+        raise ImageError(f"{path}: cannot write {path.suffix or 'a file without a suffix'}; use {', '.join(WRITABLE)}")
+    return path
+
+
+def write_image(path: str | os.PathLike[str], photo: Photo) -> None:
+    """Write PNG, JPEG (quality 95, 4:4:4), lossless WebP or TIFF, by the suffix, with profile and EXIF.
+
+    The file appears whole or not at all.
+
+    Raises:
+        ImageError: an unknown suffix, a size that the format cannot hold, or a place that cannot be written to.
+    """
+    path = check_writable(path)
+    file_format, options = _WRITE_FORMATS[path.suffix.lower()]
+    kept = {key: value for key, value in (("icc_profile", photo.icc_profile), ("exif", photo.exif)) if value}
+    if file_format == "TIFF" and photo.exif:
+        options = {}  # Pillow's compressed TIFF cannot hold the directories inside EXIF
+    height, width = photo.pixels.shape[:2]
+    longest = _LONGEST_SIDE.get(file_format)
+    if longest is not None and max(height, width) > longest:
+        raise ImageError(f"{path}: {width}x{height} is too large for {file_format} (at most {longest} pixels a side)")
+    buffer = io.BytesIO()
+    try:
+        Image.fromarray(photo.pixels).save(buffer, file_format, **options, **kept)
+    except Exception as error:  # such as a tag that the format cannot hold: each encoder raises something else
+        raise ImageError(f"{path}: cannot be written as {file_format} ({one_line(error)})") from None
+    try:
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write under a temporary name beside ``path``, then rename: readers see the old file or the whole new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

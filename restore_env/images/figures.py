@@ -1,0 +1,30 @@
+"""matplotlib figures as files."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from restore_env.images.encoding import write_atomically
+
+FORMATS = (".png", ".pdf", ".svg")
+"""Suffixes of figures."""
+
+
+def check_figure(path: str | os.PathLike[str]) -> None:
+    """Raise ``ValueError`` if the suffix is none of a figure's: before any work, not after it."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+
+
+def write_figure(path: str | os.PathLike[str], figure: Any) -> None:
+    """Write a ``matplotlib.figure.Figure`` as PNG, PDF or SVG, by the suffix; the file appears whole or not at all."""
+    check_figure(path)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # names of files may be in any script
+        figure.savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=130, facecolor="white")
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,385 @@
+"""Where episodes get their photographs: embedded ones, folders, paths, arrays or pairs, decoded once, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from restore_env.images.decoding import SUFFIXES, ImageError, Photo, as_rgb8, read_image
+
+Pixels = npt.NDArray[np.uint8]
+ImageLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any]"
+"""A path or an array that :func:`restore_env.images.decoding.as_rgb8` accepts."""
+PhotoLike: TypeAlias = "ImageLike | Photo"
+"""An image of the user's own."""
+ImagesLike: TypeAlias = "str | os.PathLike[str] | Sequence[ImageLike] | Sequence[tuple[ImageLike, ImageLike]] | None"
+"""What the ``images`` argument takes: None, a folder, a file, a list of images, or a list of (degraded, target)."""
+
+EMBEDDED = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
+"""The colour photographs that come with scikit-image."""
+
+MAPPED_BYTES = 256 * 2**20
+"""At most so much of the decoded images is mapped into memory at a time."""
+
+NAMED_SKIPPED = 20
+"""The warning about skipped files names so many of them."""
+
+_TAG = re.compile(r"[_-](in|input|lq|lr|degraded|noisy|blurred|gt|hq|hr|target|clean)$", re.IGNORECASE)
+
+
+class PixelCache:
+    """Decoded images as raw files, mapped into memory when looked at; the least recently used are let go.
+
+    Args:
+        folder: where the files live on. None makes a temporary folder that is deleted with the cache.
+        mapped_bytes: bound on what is mapped at a time.
+
+    It may be used from several threads.
+
+    Raises:
+        ImageError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None, mapped_bytes: int = MAPPED_BYTES) -> None:
+        if folder is None:
+            folder = tempfile.mkdtemp(prefix="imagerestore-")
+            weakref.finalize(self, _remove_folder, folder, os.getpid())
+        self._folder = Path(folder)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(f"{folder}: cannot keep decoded images there ({error.strerror})") from None
+        self._mapped_bytes = mapped_bytes
+        self._maps: OrderedDict[str, Pixels] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._maps or self._path(key).exists()
+
+    def put(self, key: str, pixels: Pixels) -> None:
+        """Store an image; it appears whole or not at all."""
+        try:
+            descriptor, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    np.save(file, pixels)
+                Path(temporary).replace(self._path(key))
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise ImageError(f"{self._folder}: cannot keep decoded images there ({error.strerror or error})") from None
+
+    def get(self, key: str) -> Pixels:
+        """Return the image, read-only and backed by its file."""
+        with self._lock:
+            pixels = self._maps.get(key)
+            if pixels is not None:
+                self._maps.move_to_end(key)
+                return pixels
+            pixels = np.asarray(np.load(self._path(key), mmap_mode="r"))  # np.memmap's own arithmetic is slow
+            self._maps[key] = pixels
+            mapped = sum(p.nbytes for p in self._maps.values())
+            while mapped > self._mapped_bytes and len(self._maps) > 1:
+                mapped -= self._maps.popitem(last=False)[1].nbytes
+            return pixels
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.npy"
+
+
+def _remove_folder(folder: str, owner: int) -> None:
+    """Delete a temporary folder, unless this is a forked child's copy of the object that it belongs to."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    identity: str
+    key: str
+    height: int
+    width: int
+
+
+def short_names(identities: Sequence[str]) -> list[str]:
+    """What tables call images: a file's name without its suffix, or all of its path where several share that name."""
+    stems = [Path(identity).stem for identity in identities]
+    return [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, identities, strict=True)]
+
+
+class ImageSource:
+    """A fixed list of photographs, each decoded once, at the sizes that the protocol shows them in.
+
+    Built by :func:`open_images`. ``source.pixels(i, scale)`` is uint8 RGB ``(H, W, 3)``, read-only. ``skipped`` holds
+    the reason for each image that was left out (only with ``lenient``; otherwise such an image is an error).
+    """
+
+    def __init__(self, images: Sequence[ImageLike], cache: PixelCache, *, min_size: int, lenient: bool) -> None:
+        self._cache = cache
+        self._min_size = min_size
+        self._entries: list[_Entry] = []
+        self.skipped: list[str] = []
+        pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
+        try:
+            for outcome in pool.map(self._take, range(len(images)), images):
+                if isinstance(outcome, _Entry):
+                    self._entries.append(outcome)
+                elif lenient:
+                    self.skipped.append(outcome)
+                else:
+                    raise ImageError(outcome)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def identity(self, index: int) -> str:
+        """What records call the image: its path, ``scikit-image/<name>``, or ``array-<index>-<digest>``."""
+        return self._entries[index].identity
+
+    def size(self, index: int, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width of image ``index`` at ``scale``."""
+        entry = self._entries[index]
+        return max(1, round(entry.height * scale)), max(1, round(entry.width * scale))
+
+    def pixels(self, index: int, scale: float = 1.0) -> Pixels:
+        """Image ``index`` at ``scale`` (antialiased bicubic), computed at its first use and then kept."""
+        entry = self._entries[index]
+        if scale == 1.0:
+            return self._cache.get(entry.key)
+        height, width = self.size(index, scale)
+        key = f"{entry.key}-{width}x{height}"
+        if key not in self._cache:
+            full = Image.fromarray(self._cache.get(entry.key))
+            self._cache.put(key, np.asarray(full.resize((width, height), Image.Resampling.BICUBIC)))
+        return self._cache.get(key)
+
+    def _take(self, index: int, image: ImageLike) -> _Entry | str:
+        """Decode one image into the cache, which keeps the pixels; tell why where it cannot be used."""
+        try:
+            if isinstance(image, np.ndarray):
+                pixels = as_rgb8(image, f"image {index}")
+                digest = hashlib.sha1(repr(pixels.shape).encode(), usedforsecurity=False)
+                digest.update(pixels.data)
+                key = digest.hexdigest()
+                identity = f"array-{index}-{key[:8]}"
+            else:
+                path = Path(image)
+                identity, key = _identity(path), _file_key(path)
+                pixels = self._cache.get(key) if key in self._cache else read_image(path).pixels
+        except ImageError as error:
+            return str(error)
+        height, width = pixels.shape[:2]
+        if min(height, width) < self._min_size:
+            return f"{identity}: {width}x{height} is smaller than a patch of {self._min_size} pixels"
+        if key not in self._cache:
+            self._cache.put(key, pixels)
+        return _Entry(identity, key, height, width)
+
+
+class PairSource:
+    """A fixed list of (degraded, target) pairs. ``factor(i)`` is how much larger the target is than the input."""
+
+    def __init__(self, pairs: Sequence[tuple[ImageLike, ImageLike]], cache: PixelCache, *, min_size: int) -> None:
+        self.degraded = ImageSource([pair[0] for pair in pairs], cache, min_size=min_size, lenient=False)
+        self.target = ImageSource([pair[1] for pair in pairs], cache, min_size=min_size, lenient=False)
+        self._factors = [
+            pair_factor(self.degraded.size(i), self.target.size(i), self.identity(i)) for i in range(len(pairs))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._factors)
+
+    def identity(self, index: int) -> str:
+        """The degraded image's identity."""
+        return self.degraded.identity(index)
+
+    def factor(self, index: int) -> int:
+        """1 if the images are of one size, 4 if the target is four times as large."""
+        return self._factors[index]
+
+
+def pair_factor(degraded: tuple[int, int], target: tuple[int, int], name: str) -> int:
+    """How many times larger the target is; raise ImageError unless it is a whole number in both directions."""
+    factor = max(1, target[0] // degraded[0])
+    if (degraded[0] * factor, degraded[1] * factor) != tuple(target):
+        raise ImageError(
+            f"{name}: degraded {degraded[1]}x{degraded[0]} and target {target[1]}x{target[0]} do not fit together;"
+            " the target must be as large as the degraded image or a whole number of times larger"
+        )
+    return factor
+
+
+_SHARED: weakref.WeakValueDictionary[int, PixelCache] = weakref.WeakValueDictionary()
+
+
+def _shared_cache() -> PixelCache:
+    """The process's temporary cache, which all sources share for as long as one of them lives."""
+    cache = _SHARED.get(os.getpid())
+    if cache is None:
+        cache = _SHARED[os.getpid()] = PixelCache()
+    return cache
+
+
+def open_images(
+    images: ImagesLike = None,
+    *,
+    min_size: int = 1,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> ImageSource | PairSource:
+    """Open photographs for the environment or for training.
+
+    Args:
+        images: None for the photographs that come with scikit-image; a folder (searched recursively for PNG, JPEG,
+            WebP, TIFF, BMP and GIF; what cannot be used is skipped with one warning); a file; a list of paths or
+            arrays; or a list of (degraded, target) pairs of these.
+        min_size: what height and width must reach, in pixels.
+        cache_dir: folder that keeps the decoded images for the next process. None: a temporary one.
+
+    Raises:
+        ImageError: an image named explicitly cannot be used, or nothing is left.
+    """
+    cache = PixelCache(cache_dir) if cache_dir is not None else _shared_cache()
+    if images is None:
+        return ImageSource(embedded_paths(), cache, min_size=min_size, lenient=False)
+    if isinstance(images, (str, os.PathLike)):
+        folder = Path(images)
+        if not folder.is_dir():
+            return ImageSource([folder], cache, min_size=min_size, lenient=False)
+        paths = list_images(folder)
+        if not paths:
+            raise ImageError(f"{folder}: the folder holds no image files ({', '.join(s[1:] for s in SUFFIXES)})")
+        source = ImageSource(paths, cache, min_size=min_size, lenient=True)
+        if not len(source):
+            raise ImageError(f"{folder}: none of its {len(paths)} image file(s) can be used: {source.skipped[0]}")
+        if source.skipped:
+            warnings.warn(_skipped_message(source.skipped), stacklevel=2)
+        return source
+    if isinstance(images, np.ndarray) or not isinstance(images, Sequence):
+        raise ImageError(
+            f"images: expected a folder, a file, or a list of paths, arrays or pairs; got {type(images).__name__}"
+        )
+    if not images:
+        raise ImageError("images: the list is empty")
+    if all(isinstance(item, (tuple, list)) and len(item) == 2 for item in images):
+        pairs = [
+            (_checked(item[0], f"images[{index}][0]"), _checked(item[1], f"images[{index}][1]"))
+            for index, item in enumerate(images)
+            if isinstance(item, (tuple, list))
+        ]
+        return PairSource(pairs, cache, min_size=min_size)
+    singles = [_checked(item, f"images[{index}]") for index, item in enumerate(images)]
+    return ImageSource(singles, cache, min_size=min_size, lenient=False)
+
+
+def _checked(item: object, name: str) -> ImageLike:
+    if not isinstance(item, (str, os.PathLike, np.ndarray)):
+        raise ImageError(f"{name}: expected a path or an array (or a list of pairs only), got {type(item).__name__}")
+    return item
+
+
+def _skipped_message(skipped: Sequence[str]) -> str:
+    shown = "; ".join(skipped[:NAMED_SKIPPED])
+    more = f"; and {len(skipped) - NAMED_SKIPPED} more" if len(skipped) > NAMED_SKIPPED else ""
+    return f"{len(skipped)} image file(s) skipped: {shown}{more}"
+
+
+def embedded_paths() -> list[Path]:
+    """Paths of the colour photographs that come with scikit-image."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise ImageError("the embedded photographs come with scikit-image, which is not installed")
+    return [Path(spec.origin).parent / "data" / name for name in EMBEDDED]
+
+
+def open_photo(image: PhotoLike, name: str) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.float32], Photo]:
+    """Open an image of the user's own.
+
+    Args:
+        image: a path, an array that :func:`restore_env.images.decoding.as_rgb8` accepts, or a Photo.
+        name: what errors call an array.
+
+    Returns:
+        The pixels, RGB ``(H, W, 3)``, uint8, or float32 in [0, 1] from a float RGB array; and the photo they come from.
+
+    Raises:
+        ImageError: the image cannot be used.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        photo = read_image(image)
+        return photo.pixels, photo
+    if isinstance(image, Photo):
+        return as_rgb8(image.pixels, name), image
+    array = np.asarray(image)
+    photo = Photo(as_rgb8(array, name))
+    if np.issubdtype(array.dtype, np.floating) and array.ndim == 3 and array.shape[2] == 3:
+        return array.astype(np.float32), photo
+    return photo.pixels, photo
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Image files below a folder, by their suffix, sorted by path."""
+    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def pair_folders(degraded: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
+    """Match the files of two folders by name, whatever their suffix and a tag such as ``_in`` or ``_gt`` at the end.
+
+    Raises:
+        ImageError: a folder is missing or empty, or a file has no partner or more than one.
+    """
+    sides = [dict(_keyed(folder)) for folder in (degraded, target)]
+    lonely = sorted(str(sides[key in sides[1]][key]) for key in sides[0].keys() ^ sides[1].keys())
+    if lonely:
+        raise ImageError(f"{lonely[0]}: no partner of that name in the other folder ({len(lonely)} such file(s))")
+    return [(path, sides[1][key]) for key, path in sides[0].items()]
+
+
+def _keyed(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Path]]:
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: no such folder")
+    seen: dict[str, Path] = {}
+    for path in list_images(folder):
+        key = _TAG.sub("", str(path.relative_to(folder).with_suffix("")))
+        if key in seen:
+            raise ImageError(f"{path}: same name as {seen[key]}; a pair cannot be told")
+        seen[key] = path
+        yield key, path
+    if not seen:
+        raise ImageError(f"{folder}: the folder holds no image files")
+
+
+def _identity(path: Path) -> str:
+    """A file's name in records: its path, but for embedded photographs, which lie elsewhere on every machine."""
+    return f"scikit-image/{path.name}" if path.parent.parts[-2:] == ("skimage", "data") else str(path)
+
+
+def _file_key(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ImageError(f"{path}: {reason}") from None
+    stamp = f"{path.resolve()}|{status.st_mtime_ns}|{status.st_size}"
+    return hashlib.sha1(stamp.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,170 @@
+"""Large images piece by piece: a tool over tiles, equal to the tool on the whole image; SSIM likewise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from restore_env.images.arrays import quantised
+from restore_env.metrics import ssim
+from restore_env.toolbox import FunctionTool, Tool, bicubic_enlarge
+
+Pixels = npt.NDArray[np.uint8]
+
+TILE_CPU, TILE_GPU = 256, 1024
+"""Sides of a tile, pixels. On CPUs the activations of 256x256 stay in the cache: twice as fast as the whole image."""
+FAR, TILE_FAR = 32, 512
+"""On CPUs a tool that keeps the size and looks farther than so many pixels gets tiles of this side: what overlaps is
+computed twice, and such tools work at lower resolutions, where 512x512 are little."""
+
+_GRID = 8  # cuts lie on multiples of it, for tools that work on blocks of 2, 4 or 8 pixels
+_BICUBIC_REACH = 3
+_SSIM_CONTEXT = 10
+_SSIM_TILE = 96  # windows along a side; four times as fast as large tiles
+
+
+def tile_starts(length: int, size: int, borders: bool = True) -> list[int]:
+    """Where tiles of ``size`` begin along a length: side by side, and with ``borders`` a last one that ends at its end.
+
+    A length shorter than a tile has one, at 0.
+    """
+    starts = list(range(0, length - size + 1, size)) or [0]
+    if borders and length > size and starts[-1] + size < length:
+        starts.append(length - size)
+    return starts
+
+
+def to_tensor(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Tensor:
+    """RGB ``(H, W, 3)``, uint8 or float32 in [0, 1], as float32 ``(1, 3, H, W)`` in [0, 1]; always a copy."""
+    planes = torch.from_numpy(np.array(pixels.transpose(2, 0, 1)[None], dtype=np.float32, order="C"))
+    return planes.div_(255) if pixels.dtype == np.uint8 else planes
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """Float ``(1, 3, H, W)`` as it is saved: clipped, rounded to uint8 RGB ``(H, W, 3)``."""
+    _, _, height, width = image.shape
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, TILE_GPU):
+        band = quantised(image[0, :, top : top + TILE_GPU])
+        pixels[top : top + TILE_GPU] = band.permute(1, 2, 0).cpu().numpy()
+    return pixels
+
+
+@torch.inference_mode()
+def apply_tool(
+    tool: Tool,
+    image: Tensor,
+    device: torch.device | str = "cpu",
+    *,
+    tile: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Run a tool over an image of any size, tile by tile, in memory that does not grow with the image.
+
+    A tile is given to the tool with ``tool.reach`` pixels around it (rounded up to a multiple of 8), and with none at
+    the image's own borders, so that the tool's padding acts there alone: the result is that of ``tool(image)``, but for
+    rounding in the last bit or two, as libraries take other ways for other sizes (none with the toolbox's networks in
+    plain PyTorch, backend "eager", on the CPU at one number of threads). A tool whose reach is None gets the whole
+    image.
+
+    Args:
+        tool: what to apply.
+        image: float32 ``(1, 3, H, W)``; it may stay in main memory while the tool runs elsewhere.
+        device: where the tool runs.
+        tile: side of a tile in pixels; None: what suits the device. Thin images get longer tiles of the same area.
+        progress: called after each tile with the share that is done.
+
+    Returns:
+        ``(1, 3, H * scale, W * scale)``, a new tensor on the image's device.
+
+    Raises:
+        ValueError: the tool returned another shape.
+    """
+    device = torch.device(device)
+    height, width = image.shape[-2:]
+    if tool.reach is None:
+        tiles = [((0, height), (0, width))]
+        halo = 0
+    else:
+        tiles = list(_tiles(height, width, tile or _side(tool, device)))
+        halo = math.ceil(tool.reach / _GRID) * _GRID
+    scale = tool.scale
+    result = image.new_empty(1, 3, height * scale, width * scale)
+    for done, ((top, bottom), (left, right)) in enumerate(tiles, 1):
+        first_row, first_column = max(0, top - halo), max(0, left - halo)
+        piece = image[:, :, first_row : bottom + halo, first_column : right + halo].to(device).contiguous()
+        expected = (1, 3, piece.shape[2] * scale, piece.shape[3] * scale)
+        output = tool(piece)
+        if tuple(output.shape) != expected:
+            raise ValueError(f"tool {tool.name!r} returned shape {tuple(output.shape)}, expected {expected}")
+        result[:, :, top * scale : bottom * scale, left * scale : right * scale] = output[
+            :,
+            :,
+            (top - first_row) * scale : (bottom - first_row) * scale,
+            (left - first_column) * scale : (right - first_column) * scale,
+        ]
+        if progress is not None:
+            progress(done / len(tiles))
+    return result
+
+
+def enlarge(image: Tensor, factor: int, device: torch.device | str = "cpu") -> Tensor:
+    """:func:`restore_env.toolbox.bicubic_enlarge` of ``(1, 3, H, W)``, tile by tile; with factor 1 the image itself."""
+    if factor == 1:
+        return image
+    bicubic = FunctionTool("bicubic", lambda piece: bicubic_enlarge(piece, factor), factor, reach=_BICUBIC_REACH)
+    return apply_tool(bicubic, image, device)
+
+
+def _side(tool: Tool, device: torch.device) -> int:
+    if device.type != "cpu":
+        return TILE_GPU
+    return TILE_FAR if tool.scale == 1 and tool.reach is not None and tool.reach > FAR else TILE_CPU
+
+
+def _tiles(height: int, width: int, side: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Rows and columns ``(first, end)`` of tiles of about ``side * side`` pixels.
+
+    A tile holds a quarter of that or more (or the whole image): for few pixels PyTorch takes other kernels, which
+    round differently.
+    """
+    rows = _cuts(height, max(side, side * side // min(width, side)))
+    columns = _cuts(width, max(side, side * side // min(height, side)))
+    for row in rows:
+        for column in columns:
+            yield row, column
+
+
+def _cuts(length: int, side: int) -> list[tuple[int, int]]:
+    """Cut a length into equal parts of ``side`` or less, at multiples of 8."""
+    parts = math.ceil(length / side)
+    inner = [min(length, math.ceil(length * part / parts / _GRID) * _GRID) for part in range(1, parts)]
+    edges = sorted({0, *inner, length})
+    return list(itertools.pairwise(edges))
+
+
+@torch.inference_mode()
+def ssim_in_tiles(pixels: Pixels, target: Pixels) -> float | None:
+    """:func:`restore_env.metrics.ssim` of one image of any size, tile by tile; None if it is too small for it.
+
+    Args:
+        pixels: uint8 RGB ``(H, W, 3)``.
+        target: the same shape.
+    """
+    # where the window can lie, by its first row and column
+    rows, columns = int(pixels.shape[0]) - _SSIM_CONTEXT, int(pixels.shape[1]) - _SSIM_CONTEXT
+    if rows < 1 or columns < 1:
+        return None
+    total = 0.0
+    for top in range(0, rows, _SSIM_TILE):
+        for left in range(0, columns, _SSIM_TILE):
+            bottom, right = min(rows, top + _SSIM_TILE), min(columns, left + _SSIM_TILE)
+            window = slice(top, bottom + _SSIM_CONTEXT), slice(left, right + _SSIM_CONTEXT)
+            total += float(ssim(to_tensor(pixels[window]), to_tensor(target[window]))) * (bottom - top) * (right - left)
+    return total / (rows * columns)

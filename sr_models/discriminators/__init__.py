@@ -1,0 +1,1 @@
+"""The discriminators of SFT-GAN and SeD."""

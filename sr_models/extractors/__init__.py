@@ -1,0 +1,1 @@
+"""Frozen networks that give features of images."""

@@ -1,0 +1,1 @@
+"""The x4 generator networks."""

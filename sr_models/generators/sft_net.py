@@ -1,0 +1,115 @@
+"""SFT-Net: the generator of SFT-GAN, a residual x4 super-resolver whose features are steered by semantic maps.
+
+Source: Wang et al., CVPR 2018, section 3.3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_env.toolbox import bicubic_enlarge
+from sr_models.generators.conditioning import (
+    CATEGORY_COUNT,
+    CONDITIONING,
+    Condition,
+    ConditioningLayer,
+    ConditionNetwork,
+    FeatureWise,
+    Modulation,
+)
+
+WIDTH, BLOCKS = 64, 16
+
+
+class ConditionedBlock(nn.Module):
+    """Condition, ReLU, conv 3x3, condition, ReLU, conv 3x3, plus the input."""
+
+    def __init__(self, channels: int, conditioning: str) -> None:
+        super().__init__()
+        self.condition1 = CONDITIONING[conditioning](channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.condition2 = CONDITIONING[conditioning](channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor, condition: Condition) -> Tensor:
+        """Refine ``(N, C, H, W)``."""
+        inner = self.conv1(F.relu(self.condition1(features, condition)))
+        refined: Tensor = features + self.conv2(F.relu(self.condition2(inner, condition)))
+        return refined
+
+
+class SFTNet(nn.Module):
+    """Conv to 64, 16 conditioned blocks, a skip around them, two pixel shuffles of 2, conv to RGB: 1.8 M parameters.
+
+    What the network adds to the bicubic enlargement of its input; the published one has no such path. No batch norm.
+
+    Args:
+        conditioning: a key of :data:`sr_models.generators.conditioning.CONDITIONING`.
+        channels: width.
+        blocks: residual blocks.
+    """
+
+    takes_maps = True
+
+    def __init__(self, conditioning: str = "sft", channels: int = WIDTH, blocks: int = BLOCKS) -> None:
+        super().__init__()
+        whole = CONDITIONING[conditioning] is FeatureWise  # an average over the image: no tile of it has the same
+        self.reach = None if whole else 2 * blocks + 5  # convolutions before the first shuffle, and those behind it
+        self.condition = ConditionNetwork()
+        self.head = nn.Conv2d(3, channels, 3, padding=1)
+        self.blocks = nn.ModuleList([ConditionedBlock(channels, conditioning) for _ in range(blocks)])
+        self.last_condition = CONDITIONING[conditioning](channels)
+        self.join = nn.Conv2d(channels, channels, 3, padding=1)
+        self.up1 = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+        self.up2 = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+        self.tail = nn.Conv2d(channels, 3, 3, padding=1)
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
+        layers = sum(layer.macs_per_pixel for layer in self.modules() if isinstance(layer, ConditioningLayer))
+        convolutions = 9 * (3 * channels + (2 * blocks + 1 + 4 + 16) * channels**2 + 16 * channels * 3)
+        self.macs_per_pixel = convolutions + layers + ConditionNetwork.macs_per_pixel
+        """Per pixel of the input."""
+
+    def forward(self, images: Tensor, maps: Tensor) -> Tensor:
+        """Enlarge four times.
+
+        Args:
+            images: ``(N, 3, H, W)`` float RGB in [0, 1].
+            maps: ``(N, 8, 4H, 4W)`` probabilities of the categories (:mod:`sr_models.prior.categories`).
+
+        Returns:
+            ``(N, 3, 4H, 4W)``, neither clipped nor rounded.
+        """
+        condition = self.condition(maps)
+        first = self.head(images)
+        features = first
+        for block in self.blocks:
+            features = block(features, condition)
+        features = first + self.join(F.relu(self.last_condition(features, condition)))
+        features = F.relu(F.pixel_shuffle(self.up1(features), 2))
+        features = F.relu(F.pixel_shuffle(self.up2(features), 2))
+        enlarged: Tensor = bicubic_enlarge(images) + self.tail(features)
+        return enlarged
+
+    @torch.no_grad()
+    def modulations(self, maps: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Gamma and beta of every layer, first to last, under maps ``(N, 8, 4H, 4W)``, each ``(N, 64, H, W)``.
+
+        Raises:
+            ValueError: the network's conditioning does not scale and shift.
+        """
+        condition = self.condition(maps)
+        layers = [layer for layer in self.modules() if isinstance(layer, ConditioningLayer)]
+        if not all(isinstance(layer, Modulation) for layer in layers):
+            raise ValueError(f"{type(layers[0]).__name__} layers have no gamma and beta; use sft or film")
+        return [layer.modulation(condition) for layer in layers if isinstance(layer, Modulation)]
+
+
+def one_category(category: int, like: Tensor) -> Tensor:
+    """Maps that are sure of one category everywhere, for images ``(N, 3, H, W)``: ``(N, 8, 4H, 4W)``."""
+    n, _, height, width = like.shape
+    maps = like.new_zeros(n, CATEGORY_COUNT, 4 * height, 4 * width)
+    maps[:, category] = 1
+    return maps

@@ -1,0 +1,1 @@
+"""Adversarial and perceptual losses."""

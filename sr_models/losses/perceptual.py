@@ -1,0 +1,161 @@
+"""How alike two images look: distances between the features of a frozen network, to measure by and to train by.
+
+Source: Zhang et al., CVPR 2018, arXiv 1801.03924 (LPIPS; here without learned weights), and for the losses SFT-GAN
+(Wang et al., CVPR 2018) and SeD (Li et al., CVPR 2024).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import lru_cache
+from threading import Lock
+
+import torch
+from torch import Tensor, nn
+
+from sr_models.extractors.extractor import Extractor
+from sr_models.extractors.squeezenet import SqueezeNet
+
+SMALLEST = 16
+"""Height and width from which images can be compared."""
+SQUEEZENET_DEPTHS = (0.017, 0.010, 0.014, 0.140)
+"""Weights of SqueezeNet's depths by which all count alike on photos: a quarter over the mean activation."""
+VGG19_CONV5_4 = (0.0, 0.0, 0.0, 0.0, 1.0)
+"""Weights of VGG19's depths in SFT-GAN and ESRGAN."""
+VGG19_FIVE_DEPTHS = (0.1, 0.1, 1.0, 1.0, 1.0)
+"""Weights of VGG19's depths in Real-ESRGAN and SeD."""
+_EPSILON = 1e-6  # under the root of a length: features of SqueezeNet are tens to hundreds long
+
+
+class PerceptualDistance(nn.Module):
+    """Distance between the directions of features, at all depths of an extractor.
+
+    At every depth and position the features are brought to unit length over the channels; the squared differences are
+    summed over the channels and averaged over the positions, then over the depths (LPIPS, equation 1, with all learned
+    weights 1). Lower is better, 0 means identical; two unrelated directions of non-negative features are 2 apart.
+
+    Args:
+        extractor: what looks; it must be frozen if gradients should reach the images alone.
+    """
+
+    def __init__(self, extractor: Extractor) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Compare image by image.
+
+        Args:
+            images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more; values outside are not clipped.
+            targets: the same shape.
+
+        Returns:
+            ``(N,)`` float32, 0 or more; differentiable with respect to both.
+
+        Raises:
+            ValueError: the shapes differ, or are not those of colour images of 16x16 or more.
+        """
+        _check_pair(images, targets)
+        distances = [
+            (_unit(one.float()) - _unit(other.float())).square().sum(1).flatten(1).mean(1)
+            for one, other in zip(self.extractor(images), self.extractor(targets), strict=True)
+        ]
+        return torch.stack(distances).mean(0)
+
+
+class PerceptualLoss(nn.Module):
+    """Mean absolute difference between features, at chosen depths: the loss of SFT-GAN, Real-ESRGAN and SeD.
+
+    Args:
+        extractor: what looks; the trunk of the shipped prior by default. VGG19 as published: ``load_vgg19(path)``.
+        weights: one per depth of the extractor, 0 to leave a depth out: :data:`SQUEEZENET_DEPTHS` (default),
+            :data:`VGG19_CONV5_4` or :data:`VGG19_FIVE_DEPTHS`.
+
+    Raises:
+        ValueError: there are more or fewer weights than depths.
+    """
+
+    def __init__(self, extractor: Extractor | None = None, weights: Sequence[float] = SQUEEZENET_DEPTHS) -> None:
+        super().__init__()
+        self.extractor = copy.deepcopy(default_extractor()) if extractor is None else extractor  # may be moved
+        self.weights = tuple(weights)
+        if len(self.weights) != len(self.extractor.channels):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.extractor.channels)} depths of the extractor; give one each"
+            )
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch, a scalar; no gradient flows to the targets.
+
+        Args:
+            images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more.
+            targets: the same shape.
+
+        Raises:
+            ValueError: the shapes differ, or are not those of colour images of 16x16 or more.
+        """
+        _check_pair(images, targets)
+        with torch.no_grad():
+            expected = self.extractor(targets)
+        pairs = zip(self.weights, self.extractor(images), expected, strict=True)
+        terms = [weight * (one - other).float().abs().mean() for weight, one, other in pairs if weight]
+        return torch.stack(terms).sum()
+
+
+@lru_cache(maxsize=1)
+def _prior_trunk() -> SqueezeNet:
+    from sr_models.prior.semantic_prior import load_prior
+
+    return load_prior().trunk.eval().requires_grad_(False)
+
+
+_loading = Lock()
+
+
+def default_extractor() -> SqueezeNet:
+    """The trunk of the shipped semantic prior, frozen, on the CPU; loaded once, the same object at every call."""
+    with _loading:
+        return _prior_trunk()
+
+
+@lru_cache(maxsize=4)
+def _default_distance(device: torch.device) -> PerceptualDistance:
+    trunk = default_extractor()
+    return PerceptualDistance(trunk if device.type == "cpu" else copy.deepcopy(trunk).to(device))
+
+
+def perceptual_quality(images: Tensor, targets: Tensor) -> Tensor:
+    """Minus the :class:`PerceptualDistance` by the default extractor: higher is better, at most 0.
+
+    Every image is judged by itself, so that its score does not depend on the batch around it.
+
+    Args:
+        images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more; values outside are not clipped.
+        targets: the same shape.
+
+    Returns:
+        ``(N,)`` float64 without gradients.
+
+    Raises:
+        ValueError: the shapes differ, or are not those of colour images of 16x16 or more.
+    """
+    _check_pair(images, targets)
+    distance = _default_distance(images.device)
+    with torch.inference_mode():
+        pairs = zip(images, targets, strict=True)
+        scores = [distance(one[None], other[None]) for one, other in pairs]
+        return -torch.cat(scores).double() if scores else images.new_zeros(0, dtype=torch.float64)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / (features.square().sum(1, keepdim=True) + _EPSILON).sqrt()
+
+
+def _check_pair(images: Tensor, targets: Tensor) -> None:
+    if images.shape != targets.shape:
+        raise ValueError(f"images {tuple(images.shape)} and targets {tuple(targets.shape)} differ in shape")
+    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST:
+        raise ValueError(
+            f"the perceptual distance needs (N, 3, H, W) of {SMALLEST}x{SMALLEST} or more, got {tuple(images.shape)}"
+        )

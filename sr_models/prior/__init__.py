@@ -1,0 +1,1 @@
+"""The semantic prior: probability maps of eight categories."""

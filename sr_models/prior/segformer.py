@@ -1,0 +1,100 @@
+"""A SegFormer of Hugging Face's transformers as the semantic prior: larger and better than the one that is shipped.
+
+Its weights are not part of the package: name a local folder or a model of the hub, trained on ADE20K's 150 classes,
+such as "nvidia/segformer-b0-finetuned-ade-512-512". Source: Xie et al., NeurIPS 2021, arXiv 2105.15203.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from restore_env.images.decoding import one_line
+from restore_env.toolbox import usable_device
+from sr_models.prior.categories import ADE20K_NAMES, CATEGORIES, category_of
+from sr_models.prior.semantic_prior import SCALE, PriorError, looked_at
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""RGB statistics that its inputs are normalised by."""
+SMALLEST = 8
+"""Pixels of the low-resolution image that its coarsest attention needs; a smaller image is continued at its edge."""
+MEASURED_SIZE = 64
+"""The side of the low-resolution image on which its computation is counted."""
+
+
+class SegformerPrior(nn.Module):
+    """A network for ADE20K's classes, called as :class:`sr_models.prior.semantic_prior.SemanticPrior` is.
+
+    Args:
+        model: takes ``pixel_values`` and returns an object with ``logits``, ``(N, 150, h, w)``.
+    """
+
+    mean: Tensor
+    std: Tensor
+    table: Tensor
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1), persistent=False)
+        table = torch.zeros(len(CATEGORIES), len(ADE20K_NAMES))
+        table[[category_of(number) for number in range(len(ADE20K_NAMES))], range(len(ADE20K_NAMES))] = 1
+        self.register_buffer("table", table, persistent=False)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self(torch.zeros(1, 3, MEASURED_SIZE, MEASURED_SIZE))
+        self.macs_per_pixel = counter.get_total_flops() / 2 / MEASURED_SIZE**2
+        """Multiply-accumulates per pixel of a low-resolution image of 64x64 (attention grows with the size)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The probability of each category: the sum of those of its ADE20K classes.
+
+        Args:
+            images: ``(N, 3, H, W)`` float low-resolution RGB in [0, 1], of any size.
+
+        Returns:
+            ``(N, 8, 4H, 4W)`` float32, in [0, 1], the sum over the categories being 1.
+        """
+        height, width = images.shape[-2:]
+        below, beside = max(0, SMALLEST - height), max(0, SMALLEST - width)
+        images = F.pad(images, (0, beside, 0, below), mode="replicate")
+        logits: Tensor = self.model(pixel_values=(looked_at(images) - self.mean) / self.std).logits
+        maps = torch.einsum("kc,nchw->nkhw", self.table, logits.float().softmax(dim=1))
+        size = (SCALE * (height + below), SCALE * (width + beside))
+        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+        return maps[..., : SCALE * height, : SCALE * width]
+
+
+def load_segformer(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SegformerPrior:
+    """Load a SegFormer (or any other of transformers' networks for semantic segmentation) for ADE20K.
+
+    Args:
+        name_or_path: a folder with ``config.json`` and weights, or the id of a model of the hub, which transformers
+            then downloads.
+        device: where to compute.
+
+    Raises:
+        PriorError: transformers is not installed, there is no such model, or it is not one for ADE20K's 150 classes.
+        ValueError: a device that cannot be used.
+    """
+    device = usable_device(device)
+    try:
+        from transformers import AutoModelForSemanticSegmentation
+    except ImportError:
+        raise PriorError(
+            f"{name_or_path}: needs transformers, which is not installed; install it by pip install"
+            " 'imagerestore[semantics]', or take the shipped prior"
+        ) from None
+    try:
+        model: Any = AutoModelForSemanticSegmentation.from_pretrained(name_or_path)
+    except Exception as error:  # transformers, its hub and safetensors each raise something else
+        raise PriorError(f"{name_or_path}: not a loadable segmentation model ({one_line(error)})") from None
+    labels = int(model.config.num_labels)
+    if labels != len(ADE20K_NAMES):
+        raise PriorError(f"{name_or_path}: has {labels} classes; expected ADE20K's {len(ADE20K_NAMES)}")
+    return SegformerPrior(model).to(device)

@@ -1,0 +1,242 @@
+"""The semantic prior: from a low-resolution image, how likely every pixel of the large one is of each category.
+
+Source: Wang et al., CVPR 2018 (SFT-GAN), section 3.2: a segmentation network looks at the low-resolution image,
+bicubically enlarged. Theirs is a dilated ResNet-101; this one is SqueezeNet's trunk with a small decoder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_env.toolbox import bicubic_enlarge, usable_device
+from sr_models.extractors.squeezenet import FIRES, WIDTHS, SqueezeNet
+from sr_models.prior.categories import CATEGORIES
+from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
+
+if TYPE_CHECKING:
+    from sr_models.prior.segformer import SegformerPrior
+
+SCALE = 4
+"""How much larger the maps are than the image."""
+LOOK_PIXELS = 2**19
+"""The network looks at no larger a picture than this: what an image shows is seen as well in a smaller one."""
+SEGFORMER = "segformer:"
+"""What stands before the name of a SegFormer where a prior is named."""
+TOLERANCE = 1e-3
+"""By so much the probabilities of a pixel may miss a sum of 1."""
+SHIPPED = Path(__file__).parents[1] / "weights"
+"""The folder of the weights that come with the package."""
+
+
+class PriorError(ValueError):
+    """A prior that cannot be loaded; the message names the file and says what is wrong, in one line."""
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """What gives the maps: low-resolution RGB ``(N, 3, H, W)`` in, probabilities ``(N, 8, 4H, 4W)`` out."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Probability maps."""
+
+
+class Decoder(nn.Module):
+    """From SqueezeNet's features at 1/16, 1/8 and 1/4 of the size to one map per category at 1/4.
+
+    Context comes from dilated convolutions, not from pooling over the image: what is seen at a place depends on its
+    surroundings alone (about 200 pixels to every side), in a patch as in a photograph. The features of a position are
+    divided by their root mean square: those of the ImageNet weights differ a hundredfold between the depths.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.from_16 = nn.Conv2d(WIDTHS[3], width, 1)
+        self.near = nn.Conv2d(width, width, 3, padding=2, dilation=2)
+        self.far = nn.Conv2d(width, width, 3, padding=4, dilation=4)
+        self.from_8 = nn.Conv2d(WIDTHS[2], width, 1)
+        self.join_8 = nn.Conv2d(width, width, 3, padding=1)
+        self.from_4 = nn.Conv2d(WIDTHS[1], width, 1)
+        self.join_4 = nn.Conv2d(width, width, 3, padding=1)
+        self.scores = nn.Conv2d(width, len(CATEGORIES), 1)
+        for module in self.children():
+            assert isinstance(module, nn.Conv2d)
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+        nn.init.zeros_(self.scores.weight)
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Scores before the softmax, ``(N, 8, h, w)`` of the size of ``features[1]``."""
+        at_4, at_8, at_16 = (_normalised(depth) for depth in features[1:])
+        seen = F.relu(self.from_16(at_16))
+        seen = seen + F.relu(self.near(seen))
+        seen = seen + F.relu(self.far(seen))
+        seen = F.relu(self.join_8(_resized(seen, at_8) + self.from_8(at_8)))
+        seen = F.relu(self.join_4(_resized(seen, at_4) + self.from_4(at_4)))
+        scores: Tensor = self.scores(seen)
+        return scores
+
+
+class SemanticPrior(nn.Module):
+    """The prior network, 0.93 M parameters; random weights until some are loaded.
+
+    Args:
+        recipe: how it was trained, as plain numbers and strings.
+    """
+
+    macs_per_pixel: float
+    """Multiply-accumulates per pixel of the low-resolution image (of one that is looked at in full)."""
+
+    def __init__(self, recipe: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.recipe = dict(recipe or {})
+        self.trunk = SqueezeNet()
+        self.decoder = Decoder()
+        self.macs_per_pixel = _macs_per_pixel(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The probability of each category.
+
+        A picture of more than :data:`LOOK_PIXELS` is looked at in a smaller size, so that beside the result (8 floats
+        per pixel) memory and time are bounded.
+
+        Args:
+            images: ``(N, 3, H, W)`` float low-resolution RGB in [0, 1], of any size.
+
+        Returns:
+            ``(N, 8, 4H, 4W)`` float32, in [0, 1], the sum over the categories being 1.
+        """
+        height, width = images.shape[-2:]
+        scores = self.scores(images).float()
+        scores = F.interpolate(scores, size=(SCALE * height, SCALE * width), mode="bilinear", align_corners=False)
+        return scores.softmax(dim=1)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """What the softmax is taken of, at a quarter of the size that is looked at: ``(N, 8, about H, about W)``."""
+        scores: Tensor = self.decoder(self.trunk(looked_at(images)))
+        return scores
+
+
+def looked_at(images: Tensor) -> Tensor:
+    """The image as the network sees it: four times enlarged, or, if that were too large, to :data:`LOOK_PIXELS`."""
+    height, width = images.shape[-2:]
+    large = SCALE * math.sqrt(height * width)
+    if large**2 <= LOOK_PIXELS:
+        return bicubic_enlarge(images, SCALE)
+    factor = SCALE * math.sqrt(LOOK_PIXELS) / large
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return F.interpolate(images, size=size, mode="bicubic", antialias=True)
+
+
+def load_prior(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> SemanticPrior:
+    """Load a prior: the shipped one ("default"), or a safetensors file (or its folder) that training wrote.
+
+    Returns:
+        The network, in evaluation mode, frozen.
+
+    Raises:
+        PriorError: the file is missing or damaged, or does not hold this network's weights.
+        ValueError: a device that cannot be used.
+    """
+    device = usable_device(device)
+    path = SHIPPED / "prior.safetensors" if str(name_or_path) == "default" else Path(name_or_path)
+    if path.is_dir():
+        path = path / "prior.safetensors"
+    state, metadata = read_weights(path, PriorError, "'default' or a prior's safetensors file")
+    prior = SemanticPrior(recipe_of(metadata))
+    load_state(prior, state, path, "a prior", PriorError)
+    return prior.eval().requires_grad_(False).to(device)
+
+
+def open_prior(
+    name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu"
+) -> SemanticPrior | SegformerPrior:
+    """:func:`load_prior`, or a SegFormer: a folder with a ``config.json``, or "segformer:" and a model of the hub.
+
+    Raises:
+        ValueError: neither can be loaded.
+    """
+    text = str(name_or_path)
+    hub = text.removeprefix(SEGFORMER)
+    if hub != text or (Path(text) / "config.json").is_file():
+        from sr_models.prior.segformer import load_segformer
+
+        return load_segformer(hub, device)
+    return load_prior(name_or_path, device)
+
+
+def save_prior(prior: SemanticPrior, path: str | os.PathLike[str]) -> None:
+    """Write a prior's weights and recipe as a safetensors file, whole or not at all."""
+    write_weights(path, prior.state_dict(), {"name": "prior", "recipe": json.dumps(prior.recipe)})
+
+
+def check_maps(maps: Tensor, images: Tensor) -> Tensor:
+    """Return ``maps`` if they can be a prior for ``images``.
+
+    Args:
+        maps: ``(N, 8, 4H, 4W)`` probabilities, their sum over the categories 1 (to within 1e-3).
+        images: ``(N, 3, H, W)`` low-resolution RGB.
+
+    Raises:
+        ValueError: another shape, values that are negative or not finite, or that do not sum to 1.
+    """
+    count, _, height, width = images.shape
+    if not isinstance(maps, Tensor) or not maps.is_floating_point():
+        raise ValueError("prior maps must be a float tensor: torch.from_numpy(maps).float()")
+    names = ", ".join(category.name for category in CATEGORIES)
+    if maps.ndim != 4 or maps.shape[1] != len(CATEGORIES):
+        raise ValueError(
+            f"prior maps of shape {tuple(maps.shape)}: expected (N, {len(CATEGORIES)}, 4H, 4W),"
+            f" a channel each for {names}"
+        )
+    if tuple(maps.shape[-2:]) != (SCALE * height, SCALE * width):
+        raise ValueError(
+            f"prior maps of {maps.shape[-1]}x{maps.shape[-2]}: for an image of {width}x{height} they must be"
+            f" {SCALE} times as large, {SCALE * width}x{SCALE * height}"
+        )
+    if len(maps) != count:
+        raise ValueError(f"{len(maps)} prior maps for {count} images: give one for each")
+    if not bool(torch.isfinite(maps).all()):
+        raise ValueError("prior maps hold values that are not finite (NaN or infinity)")
+    if float(maps.min()) < 0:
+        raise ValueError(f"prior maps hold the negative value {float(maps.min()):g}: expected probabilities in [0, 1]")
+    error = (maps.sum(dim=1) - 1).abs().max()
+    if float(error) > TOLERANCE:
+        raise ValueError(
+            f"prior maps do not sum to 1 over the categories: a pixel is {float(error):g} off; take a softmax, or"
+            " divide by the sum"
+        )
+    return maps
+
+
+def _normalised(features: Tensor) -> Tensor:
+    return features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + 1e-4)
+
+
+def _resized(features: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _macs_per_pixel(prior: SemanticPrior) -> float:
+    """Per pixel of the low-resolution image, which is looked at four times enlarged."""
+    fires = dict.fromkeys((2, 3), 4) | dict.fromkeys((4, 5), 8) | dict.fromkeys((6, 7, 8, 9), 16)
+    assert fires.keys() == FIRES.keys()
+    strides = {"trunk.conv1": 2, "decoder.from_16": 16, "decoder.near": 16, "decoder.far": 16}
+    strides |= {"decoder.from_8": 8, "decoder.join_8": 8}
+    strides |= {"decoder.from_4": 4, "decoder.join_4": 4, "decoder.scores": 4}
+    total = 0.0
+    for name, module in prior.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fire = name.removeprefix("trunk.fire").split(".")[0]
+            stride = strides[name] if name in strides else fires[int(fire)]
+            total += module.weight.numel() * (SCALE / stride) ** 2
+    return total

@@ -1,0 +1,1 @@
+"""Training of the super-resolvers and of the semantic prior."""

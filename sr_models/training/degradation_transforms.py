@@ -1,0 +1,110 @@
+"""The blind degradation and its parts as albumentations transforms, for ``A.Compose`` and ``A.ReplayCompose``.
+
+They call the functions of :mod:`sr_models.training.degradations`; of all that is random the seed is the one
+parameter, so that a
+replay does the same. Input as in :mod:`restore_env.distortions.transforms`, whose ``ProtocolJpeg`` and
+``BicubicDownscale`` are the
+parts that are not here. One pass of Real-ESRGAN::
+
+    A.Compose([RandomBlur(1), RandomResize(1), RandomNoise(1), ProtocolJpeg(JPEG_RANGE)])
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from albumentations.core.transforms_interface import BaseTransformInitSchema
+from pydantic import Field
+
+from restore_env.distortions.protocol import Byte, Float
+from restore_env.distortions.transforms import ProtocolTransform
+from sr_models.training.degradations import PASSES, Pass, blind, random_blur, random_noise, random_resize
+
+_Number = Annotated[int, Field(ge=1, le=len(PASSES), strict=True)]
+
+
+class BlindDegradation(ProtocolTransform):
+    """A quarter of the size, degraded by two passes: :func:`sr_models.training.degradations.blind`.
+
+    Args:
+        p: probability of applying the transform.
+
+    Raises:
+        ValueError: when called, an image whose height or width is no multiple of 4.
+    """
+
+    takes = ("uint8",)
+
+    def __init__(self, p: float = 1.0) -> None:
+        super().__init__(p=p)
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw ``degradation_seed``."""
+        return {"degradation_seed": self.py_random.getrandbits(32)}
+
+    def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
+        """Degrade."""
+        return blind(image, np.random.default_rng(params["degradation_seed"]))
+
+
+class _PassTransform(ProtocolTransform):
+    """A part of one pass.
+
+    Args:
+        number: 1 or 2, the pass whose chances and bounds to draw by.
+        p: probability of applying the transform.
+
+    Raises:
+        ValueError: another number.
+    """
+
+    class InitSchema(BaseTransformInitSchema):
+        """What albumentations checks arguments with."""
+
+        number: _Number
+
+    def __init__(self, number: int = 1, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.number = number
+
+    @property
+    def seed_name(self) -> str:
+        """The name and the number: the same part of two passes draws twice."""
+        return f"{type(self).__name__} {self.number}"
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw ``part_seed``."""
+        return {"part_seed": self.py_random.getrandbits(32)}
+
+    def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
+        """Degrade."""
+        return self.degrade(image, PASSES[self.number - 1], np.random.default_rng(params["part_seed"]))
+
+    def degrade(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
+        """Do the part."""
+        raise NotImplementedError
+
+
+class RandomBlur(_PassTransform):
+    """Blur by a random kernel: :func:`sr_models.training.degradations.random_blur`. Arguments: ``number``, ``p``."""
+
+    def degrade(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
+        """Do the part."""
+        return random_blur(image, bounds, rng)
+
+
+class RandomResize(_PassTransform):
+    """Enlarge or shrink: :func:`sr_models.training.degradations.random_resize`. Arguments: ``number``, ``p``."""
+
+    def degrade(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
+        """Do the part."""
+        return random_resize(image, bounds, rng)
+
+
+class RandomNoise(_PassTransform):
+    """Gaussian or Poisson noise: :func:`sr_models.training.degradations.random_noise`. Arguments: ``number``, ``p``."""
+
+    def degrade(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
+        """Do the part."""
+        return random_noise(image, bounds, rng)

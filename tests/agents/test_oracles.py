@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from agents.policies.heuristics import FixedChain, RandomPolicy
+from agents.policies.oracles import ExhaustiveOracle, GreedyOracle, Oracle, search
+from agents.rollout import draw_starts, play
+from agents.sb3_env import RestoreVecEnv
+from restore_env import FunctionTool, ImageRestoreVectorEnv, Task, Toolbox
+from restore_env.episodes.batch import EpisodeBatch
+from tests.support.toolkit import photographs, pixelwise_toolbox
+
+
+def shifts() -> Toolbox:
+    """Tools that move all pixels by so much: the best chain is that whose sum undoes the damage."""
+    return Toolbox(
+        [
+            FunctionTool("down", lambda images: images - 0.3),
+            FunctionTool("up", lambda images: images + 0.1),
+            FunctionTool("more", lambda images: images + 0.25),
+        ]
+    )
+
+
+def damaged(*offsets: float) -> dict[str, Any]:
+    targets = [np.full((40, 40, 3), 0.5, np.float32) for _ in offsets]
+    return {
+        "degraded": [target + np.float32(by) for target, by in zip(targets, offsets, strict=True)],
+        "target": targets,
+    }
+
+
+def vector_env(n: int, **arguments: Any) -> ImageRestoreVectorEnv:
+    chosen: dict[str, Any] = {"toolbox": shifts(), "patch_size": 40, "dtype": "float32"} | arguments
+    return ImageRestoreVectorEnv(n, photographs(1), autoreset_mode="Disabled", **chosen)
+
+
+def chains_of(env: ImageRestoreVectorEnv, oracle: Oracle, options: dict[str, Any]) -> list[tuple[str, ...]]:
+    observation, _ = env.reset(options=options)
+    while not env.episodes.over.all():
+        actions, _ = oracle.predict(observation)
+        env.episodes.step(np.flatnonzero(~env.episodes.over), actions[~env.episodes.over])
+        observation = env.episodes.observe(np.arange(env.num_envs))
+    return [tuple(env.toolbox.name(action) for action in chain) for chain in env.episodes.actions]
+
+
+def moderate(**arguments: Any) -> Task:
+    chosen: dict[str, Any] = {"images": photographs(), "toolbox": pixelwise_toolbox(), "patch_size": 40} | arguments
+    return Task(**chosen)
+
+
+def test_the_greedy_oracle_takes_what_pays_most_and_stops_when_nothing_pays() -> None:
+    env = vector_env(3)
+    chains = chains_of(env, GreedyOracle.of(env), damaged(-0.1, 0.31, 0.0))
+    assert chains == [("up", "stop"), ("down", "stop"), ("stop",)]
+
+
+def test_greed_misses_what_trying_every_chain_finds() -> None:
+    """0.05 too bright: any one tool harms, but 0.25 up and 0.3 down together are right."""
+    env = vector_env(1)
+    assert chains_of(env, GreedyOracle.of(env), damaged(0.05)) == [("stop",)]
+    found = chains_of(env, ExhaustiveOracle.of(env), damaged(0.05))
+    assert [sorted(chain) for chain in found] == [sorted(("more", "down", "stop"))]
+    assert chains_of(env, ExhaustiveOracle.of(env, depth=1), damaged(0.05)) == [("stop",)]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"cost_weight": 500.0}, {"stop_if_worse": True}, {"reward": "ssim"}])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_search_finds_what_playing_every_chain_finds(depth: int, arguments: dict[str, Any]) -> None:
+    task = moderate(**arguments)
+    starts = draw_starts(task, 7, seed=2)  # more than are searched at a time with this toolbox and depth 2
+    lengths = range(depth + 1)
+    chains = [chain for length in lengths for chain in itertools.product(range(3), repeat=length)]
+    returns = np.array([play(FixedChain(chain, 3), task, starts).returns for chain in chains])
+    played = play(ExhaustiveOracle(depth), task, starts)
+    np.testing.assert_allclose(played.returns, returns.max(axis=0), atol=1e-9)
+
+
+def test_a_search_changes_nothing_and_goes_on_from_where_an_episode_stands() -> None:
+    env = vector_env(2)
+    env.reset(options=damaged(-0.2, 0.05))
+    env.episodes.step(np.arange(2), np.array([1, 2]))
+    before = [env.episodes.working_image(slot) for slot in range(2)]
+    values, chains = search(env.episodes, np.arange(2), depth=2)
+    assert chains == [(1,), (0,)]
+    assert values.min() > 20
+    assert [len(actions) for actions in env.episodes.actions] == [1, 1]
+    for slot in range(2):
+        np.testing.assert_array_equal(env.episodes.working_image(slot), before[slot])
+
+
+def test_an_episode_that_left_the_plan_is_planned_anew() -> None:
+    env = vector_env(1)
+    oracle = ExhaustiveOracle.of(env)
+    observation, _ = env.reset(options=damaged(0.05))
+    oracle.predict(observation)
+    env.step(np.array([1]))  # up, which was not the plan: now 0.15 too bright
+    actions, _ = oracle.predict(env.episodes.observe(np.arange(1)))
+    env.step(actions)
+    actions, _ = oracle.predict(env.episodes.observe(np.arange(1)))
+    names = [env.toolbox.name(action) for action in [*env.episodes.actions[0], *actions]]
+    assert (names[0], sorted(names[1:])) == ("up", ["down", "up"])
+
+
+def test_super_resolvers_are_tried_where_they_fit() -> None:
+    task = moderate(toolbox=pixelwise_toolbox(super_resolver=True), upscale=(1, 4), images=photographs(2, 280, 300))
+    starts = draw_starts(task, 8, seed=0)
+    greedy, exhaustive = (play(oracle, task, starts) for oracle in (GreedyOracle(), ExhaustiveOracle(2)))
+    factors = np.array([start.factor for start in starts])
+    assert set(factors) == {1, 4}
+    for played in (greedy, exhaustive):
+        assert all(3 not in actions for actions, factor in zip(played.actions, factors, strict=True) if factor == 1)
+        np.testing.assert_allclose(played.returns, played.psnr - played.initial_psnr, atol=1e-9)
+    assert (exhaustive.returns >= -1e-9).all()
+
+
+def test_oracles_are_ordered_and_beat_chance() -> None:
+    task = moderate()
+    starts = draw_starts(task, 70, seed=4)  # more than are played side by side
+    policies = (RandomPolicy(), GreedyOracle(), ExhaustiveOracle())
+    chance, greedy, exhaustive = (play(policy, task, starts) for policy in policies)
+    assert (greedy.returns >= 0).all()
+    assert (exhaustive.returns >= greedy.returns - 1e-9).all()
+    assert exhaustive.gain >= greedy.gain > chance.gain
+
+
+def test_half_precision_only_chooses() -> None:
+    task = moderate()
+    starts = draw_starts(task, 8, seed=4)
+    full, half = (play(oracle, task, starts) for oracle in (ExhaustiveOracle(2), ExhaustiveOracle(2, precision="bf16")))
+    assert half.psnr.dtype == np.float64
+    np.testing.assert_allclose(half.psnr, full.psnr, atol=1e-9)  # these tools have nothing to halve
+
+
+def test_an_exploring_oracle_that_never_stops() -> None:
+    task = moderate()
+    episodes, starts = EpisodeBatch(task, 32), draw_starts(task, 32, seed=1)
+    slots = np.arange(32)
+    episodes.begin(slots, starts)
+    oracle = GreedyOracle(explore=0.5, stops=False)
+    chosen = oracle.choose(episodes, slots)
+    best = oracle.rewards[:, :-1].argmax(axis=1)
+    assert oracle.rewards.shape == (32, 4)
+    assert (chosen < 3).all()
+    assert 8 <= int((chosen == best).sum()) < 32
+    np.testing.assert_allclose(episodes.step(slots, chosen), oracle.rewards[slots, chosen], atol=1e-9)
+
+
+def test_oracles_play_every_kind_of_environment() -> None:
+    arguments: dict[str, Any] = {"images": photographs(1), "toolbox": shifts(), "patch_size": 40, "dtype": "float32"}
+    single = gym.make("ImageRestore-v0", **arguments)
+    pair = {key: values[0] for key, values in damaged(-0.1).items()}
+    observation, _ = single.reset(options=pair)
+    action, _ = GreedyOracle.of(single).predict(observation)
+    assert (np.shape(action), int(action)) == ((), 1)
+    assert float(single.step(action)[1]) > 20
+    sb3 = RestoreVecEnv(2, **arguments)
+    actions, _ = GreedyOracle.of(sb3).predict(sb3.reset())
+    rewards = sb3.step(actions)[1]
+    assert (rewards >= 0).all()
+    single.close()
+    sb3.close()
+
+
+def test_an_oracle_that_sees_nothing_says_so() -> None:
+    env = vector_env(2)
+    observation, _ = env.reset(options=damaged(0.1, 0.1))
+    with pytest.raises(ValueError, match="must see the episodes that it plays: 2 of them, it attends to none"):
+        GreedyOracle().predict(observation)
+    oracle = GreedyOracle.of(vector_env(3))
+    with pytest.raises(ValueError, match="2 of them, it attends to 3"):
+        oracle.predict(observation)
+
+
+def test_a_fork_is_independent() -> None:
+    env = vector_env(2)
+    env.reset(options=damaged(0.2, -0.1))
+    fork = env.episodes.fork(np.array([1, 0, 1]))
+    rewards = fork.step(np.arange(3), np.array([1, 0, 3]))
+    assert rewards[0] > 20
+    assert rewards[2] == 0
+    assert fork.over.tolist() == [False, False, True]
+    assert env.episodes.actions == [[], []]
+    assert not env.episodes.over.any()
+    assert env.episodes.psnr_trace[1][0] == fork.psnr_trace[0][0]
+    torch.testing.assert_close(torch.tensor(env.episodes.psnr_trace[0]), torch.tensor(fork.psnr_trace[1][:1]))
+
+
+@pytest.mark.parametrize("stop_if_worse", [False, True])
+def test_a_fork_goes_on_as_the_original_would(stop_if_worse: bool) -> None:
+    env = vector_env(3, stop_if_worse=stop_if_worse)
+    env.reset(options=damaged(0.2, -0.1, 0.1))
+    env.step(np.array([1, 0, 1]))
+    fork = env.episodes.fork(np.arange(3))
+    for actions in ([0, 1, 3], [1, 0, 0]):
+        going_on = np.flatnonzero(~env.episodes.over)
+        for episodes in (env.episodes, fork):
+            episodes.step(going_on, np.array(actions)[going_on])
+        assert fork.infos(np.arange(3)) == env.episodes.infos(np.arange(3))
+        assert fork.over.tolist() == env.episodes.over.tolist()
+    assert fork.over.all()
+    assert fork.actions == env.episodes.actions
+    assert fork.psnr_trace == env.episodes.psnr_trace
+
+
+def test_no_chain_stops_at_once() -> None:
+    task = moderate()
+    played = play(FixedChain((), 3), task, draw_starts(task, 5, seed=0))
+    assert played.actions == ((3,),) * 5
+    assert played.gain == 0
+    assert FixedChain((), 3).named(pixelwise_toolbox()) == "stop"
+    assert FixedChain((1, 2), 3).named(pixelwise_toolbox()) == "dim -> invert"

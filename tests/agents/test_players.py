@@ -1,0 +1,221 @@
+"""Enlarging restorers: which policy, tools and super-resolver come together, and what they do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import agents.agent
+import sr_models
+from agents import Restorer, load_policy
+from agents.agent import RecurrentAgent, policy_of, save_policy, with_more_tools
+from agents.restoration.pipeline import cast_player
+from agents.view import View
+from restore_env import FunctionTool, ImageRestoreEnv
+from restore_env.images.tiling import enlarge, to_pixels, to_tensor
+from restore_env.toolbox import BICUBIC_X4
+from tests.support.toolkit import double_pixels, photographs, picture, pixelwise_toolbox, pixelwise_tools
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PIXELWISE = ("brighten", "dim", "invert")
+ENLARGING = ("sft_gan", "sed")
+
+
+def agent_of(tools: tuple[str, ...], *chain: str) -> RecurrentAgent:
+    """An agent that prefers these actions in this order, by what it did last, and after them the first one again."""
+    agent = RecurrentAgent(tools).eval().requires_grad_(False)
+    names = (*tools, "stop")
+    previous = ("none", *chain)
+
+    class Chain(torch.nn.Module):
+        def forward(self, images: torch.Tensor, last_action: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+            scores = torch.zeros(len(images), len(names))
+            for row, last in enumerate(last_action.tolist()):
+                done = "none" if last == len(names) else names[last]
+                after = previous.index(done) if done in previous else len(chain)
+                for rank, name in enumerate(chain[after:] + chain[:after]):
+                    scores[row, names.index(name)] += len(chain) - rank
+            return scores, state
+
+    agent.forward = Chain().forward  # type: ignore[method-assign]
+    return agent
+
+
+class TestCast:
+    def test_a_policy_that_knows_none_is_followed_by_the_shipped_super_resolver(self) -> None:
+        agent = RecurrentAgent(PIXELWISE)
+        player = cast_player(agent, pixelwise_toolbox(), View(), enlarging=True)
+        assert player.toolbox.names == PIXELWISE
+        assert player.finisher is not None
+        assert player.finisher.name == "sft_gan"
+        assert cast_player(agent, pixelwise_toolbox(), View()).finisher is None
+
+    def test_a_policy_that_knows_none_leaves_those_of_the_toolbox_alone(self) -> None:
+        tools = pixelwise_toolbox(super_resolver=True)
+        for enlarging in (True, False):
+            player = cast_player(RecurrentAgent(PIXELWISE), tools, View(), enlarging=enlarging)
+            assert player.toolbox.names == PIXELWISE
+            assert player.finisher is (tools[3] if enlarging else None)
+
+    @pytest.mark.parametrize("enlarging", [True, False])
+    def test_a_policy_that_knows_the_shipped_ones_gets_them(self, enlarging: bool) -> None:
+        agent = RecurrentAgent((*PIXELWISE, *ENLARGING))
+        player = cast_player(agent, pixelwise_toolbox(), View(), enlarging=enlarging)
+        assert player.toolbox.names == agent.tools
+        assert player.permitted.tolist() == [1] * 6
+        assert player.finisher is None
+
+    def test_a_super_resolver_that_is_wanted_is_the_only_one(self) -> None:
+        agent = RecurrentAgent((*PIXELWISE, *ENLARGING))
+        player = cast_player(agent, pixelwise_toolbox(), View(), enlarging=True, super_resolver="sed")
+        assert player.permitted.tolist() == [1, 1, 1, 0, 1, 1]
+        assert player.finisher is None
+        mine = FunctionTool("sed", double_pixels, scale=4)  # the name of another
+        for wanted in (mine, "bicubic_x4"):
+            player = cast_player(agent, pixelwise_toolbox(), View(), enlarging=True, super_resolver=wanted)
+            assert player.permitted.tolist() == [1, 1, 1, 0, 0, 1]
+            assert player.finisher is (BICUBIC_X4 if wanted == "bicubic_x4" else mine)
+
+    def test_a_policy_that_names_no_tools_knows_those_of_the_toolbox(self) -> None:
+        policy: Any = object()
+        tools = pixelwise_toolbox(super_resolver=True)
+        assert cast_player(policy, tools, View(), enlarging=True).toolbox is tools
+        assert cast_player(policy, tools, View(), enlarging=True).finisher is None
+        player = cast_player(policy, pixelwise_toolbox(), View(), enlarging=True)
+        assert player.finisher is not None
+
+    @pytest.mark.parametrize(
+        ("tools", "message"),
+        [
+            (
+                ("brighten", "dim"),
+                "the tools brighten, dim; the toolbox has brighten, dim, invert: choose",
+            ),
+            (("sft_gan", *PIXELWISE), "the toolbox has brighten, dim, invert: choose"),
+            ((*PIXELWISE, "other"), "the toolbox has brighten, dim, invert, sft_gan, sed"),
+        ],
+    )
+    def test_a_policy_of_other_tools_is_refused(self, tools: tuple[str, ...], message: str) -> None:
+        with pytest.raises(ValueError, match=message) as caught:
+            cast_player(RecurrentAgent(tools), pixelwise_toolbox(), View(), enlarging=True)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("wanted", "message"),
+        [
+            ("nope", "nope: no super-resolver"),
+            (Path("nope.safetensors"), r"nope\.safetensors: no"),
+            ("dim", "dim does not enlarge: choose a super-resolver"),
+            (pixelwise_tools()[0], "brighten does not enlarge"),
+        ],
+    )
+    def test_what_is_no_super_resolver_is_refused(self, wanted: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message) as caught:
+            Restorer(pixelwise_toolbox(), RecurrentAgent(PIXELWISE), scale=4, super_resolver=wanted)
+        assert "\n" not in str(caught.value)
+
+
+class TestPolicyOf:
+    def test_of_a_low_resolution_photograph(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shutil.copytree(agents.agent.SHIPPED, tmp_path / "weights")
+        monkeypatch.setattr(agents.agent, "SHIPPED", tmp_path / "weights")
+        (tmp_path / "weights" / "super.safetensors").unlink(missing_ok=True)
+        assert policy_of("default", enlarging=True) == "default"
+        assert policy_of("pure", enlarging=True) == "pure"
+        names = sr_models.default_toolbox().names
+        save_policy(with_more_tools(load_policy(), names), tmp_path / "weights" / "super.safetensors")
+        assert policy_of("default", enlarging=True) == policy_of(None, enlarging=True) == "super"
+        assert policy_of("default") == policy_of(None) == "default"
+        assert policy_of("pure", enlarging=True) == "pure"
+        restorer = Restorer()
+        assert restorer.toolbox.names == names[:12]
+        assert restorer.player(4).toolbox.names == names
+        assert Restorer(policy="super").toolbox.names == names
+        assert Restorer(sr_models.default_toolbox(), scale=4).toolbox.names == names
+
+    def test_the_shipped_default_enlarges(self) -> None:
+        (image,) = photographs(1, 40, 50)
+        result = Restorer(max_steps=1, scale=4).restore(image)
+        assert result.image.shape == (160, 200, 3)
+        assert result.scale == 4
+        assert result.toolchain[-1] in ENLARGING
+
+    def test_the_toolbox_with_super_resolvers_and_the_default_policy(self) -> None:
+        restorer = Restorer(sr_models.default_toolbox(), "default", scale=4)
+        assert restorer.toolbox.names == sr_models.default_toolbox().names[:12]
+
+
+class TestEnlarging:
+    def test_the_chain_then_the_super_resolver(self) -> None:
+        agent = agent_of(PIXELWISE, "invert", "stop")
+        restorer = Restorer(
+            pixelwise_toolbox(), agent, scale=4, super_resolver=FunctionTool("x4", double_pixels, 4, 5.0)
+        )
+        result = restorer.restore(picture(), keep_stages=True, target=np.zeros((64, 96, 3), np.uint8))
+        assert result.toolchain == ("invert", "x4")
+        assert [vote.action for vote in result.votes] == ["invert", "stop"]
+        np.testing.assert_array_equal(result.image, 255 - picture().repeat(4, axis=0).repeat(4, axis=1))
+        assert result.gmacs == pytest.approx((6 + 5) * 16 * 24 / 1e9)
+        assert [stage.image.shape for stage in result.stages] == [(64, 96, 3)] * 3
+        assert result.stages[-1].psnr == result.psnr_after
+        plain = to_pixels(enlarge(to_tensor(picture()), 4))
+        np.testing.assert_array_equal(result.stages[0].image, plain)
+
+    def test_the_super_resolver_comes_on_top_of_the_steps(self) -> None:
+        agent = agent_of(PIXELWISE, "invert")
+        told: list[str] = []
+        restorer = Restorer(pixelwise_toolbox(), agent, max_steps=2, scale=4, super_resolver="bicubic_x4")
+        result = restorer.restore(picture(), progress=lambda what, share: told.append(what))
+        assert result.toolchain == ("invert", "invert", "bicubic_x4")
+        assert told[-1] == "step 3: bicubic_x4"
+
+    def test_the_scale_of_the_restorer_and_of_the_call(self) -> None:
+        agent, tool = agent_of(PIXELWISE, "dim", "stop"), FunctionTool("x4", double_pixels, 4)
+        once = Restorer(pixelwise_toolbox(), agent, scale=4, super_resolver=tool)
+        called = Restorer(pixelwise_toolbox(), agent, super_resolver=tool)
+        np.testing.assert_array_equal(once.restore(picture()).image, called.restore(picture(), scale=4).image)
+        np.testing.assert_array_equal(once.restore(picture(), scale=1).image, called.restore(picture()).image)
+        assert called.restore(picture()).toolchain == ("dim",)
+
+    def test_the_policys_own_choice_in_the_order_it_wants(self) -> None:
+        tools = (*PIXELWISE, *ENLARGING)
+        for chain, super_resolver, expected in (
+            (("dim", "sed", "invert"), None, ("dim", "sed", "invert")),
+            (("dim", "stop", "sed"), None, ("dim", "sed", "dim")),
+            (("dim", "sed", "stop", "sft_gan"), "sft_gan", ("dim", "sft_gan", "dim")),
+        ):
+            restorer = Restorer(pixelwise_toolbox(), agent_of(tools, *chain), scale=4, super_resolver=super_resolver)
+            result = restorer.restore(picture(70, 80))
+            assert result.toolchain == expected
+            assert result.image.shape == (280, 320, 3)
+
+    def test_on_one_patch_it_does_what_the_environment_does(self) -> None:
+        tools = pixelwise_toolbox(super_resolver=True)
+        (clean,) = photographs(1, 252, 252)
+        degraded = np.ascontiguousarray(clean[::4, ::4])
+        agent = agent_of(tools.names, "dim", "nearest_x4", "invert")
+        env = ImageRestoreEnv(images=[clean], toolbox=tools, dtype="float32")
+        observation, info = env.reset(options={"degraded": degraded, "target": clean})
+        state, over = None, False
+        while not over:
+            batch = {key: np.asarray(value)[None] for key, value in observation.items()}
+            action, state = agent.predict(batch, state)
+            observation, _, over, _, info = env.step(action[0])
+        result = Restorer(tools, agent, observe="float32").restore(degraded, clean, scale=4, keep_float=True)
+        assert result.toolchain == info["toolchain"] == ("dim", "nearest_x4", "invert")
+        assert result.gmacs == pytest.approx(info["gmacs"])
+        assert result.float_image is not None
+        np.testing.assert_array_equal(result.float_image[94:157, 94:157], observation["image"])
+
+
+def test_a_super_resolver_of_the_users_is_checked_like_any_tool() -> None:
+    broken = FunctionTool("x4", lambda images: images, 4)
+    restorer = Restorer(pixelwise_toolbox(), agent_of(PIXELWISE, "stop"), scale=4, super_resolver=broken)
+    with pytest.raises(ValueError, match="'x4' returned shape"):
+        restorer.restore(picture())

@@ -1,0 +1,188 @@
+"""The published agent as a policy like any other: the env, the command line, what its authors' code gave.
+
+Orientation. The published networks were trained on images whose height and width were swapped; the import swaps the
+kernels' axes, so that the imported networks take images as they are.
+
+- The synthetic pairs were swapped before they went into the published networks, and back after: here they go in as
+  they are, and everything is as published.
+- The photos of ``mine`` were *not* swapped for the published networks, which so saw them lying on their side. The
+  imported networks see the same if they are given the photos swapped, and then do the same, tile by tile; given
+  the photos upright, as a user would, they see what they were trained for and choose other chains for two of the four.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from agents.agent import RecurrentAgent, load_policy
+from agents.cli import main
+from agents.restoration.restorer import Restorer, quality
+from agents.view import PUBLISHED, View
+from restore_env import ImageRestoreVectorEnv
+from restore_env.images.decoding import Photo, read_image
+from restore_env.images.encoding import write_image
+from restore_env.images.tiling import to_pixels
+from tests.support.toolkit import pixelwise_toolbox, random_toolbox
+from tools_zoo.toolboxes import load_toolbox
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SEVERITIES = ("mild", "moderate", "severe")
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def imported(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toolbox and agent, imported by the command."""
+    folder = tmp_path_factory.mktemp("imported") / "rl_restore"
+    assert main(["import-rl-restore", str(published), str(folder)]) == 0
+    return folder
+
+
+def expected_of(published: Path, severity: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((published / "expected" / "agent.json").read_text())[severity]
+    return record
+
+
+def pairs(published: Path, severity: str) -> dict[str, list[Pixels]]:
+    """The synthetic pairs as ``reset``'s options."""
+    sides = {"degraded": "in", "target": "gt"}
+    return {
+        side: [read_image(path).pixels for path in sorted((published / "test" / f"{severity}_{tag}").iterdir())]
+        for side, tag in sides.items()
+    }
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_in_the_vector_env(severity: str, published: Path, imported: Path) -> None:
+    expected, agent = expected_of(published, severity), load_policy(imported)
+    env = ImageRestoreVectorEnv(
+        4,
+        published / "test" / f"{severity}_gt",
+        toolbox=load_toolbox(imported),
+        dtype=View.of(agent).observe,
+        autoreset_mode="Disabled",
+    )
+    observation, info = env.reset(options=pairs(published, severity))
+    np.testing.assert_allclose(info["psnr"], expected["base"], atol=1e-3)
+    state = None
+    for number, step in enumerate(expected["steps"], 1):
+        scores, following = agent.scores(observation, state)
+        np.testing.assert_allclose(scores, step["q"], atol=1e-4, rtol=0)
+        actions, state = agent.predict(observation, state)
+        assert actions.tolist() == step["action"]
+        np.testing.assert_array_equal(state[0], following[0])
+        observation, _, over, _, info = env.step(actions)
+        np.testing.assert_allclose(info["psnr"], step["psnr"], atol=1e-3)
+        assert over.tolist() == [number == 3 or action == env.toolbox.stop for action in step["action"]]
+
+
+def test_in_the_single_env(published: Path, imported: Path) -> None:
+    expected, agent = expected_of(published, "moderate"), load_policy(imported)
+    images = pairs(published, "moderate")
+    env = gym.make(
+        "ImageRestore-v0", images=images["target"], toolbox=load_toolbox(imported), dtype=View.of(agent).observe
+    )
+    for index in range(4):
+        observation, info = env.reset(options={key: values[index] for key, values in images.items()})
+        state, over, total = None, False, 0.0
+        while not over:
+            batch = {key: np.asarray(value)[None] for key, value in observation.items()}
+            actions, state = agent.predict(batch, state)
+            observation, reward, over, _, info = env.step(actions[0])
+            total += float(reward)
+        chain = tuple(env.unwrapped.toolbox.name(step["action"][index]) for step in expected["steps"])  # type: ignore[attr-defined]
+        assert info["toolchain"] == chain
+        assert info["psnr"] == pytest.approx(expected["steps"][-1]["psnr"][index], abs=1e-3)
+        assert total == pytest.approx(info["psnr"] - expected["base"][index], abs=1e-3)
+    env.close()
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_by_the_evaluate_command(
+    severity: str, published: Path, imported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command measures what would be saved: the published results, clipped and rounded to 8 bits."""
+    folders = [str(published / "test" / f"{severity}_{tag}") for tag in ("in", "gt")]
+    model = ["--policy", str(imported), "--toolbox", str(imported)]
+    assert main(["evaluate", "--degraded", folders[0], "--target", folders[1], *model, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["images"]
+    expected, toolbox = expected_of(published, severity), load_toolbox(imported)
+    chains = [[toolbox.name(step["action"][i]) for step in expected["steps"]] for i in range(4)]
+    assert [row["name"] for row in rows] == expected["names"]
+    assert [row["toolchain"] for row in rows] == [[name for name in chain if name != "stop"] for chain in chains]
+    finals = np.load(published / "expected" / f"{severity}.npz")["final"][..., ::-1]  # the file holds B, G, R
+    for row, final, target in zip(rows, finals, pairs(published, severity)["target"], strict=True):
+        saved = to_pixels(torch.tensor(final.copy()).permute(2, 0, 1)[None])
+        assert row["psnr_after"] == pytest.approx(quality(saved, target), abs=1e-3)
+
+
+def test_by_the_restore_command(
+    published: Path, imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The photos swapped, for the reason that stands above."""
+    expected = json.loads((published / "expected" / "mine.json").read_text())
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    for name in expected:
+        pixels = read_image(published / "test" / "mine" / name).pixels
+        write_image(swapped / f"{Path(name).stem}.png", Photo(np.ascontiguousarray(pixels.transpose(1, 0, 2))))
+    out = tmp_path / "out"
+    assert (
+        main(["restore", str(swapped), "-o", str(out), "--policy", str(imported), "--toolbox", str(imported), "--json"])
+        == 0
+    )
+    rows = json.loads(capsys.readouterr().out)
+    toolbox = load_toolbox(imported)
+    for row, (name, entry) in zip(rows, sorted(expected.items()), strict=True):
+        stem = Path(name).stem
+        assert Path(row["file"]).stem == stem
+        assert [toolbox.action(vote["action"]) for vote in row["votes"]] == entry["chain"]
+        for vote, chosen in zip(row["votes"], entry["votes"], strict=True):
+            counts = {toolbox.name(action): chosen.count(action) for action in set(chosen)}
+            assert vote["counts"] == counts
+        with np.load(published / "expected" / f"mine_{stem}.npz") as arrays:
+            final = arrays[arrays.files[0]].reshape(*entry["shape"], 3)
+        saved = read_image(out / f"{stem}.png").pixels.transpose(1, 0, 2)
+        assert np.abs(saved - np.clip(final, 0, 1) * 255).max() <= 0.501
+
+
+def test_upright_photos_are_seen_otherwise(published: Path, imported: Path) -> None:
+    expected = json.loads((published / "expected" / "mine.json").read_text())
+    restorer = Restorer(imported, imported)
+    chains = []
+    for name in sorted(expected):
+        result = restorer.restore(published / "test" / "mine" / name)
+        chains.append([restorer.toolbox.action(tool) for tool in result.toolchain])
+    same = [chain == expected[name]["chain"][:-1] for name, chain in zip(sorted(expected), chains, strict=True)]
+    assert same == [True, False, True, False]
+
+
+# Without the published data -----------------------------------------------------------------------------------------
+
+
+def test_a_policys_recipe_says_how_it_looks() -> None:
+    toolbox = random_toolbox()
+    plain = RecurrentAgent(toolbox.names)
+    unclipped = RecurrentAgent(toolbox.names, recipe={"source": "x", "observe": "float32", "borders": False})
+    assert Restorer(toolbox, plain).view == View("uint8", True)
+    assert Restorer(toolbox, unclipped).view == PUBLISHED
+    assert Restorer(toolbox, unclipped, borders=True).view == View("float32", True)
+    assert Restorer(toolbox, unclipped, observe="uint8").view == View("uint8", False)
+    assert Restorer(pixelwise_toolbox(), object()).view == View()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("recipe", [{"observe": "uint16"}, {"borders": "no"}])
+def test_a_recipe_that_says_nonsense_is_refused(recipe: dict[str, Any]) -> None:
+    toolbox = random_toolbox()
+    (name,) = recipe
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        Restorer(toolbox, RecurrentAgent(toolbox.names, recipe=recipe))

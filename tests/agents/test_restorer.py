@@ -1,0 +1,218 @@
+"""The Restorer: the images and arguments it takes, and what it does with a network."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from agents.agent import HIDDEN, RecurrentAgent, save_policy
+from agents.restoration.restorer import Restorer, quality
+from restore_env import ImageRestoreEnv
+from restore_env.images.decoding import ImageError, Photo, read_image
+from tests.support.toolkit import (
+    Scripted,
+    always,
+    photographs,
+    picture,
+    pixelwise_toolbox,
+    random_agent,
+    random_toolbox,
+)
+from tools_zoo.published.checkpoints import import_rl_restore
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+# Images and arguments ------------------------------------------------------------------------------------------------
+
+
+def test_photos_keep_profile_and_exif(tmp_path: Path) -> None:
+    photo = Photo(picture(), icc_profile=b"profile", exif=b"Exif\0\0")
+    result = Restorer(pixelwise_toolbox(), Scripted(always(2), always(3))).restore(photo)
+    assert (result.photo.icc_profile, result.photo.exif) == (b"profile", b"Exif\0\0")
+    assert result.photo.pixels is result.image
+    plain = Restorer(pixelwise_toolbox(), Scripted(always(2), always(3))).restore(picture())
+    plain.save(tmp_path / "result.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "result.png").pixels, 255 - picture())
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        picture(),
+        picture()[..., 0],
+        picture()[..., :1],
+        np.concatenate([picture(), picture()[..., :1]], axis=2),
+        picture().astype(np.uint16) * 257,
+        picture()[..., 0] > 100,
+        picture().astype(np.float64) / 255,
+    ],
+    ids=["rgb", "grey", "grey1", "rgba", "uint16", "bool", "float64"],
+)
+def test_arrays_of_every_kind(array: npt.NDArray[Any]) -> None:
+    result = Restorer(pixelwise_toolbox(), Scripted(always(3))).restore(array)
+    assert result.image.shape == (16, 24, 3)
+    assert result.image.dtype == np.uint8
+
+
+def test_floats_keep_their_precision() -> None:
+    image = np.random.default_rng(0).random((9, 9, 3), dtype=np.float32)
+    result = Restorer(pixelwise_toolbox(), Scripted(always(3))).restore(image, keep_float=True)
+    assert result.float_image is not None
+    np.testing.assert_array_equal(result.float_image, image)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((0, 4, 3)), np.zeros((4, 4, 5)), np.full((4, 4, 3), np.nan), np.full((4, 4), 2.0), np.zeros((4, 4), int)],
+)
+def test_arrays_that_are_no_images(bad: npt.NDArray[Any]) -> None:
+    with pytest.raises(ImageError):
+        Restorer(pixelwise_toolbox(), Scripted(always(3))).restore(bad)
+
+
+def test_psnr_is_measured_on_eight_bits() -> None:
+    clean = picture()
+    degraded = np.clip(clean.astype(np.int16) + 9, 0, 255).astype(np.uint8)
+    result = Restorer(pixelwise_toolbox(), Scripted(always(1), always(3))).restore(degraded, clean)
+    assert result.psnr_before == quality(degraded, clean)
+    assert result.psnr_after == quality(result.image, clean)
+    enlarging = Restorer(pixelwise_toolbox(), Scripted(always(3)), scale=4, super_resolver="bicubic_x4")
+    large = enlarging.restore(degraded, picture(64, 96))
+    assert large.toolchain == ("bicubic_x4",)
+    assert large.psnr_before == large.psnr_after
+
+
+def test_a_target_of_another_size_is_refused() -> None:
+    restorer = Restorer(pixelwise_toolbox(), Scripted(always(3)))
+    with pytest.raises(ImageError, match="the target is 5x4, the result will be 24x16"):
+        restorer.restore(picture(), picture(4, 5))
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, float]] = []
+    restorer = Restorer(pixelwise_toolbox(), Scripted(always(2), always(3)))
+    restorer.restore(picture(), progress=lambda what, share: told.append((what, share)))
+    assert told == [("step 1: looking", 1), ("step 1: invert", 1), ("step 2: looking", 1)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_steps": 0}, "max_steps must be"),
+        ({"max_steps": 1.5}, "max_steps must be"),
+        ({"observe": "uint16"}, "observe must be"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used: "),
+        ({"device": "toaster"}, "device 'toaster' cannot be used: "),
+        ({"device": "meta"}, "device 'meta' cannot be used: "),
+        ({"toolbox": "no/such/toolbox"}, "no/such/toolbox: no toolbox"),
+        ({"toolbox": "nowhere:at_all"}, "cannot be imported"),
+        ({"policy": "no/such/policy"}, "no/such/policy: no policy"),
+    ],
+)
+def test_arguments_that_do_not_work(arguments: dict[str, Any], message: str) -> None:
+    chosen: dict[str, Any] = {"toolbox": pixelwise_toolbox(), "policy": Scripted(always(3))} | arguments
+    with pytest.raises(ValueError, match=message) as caught:
+        Restorer(**chosen)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 1.5])
+def test_scales_that_do_not_work(scale: Any) -> None:
+    with pytest.raises(ValueError, match="scale must be"):
+        Restorer(pixelwise_toolbox(), Scripted(always(3))).restore(picture(), scale=scale)
+    with pytest.raises(ValueError, match="scale must be"):
+        Restorer(pixelwise_toolbox(), Scripted(always(3)), scale=scale)
+
+
+def test_a_policy_of_other_tools_is_refused() -> None:
+    agent = RecurrentAgent(("brighten", "darken", "invert"))
+    with pytest.raises(ValueError, match=r"tools brighten, darken, invert; the toolbox has brighten, dim, invert"):
+        Restorer(pixelwise_toolbox(), agent)
+
+
+def test_a_toolbox_by_its_import_string() -> None:
+    restorer = Restorer("tests.support.toolkit:pixelwise_toolbox", Scripted(always(2), always(3)))
+    assert restorer.restore(picture()).toolchain == ("invert",)
+
+
+# With a network ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("observe", ["uint8", "float32"])
+def test_on_one_patch_it_does_what_the_environment_does(observe: Literal["uint8", "float32"]) -> None:
+    toolbox, (clean,) = random_toolbox(), photographs(1, 63, 63)
+    degraded = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+    chains = []
+    for seed in range(4):
+        agent = random_agent(toolbox.names, seed)
+        env = ImageRestoreEnv(images=[clean], toolbox=toolbox, dtype=observe)
+        observation, info = env.reset(options={"degraded": degraded, "target": clean})
+        state, over = None, False
+        while not over:
+            batch = {key: np.asarray(value)[None] for key, value in observation.items()}
+            action, state = agent.predict(batch, state)
+            observation, _, over, _, info = env.step(action[0])
+        result = Restorer(toolbox, agent, observe=observe).restore(degraded, keep_float=True)
+        assert tuple(vote.action for vote in result.votes) == info["toolchain"]
+        assert result.gmacs == pytest.approx(info["gmacs"])
+        assert result.float_image is not None
+        if observe == "float32":  # memory layouts differ, and with them the order of summation
+            np.testing.assert_allclose(result.float_image, observation["image"], rtol=0, atol=5e-6)
+        chains.append(info["toolchain"])
+    assert len(set(chains)) > 1
+
+
+def test_policies_from_a_file_see_the_same(tmp_path: Path) -> None:
+    toolbox = random_toolbox()
+    agent = random_agent(toolbox.names)
+    save_policy(agent, tmp_path / "agent.safetensors")
+    (image,) = photographs(1, 100, 150)
+    results = [Restorer(toolbox, policy).restore(image) for policy in (agent, tmp_path / "agent.safetensors")]
+    np.testing.assert_array_equal(results[0].image, results[1].image)
+    assert results[0].votes[0].grid.shape == (2, 3)
+
+
+def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    toolbox = random_toolbox()
+    agent = random_agent(toolbox.names)
+    (image,) = photographs(1, 160, 200)
+    whole = Restorer(toolbox, agent).restore(image)
+    monkeypatch.setattr("agents.restoration.tiled_episode.BATCH_SIZE", 5)
+    batched = Restorer(toolbox, agent).restore(image)
+    assert len(whole.votes) > 1
+    for one, other in itertools.zip_longest(whole.votes, batched.votes):
+        np.testing.assert_array_equal(one.grid, other.grid)
+
+
+def test_the_state_of_the_agent_is_the_published_size() -> None:
+    agent = random_agent(("a", "b"))
+    observation = {
+        "image": np.zeros((2, 63, 63, 3), np.uint8),
+        "last_action": np.array([3, 3]),
+        "action_mask": np.ones((2, 3), np.int8),
+    }
+    _, state = agent.predict(observation)
+    assert [part.shape for part in state] == [(1, 2, HIDDEN)] * 2
+
+
+def test_published_photos_are_restored_as_published(published: Path, tmp_path: Path) -> None:
+    """The photos go into the published networks as they are, so transposed into the imported ones."""
+    folder = import_rl_restore(published, tmp_path / "published")
+    restorer = Restorer(folder, folder, borders=False, observe="float32")
+    expected = json.loads((published / "expected" / "mine.json").read_text())
+    for name, entry in expected.items():
+        pixels = read_image(published / "test" / "mine" / name).pixels
+        result = restorer.restore(np.ascontiguousarray(pixels.transpose(1, 0, 2)), keep_float=True)
+        assert [restorer.toolbox.action(vote.action) for vote in result.votes] == entry["chain"]
+        assert [vote.grid.T.ravel().tolist() for vote in result.votes] == entry["votes"]
+        assert result.float_image is not None
+        with np.load(published / "expected" / f"mine_{Path(name).stem}.npz") as arrays:
+            final = arrays[arrays.files[0]].reshape(pixels.shape)
+        np.testing.assert_allclose(result.float_image.transpose(1, 0, 2), final, rtol=0, atol=2e-6)

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import yaml
+from gymnasium.utils.env_checker import data_equivalence as same
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+
+import agents.training.algorithms
+from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy
+from agents.drqn.drqn import DRQN
+from agents.encoders import SpectralEyes, Vision
+from agents.ppo.policies import MaskedRecurrentPolicy
+from agents.sb3_env import RestoreVecEnv
+from agents.training.agent import AgentTraining, train_agent
+from agents.training.algorithms import ALGORITHMS, AlgorithmSettings, DRQNSettings, PPOSettings
+from restore_env import ImageRestoreEnv, Task
+from tests.support.toolkit import photographs, pixelwise_toolbox
+from tools_zoo.training.trainer import Budget
+
+N = 4
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    return {"images": photographs(), "toolbox": pixelwise_toolbox(super_resolver=True), "upscale": (1, 4), **changes}
+
+
+def test_the_adapter_equals_dummy_vec_env() -> None:
+    ours = RestoreVecEnv(N, **arguments())
+    theirs = DummyVecEnv([lambda: ImageRestoreEnv(**arguments())] * N)
+    ours.seed(3)
+    theirs.seed(3)
+    assert same(dict(ours.reset()), dict(theirs.reset()))  # type: ignore[arg-type]
+    assert same(ours.reset_infos, theirs.reset_infos)
+    rng = np.random.default_rng(0)
+    for _ in range(15):
+        actions = rng.integers(0, 5, N)
+        (obs, rewards, dones, infos), (obs2, rewards2, dones2, infos2) = ours.step(actions), theirs.step(actions)
+        assert same(dict(obs), dict(obs2))  # type: ignore[arg-type]
+        assert same(rewards, rewards2)
+        assert same(dones, dones2)
+        assert same(infos, infos2)
+        assert same(ours.reset_infos, theirs.reset_infos)
+
+
+def test_options_reach_every_environment() -> None:
+    env = RestoreVecEnv(2, **arguments(upscale=(1,)))
+    pictures = photographs(2, 63, 63)
+    env.set_options([{"degraded": picture, "target": picture} for picture in pictures])
+    observation = env.reset()
+    assert isinstance(observation, dict)
+    assert np.array_equal(observation["image"], np.stack(pictures))
+    assert env.env_method("action_masks", indices=[1])[0].tolist() == [True, True, True, False, True]
+    assert env.env_is_wrapped(gym.Wrapper) == [False, False]
+
+
+@pytest.fixture(scope="module")
+def model() -> RecurrentPPO:
+    env = VecMonitor(RestoreVecEnv(N, **arguments()))
+    return RecurrentPPO(MaskedRecurrentPolicy, env, n_steps=6, batch_size=12, n_epochs=1, seed=0)
+
+
+def test_the_policy_learns_and_never_picks_a_forbidden_action(model: RecurrentPPO) -> None:
+    model.learn(48)
+    buffer = model.rollout_buffer
+    masks = buffer.observations["action_mask"].reshape(-1, 5)
+    actions = buffer.actions.reshape(-1).astype(int)
+    assert (masks == 0).any()
+    assert masks[np.arange(len(actions)), actions].all()
+    with torch.no_grad():
+        assert all(bool(torch.isfinite(p).all()) for p in model.policy.parameters())
+
+
+def test_masks_hold_even_against_the_policys_will(model: RecurrentPPO) -> None:
+    policy = model.policy
+    assert isinstance(policy, MaskedRecurrentPolicy)
+    head, env = policy.action_net, model.get_env()
+    assert isinstance(head, torch.nn.Linear)
+    assert env is not None
+    before = head.bias.detach().clone()
+    with torch.no_grad():
+        head.bias[3] = 50.0
+    observation = env.reset()
+    assert isinstance(observation, dict)
+    observation["action_mask"][:] = [1, 1, 1, 0, 1]
+    chosen, _ = model.predict(observation, deterministic=False)
+    assert 3 not in chosen
+    observation["action_mask"][:] = 1
+    chosen, _ = model.predict(observation, deterministic=False)
+    assert set(chosen.tolist()) == {3}
+    with torch.no_grad():
+        head.bias.copy_(before)
+
+
+def test_the_exported_agent_makes_the_policys_every_choice(model: RecurrentPPO, tmp_path: Path) -> None:
+    policy = model.policy
+    assert isinstance(policy, MaskedRecurrentPolicy)
+    save_policy(policy.to_agent(("brighten", "dim", "invert", "nearest_x4")), tmp_path / "agent.safetensors")
+    agent = load_policy(tmp_path / "agent.safetensors")
+    env = RestoreVecEnv(N, **arguments())
+    env.seed(7)
+    observation = env.reset()
+    ours: Any = None
+    theirs: Any = None
+    start = np.ones(N, dtype=bool)
+    for _ in range(8):
+        assert isinstance(observation, dict)
+        mine, ours = agent.predict(observation, ours, start)
+        transposed = {**observation, "image": observation["image"].transpose(0, 3, 1, 2)}
+        yours, theirs = model.predict(transposed, theirs, start, deterministic=True)
+        assert mine.tolist() == yours.tolist()
+        np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
+        observation, _, start, _ = env.step(mine)
+
+
+def test_an_agent_can_be_taken_up_again(model: RecurrentPPO) -> None:
+    policy = model.policy
+    assert isinstance(policy, MaskedRecurrentPolicy)
+    agent = RecurrentAgent(("brighten", "dim", "invert", "nearest_x4"))
+    policy.load_agent(agent)
+    exported = policy.to_agent(agent.tools).state_dict()
+    assert all(torch.equal(value, exported[key]) for key, value in agent.state_dict().items())
+
+
+SMALL: list[AlgorithmSettings] = [
+    PPOSettings.defaults(n_envs=8, n_steps=6, batch_size=24, n_epochs=1),
+    DRQNSettings.defaults(n_envs=8, learning_starts=16, gradient_steps=1, batch_size=8),
+]
+each_algorithm = pytest.mark.parametrize("algorithm", SMALL, ids=["ppo", "drqn"])
+
+
+def settings(out: Path, steps: int, algorithm: AlgorithmSettings = SMALL[0]) -> AgentTraining:
+    task = Task(images=photographs(), toolbox=pixelwise_toolbox())
+    return AgentTraining(out, Budget(steps=steps), task, algorithm)
+
+
+@each_algorithm
+def test_a_warm_start_learns_from_the_oracle(
+    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 32)
+    monkeypatch.setattr("agents.imitation.imitation.CHOOSING", {False: 0.95})  # what these tools do is shown in no time
+    monkeypatch.setattr("agents.imitation.imitation._has_levels", lambda _: False)  # and takes no eyes
+    cold, warm = (settings(tmp_path / name, 48, algorithm) for name in ("cold", "warm"))
+    _, before = train_agent(cold)
+    _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.2))
+    assert after.validation_gain > before.validation_gain + 0.1
+    assert f"| algorithm | {algorithm.name} |" in (tmp_path / "warm" / "README.md").read_text()
+
+
+@each_algorithm
+def test_eyes_that_a_warm_start_settled_are_kept_and_taken_up(
+    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    taught = dataclasses.replace(settings(tmp_path, 48, algorithm), warm_start_minutes=0.05, vision="spectral")
+    train_agent(dataclasses.replace(taught, precision="bf16"))
+    eyes = load_policy(tmp_path / "agent.safetensors").extractor.features
+    assert eyes.settled
+    assert not torch.equal(eyes.state_dict()["usual"], SpectralEyes().usual)
+    _, progress = train_agent(dataclasses.replace(taught, precision="bf16", budget=Budget(steps=96)))
+    assert progress.steps == 96
+
+
+@each_algorithm
+def test_training_writes_a_policy_and_goes_on(
+    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    _, progress = train_agent(settings(tmp_path, 48, algorithm))
+    assert progress.steps == 48
+    first = load_policy(tmp_path / "agent.safetensors")
+    assert first.tools == ("brighten", "dim", "invert")
+    assert first.recipe["steps"] == 48
+    assert first.recipe["algorithm"] == algorithm.name
+    _, progress = train_agent(settings(tmp_path, 96, algorithm))
+    assert progress.steps == 96
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["policy"]
+    head = saved["action_net.weight" if algorithm.name == "RecurrentPPO" else "q_net.head.0.weight"]
+    assert not torch.equal(first.head.weight, head)
+    _, repeated = train_agent(settings(tmp_path, 96, algorithm))
+    assert repeated.steps == 96
+    with pytest.raises(PolicyError, match="seed 0, not 5"):
+        train_agent(dataclasses.replace(settings(tmp_path, 144, algorithm), seed=5))
+    other = SMALL[1 - SMALL.index(algorithm)]
+    with pytest.raises(PolicyError, match=f"algorithm {algorithm.name}, not {other.name}"):
+        train_agent(settings(tmp_path, 144, other))
+    (tmp_path / "checkpoint.pt").write_bytes(b"nonsense")
+    with pytest.raises(PolicyError, match=r"checkpoint\.pt: damaged"):
+        train_agent(settings(tmp_path, 144, algorithm))
+
+
+@each_algorithm
+def test_a_run_that_goes_on_is_decided_by_its_seed(
+    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    states = []
+    for name in ("first", "again"):
+        for steps in (48, 96):
+            train_agent(settings(tmp_path / name, steps, algorithm))
+        states.append(torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["policy"])
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_training_starts_from_an_agent_that_looks_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    path = tmp_path / "other.safetensors"
+    ways: tuple[Vision, ...] = ("pooled", "spectral")
+    for algorithm, vision in itertools.product(SMALL, ways):
+        save_policy(RecurrentAgent(("brighten", "dim", "invert"), vision=vision), path)
+        out = tmp_path / f"{algorithm.name}-{vision}"
+        agent, _ = train_agent(dataclasses.replace(settings(out, 16, algorithm), init=str(path)))
+        assert agent.extractor.vision == vision
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_hyperparameters_are_those_that_rl_zoo3_reads(name: str) -> None:
+    algorithm = ALGORITHMS[name]
+    text = (Path(agents.__file__).parent / "hyperparameters" / algorithm.file).read_text()
+    row = yaml.safe_load(text)["ImageRestore-v0"]
+    assert row["policy"] == f"{algorithm.policy.__module__}.{algorithm.policy.__name__}"
+    accepted = inspect.signature({"ppo": RecurrentPPO, "drqn": DRQN}[name]).parameters
+    assert row.keys() - {"n_envs", "n_timesteps"} <= accepted.keys()
+    defaults = algorithm.defaults()
+    assert defaults.learning_rate == float(row["learning_rate"].removeprefix("lin_"))
+    assert dataclasses.asdict(algorithm.defaults(n_envs=3)) == {**dataclasses.asdict(defaults), "n_envs": 3}
+    with pytest.raises(TypeError, match="temperature"):
+        algorithm.defaults(temperature=1.0)
+
+
+@pytest.mark.parametrize("size", [0, 100, -1])
+def test_a_broken_policy_file_gets_one_clear_error(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "agent.safetensors"
+    save_policy(RecurrentAgent(("a", "b")), path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(PolicyError, match=r"agent\.safetensors"):
+        load_policy(path)
+
+
+def test_an_unknown_policy_names_the_known_ones() -> None:
+    with pytest.raises(PolicyError, match="no policy"):
+        load_policy("no-such-policy")
+
+
+def test_a_patch_of_another_size_is_refused() -> None:
+    observation = {
+        "image": np.zeros((1, 40, 40, 3), np.uint8),
+        "last_action": np.array([3]),
+        "action_mask": np.ones((1, 3)),
+    }
+    with pytest.raises(PolicyError, match="63x63"):
+        RecurrentAgent(("a", "b")).predict(observation)

@@ -1,0 +1,222 @@
+"""What comes with the package: weights, their cards, and the first commands that a user types."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import agents.agent
+import benchmarks.agents
+import benchmarks.baselines.weights
+import benchmarks.throughput
+import sr_models.super_resolver
+import tools_zoo.toolboxes
+from agents import Restorer, load_policy
+from agents.agent import ENLARGING, PHOTO, policy_names, policy_of, save_policy
+from agents.cli import main
+from agents.policies.heuristics import FixedChain
+from agents.rollout import draw_starts, play
+from benchmarks.baselines.weights import as_tool, read_baseline
+from benchmarks.enlarging import Insisting
+from restore_env import Task
+from restore_env.distortions.protocol import Levels, distort
+from restore_env.images.decoding import read_image
+from restore_env.images.sources import embedded_paths
+from restore_env.images.tiling import to_tensor
+from restore_env.metrics import psnr
+from restore_env.sampling import EpisodeStart
+from restore_env.toolbox import bicubic_enlarge
+from sr_models import load_super_resolver, with_super_resolvers
+from sr_models.losses.perceptual import perceptual_quality
+from sr_models.super_resolver import SLOTS, STAGES
+from sr_models.training.degradations import DEGRADATIONS
+from tools_zoo import TOOLS, load_toolbox, toolbox_names
+from tools_zoo.training.trainer import as_tensor
+
+
+@pytest.mark.parametrize("name", toolbox_names())
+def test_a_shipped_toolbox_is_the_table_and_has_its_own_agent(name: str) -> None:
+    toolbox = load_toolbox(name)
+    assert toolbox.names == tuple(spec.name for spec in TOOLS)
+    assert policy_of(name) == name
+    assert Restorer(name).policy.tools == toolbox.names  # type: ignore[attr-defined]
+
+
+def test_the_default_is_among_them() -> None:
+    assert {"default", "pure"} <= set(toolbox_names())
+    assert sorted({*policy_names()} - {ENLARGING, PHOTO}) == toolbox_names()
+
+
+def test_weights_are_small_and_have_cards() -> None:
+    folders = [tools_zoo.toolboxes.SHIPPED / name for name in toolbox_names()]
+    resolvers = [sr_models.super_resolver.SHIPPED / slot.name for slot in SLOTS]
+    assert (sr_models.super_resolver.SHIPPED / "prior.safetensors").stat().st_size < 10_000_000
+    for folder in (*folders, *resolvers, agents.agent.SHIPPED, benchmarks.baselines.weights.SHIPPED):
+        assert (folder / "README.md").read_text().startswith("# ")
+        assert all(path.stat().st_size < 10_000_000 for path in folder.rglob("*.safetensors"))
+    for folder in folders:
+        card = (folder / "README.md").read_text()
+        assert all(f"| {spec.name} |" in card for spec in TOOLS)
+
+
+def test_cards_and_recipes_name_no_ones_folders() -> None:
+    paths = [*tools_zoo.toolboxes.SHIPPED.rglob("*"), *agents.agent.SHIPPED.iterdir()]
+    paths += sr_models.super_resolver.SHIPPED.rglob("*")
+    paths += benchmarks.baselines.weights.SHIPPED.iterdir()
+    for path in paths:
+        if path.is_file():
+            assert not re.search(rb"/tmp/|/home/|/root/|/work/", path.read_bytes()), path
+
+
+def test_a_folders_own_agent_belongs_to_its_toolbox(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="has no agent of its own"):
+        assert policy_of(tmp_path) == "default"
+    save_policy(load_policy("pure"), tmp_path / "agent.safetensors")
+    assert policy_of(tmp_path) == tmp_path / "agent.safetensors"
+    assert policy_of(load_toolbox()) == "default"
+    assert policy_of("no.such:factory") == "default"
+
+
+@pytest.mark.parametrize("levels", [Levels(jpeg_quality=75), Levels(noise_sigma=8.0)])
+def test_a_photograph_with_little_wrong_suffers_less_than_by_an_agent_of_mixtures(levels: Levels) -> None:
+    def gain(restorer: Restorer) -> float:
+        gains = []
+        for number, path in enumerate(embedded_paths()[:4]):
+            target = read_image(path).pixels[100:356, 100:356]
+            result = restorer.restore(distort(target, levels, np.random.default_rng(number)), target)
+            assert result.psnr_after is not None
+            assert result.psnr_before is not None
+            gains.append(result.psnr_after - result.psnr_before)
+        return float(np.mean(gains))
+
+    assert gain(Restorer()) > gain(Restorer(policy="default")) + 0.5
+
+
+def test_the_default_agent_gains_where_images_keep_their_size() -> None:
+    task = Task(upscale=(1,))
+    starts = draw_starts(task, 64, seed=7)
+    agent = play(load_policy(), task, starts)
+    toolbox = load_toolbox()
+    single = max(play(FixedChain((action,), toolbox.stop), task, starts[:32]).gain for action in range(len(toolbox)))
+    assert agent.gain > 1.5
+    # on the same 32 patches, which are few; benchmarks.agents tells with certainty
+    assert (agent.psnr - agent.initial_psnr)[:32].mean() > single - 0.3
+
+
+def sides(starts: list[EpisodeStart]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What starts show and what they aim at, ``(N, 3, H, W)`` each."""
+    return as_tensor(np.stack([one.degraded for one in starts])), as_tensor(np.stack([one.target for one in starts]))
+
+
+@pytest.mark.parametrize("name", ["vdsr", "vdsr_s", "dncnn", "dncnn_s"])
+def test_a_baseline_restores_and_its_card_says_how_well(name: str) -> None:
+    folder = benchmarks.baselines.weights.SHIPPED
+    weights = read_baseline(folder / f"{name}.safetensors", name)
+    starts = draw_starts(Task(upscale=(1,)), 32, seed=7)
+    degraded, target = sides(starts)
+    with torch.inference_mode():
+        gain = psnr(as_tool(weights)(degraded), target).mean() - psnr(degraded, target).mean()
+    assert gain > 2
+    lines = (folder / "README.md").read_text().splitlines()
+    row = next(line for line in lines if line.startswith(f"| {weights.baseline.title} |"))
+    assert "| {psnr_input} | {psnr_start} | {psnr_output} |".format(**weights.recipe) in row
+
+
+def test_the_agent_that_enlarges_is_ahead_of_bicubic_where_something_is_wrong() -> None:
+    toolbox = with_super_resolvers(load_toolbox())
+    task = Task(upscale=(4,), max_steps=4, toolbox=toolbox)
+    starts = draw_starts(task, 12, seed=7)
+    small, large = sides(starts)
+    agent = play(Insisting(load_policy("super"), toolbox), task, starts)
+    assert agent.psnr.mean() > float(psnr(bicubic_enlarge(small), large).mean()) + 0.5
+
+
+@pytest.mark.parametrize("name", [slot.name for slot in SLOTS])
+def test_a_super_resolver_errs_less_in_one_stage_and_looks_better_in_the_other(name: str) -> None:
+    fur = next(path for path in embedded_paths() if path.stem == "chelsea")
+    target = read_image(fur).pixels[24:276, 99:351]
+    small, large = to_tensor(DEGRADATIONS["bicubic"](target, np.random.default_rng(0))), to_tensor(target)
+    with torch.inference_mode():
+        images = {stage: load_super_resolver(name, stage=stage)(small) for stage in STAGES}
+        images["bicubic"] = bicubic_enlarge(small)
+    error = {stage: float(psnr(image, large)) for stage, image in images.items()}
+    look = {stage: float(perceptual_quality(image, large)) for stage, image in images.items()}
+    assert error["psnr"] > error["bicubic"] + 0.5
+    assert error["gan"] > error["psnr"] - 3
+    assert look["gan"] > look["psnr"] > look["bicubic"]
+
+
+def test_the_default_environment_has_fifteen_actions() -> None:
+    toolbox = Task().made_toolbox
+    assert toolbox.names[-2:] == tuple(slot.name for slot in SLOTS)
+    assert len(toolbox) + 1 == 15
+
+
+def test_the_demo_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    gain = float(printed.split("gain: ")[1].split(" dB")[0])
+    assert gain > 2
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+        "input.png",
+        "restored.png",
+        "target.png",
+        "chain.png",
+    }
+    assert read_image(tmp_path / "demo" / "chain.png").pixels.std() > 10
+
+
+def test_the_demo_does_not_write_over_its_photograph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "input.png"
+    Image.fromarray(np.zeros((70, 70, 3), np.uint8)).save(photo)
+    before = photo.read_bytes()
+    assert main(["demo", "--photo", str(photo), "-o", str(tmp_path)]) == 2
+    assert "input.png: is an input of this run and is not overwritten" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["input.png"]
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+def test_a_clean_photograph_is_not_ruined(name: str) -> None:
+    photo = read_image(next(path for path in embedded_paths() if path.stem == name))
+    result = Restorer().restore(photo, photo)
+    assert result.psnr_after is not None
+    assert result.psnr_after > 35
+
+
+def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("<!-- mine:begin -->\n<!-- mine:end -->\n")
+    arguments = ["--envs", "2", "--seconds", "0.05", "--json", str(tmp_path / "t.json"), "--backend", "eager"]
+    arguments += ["--card", str(card), "--section", "mine"]
+    assert benchmarks.throughput.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for contender in ("bare tool forwards", "native vector env", "SyncVectorEnv", "SB3 DummyVecEnv"):
+        assert f"| {contender} | 2 |" in printed
+    assert "tools run by eager" in printed
+    assert "| bare tool forwards | 2 |" in card.read_text()
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert all(row["steps_per_second"] > 0 and 0 < row["share_in_tools"] <= 1 for row in rows)
+
+
+def test_the_agents_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    from PIL import Image
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(photos / "a.png")
+    card = tmp_path / "card.md"
+    card.write_text("<!-- agents:begin -->\n<!-- agents:end -->\n")
+    arguments = ["--images", str(photos), "--patches", "3", "--search-patches", "1", "--beam", "1", "--card", str(card)]
+    assert benchmarks.agents.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "| agent |" in printed
+    assert "best single tool" in card.read_text()
+    assert benchmarks.agents.main(["--images", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

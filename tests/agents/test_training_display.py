@@ -1,0 +1,111 @@
+"""What training commands show: live rows on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from agents.commands.training_display import TrainingDisplay
+from tools_zoo.training.trainer import Progress
+
+
+def glance(step: int, total: int | None) -> Progress:
+    return Progress(step, total, loss=0.0, learning_rate=0.0, seconds=0.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What ``time.monotonic`` says there: its only item."""
+    now = [100.0]
+    monkeypatch.setattr("agents.commands.training_display.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+@pytest.mark.parametrize("colour", ["", "1"])
+def test_a_log_has_the_beginning_a_line_a_minute_and_the_end(
+    colour: str, clock: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", colour)
+    with TrainingDisplay("first", "second") as display:
+        display.show_steps("first", glance(1, None), "20 dB")
+        for second in range(1, 131):
+            clock[0] = 100 + second
+            display.show_steps("first", glance(second, 1000), "21 dB")
+        display.show_steps("first", glance(1000, 1000), "22 dB")
+        display.show_steps("first", glance(1000, 1000), "22 dB")  # a look at the end may come twice
+        display.show_steps("first", glance(1001, 1100), "22 dB")  # or the end is put off
+        display.show_steps("first", glance(1100, 1100), "23 dB")
+        display.show("third", 0.5, "50% of its time")  # waits for no other row's minute
+    assert capsys.readouterr().out.splitlines() == [
+        "first: 1 steps, 20 dB, 0:00:00",
+        "first: 60/1000 steps, 21 dB, 0:01:00",
+        "first: 120/1000 steps, 21 dB, 0:02:00",
+        "first: 1000/1000 steps, 22 dB, 0:02:10",
+        "first: 1100/1100 steps, 23 dB, 0:02:10",
+        "third: 50% of its time, 0:00:00",
+    ]
+
+
+def test_a_row_that_is_cut_short_says_where(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        with TrainingDisplay("first", "never") as display:
+            display.show("first", 0.1, "begun")
+            clock[0] += 5
+            display.show("first", 0.4, "nearly half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert capsys.readouterr().out.splitlines() == ["first: begun, 0:00:00", "first: nearly half, 0:00:05"]
+
+
+def test_a_line_is_there_at_once_and_work_outlasts_its_reader() -> None:
+    script = """
+import sys
+from agents.commands.training_display import TrainingDisplay
+with TrainingDisplay() as display:
+    display.show("first", 0.5, "half")
+    sys.stdin.readline()
+    display.show("second", 0.5, "half")
+    display.show("third", 0.5, "half")
+print("worked on", file=sys.stderr)
+sys.stdout = None
+"""
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=buffered) as process:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 60)[0]
+        assert process.stdout.readline() == "first: half, 0:00:00\n"
+        process.stdout.close()
+        process.stdout = None
+        assert process.communicate("go on\n")[1].startswith("worked on")
+
+
+def test_a_terminal_has_bars_that_stay(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with TrainingDisplay("first", "second") as display:
+        display.show_steps("first", glance(250, 1000), "[dim] dB")
+    *_, first, second = (line for line in capsys.readouterr().out.splitlines() if "━" in line)
+    assert "first" in first
+    assert first.count("━") == 10  # of forty
+    assert "250/1000 steps, [dim] dB" in first
+    assert "waiting" in second
+
+
+def test_a_terminal_that_cannot_be_drawn_on_is_like_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    with TrainingDisplay() as display:
+        display.show("first", 0.5, "half")
+        assert capsys.readouterr().out == "first: half, 0:00:00\n"

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agents.agent import RecurrentAgent, save_policy
+from agents.imitation.demonstrations import Demonstrations
+from agents.rollout import draw_starts, play
+from agents.training.algorithms import ALGORITHMS
+from benchmarks import ablations, joint
+from benchmarks.ablations import ABLATIONS, Changed
+from benchmarks.analysis import level_of
+from restore_env import Task
+from restore_env.distortions.protocol import BLUR_EDGES
+from restore_env.episodes.batch import EpisodeBatch
+from tests.support.toolkit import photographs, random_toolbox
+from tools_zoo.catalog import TOOLS
+from tools_zoo.networks import NETWORKS
+from tools_zoo.toolboxes import ToolWeights, update_toolbox
+
+NAMES = tuple(spec.name for spec in TOOLS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photographs, a toolbox and a policy, and a card with room for every ablation."""
+    folder = tmp_path_factory.mktemp("ablations")
+    (folder / "photos").mkdir()
+    for number, picture in enumerate(photographs(2, 200, 220)):
+        Image.fromarray(picture).save(folder / "photos" / f"{number}.png")
+    tools = [ToolWeights(spec.name, spec.network(), NETWORKS[spec.network()]().state_dict()) for spec in TOOLS]
+    update_toolbox(folder / "box", tools)
+    save_policy(RecurrentAgent(NAMES), folder / "agent.safetensors")
+    sections = "".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in (*ABLATIONS, "joint"))
+    (folder / "card.md").write_text(sections)
+    return folder
+
+
+def words(folder: Path) -> list[str]:
+    paths = {"--images": "photos", "--card": "card.md", "--figure": "figure.png"}
+    return [word for option, name in paths.items() for word in (option, str(folder / name))]
+
+
+def own(folder: Path) -> list[str]:
+    return ["--toolbox", str(folder / "box"), "--policy", str(folder / "agent.safetensors"), "--patches", "2"]
+
+
+def test_observations_are_changed_and_memory_is_lost() -> None:
+    task = Task(images=photographs(1), toolbox=random_toolbox())
+    starts = draw_starts(task, 4, 0)
+    agent = RecurrentAgent(NAMES)
+    agent.head.bias.data[-1] = 100.0  # nothing but stop, if it may
+    assert all(chain == (12,) for chain in play(agent, task, starts).actions)
+    assert all(len(chain) == 3 for chain in play(Changed(agent, stop=False), task, starts).actions)
+
+    observation = EpisodeBatch(task, 2)
+    observation.begin(np.arange(2), starts[:2])
+    shown = observation.observe(np.arange(2))
+    first, state = agent.scores(shown)
+    later = {**shown, "last_action": np.array([3, 3])}
+    assert not np.array_equal(agent.scores(later, state)[0], first)
+    blind = Changed(agent, previous=False, memory=False)
+    agent.head.bias.data[-1] = 0.0
+    assert np.array_equal(blind.predict(later, state)[0], agent.predict(shown)[0])
+
+
+def test_every_step_becomes_an_episode() -> None:
+    rng = np.random.default_rng(0)
+    shown = Demonstrations(
+        rng.integers(0, 255, (2, 3, 5, 5, 3), dtype=np.uint8),
+        np.arange(6).reshape(2, 3),
+        np.ones((2, 3, 4), bool),
+        rng.random((2, 3, 4), dtype=np.float32),
+    )
+    apart = ablations._step_by_step(shown)
+    assert len(apart) == 6
+    assert apart.last_actions.tolist() == [[0], [1], [2], [3], [4], [5]]
+    assert np.array_equal(apart.images[4, 0], shown.images[1, 1])
+
+
+@pytest.mark.parametrize("name", list(ABLATIONS))
+def test_an_ablation_fills_its_section(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    few = {key: replace(settings.defaults(), n_envs=4) for key, settings in ALGORITHMS.items()}
+    for key, settings in few.items():
+        monkeypatch.setattr(ALGORITHMS[key], "defaults", lambda settings=settings: settings)
+    arguments = [name, *words(folder), *own(folder), "--minutes", "0.005", "--train-images", str(folder / "photos")]
+    arguments += ["--seeds", "1"]
+    assert ablations.main(arguments) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + {"stop": 2, "steps": 5, "tools": 2, "memory": 4, "algorithms": 2}[name]
+    assert rows[2] in (folder / "card.md").read_text()
+    assert (folder / "figure.png").stat().st_size > 1000
+    learning = [(folder / f"figure-by-{unit}.png").exists() for unit in ("steps", "minutes")]
+    assert learning == [name == "algorithms"] * 2
+
+
+def test_joint_training_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    side = [str(folder / "box"), str(folder / "agent.safetensors")]
+    arguments = [*words(folder), "--before", *side, "--after", *side, "--patches", "3", "--pure-patches", "2"]
+    assert joint.main(arguments) == 0
+    out = capsys.readouterr().out
+    before, after = (next(line for line in out.splitlines() if line.startswith(f"| {side} |")) for side in joint.SIDES)
+    assert before.split("|")[2:] == after.split("|")[2:]  # the same toolbox twice
+    assert out.count("| denoise_") == 4
+
+
+def test_gains_by_level() -> None:
+    task = Task(images=photographs(1), toolbox=random_toolbox())
+    starts = draw_starts(task, 12, 0)
+    played = play(RecurrentAgent(NAMES), task, starts)
+    levels = joint.level_gains([played], [starts])
+    assert levels.shape == (3, 10)
+    blurs = np.array([level_of(float(start.distortion["blur_sigma"]), BLUR_EDGES) for start in starts])
+    expected = (played.psnr - played.initial_psnr)[blurs == blurs[0]].mean()
+    assert levels[0, blurs[0]] == pytest.approx(expected)

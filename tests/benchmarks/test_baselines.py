@@ -1,0 +1,271 @@
+"""The one-network baselines: their sizes, their files, their training."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import benchmarks.train_baseline
+from agents.policies.heuristics import FixedChain
+from agents.rollout import draw_starts, play
+from benchmarks.baselines import BASELINES
+from benchmarks.baselines.counting import count_macs, macs_per_pixel, parameter_count
+from benchmarks.baselines.owan import read_published
+from benchmarks.baselines.training import train_baseline
+from benchmarks.baselines.weights import (
+    BaselineTool,
+    BaselineWeights,
+    Training,
+    as_tool,
+    read_baseline,
+    write_baseline,
+)
+from restore_env import Task
+from restore_env.distortions.protocol import Levels, downscale, quantise
+from restore_env.toolbox import Toolbox, bicubic_enlarge
+from tests.support.baseline_training import settings, shaken, source
+from tests.support.toolkit import photographs
+from tools_zoo.training.patches import PatchSampler
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_validation_patches")
+
+PUBLISHED = [name for name, row in BASELINES.items() if row.published is not None]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_those_published(name: str) -> None:
+    row = BASELINES[name]
+    published = row.published
+    assert published is not None
+    network = row.build(published.colours)
+    parameters, gmacs = parameter_count(network), macs_per_pixel(network, published.colours) * published.pixels / 1e9
+    if name == "lapsrn":  # as row.remark says
+        assert "3x3" in row.remark
+        wide, narrow = 64 * 64 * 4**2, 64 * 64 * 3**2
+        parameters -= 2 * (wide - narrow)
+        gmacs += published.pixels * (4 + 16) * (narrow - wide / 4) / 1e9
+        assert parameters - 1476 == pytest.approx(published.parameters, rel=1e-3)  # without biases
+    assert parameters == pytest.approx(published.parameters, rel=0.01)
+    if published.gmacs is not None:
+        assert gmacs == pytest.approx(published.gmacs, rel=0.01)
+
+
+def test_what_runs_is_what_is_counted() -> None:
+    lstm = nn.LSTM(3, 5)
+    assert count_macs(lstm, lambda twin: twin(torch.zeros(2, 4, 3))) == 2 * 4 * (4 * 5 * 3 + 4 * 5 * 5)
+    assert count_macs(nn.Conv2d(4, 6, 3, groups=2), lambda twin: twin(torch.zeros(1, 4, 5, 5))) == 9 * 6 * 2 * 9
+    assert count_macs(nn.ConvTranspose2d(4, 6, 4, 2, 1), lambda twin: twin(torch.zeros(1, 4, 5, 5))) == 25 * 24 * 16
+    assert parameter_count(nn.Linear(2, 3), "no module") == 9
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_any_size_goes_in_and_training_begins_somewhere_sensible(name: str) -> None:
+    row = BASELINES[name]
+    images = torch.rand(1, 3, 7, 5)
+    with torch.no_grad():
+        restored = row.network().eval()(images)
+    assert restored.shape == (1, 3, 7 * row.factor, 5 * row.factor)
+    if name not in ("owan", "srcnn", "srresnet", "lapsrn"):
+        assert torch.equal(restored, bicubic_enlarge(images, row.factor))
+
+
+@pytest.mark.parametrize("name", [name for name, row in BASELINES.items() if name != "owan"])
+def test_nothing_beyond_its_reach_matters(name: str) -> None:
+    network = shaken(name)
+    assert network.reach is not None
+    images = torch.rand(1, 3, 4, network.reach + 4)
+    images = torch.cat([images, images])
+    images[1, :, :, 0] += 1
+    with torch.no_grad():
+        one, other = network(images)
+    beyond = (network.reach + 1) * BASELINES[name].factor
+    assert torch.allclose(one[..., beyond:], other[..., beyond:], atol=1e-6, rtol=0)
+    assert not torch.allclose(one[..., :beyond], other[..., :beyond], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["dncnn_s", "srresnet"])
+def test_normalisation_is_folded_and_batches_are_parted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BaselineTool, "batch_pixels", 1)
+    network, images = shaken(name), torch.rand(3, 3, 9, 8)
+    with torch.no_grad():
+        expected = network(images)
+        tool = BaselineTool(name, network, 1.0)
+        restored = tool(images)
+    assert torch.allclose(restored, expected, atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in tool.modules())
+
+
+class TestOwan:
+    def test_the_published_weights_restore(self, shared: Path) -> None:
+        file = shared / "data" / "weights" / "owan_model_best.pth"
+        if not file.is_file():
+            pytest.skip("no published OWAN weights: IMAGERESTORE_SHARED has no data/weights/owan_model_best.pth")
+        tool = as_tool(BaselineWeights(BASELINES["owan"], read_published(file), {}))
+        task = Task(toolbox=[tool], upscale=(1,))
+        played = play(FixedChain((0,), 1), task, draw_starts(task, 4, 0))
+        assert played.gain > 2
+
+    def test_other_files_are_refused(self, tmp_path: Path) -> None:
+        other = tmp_path / "other.pth"
+        torch.save({"conv2.weight": torch.zeros(3, 16, 3, 3)}, other)
+        with pytest.raises(ValueError, match=r"other\.pth: weights of another network than OWAN \(blocks"):
+            read_published(other)
+        other.write_bytes(b"nothing")
+        with pytest.raises(ValueError, match="not a file of PyTorch tensors"):
+            read_published(other)
+        with pytest.raises(ValueError, match="no such file"):
+            read_published(tmp_path / "none.pth")
+
+
+class TestFiles:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        row = BASELINES["srcnn"]
+        write_baseline(tmp_path / "x.safetensors", BaselineWeights(row, row.network().state_dict(), {"steps": 3}))
+        return tmp_path / "x.safetensors"
+
+    def test_what_is_written_is_read(self, path: Path) -> None:
+        weights = read_baseline(path, "srcnn")
+        assert (weights.baseline, weights.recipe) == (BASELINES["srcnn"], {"steps": 3})
+        tool = as_tool(weights)
+        assert (tool.scale, tool.macs_per_pixel) == (4, BASELINES["srcnn"].macs_per_pixel)
+        assert Toolbox([tool])[0](torch.rand(1, 3, 6, 6)).shape == (1, 3, 24, 24)
+
+    def test_what_is_wrong_is_told(self, path: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="weights of srcnn, not of vdsr"):
+            read_baseline(path, "vdsr")
+        with pytest.raises(ValueError, match=r"none: no such file; expected what python -m benchmarks"):
+            read_baseline(tmp_path / "none")
+        weights = read_baseline(path)
+        write_baseline(path, dataclasses.replace(weights, baseline=BASELINES["enhancenet"]))
+        with pytest.raises(ValueError, match="another architecture; enhancenet has"):
+            read_baseline(path)
+        broken = {key: value * np.nan for key, value in weights.state.items()}
+        write_baseline(path, dataclasses.replace(weights, state=broken))
+        with pytest.raises(ValueError, match="finite"):
+            read_baseline(path)
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(ValueError, match="not a readable safetensors file"):
+            read_baseline(path)
+
+
+def one_pass(patches: int, psnr: float, finished: bool = True) -> dict[str, object]:
+    return {"patches": patches, "psnr_output": psnr, "finished": finished}
+
+
+def test_what_a_doubling_was_worth() -> None:
+    first, second = one_pass(100_000, 25.0), one_pass(300_000, 25.2)
+    assert Training.of(first) == Training(100_000, None)
+    assert not Training.of(first).flat
+    later = Training.of({**second, "earlier": [first]})
+    assert later.patches == 400_000
+    assert later.slope == pytest.approx(0.1)
+    assert "undertrained" in str(later)
+    flat = Training.of({**one_pass(400_000, 25.24), "earlier": [first, second]})
+    assert flat.slope == pytest.approx(0.04)
+    assert flat.flat
+    assert "flat" in str(flat)
+    assert Training.of({**one_pass(400_000, 25.24, finished=False), "earlier": [first]}).slope is None
+    assert Training.of({}) == Training(0, None)
+    grown = Training.of({**second, "earlier": [first], "grown_from": "vdsr_s", "grown_after": 500_000})
+    assert grown.slope == pytest.approx(0.2 / np.log2(900 / 600))  # what it grew from was training, too
+    assert grown.patches == 400_000
+    briefly = Training.of({**one_pass(60_000, 25.001), "earlier": [first], "grown_from": "x", "grown_after": 1_300_000})
+    assert briefly.slope is None  # 0.06 doublings tell nothing
+    assert not briefly.flat
+    at_once = Training.of({**second, "psnr_start": 24.9, "grown_from": "vdsr_s", "grown_after": 300_000})
+    assert at_once.slope == pytest.approx(0.3)  # one pass tells, too, if it is known where it began
+    other = Training.of({**second, "psnr_start": 25.12, "earlier": [first]})
+    assert other.slope == pytest.approx(0.04)  # the earlier pass was measured on other patches
+    begun = {**second, "psnr_start": 25.0}
+    short = {**one_pass(60_000, 25.26), "psnr_start": 25.2, "earlier": [first, begun]}
+    assert Training.of(short).slope == pytest.approx(0.26 / np.log2(460 / 100))  # 0.2 doublings, with the pass before
+    assert Training.of({**short, "psnr_start": 25.21}).slope is None  # which was measured on other patches
+    longer = Training.of({**short, "earlier": [first, {**begun, "patches": 5_000}, {**begun, "psnr_start": 25.2}]})
+    assert longer.slope == pytest.approx(0.06 / np.log2(465 / 105))  # no further back than need be
+    assert not Training.of({**one_pass(240, 20.01), "earlier": [one_pass(240, 20.0)]}).flat  # nothing learnt yet
+
+
+def test_passes_double_the_training_and_go_on_from_one_another(tmp_path: Path) -> None:
+    seen: list[int] = []
+    training = train_baseline(settings(tmp_path, passes=3), source(), lambda now: seen.append(now.number))
+    weights = read_baseline(tmp_path / "cascade.safetensors", "cascade")
+    recipes = [*weights.recipe["earlier"], weights.recipe]
+    assert [recipe["steps"] for recipe in recipes] == [2, 2, 4]
+    assert [recipe["patches"] for recipe in recipes] == [4, 4, 8]
+    assert [recipe["pass"] for recipe in recipes] == [0, 1, 2]
+    assert training.patches == 16
+    assert training.slope == pytest.approx(recipes[2]["psnr_output"] - recipes[1]["psnr_output"])
+    assert sorted(set(seen)) == [0, 1, 2]
+    card = (tmp_path / "README.md").read_text()
+    assert "| fixed cascade | 152,553 |" in card
+    assert "2 + 2 + 4" in card
+
+    more = train_baseline(settings(tmp_path / "more", init=(tmp_path / "cascade.safetensors",), passes=1), source())
+    assert more.patches == 32
+    again = train_baseline(settings(tmp_path, passes=3), source())
+    assert again == training
+
+
+def test_what_it_was_trained_on_is_written_down(tmp_path: Path) -> None:
+    train_baseline(settings(tmp_path, severity="12,17", clipped_share=0.5), source())
+    recipe = read_baseline(tmp_path / "cascade.safetensors").recipe
+    assert (recipe["severity"], recipe["clipped_share"]) == ("12,17", 0.5)
+    first = recipe["earlier"][0]
+    assert first["psnr_start"] == pytest.approx(first["psnr_input"], abs=2e-3)  # it begins as the identity
+    assert recipe["psnr_start"] == pytest.approx(first["psnr_output"], abs=2e-3)
+    card = (tmp_path / "README.md").read_text()
+    assert "| 12,17; clipped: 50% |" in card
+    assert "| {psnr_input} | {psnr_start} | {psnr_output} |".format(**recipe) in card
+    train_baseline(settings(tmp_path / "plain", severity="12,17"), source())
+    plain = read_baseline(tmp_path / "plain" / "cascade.safetensors").recipe
+    assert "clipped_share" not in plain
+    assert plain["psnr_input"] != recipe["psnr_input"]  # what it is validated on is clipped, too
+    with pytest.raises(ValueError, match=r"clipped_share must lie in \[0, 1\], got 1\.5"):
+        settings(tmp_path, clipped_share=1.5)
+
+
+def test_a_super_resolver_learns_from_small_images(tmp_path: Path) -> None:
+    train_baseline(settings(tmp_path, "srcnn", passes=1, severity="clean", patch_size=6), source())
+    recipe = read_baseline(tmp_path / "srcnn.safetensors").recipe
+    assert recipe["severity"] == "clean"
+    assert 15 < recipe["psnr_input"] < 60
+    with pytest.raises(ValueError, match="cascade keeps the size of images"):
+        settings(tmp_path, severity="clean")
+    with pytest.raises(ValueError, match="unknown severity"):
+        settings(tmp_path, severity="awful")
+
+
+def test_small_patches_are_those_of_their_targets() -> None:
+    sampler = PatchSampler(source(), [0, 1], 8, lambda rng: Levels(), factor=4)
+    inputs, targets = sampler.batch(np.random.default_rng(0), 6)
+    assert targets.shape == (6, 32, 32, 3)
+    for small, large in zip(inputs, targets, strict=True):
+        expected = quantise(downscale(large.astype(np.float32) / 255, 4)).astype(int)
+        assert np.abs(expected - small)[2:-2, 2:-2].max() <= 1  # the borders saw what lies around
+    with pytest.raises(ValueError, match="no image is as large as a patch of 400x400"):
+        PatchSampler(source(), [0], 100, lambda rng: Levels(), factor=4)
+
+
+def test_the_command_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(photographs(1, 40, 50)[0]).save(tmp_path / "a.png")
+    arguments = ["cascade", "--images", str(tmp_path), "--out", str(tmp_path), "--steps", "2", "--patch-size", "12"]
+    assert benchmarks.train_baseline.main(arguments) == 0
+    assert "fixed cascade: 32 patches" in capsys.readouterr().out
+    assert read_baseline(tmp_path / "cascade.safetensors").recipe["command"].startswith("python -m benchmarks.train_")
+    other = [*arguments, "--severity", "12,17", "--clipped-share", "0.5", "--out", str(tmp_path / "other")]
+    assert benchmarks.train_baseline.main(other) == 0
+    recipe = read_baseline(tmp_path / "other" / "cascade.safetensors").recipe
+    assert (recipe["severity"], recipe["clipped_share"]) == ("12,17", 0.5)
+    capsys.readouterr()
+    assert benchmarks.train_baseline.main([*arguments, "--severity", "clean"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit):
+        benchmarks.train_baseline.main(["vgg", "--out", str(tmp_path)])
+    assert "invalid choice: 'vgg'" in capsys.readouterr().err

@@ -1,0 +1,366 @@
+"""The comparison: intervals, methods, what is measured, kept and reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents.agent import RecurrentAgent
+from agents.policies.heuristics import FixedChain
+from agents.rollout import Played, draw_starts, play
+from benchmarks import compare, comparison
+from benchmarks.baselines import BASELINES
+from benchmarks.baselines.weights import BaselineWeights, write_baseline
+from benchmarks.contest import Contender
+from benchmarks.enlarging import Enlarging, Insisting
+from benchmarks.intervals import Estimate, estimate
+from benchmarks.machine import environment, peak_memory
+from benchmarks.methods import METHODS, Method, Setting, usual_methods
+from benchmarks.photographs import draw_photographs, play_photographs
+from benchmarks.report import lines_of
+from benchmarks.results import Results
+from benchmarks.severities import NAMES, OUTSIDE, distortion_of
+from restore_env import Task
+from restore_env.metrics import ssim
+from restore_env.toolbox import FunctionTool, Toolbox
+from tests.support.toolkit import photographs, pixelwise_toolbox, random_toolbox
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class TestIntervals:
+    def test_photographs_are_drawn_not_patches(self) -> None:
+        """Patches that only repeat their photograph say nothing new."""
+        rng = np.random.default_rng(0)
+        photos = rng.normal(size=20)
+        names = [str(index) for index in range(20)]
+        one = estimate((photos, names))
+        many = estimate((np.repeat(photos, 50), list(np.repeat(names, 50))))
+        assert [many.mean, many.low, many.high] == pytest.approx([one.mean, one.low, one.high])
+        assert one.low < one.mean < one.high
+        assert one.half == pytest.approx(1.96 * photos.std() / np.sqrt(20), rel=0.15)
+
+    def test_differences_are_paired(self) -> None:
+        rng = np.random.default_rng(0)
+        values, images = rng.normal(25, 5, 40), [str(index % 8) for index in range(40)]
+        ahead = estimate((values + 0.1 - values, images))
+        assert (ahead.low, ahead.high) == pytest.approx((0.1, 0.1))
+        assert ahead.certain
+        assert not estimate((np.array([1.0, -1.0]), ["a", "b"])).certain
+
+    def test_a_comparison_pairs_each_patch_with_itself(self) -> None:
+        psnr, images = np.random.default_rng(0).normal(25, 5, 8), tuple("aabbccdd")
+        rows = []
+        for name, values in (("one", psnr), ("other", psnr + 0.1)):
+            played = Played(psnr, values, values - psnr, np.ones(8), ((0,),) * 8, images=images)
+            rows.append(Results(name, name, 0, "", False, False, {"mild": played}))
+        against = lines_of(rows, "mild", "one")[1].against["psnr"]
+        assert (against.low, against.mean, against.high) == pytest.approx((0.1, 0.1, 0.1))
+
+    def test_sets_count_the_same(self) -> None:
+        both = estimate((np.array([1.0, 1.0, 1.0]), ["a", "b", "a"]), (np.array([3.0]), ["b"]))
+        assert both == Estimate(2.0, 2.0, 2.0)
+
+    def test_the_patches_of_one_photograph_are_drawn_instead(self) -> None:
+        alone = estimate((np.array([1.0, 3.0]), ["a", "a"]))
+        assert alone == Estimate(2.0, 1.0, 3.0)
+
+    def test_what_cannot_be_is_told(self) -> None:
+        with pytest.raises(ValueError, match="no values"):
+            estimate((np.array([]), []))
+        with pytest.raises(ValueError, match="3 values cannot belong to 2 photographs"):
+            estimate((np.ones(3), ["a", "b"]))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number, picture in enumerate(photographs(2, 80, 100)):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("large")
+    Image.fromarray(photographs(1, 260, 261)[0]).save(folder / "a.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    for name in ("cascade", "srcnn"):
+        row = BASELINES[name]
+        write_baseline(folder / f"{name}.safetensors", BaselineWeights(row, row.network().state_dict(), {}))
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_severity_distorts_and_repeats(name: str, photos: Path) -> None:
+    task = Task(images=photos, upscale=(1,), **distortion_of(name))
+    first, second = (draw_starts(task, 2, 0)[1] for _ in range(2))
+    assert np.array_equal(first.degraded, second.degraded)
+    assert first.degraded.shape == first.target.shape == (63, 63, 3)
+    assert np.array_equal(first.degraded, first.target) == (name == "clean")
+    assert "clean" in OUTSIDE
+
+
+def test_motion_blurs_and_does_not_move() -> None:
+    dot = np.zeros((63, 63, 3), np.uint8)
+    dot[31, 31] = 255
+    for start in draw_starts(Task(images=[dot], upscale=(1,), **distortion_of("motion")), 5, 0):
+        weight = start.degraded[..., 0].astype(float)
+        centre = [float((weight.sum(axis=axis) * np.arange(63)).sum() / weight.sum()) for axis in (0, 1)]
+        assert centre == pytest.approx([31, 31], abs=1)
+
+
+def test_every_method_is_played_by_the_same_code(photos: Path, weights: Path) -> None:
+    setting = Setting(weights={"cascade": weights / "cascade.safetensors"})
+    starts = draw_starts(Task(images=photos, upscale=(1,)), 3, 0)
+    untouched, cascade = (METHODS[1][name](setting) for name in ("input", "cascade"))
+    task = Task(images=photos, upscale=(1,))
+    nothing = untouched.contender.play(task, starts, {"ssim": ssim})
+    assert nothing.gain == 0
+    assert not nothing.gmacs.any()
+    expected = [float(ssim(*(_nchw(side) for side in (start.degraded, start.target)))[0]) for start in starts]
+    assert nothing.scores["ssim"] == pytest.approx(expected)
+    played = cascade.contender.play(task, starts)
+    assert played.gmacs == pytest.approx(BASELINES["cascade"].macs_per_pixel * 63**2 / 1e9)
+    assert cascade.parameters == 152_553
+    assert "may be undertrained" in cascade.training
+
+
+def _nchw(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def agent_method(stop: bool = False) -> Method:
+    toolbox = random_toolbox()
+    agent = RecurrentAgent(toolbox.names).eval()
+    if stop:
+        agent.head.bias.data[-1] = 100
+    return Method("agent", "agent", Contender("agent", agent, toolbox), 7)
+
+
+def test_an_agents_looks_are_counted() -> None:
+    """The published way of looking: four convolutions, two linear layers, an LSTM of 50."""
+    seen = 32**2 * 9 * 9 * 3 * 32 + 16**2 * 25 * 32 * 24 + 8**2 * 25 * 24 * 24 + 4**2 * 25 * 24 * 24
+    thought = 384 * 32 + 4 * 50 * (32 + 12 + 50) + 50 * 13
+    assert agent_method().look_gmacs == pytest.approx((seen + thought) / 1e9)
+    other = agent_method(stop=True)
+    assert other.fingerprint() != agent_method().fingerprint()
+    assert agent_method().fingerprint() == agent_method().fingerprint()
+
+
+def test_only_what_there_are_files_for_is_usual(weights: Path) -> None:
+    names = usual_methods(Setting(weights={"cascade": weights / "cascade.safetensors", "vdsr": weights / "none"}))
+    assert {"input", "default", "pure", "greedy", "fixed", "cascade"} <= set(names)
+    assert not {"published", "owan", "vdsr"} & set(names)
+    assert {"published", "owan"} <= set(usual_methods(Setting(published=weights, owan=weights)))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("published", "by --published"), ("owan", "by --owan"), ("vdsr", "no such file; expected what python -m")],
+)
+def test_a_method_without_its_file_says_so(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        METHODS[1][name](Setting(weights={} if name != "vdsr" else {"vdsr": tmp_path / "none"}))
+
+
+def test_a_fixed_chain_is_searched_on_other_photographs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.methods.load_toolbox", lambda name, device: pixelwise_toolbox())
+    found = METHODS[1]["fixed"](Setting(search_images=photos, search_patches=2, beam=2))
+    assert isinstance(found.contender.policy, FixedChain)
+    assert found.title.startswith("best fixed chain (")
+
+
+class TestPhotographs:
+    def test_distortions_are_of_the_whole_photograph(self, photos: Path, large: Path) -> None:
+        starts = draw_photographs(Task(images=photos, upscale=(1,)), 1, seed=0)
+        assert [start.degraded.shape for start in starts] == [(80, 100, 3)] * 2
+        small = draw_photographs(Task(images=large, upscale=(4,), **distortion_of("webp")), 4, seed=0)[0]
+        assert (small.degraded.shape, small.target.shape) == ((65, 65, 3), (260, 260, 3))
+        cropped = draw_photographs(Task(images=photos, upscale=(1,)), 1, seed=0, side=70)[0]
+        assert cropped.target.shape == (70, 70, 3)
+        assert np.array_equal(cropped.target, starts[0].target[5:75, 15:85])
+
+    def test_tools_act_on_all_of_it_and_tiles_vote(self, photos: Path) -> None:
+        task = Task(images=photos, upscale=(1,))
+        starts = draw_photographs(task, 1, seed=0)
+        toolbox = pixelwise_toolbox()
+        chain = FixedChain((0, 1), toolbox.stop)
+        method = Method("chain", "chain", Contender("chain", chain, toolbox), 0)
+        whole = play_photographs(method, task, starts, {"ssim": ssim})
+        plain = play(chain, Task(images=photos, upscale=(1,), toolbox=toolbox), starts, metrics={"ssim": ssim})
+        assert whole.psnr == pytest.approx(plain.psnr)
+        assert whole.scores["ssim"] == pytest.approx(plain.scores["ssim"])
+        assert whole.gmacs == pytest.approx(plain.gmacs)
+        still = agent_method(stop=True)
+        voted = play_photographs(still, task, starts, {"ssim": ssim})
+        assert voted.psnr == pytest.approx(voted.initial_psnr)
+        assert voted.gmacs == pytest.approx([4 * still.look_gmacs] * 2)
+        assert voted.actions == ((12,), (12,))
+
+
+def command(photos: Path, folder: Path, *more: str) -> list[str]:
+    weights = f"cascade={folder / 'cascade.safetensors'}"
+    return ["--images", str(photos), "--patches", "3", "--weights", weights, *more]
+
+
+def test_one_command_compares_and_goes_on(
+    photos: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("<!-- comparison:begin -->\n<!-- comparison:end -->\n")
+    methods = ["--methods", "input", "cascade", "pure", "vdsr_s", "--severity", "mild", "motion"]
+    files = ["--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "a.png"), "--card", str(card)]
+    arguments = command(photos, weights, *methods, *files, "--reference", "input", "--cache", str(tmp_path / "kept"))
+    arguments += ["--weights", f"cascade={weights / 'cascade.safetensors'}", f"vdsr_s={tmp_path / 'none'}"]
+    assert compare.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "[2/4] cascade: mild" in printed.err
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert record["environment"]["threads"] == 1
+    assert [one["name"] for one in record["failures"]] == ["vdsr_s"]
+    for severity in ("mild", "motion"):
+        lines = {line["name"]: line for line in record["severities"][severity]}
+        assert lines["cascade"]["against"]["psnr"]["mean"] == pytest.approx(0, abs=1e-6)
+        assert lines["input"]["against"] == {}
+        gain = lines["pure"]["estimates"]["psnr"]["mean"] - lines["input"]["estimates"]["psnr"]["mean"]
+        assert lines["pure"]["against"]["psnr"]["mean"] == pytest.approx(gain)
+        assert set(lines["pure"]["estimates"]) == {"psnr", "ssim"}
+    costs = {one["name"]: one["cost"] for one in record["methods"]}
+    assert costs["cascade"]["seconds_per_megapixel"] > 0
+    assert "| vdsr_s |" in printed.out
+    assert "no such file; expected what python -m" in printed.out
+    assert "| method minus input, dB | mild | motion | mean |" in printed.out
+    assert "| fixed cascade |" in card.read_text()
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(comparison, "machine_fingerprint", lambda _: "another")
+        elsewhere.setattr(comparison, "play_patches", lambda *_: (_ for _ in ()).throw(ValueError("measured anew")))
+        assert compare.main(arguments) == 2
+        assert "measured anew" in capsys.readouterr().err
+
+    monkeypatch.setattr(Contender, "play", lambda *_: pytest.fail("was measured before"))
+    monkeypatch.setattr(comparison, "measure_cost", lambda *_: pytest.fail("was measured before"))
+    assert compare.main(arguments) == 0
+    assert capsys.readouterr().out == printed.out
+
+
+def test_whole_photographs_by_one_command(photos: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(command(photos, weights, "--photographs", "--methods", "input", "cascade")) == 0
+    printed = capsys.readouterr().out
+    assert "**moderate**, 2 photographs, input" in printed
+    assert "GMAC a photograph" in printed
+
+
+def test_the_task_of_super_resolution(
+    large: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_weights(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise ValueError("no\nweights")
+
+    monkeypatch.setattr(comparison, "perceptual_distance", without_weights)
+    more = ["--task", "x4", "--methods", "bicubic", "srcnn", "--weights", f"srcnn={weights / 'srcnn.safetensors'}"]
+    assert compare.main(["--images", str(large), "--patches", "2", *more]) == 0
+    printed = capsys.readouterr()
+    assert "no perceptual distance: no weights" in printed.err
+    assert "**clean**" in printed.out
+    assert "against bicubic" in printed.out
+
+    monkeypatch.setattr(
+        comparison, "perceptual_distance", lambda images, targets: (images - targets).abs().mean((1, 2, 3))
+    )
+    assert compare.main(["--images", str(large), "--patches", "2", *more]) == 0
+    assert "perceptual distance (95 %)" in capsys.readouterr().out
+
+
+def test_the_machine_is_described_and_memory_measured() -> None:
+    facts = json.loads(json.dumps(environment()))
+    assert facts["packages"]["torch"] == torch.__version__
+    with peak_memory() as peak:
+        block = torch.ones(64, 2**18)
+        del block
+    if peak.mib is not None:  # on Linux
+        assert 60 < peak.mib < 100
+
+
+def test_toolchains_for_x4_enlarge_by_what_their_name_says(large: Path) -> None:
+    task = Task(images=large, upscale=(4,), max_steps=4)
+    starts = draw_starts(task, 1, 0)
+    for name, slot in (("default_sed", "sed"), ("default_sft_gan", "sft_gan")):
+        method = METHODS[4][name](Setting(factor=4))
+        chain = [*method.contender.toolbox.names, "stop"]
+        taken = [chain[action] for action in method.contender.play(task, starts).actions[0]]
+        assert taken.count(slot) == 1
+        assert not {"sed", "sft_gan"} - {slot} & set(chain)
+    assert {"sed", "sft_gan"} <= set(METHODS[4]["super"](Setting(factor=4)).contender.toolbox.names)
+
+
+def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
+    toolbox = pixelwise_toolbox(super_resolver=True)
+    task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
+    starts = draw_starts(task, 2, 0)
+    for chain, expected in (((), (3, 4)), ((0,), (0, 3, 4)), ((0, 1, 0), (0, 1, 0, 3))):
+        policy = Enlarging(FixedChain(chain, 3), 3)
+        assert play(policy, task, starts).actions == (expected, expected)
+
+
+class Favouring:
+    """A policy that likes its actions in this order, at every step."""
+
+    kind = "logits"
+
+    def __init__(self, *order: int) -> None:
+        self.liking = np.argsort(order).astype(np.float32)
+
+    def scores(self, observation: Any, state: Any = None, episode_start: Any = None) -> tuple[Any, Any]:
+        return np.where(observation["action_mask"], -self.liking, -np.inf), state
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> Any:
+        return self.scores(observation)[0].argmax(axis=1), state
+
+
+def test_a_policy_that_knows_a_super_resolver_must_enlarge_by_it(large: Path) -> None:
+    toolbox = pixelwise_toolbox(super_resolver=True)
+    task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
+    starts = draw_starts(task, 2, 0)
+    for order, expected in (((4, 0, 1, 2, 3), (3, 4)), ((0, 4, 1, 2, 3), (0, 0, 3, 4)), ((3, 4, 0, 1, 2), (3, 4))):
+        assert play(Insisting(Favouring(*order), toolbox), task, starts).actions == (expected, expected)
+    assert play(Favouring(4, 0, 1, 2, 3), task, starts).actions == ((4,), (4,))  # left to itself it stops at once
+
+
+def test_other_weights_behind_a_function_are_another_method() -> None:
+    def method(seed: int) -> Method:
+        torch.manual_seed(seed)
+        tools = Toolbox([FunctionTool("same", torch.nn.Conv2d(3, 3, 1))])
+        return Method("m", "m", Contender("m", FixedChain((0,), 1), tools), 12)
+
+    assert method(0).fingerprint() == method(0).fingerprint() != method(1).fingerprint()
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_what_is_compared_with_takes_part_or_its_absence_is_told(
+    explicit: bool, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--images", str(photos), "--patches", "2", "--methods", "input"]
+    assert compare.main([*words, *(["--reference", "pure"] if explicit else [])]) == 0
+    printed = capsys.readouterr()
+    assert ("against pure" in printed.out) == explicit
+    assert ("no results of the reference default" in printed.err) != explicit

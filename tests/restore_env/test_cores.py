@@ -1,0 +1,266 @@
+"""Tools side by side, each on a core."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from restore_env import ImageRestoreVectorEnv, Toolbox
+from restore_env.compute.worker_pool import Cores
+from restore_env.episodes.image_batch import Gallery, Slots
+from restore_env.toolbox import FunctionTool
+from tests.support.toolkit import photographs, pixelwise_toolbox
+from tools_zoo import load_toolbox
+
+
+@pytest.fixture(autouse=True)
+def three_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(threads)
+
+
+def whoami() -> str:
+    time.sleep(0.01)
+    return threading.current_thread().name
+
+
+def late(number: int) -> int:
+    time.sleep(0.02 / (number + 1))
+    return number
+
+
+def test_jobs_run_side_by_side_only_when_asked_to() -> None:
+    cores = Cores()
+    here = threading.current_thread().name
+    assert list(cores.run([whoami, whoami])) == [here, here]
+    with cores.apart():
+        assert cores.count == 3
+        together = threading.Barrier(3)  # passes only if three wait at once
+        assert sorted(cores.run([together.wait] * 3)) == [0, 1, 2]
+        assert here not in list(cores.run([whoami, whoami]))
+        assert list(cores.run([partial(late, n) for n in range(7)])) == list(range(7))
+    assert list(cores.run([whoami, whoami])) == [here, here]
+
+
+def test_pytorch_has_one_thread_for_each_job_and_all_of_them_afterwards() -> None:
+    cores = Cores()
+    with cores.apart():
+        with cores.apart():
+            assert list(cores.run([torch.get_num_threads] * 4)) == [1] * 4
+        assert list(cores.run([torch.get_num_threads] * 4)) == [1] * 4
+    assert torch.get_num_threads() == 3
+    elsewhere: list[int] = []
+    thread = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert elsewhere == [3]
+
+
+def test_a_job_shares_nothing_out_itself() -> None:
+    outer, inner = Cores(), Cores()
+
+    def nested() -> int:
+        with inner.apart():
+            return inner.count
+
+    with outer.apart():
+        assert list(outer.run([nested] * 2)) == [1, 1]
+
+
+def test_a_job_that_fails_fails_for_its_caller() -> None:
+    cores = Cores()
+    with pytest.raises(ZeroDivisionError), cores.apart():
+        list(cores.run([lambda: 1 // 0, torch.get_num_threads]))
+    assert torch.get_num_threads() == 3
+
+
+def test_with_one_thread_there_is_nothing_to_share() -> None:
+    torch.set_num_threads(1)
+    cores = Cores()
+    with cores.apart():
+        assert cores.count == 1
+        assert list(cores.run([whoami, whoami])) == [threading.current_thread().name] * 2
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+@pytest.mark.parametrize("automatic", [False, True])
+def test_jobs_compute_as_their_caller_would(mode: Any, automatic: bool) -> None:
+    cores, weight = Cores(), torch.rand(4, 4, requires_grad=True)
+
+    def product() -> torch.Tensor:
+        return weight @ weight
+
+    with mode(), torch.autocast("cpu", torch.bfloat16, enabled=automatic), cores.apart():
+        here = product()
+        elsewhere = list(cores.run([product] * 3))
+    assert here.dtype is (torch.bfloat16 if automatic else torch.float32)
+    for each in elsewhere:
+        assert (each.dtype, each.requires_grad) == (here.dtype, here.requires_grad)
+        assert each.is_inference() is here.is_inference()
+
+
+def in_two_parts(events: list[str]) -> Iterator[None]:
+    """What is to be done while tools run: it notes its parts."""
+    events.append("first")
+    yield
+    events.append("rest")
+
+
+def environment(toolbox: Toolbox, num_envs: int = 12) -> ImageRestoreVectorEnv:
+    return ImageRestoreVectorEnv(num_envs, photographs(), patch_size=32, upscale=(1,), toolbox=toolbox)
+
+
+def test_the_environment_is_the_same_on_one_core_and_on_several() -> None:
+    toolbox = load_toolbox("default")
+    several, one = environment(toolbox), environment(toolbox)
+    several.reset(seed=3)
+    one.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        actions = rng.integers(0, 13, 12)
+        ours = several.step(actions)
+        torch.set_num_threads(1)
+        theirs = one.step(actions)
+        torch.set_num_threads(3)
+        np.testing.assert_allclose(ours[1], theirs[1], atol=1e-4)
+        assert np.abs(ours[0]["image"].astype(int) - theirs[0]["image"]).max() <= 1
+        np.testing.assert_array_equal(ours[2], theirs[2])
+
+
+def test_images_that_grow_move_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, seen = [0], []
+    put = Gallery.put
+
+    def watched(gallery: Gallery, slots: Slots, images: torch.Tensor) -> None:
+        seen.append(running[0])
+        put(gallery, slots, images)
+
+    def slowly(tool: FunctionTool) -> FunctionTool:
+        def function(images: torch.Tensor) -> torch.Tensor:
+            running[0] += 1
+            time.sleep(0.002 * len(images))
+            running[0] -= 1
+            return tool(images)
+
+        return replace(tool, function=function, concurrent=True)
+
+    monkeypatch.setattr(Gallery, "put", watched)
+    tools = [slowly(tool) for tool in pixelwise_toolbox(super_resolver=True) if isinstance(tool, FunctionTool)]
+    assert {tool.scale for tool in tools} == {1, 4}
+    several, one = (
+        ImageRestoreVectorEnv(12, photographs(), patch_size=32, upscale=(4,), toolbox=Toolbox(tools)) for _ in range(2)
+    )
+    several.reset(seed=3)
+    one.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        actions = rng.integers(0, len(tools) + 1, 12)
+        ours = several.step(actions)
+        torch.set_num_threads(1)
+        theirs = one.step(actions)
+        torch.set_num_threads(3)
+        np.testing.assert_array_equal(ours[0]["image"], theirs[0]["image"])
+        np.testing.assert_allclose(ours[1], theirs[1], atol=1e-9)
+    assert not any(seen)  # a new size rearranges the images that tools look at
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_tools_run_side_by_side_if_they_bear_it(concurrent: bool) -> None:
+    running, most = [0], [0]
+
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        running[0] += 1
+        time.sleep(0.02)
+        most[0] = max(most[0], running[0])
+        running[0] -= 1
+        return images
+
+    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=concurrent)]))
+    env.reset(seed=0)
+    env.step(np.zeros(12, dtype=np.int64))
+    assert (most[0] > 1) is concurrent
+
+
+def test_one_tool_that_does_not_bear_it_keeps_the_others_from_it() -> None:
+    names: list[str] = []
+
+    def named(images: torch.Tensor) -> torch.Tensor:
+        names.append(threading.current_thread().name)
+        return images
+
+    env = environment(Toolbox([FunctionTool("bears", named, concurrent=True), FunctionTool("not", named)]))
+    env.reset(seed=0)
+    env.step(np.arange(12) % 2)
+    assert names == [threading.current_thread().name] * 2
+
+
+@pytest.mark.parametrize(
+    ("concurrent", "order"), [(False, ["first", "tool", "rest"]), (True, ["first", "rest", "tool"])]
+)
+def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(concurrent: bool, order: list[str]) -> None:
+    events: list[str] = []
+
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.05)
+        events.append("tool")
+        return images
+
+    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=concurrent)]))
+    env.reset(seed=0)
+    with env.episodes.apart():
+        env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), in_two_parts(events))
+    assert [event for event, _ in itertools.groupby(events)] == order
+    assert events.count("first") == events.count("rest") == 1
+    stops = np.full(12, env.toolbox.stop)
+    env.episodes.step(np.arange(12), stops, in_two_parts(events))
+    assert events.count("rest") == 2
+
+
+def test_what_fails_meanwhile_leaves_the_episodes_as_they_were_and_no_tool_running() -> None:
+    ended: list[int] = []
+
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.03)
+        ended.append(len(images))
+        return images * 0.5
+
+    def meanwhile() -> Iterator[None]:
+        raise ValueError("no start")
+        yield
+
+    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=True)]))
+    before, _ = env.reset(seed=0)
+    with pytest.raises(ValueError, match="no start"), env.episodes.apart():
+        env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), meanwhile())
+    then = len(ended)
+    time.sleep(0.1)
+    assert len(ended) == then
+    np.testing.assert_array_equal(env.episodes.observe(np.arange(12))["image"], before["image"])
+    assert not any(env.episodes.actions)
+
+
+def test_one_tool_alone_runs_while_the_starts_are_drawn() -> None:
+    events: list[str] = []
+
+    def tool(images: torch.Tensor) -> torch.Tensor:
+        events.append("tool")
+        return images
+
+    env = environment(Toolbox([FunctionTool("tool", tool, concurrent=True)]))
+    env.reset(seed=0)
+    actions = np.full(12, env.toolbox.stop)
+    actions[3] = 0
+    with env.episodes.apart():
+        env.episodes.step(np.arange(12), actions, in_two_parts(events))
+    assert events == ["first", "tool", "rest"]

@@ -1,0 +1,278 @@
+"""Blur, shrinking, noise and JPEG: each by itself, together, and of a patch as of the whole image."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from restore_env.distortions.protocol import (
+    Levels,
+    distort,
+    distort_patch,
+    downscale,
+    gaussian_blur,
+    gaussian_noise,
+    jpeg,
+    quantise,
+)
+
+Byte = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float32]
+Double = npt.NDArray[np.float64]
+
+few_examples = settings(max_examples=40, deadline=None)
+
+
+def photo(height: int, width: int, seed: int = 0) -> Byte:
+    """A picture with smooth shades, hard edges and texture, in colour."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    blocks = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+    ramp = np.linspace(0, 60, width)[None, :, None] + np.linspace(0, 60, height)[:, None, None]
+    picture = blocks * 0.6 + ramp + rng.normal(0, 8, (height, width, 3))
+    return np.asarray(np.clip(picture, 0, 255), dtype=np.uint8)
+
+
+def as_float(image: Byte) -> Float:
+    floats: Float = image.astype(np.float32) * np.float32(1 / 255)
+    return floats
+
+
+# a patch equals the same window of the whole image
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int, int, int], int]:
+    """An image's size, a window of the distorted image, and the factor between them; borders come up often.
+
+    Windows are three pixels wide or more: in strips of up to four pixels libjpeg enlarges the colours differently.
+    """
+    factor = draw(st.sampled_from([1, 4]))
+    sides, spans = [], []
+    for _ in range(2):
+        limit = draw(st.integers(6, 90 if factor == 1 else 48))
+        length = draw(st.integers(3, min(limit, 40)))
+        spans.append((draw(st.sampled_from([0, limit - length]) | st.integers(0, limit - length)), length))
+        sides.append(limit * factor + draw(st.integers(0, factor - 1)))
+    (top, height), (left, width) = spans
+    return (sides[0], sides[1]), (top, left, height, width), factor
+
+
+level_sets = st.builds(
+    Levels,
+    blur_sigma=st.sampled_from([0.0, 5.0]) | st.floats(0.05, 5),
+    noise_sigma=st.just(0.0),
+    jpeg_quality=st.just(0) | st.integers(10, 100),
+)
+
+
+@given(windows(), level_sets, st.integers(0, 50))
+@example(((63, 63), (0, 0, 63, 63), 1), Levels(5.0, 0.0, 10), 0)
+@example(((255, 257), (0, 1, 63, 63), 4), Levels(5.0, 0.0, 10), 0)
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_patch_equals_the_window_of_the_whole_image(
+    case: tuple[tuple[int, int], tuple[int, int, int, int], int], levels: Levels, seed: int
+) -> None:
+    (height, width), window, factor = case
+    image = photo(height, width, seed)
+    rng = np.random.default_rng(0)
+    whole = distort(image, levels, rng, factor)
+    assert whole.shape == (height // factor, width // factor, 3)
+    top, left, rows, columns = window
+    patch = distort_patch(image, window, levels, rng, factor)
+    assert patch.flags.c_contiguous
+    np.testing.assert_array_equal(patch, whole[top : top + rows, left : left + columns])
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_patch_at_every_phase_of_the_jpeg_grid(factor: int) -> None:
+    image = photo(70 * factor, 70 * factor)
+    levels = Levels(2.0, 0.0, 15)
+    rng = np.random.default_rng(0)
+    whole = distort(image, levels, rng, factor)
+    for phase in range(17):
+        top, left = 20 + phase, 36 - phase
+        patch = distort_patch(image, (top, left, 21, 21), levels, rng, factor)
+        np.testing.assert_array_equal(patch, whole[top : top + 21, left : left + 21], err_msg=f"phase {phase}")
+
+
+@pytest.mark.parametrize("window", [(-1, 0, 8, 8), (0, 13, 8, 8), (0, 0, 21, 8), (0, 0, 0, 8)])
+def test_a_window_outside_the_image_is_an_error(window: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="does not lie inside"):
+        distort_patch(photo(20, 20), window, Levels(), np.random.default_rng(0))
+
+
+# the mixed distortion
+
+
+def test_distort_is_blur_then_noise_then_jpeg() -> None:
+    image, levels = photo(50, 70), Levels(1.7, 12.0, 35)
+    blurred = gaussian_blur(as_float(image), 1.7)
+    noisy = gaussian_noise(blurred, 12.0, np.random.default_rng(5))
+    expected = jpeg(quantise(noisy), 35)
+    np.testing.assert_array_equal(distort(image, levels, np.random.default_rng(5)), expected)
+
+
+def test_distort_low_resolution_shrinks_between_blur_and_noise() -> None:
+    image, levels = photo(64, 96), Levels(1.7, 12.0, 35)
+    small = downscale(gaussian_blur(as_float(image), 1.7), 4)
+    expected = jpeg(quantise(gaussian_noise(small, 12.0, np.random.default_rng(5))), 35)
+    np.testing.assert_array_equal(distort(image, levels, np.random.default_rng(5), factor=4), expected)
+
+
+def test_no_distortion_returns_the_image() -> None:
+    image = photo(33, 47)
+    np.testing.assert_array_equal(distort(image, Levels(), np.random.default_rng(0)), image)
+
+
+def test_distortion_depends_on_the_seed_alone() -> None:
+    image, levels = photo(40, 40), Levels(0.0, 20.0, 80)
+    one, same, other = (distort(image, levels, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+# noise
+
+
+@pytest.mark.parametrize("sigma", [3.0, 50.0])
+def test_noise_is_white_gaussian_of_the_given_sigma(sigma: float) -> None:
+    image = np.full((150, 150, 3), 0.5, np.float32)
+    noise = (gaussian_noise(image, sigma, np.random.default_rng(0)) - image) * 255
+    assert noise.dtype == np.float32
+    n = noise.size
+    assert abs(noise.mean()) < 4 * sigma / np.sqrt(n)
+    assert abs(noise.std() / sigma - 1) < 4 / np.sqrt(2 * n)
+    assert abs((noise**4).mean() / sigma**4 - 3) < 4 * np.sqrt(96 / n)  # the kurtosis of a Gaussian
+    for neighbours in (noise[1:] * noise[:-1], noise[:, 1:] * noise[:, :-1], noise[..., 1:] * noise[..., :-1]):
+        assert abs(neighbours.mean() / sigma**2) < 4 / np.sqrt(neighbours.size)
+
+
+def test_noise_is_not_clipped_and_its_input_is_left_alone() -> None:
+    image = np.ones((40, 40, 3), np.float32)
+    assert gaussian_noise(image, 50, np.random.default_rng(0)).max() > 1
+    assert (image == 1).all()
+    assert gaussian_noise(image, 0, np.random.default_rng(0)) is image
+
+
+# blur
+
+
+def naive_blur(image: Float, sigma: float) -> Double:
+    """Every pixel is the mean of the 21x21 around it with weights exp(-r^2 / 2 sigma^2), the edge replicated."""
+    offsets = np.arange(-10, 11)
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    padded = np.pad(image.astype(np.float64), ((10, 10), (10, 10), (0, 0)), mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, (21, 21), axis=(0, 1))
+    return np.asarray(np.einsum("hwcij,ij->hwc", around, weights))
+
+
+@pytest.mark.parametrize("sigma", [0.2, 1.0, 2.6, 5.0])
+@pytest.mark.parametrize("shape", [(40, 33), (7, 15)])
+def test_blur_equals_the_naive_one(sigma: float, shape: tuple[int, int]) -> None:
+    image = as_float(photo(*shape))
+    blurred = gaussian_blur(image, sigma)
+    assert blurred.dtype == np.float32
+    np.testing.assert_allclose(blurred, naive_blur(image, sigma), atol=1e-6)
+
+
+def test_no_blur_returns_the_image() -> None:
+    image = as_float(photo(9, 9))
+    assert gaussian_blur(image, 0) is image
+
+
+# downscale
+
+
+def cubic(x: Double) -> Double:
+    """Keys' cubic convolution kernel, a = -0.5."""
+    x = np.abs(x)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x <= 1, near, np.where(x <= 2, far, 0))
+
+
+def naive_imresize_matrix(length: int, factor: int) -> Double:
+    """MATLAB's imresize of a line: the kernel stretched by the factor, the line mirrored beyond its ends."""
+    reach = 2 * factor
+    sources = np.pad(np.arange(length), reach, mode="symmetric")
+    centres = (np.arange(length // factor) + 0.5) * factor - 0.5
+    weights = cubic((np.arange(-reach, length + reach)[None, :] - centres[:, None]) / factor)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights @ np.eye(length)[sources])
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_downscale_equals_the_naive_imresize(factor: int) -> None:
+    image = as_float(photo(12 * factor, 17 * factor))
+    rows, columns = (naive_imresize_matrix(side, factor) for side in image.shape[:2])
+    expected = np.einsum("yh,hwc,xw->yxc", rows, image, columns)
+    small = downscale(image, factor)
+    assert small.dtype == np.float32
+    assert small.flags.c_contiguous
+    np.testing.assert_allclose(small, expected, atol=1e-5)
+    assert np.abs(quantise(small).astype(int) - np.rint(255 * expected).clip(0, 255)).max() <= 1
+
+
+def test_downscale_of_an_image_smaller_than_the_kernel() -> None:
+    image = as_float(photo(4, 8))
+    rows, columns = (naive_imresize_matrix(side, 4) for side in image.shape[:2])
+    np.testing.assert_allclose(downscale(image, 4), np.einsum("yh,hwc,xw->yxc", rows, image, columns), atol=1e-5)
+
+
+def test_downscale_keeps_the_mean_of_a_flat_image() -> None:
+    np.testing.assert_allclose(downscale(np.full((32, 48, 3), 0.3, np.float32), 4), 0.3, atol=1e-6)
+
+
+def test_downscale_by_one_returns_the_image() -> None:
+    image = as_float(photo(5, 7))
+    assert downscale(image, 1) is image
+
+
+def test_downscale_refuses_what_is_no_multiple() -> None:
+    with pytest.raises(ValueError, match="an image of 18x16 cannot be shrunk by 4"):
+        downscale(as_float(photo(16, 18)), 4)
+
+
+# rounding and JPEG
+
+
+def test_quantise_rounds_and_clips() -> None:
+    values = np.array([-0.1, 0.0, 0.4999 / 255, 0.5001 / 255, 254.6 / 255, 1.0, 1.2], dtype=np.float32)
+    assert quantise(values).tolist() == [0, 0, 0, 1, 255, 255, 255]
+
+
+def test_quantise_brings_every_byte_back() -> None:
+    every = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(quantise(as_float(every)), every)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (37, 51), (1, 1)])
+@pytest.mark.parametrize("quality", [10, 40, 90])
+def test_jpeg_equals_pillow(quality: int, shape: tuple[int, int]) -> None:
+    image = photo(*shape)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    np.testing.assert_array_equal(jpeg(image, quality), np.asarray(Image.open(buffer)))
+
+
+@few_examples
+@given(st.integers(1, 100), st.integers(1, 40), st.integers(1, 40))
+def test_jpeg_keeps_shape_and_colour_order(quality: int, height: int, width: int) -> None:
+    red = np.zeros((height, width, 3), np.uint8)
+    red[..., 0] = 255
+    result = jpeg(red, quality)
+    assert result.shape == red.shape
+    assert result[..., 0].min() > 120 > result[..., 1:].max()
+
+
+def test_jpeg_refuses_what_it_cannot_encode() -> None:
+    with pytest.raises((ValueError, cv2.error)):
+        jpeg(np.zeros((1, 70_000, 3), np.uint8), 50)

@@ -1,0 +1,175 @@
+"""Levels and severities: which strengths are drawn, and how often."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from restore_env.distortions.protocol import (
+    BLUR_EDGES,
+    JPEG_EDGES,
+    NOISE_EDGES,
+    SEVERITIES,
+    Levels,
+    check_severity,
+    draw_levels,
+    level_triples,
+)
+
+
+@pytest.mark.parametrize(("severity", "count"), [("mild", 163), ("moderate", 434), ("severe", 163)])
+def test_number_of_level_combinations(severity: str, count: int) -> None:
+    triples = level_triples(*SEVERITIES[severity])
+    assert len(triples) == len({tuple(triple) for triple in triples}) == count
+    assert triples.min() >= 1
+    assert triples.max() <= 10
+
+
+def levels_of(value: float, edges: tuple[float, ...]) -> set[int]:
+    """The levels, 1..10, that a value may belong to: two if it lies on the edge between them."""
+    pairs = itertools.pairwise(edges)
+    return {level for level, pair in enumerate(pairs, start=1) if min(pair) <= value <= max(pair)}
+
+
+@given(st.sampled_from(sorted(SEVERITIES)), st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_drawn_levels_belong_to_their_severity(severity: str, seed: int) -> None:
+    levels = draw_levels(severity, np.random.default_rng(seed))
+    blur = levels_of(levels.blur_sigma, BLUR_EDGES)
+    noise = levels_of(levels.noise_sigma, NOISE_EDGES)
+    compression = levels_of(levels.jpeg_quality, JPEG_EDGES)
+    lowest, highest = SEVERITIES[severity]
+    assert any(lowest <= sum(triple) - 2 <= highest for triple in itertools.product(blur, noise, compression))
+    assert isinstance(levels.jpeg_quality, int)
+
+
+def test_draws_are_uniform_over_the_combinations_and_within_a_level() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels("moderate", rng) for _ in range(8000)]
+    triples = level_triples(*SEVERITIES["moderate"])
+    sigmas = np.array([levels.blur_sigma for levels in drawn])
+    expected = np.bincount(triples[:, 0], minlength=11)[1:] / len(triples)
+    counted = np.histogram(sigmas, BLUR_EDGES)[0] / len(drawn)
+    np.testing.assert_allclose(counted, expected, atol=0.02)  # about four standard deviations
+    within = np.sort(sigmas % 0.5) / 0.5
+    steps = np.arange(1, len(within) + 1) / len(within)
+    assert np.abs(within - steps).max() < 0.02  # Kolmogorov-Smirnov: p = 0.003
+
+
+@pytest.mark.parametrize("level", range(11))
+def test_strengths_count_levels(level: int) -> None:
+    levels = Levels(BLUR_EDGES[level], NOISE_EDGES[level], int(JPEG_EDGES[level]))
+    assert levels.strengths == pytest.approx((level, level, level))
+    assert Levels().strengths == (0, 0, 0)  # no JPEG, not one of quality 0
+
+
+def test_the_same_seed_draws_the_same_levels() -> None:
+    one, same, other = (draw_levels("mild", np.random.default_rng(seed)) for seed in (7, 7, 8))
+    assert one == same != other
+    assert one.as_dict() == {
+        "blur_sigma": one.blur_sigma,
+        "noise_sigma": one.noise_sigma,
+        "jpeg_quality": one.jpeg_quality,
+    }
+
+
+@pytest.mark.parametrize("call", [check_severity, lambda name: draw_levels(name, np.random.default_rng(0))])
+def test_unknown_severity_lists_the_known_ones(call: object) -> None:
+    assert callable(call)
+    with pytest.raises(ValueError, match="'extreme': choose from mild, moderate, severe"):
+        call("extreme")
+
+
+@pytest.mark.parametrize(
+    "severity", ["13-12", "0", "29-40", "12-", "-12", "12-13-14", "1_2", "\u0661\u0662", "12,", ",", "12,x"]
+)
+def test_a_range_of_severities_that_is_none_is_refused(severity: str) -> None:
+    with pytest.raises(ValueError, match="a number from 1 to 28 or a range"):
+        check_severity(severity)
+
+
+def test_a_severity_in_numbers_is_the_sum_of_the_levels_minus_two() -> None:
+    drawn = {name: draw_levels(name, np.random.default_rng(5)) for name in ("12-17", "moderate", "1", "28")}
+    assert drawn["12-17"] == drawn["moderate"]
+    assert max(drawn["1"].strengths) <= 1
+    assert min(drawn["28"].strengths) >= 9
+    sums = [sum(draw_levels("12-13", np.random.default_rng(seed)).strengths) for seed in range(200)]
+    assert 11 <= min(sums) < max(sums) <= 15  # a level's strengths lie within 1 below it
+
+
+def test_several_severities_are_each_drawn_as_often_as_they_are_named() -> None:
+    sums = [sum(draw_levels("1,28,28", np.random.default_rng(seed)).strengths) for seed in range(200)]
+    strong = [total for total in sums if total >= 27]
+    assert all(total <= 3 for total in sums if total not in strong)
+    assert 100 < len(strong) < 165  # two in three, but for chance
+    ends = {draw_levels("moderate,single", np.random.default_rng(seed)).noise_sigma > 0 for seed in range(100)}
+    assert ends == {True, False}
+
+
+@given(st.integers(0, 2**32))
+def test_a_single_distortion_is_alone(seed: int) -> None:
+    levels = draw_levels("single", np.random.default_rng(seed))
+    present = [levels.blur_sigma > 0, levels.noise_sigma > 0, levels.jpeg_quality > 0]
+    assert sum(present) == 1
+    assert levels.blur_sigma <= 5
+    assert levels.noise_sigma <= 50
+    assert levels.jpeg_quality == 0 or 10 <= levels.jpeg_quality <= 100
+
+
+@given(st.integers(0, 2**32))
+def test_a_light_mixture_falls_short_of_mild(seed: int) -> None:
+    levels = draw_levels("light", np.random.default_rng(seed))
+    assert sum(value > 0 for value in levels.as_dict().values()) >= 2
+    assert sum(np.ceil(levels.strengths)) - 2 < SEVERITIES["mild"][0]
+
+
+@pytest.mark.parametrize("severity", ["light", "any"])
+def test_mixtures_beyond_the_protocol_are_of_two_distortions_or_three(severity: str) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels(severity, rng) for _ in range(400)]
+    missing = {tuple(value == 0 for value in levels.as_dict().values()) for levels in drawn}
+    assert missing == {(False,) * 3, (True, False, False), (False, True, False), (False, False, True)}
+
+
+def test_any_mixture_comes_up_light_to_severe() -> None:
+    rng = np.random.default_rng(0)
+    sums = [sum(np.ceil(draw_levels("any", rng).strengths)) - 2 for _ in range(400)]
+    assert min(sums) < SEVERITIES["mild"][0]
+    assert SEVERITIES["severe"][0] <= max(sums) <= SEVERITIES["severe"][1]
+
+
+def test_any_mixture_is_of_two_distortions_as_often_as_of_three() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels("any", rng) for _ in range(2000)]
+    assert np.mean([min(levels.strengths) == 0 for levels in drawn]) == pytest.approx(0.5, abs=0.04)
+
+
+def test_each_distortion_comes_up_alone() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels("single", rng) for _ in range(60)]
+    assert all(any(getattr(levels, kind) for levels in drawn) for kind in ("blur_sigma", "noise_sigma", "jpeg_quality"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_mixtures_is_one_distortion_alone(share: float) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_levels("moderate", rng, share) for _ in range(2000)]
+    alone = [sum(strength > 0 for strength in levels.strengths) == 1 for levels in drawn]
+    assert np.mean(alone) == pytest.approx(share, abs=0.04)
+
+
+def test_without_a_share_nothing_else_is_drawn() -> None:
+    rng, counted = np.random.default_rng(3), np.random.default_rng(3)
+    draw_levels("mild", rng, 0.0)
+    counted.integers(len(level_triples(*SEVERITIES["mild"])))  # the triple, and the strengths of three distortions
+    counted.random(3)
+    assert rng.random() == counted.random()
+
+
+def test_a_severity_must_be_known_whatever_is_drawn() -> None:
+    with pytest.raises(ValueError, match="unknown severity 'awful'"):
+        draw_levels("awful", np.random.default_rng(0), 1.0)

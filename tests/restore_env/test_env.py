@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.utils.env_checker import data_equivalence as same
+from stable_baselines3.common.env_checker import check_env as check_sb3
+
+import restore_env
+from restore_env import ImageRestoreEnv, Task, Toolbox
+from restore_env.episodes.batch import EpisodeBatch
+from restore_env.metrics import psnr
+from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge
+from tests.support.toolkit import (
+    double_pixels,
+    photographs,
+    pixelwise_toolbox,
+    pixelwise_tools,
+    random_toolbox,
+    softened,
+)
+from tools_zoo import TOOLS
+
+LISTED_WARNINGS = [
+    # float32 images are exact and so unbounded; both checkers mention what follows from that
+    r".*A Box observation space m(in|ax)imum value is -?infinity.*",
+    r"It seems that your observation .*is an image.*",
+    r".*`check_env\(\.\.\., skip_render_check\)`.*",
+]
+
+
+def make(**arguments: Any) -> ImageRestoreEnv:
+    defaults: dict[str, Any] = {"images": photographs(), "toolbox": pixelwise_toolbox(), "patch_size": 48}
+    return ImageRestoreEnv(**{**defaults, **arguments})
+
+
+def negative_l1(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return -(images - targets).abs().mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("upscale", [(1,), (4,), (1, 4)])
+@pytest.mark.parametrize("reward", ["psnr", "ssim", negative_l1])
+def test_both_checkers_pass(reward: Any, upscale: tuple[int, ...], dtype: str) -> None:
+    arguments = {
+        "reward": reward,
+        "upscale": upscale,
+        "dtype": dtype,
+        "toolbox": pixelwise_toolbox(super_resolver=True),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for message in LISTED_WARNINGS if dtype == "float32" else LISTED_WARNINGS[-1:]:
+            warnings.filterwarnings("ignore", message=message)
+        check_env(make(**arguments), skip_render_check=True)
+        check_sb3(make(**arguments))
+
+
+def test_gym_make_finds_it() -> None:
+    env = gym.make("ImageRestore-v0", images=photographs(), toolbox=pixelwise_toolbox())
+    assert isinstance(env.unwrapped, ImageRestoreEnv)
+    assert env.spec is not None
+    assert env.spec.max_episode_steps is None
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observation)
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, restore_env;"
+        "heavy = {'albumentations', 'stable_baselines3', 'sb3_contrib', 'skimage', 'matplotlib'};"
+        "heavy |= {'tools_zoo', 'sr_models', 'agents'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_rewards_sum_to_the_gain_and_follow_the_metric() -> None:
+    env = make(max_steps=3)
+    _, info = env.reset(seed=1)
+    rewards = []
+    for action in (0, 2, 1):
+        _, reward, terminated, truncated, info = env.step(np.int64(action))
+        rewards.append(reward)
+    assert terminated
+    assert truncated is False
+    assert info["psnr"] - info["initial_psnr"] == pytest.approx(sum(rewards), abs=1e-9)
+    assert info["toolchain"] == ("brighten", "invert", "dim")
+    assert info["gmacs"] == pytest.approx(48 * 48 * (3 + 6 + 3) / 1e9)
+
+
+def test_psnr_is_that_of_the_working_image_against_the_target() -> None:
+    target = photographs(1, 80, 90)[0]
+    degraded = np.clip(target.astype(int) + 10, 0, 255).astype(np.uint8)
+    env = make()
+    env.reset(options={"degraded": degraded, "target": target})
+    _, _, _, _, info = env.step(np.int64(1))
+
+    def nchw(image: Any) -> torch.Tensor:
+        return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+
+    assert info["psnr"] == pytest.approx(float(psnr(nchw(degraded) * 0.9, nchw(target))), abs=1e-5)
+
+
+def test_stop_pays_nothing_and_ends() -> None:
+    env = make()
+    env.reset(seed=2)
+    _, reward, terminated, _, info = env.step(np.int64(env.toolbox.stop))
+    assert (reward, terminated, info["toolchain"], info["gmacs"]) == (0.0, True, ("stop",), 0.0)
+    with pytest.raises(gym.error.ResetNeeded, match="reset"):
+        env.step(np.int64(0))
+
+
+def test_stop_if_worse() -> None:
+    for stop_if_worse in (False, True):
+        env = make(stop_if_worse=stop_if_worse)
+        env.reset(seed=3)
+        _, reward, terminated, _, _ = env.step(np.int64(2))  # inverting is worse
+        assert reward < 0
+        assert terminated is stop_if_worse
+
+
+def test_cost_weight_charges_for_computation() -> None:
+    free, dear = make(), make(cost_weight=1e6)
+    free.reset(seed=4)
+    dear.reset(seed=4)
+    gained, paid = free.step(np.int64(0))[1], dear.step(np.int64(0))[1]
+    assert gained - paid == pytest.approx(1e6 * 48 * 48 * 3 / 1e9)
+
+
+def test_the_working_image_is_not_clipped_between_tools() -> None:
+    env = make(dtype="float32")
+    white = np.full((48, 48, 3), 255, np.uint8)
+    env.reset(options={"degraded": white, "target": white})
+    observation, *_ = env.step(np.int64(0))
+    assert observation["image"].max() == pytest.approx(1.1)
+    observation, *_ = env.step(np.int64(1))
+    assert observation["image"].max() == pytest.approx(0.99)
+
+
+def test_a_float_pair_is_observed_to_the_last_bit() -> None:
+    degraded = np.random.default_rng(0).random((48, 48, 3), dtype=np.float32)
+    env = make(dtype="float32")
+    observation, _ = env.reset(options={"degraded": degraded, "target": degraded})
+    assert np.array_equal(observation["image"], degraded)
+
+
+def test_the_same_seed_gives_the_same_episode_and_another_seed_another() -> None:
+    env = make()
+    first = env.reset(seed=5)
+    again = env.reset(seed=5)
+    other = env.reset(seed=6)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_an_episode_seed_repeats_its_start() -> None:
+    env = make()
+    env.reset(seed=7)
+    start = env.reset()
+    env.reset()
+    assert same(start, env.reset(options={"episode_seed": start[1]["episode_seed"]}))
+
+
+class TestLowResolution:
+    def make(self, **arguments: Any) -> ImageRestoreEnv:
+        return make(upscale=(4,), toolbox=random_toolbox(super_resolver=True), **arguments)
+
+    def test_bicubic_counts_as_the_starting_point(self) -> None:
+        env = self.make()
+        _, info = env.reset(seed=0)
+        assert info["upscale"] == 4
+        _, reward, _, _, _ = env.step(np.int64(12))
+        assert reward == pytest.approx(0, abs=1e-4)  # plain bicubic is what it was compared with already
+
+    def test_a_second_super_resolver_is_masked_changes_nothing_and_pays_nothing(self) -> None:
+        env = self.make(cost_weight=1.0)
+        observation, _ = env.reset(seed=1)
+        assert observation["action_mask"].tolist() == [1] * 14
+        after_first, *_, info = env.step(np.int64(12))
+        assert after_first["action_mask"].tolist() == [1] * 12 + [0, 1]
+        again, reward, terminated, _, after = env.step(np.int64(12))
+        assert np.array_equal(again["image"], after_first["image"])
+        assert (reward, after["psnr"], after["gmacs"], terminated) == (0.0, info["psnr"], info["gmacs"], False)
+
+    def test_the_observation_stays_a_patch_at_its_own_scale(self) -> None:
+        env = make(upscale=(4,), toolbox=pixelwise_toolbox(super_resolver=True))
+        before, _ = env.reset(seed=2)
+        after, *_ = env.step(np.int64(3))
+        assert after["image"].shape == before["image"].shape
+        assert np.array_equal(after["image"][::4, ::4], before["image"][18:30, 18:30])
+
+    def test_same_size_tasks_forbid_super_resolution(self) -> None:
+        env = make(upscale=(1,), toolbox=pixelwise_toolbox(super_resolver=True))
+        observation, _ = env.reset(seed=0)
+        assert observation["action_mask"].tolist() == [1, 1, 1, 0, 1]
+        assert env.action_masks().tolist() == [True, True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"severity": "awful"}, "mild, moderate, severe"),
+        ({"reward": "lpips"}, "psnr, ssim, perceptual"),
+        ({"reward": "nowhere:metric"}, "reward 'nowhere:metric' cannot be imported"),
+        ({"distortion": "nowhere:rain"}, "distortion 'nowhere:rain' cannot be imported"),
+        ({"distortion": "numpy:pi"}, r"distortion 'numpy:pi': expected an albumentations\.Compose, or .* got 3\.14"),
+        ({"distortion": "albumentations:Compose"}, r"distortion 'albumentations:Compose': .*the factory failed"),
+        ({"distortion": 0.5}, r"distortion: expected an albumentations\.Compose, .* got 0\.5"),
+        ({"dtype": "float64"}, "uint8"),
+        ({"patch_size": 0}, "patch_size"),
+        ({"max_steps": 2.5}, "max_steps"),
+        ({"upscale": ()}, "upscale"),
+        ({"upscale": (0,)}, "upscale"),
+        ({"cost_weight": -1}, "cost_weight"),
+        ({"render_mode": "ascii"}, "rgb_array"),
+        ({"patch_size": 400}, "smaller than a patch"),
+        ({"upscale": (8,)}, "384x384"),
+        ({"toolbox": "default"}, "package.module:factory"),
+        ({"images": []}, "empty"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_error(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        make(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(TypeError, match="severty"):
+        make(severty="mild")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"degraded": np.zeros((48, 48, 3), np.uint8)}, "both"),
+        ({"seed": 1}, "unknown reset option 'seed'"),
+        ({"degraded": np.zeros((20, 48, 3), np.uint8), "target": np.zeros((20, 48, 3), np.uint8)}, "smaller"),
+        ({"degraded": np.zeros((48, 48, 3), np.uint8), "target": np.zeros((48, 96, 3), np.uint8)}, "fit together"),
+        ({"degraded": "no/such.png", "target": "no/such.png"}, "no such file"),
+    ],
+)
+def test_wrong_reset_options_get_one_clear_error(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make().reset(seed=0, options=options)
+
+
+def test_an_action_that_does_not_exist_is_refused() -> None:
+    env = make()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"0\.\.3"):
+        env.step(np.int64(4))
+
+
+def test_a_reward_of_the_wrong_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="one score per image"):
+        make(reward=lambda images, targets: (images - targets).mean()).reset(seed=0)
+
+
+def test_pairs_are_played_without_distortion(tmp_path: Path) -> None:
+    target = photographs(1)[0]
+    degraded = 255 - target
+    env = make(images=[(degraded, target)])
+    observation, info = env.reset(seed=0)
+    top, left = info["distortion"]["top"], info["distortion"]["left"]
+    assert np.array_equal(observation["image"], degraded[top : top + 48, left : left + 48])
+    assert env.step(np.int64(2))[1] > 0
+
+
+def test_the_task_states_its_defaults() -> None:
+    task = Task()
+    assert (task.severity, task.max_steps, task.upscale, task.patch_size) == ("moderate", 3, (1, 4), 63)
+
+
+class TestDefaults:
+    """What is drawn, and with which tools, when not everything is said."""
+
+    def test_same_size_and_low_resolution_with_super_resolvers(self) -> None:
+        env = ImageRestoreEnv()
+        assert env.action_space == gym.spaces.Discrete(15)
+        assert env.toolbox.names == (*(spec.name for spec in TOOLS), "sft_gan", "sed")
+        assert env.toolbox.scales.tolist() == [1] * 12 + [4, 4]
+        factors = set()
+        for seed in range(8):
+            observation, info = env.reset(seed=seed)
+            factors.add(info["upscale"])
+            allowed = info["upscale"] == 4
+            assert observation["action_mask"].tolist() == [1] * 12 + [allowed] * 2 + [1]
+        assert factors == {1, 4}
+
+    def test_a_super_resolver_comes_once(self) -> None:
+        env = ImageRestoreEnv(images=photographs(), upscale=(4,))
+        env.reset(seed=0)
+        observation, *_ = env.step(np.int64(12))
+        assert observation["action_mask"].tolist() == [1] * 12 + [0, 0, 1]
+
+    def test_the_same_size_alone_is_the_twelve_tools(self) -> None:
+        env = gym.make("ImageRestore-v0", upscale=(1,))
+        assert env.action_space == gym.spaces.Discrete(13)
+        assert {env.reset(seed=seed)[1]["upscale"] for seed in range(4)} == {1}
+
+    @pytest.mark.parametrize(
+        ("tools", "upscale"),
+        [
+            (pixelwise_toolbox(), (1,)),
+            (pixelwise_toolbox(super_resolver=True), (1, 4)),
+            ([BICUBIC_X4], (4,)),
+            ([*pixelwise_tools(), dataclasses.replace(BICUBIC_X4, scale=2)], (1, 2)),
+            ("tests.support.toolkit:pixelwise_toolbox", (1,)),
+            (lambda: pixelwise_toolbox(super_resolver=True), (1, 4)),
+            ("tools_zoo:default_toolbox", (1,)),
+        ],
+    )
+    def test_tools_of_ones_own_decide_what_is_drawn(self, tools: Any, upscale: tuple[int, ...]) -> None:
+        task = Task(toolbox=tools)
+        assert task.upscale == task.factors == upscale
+        assert EpisodeBatch(task, 1).toolbox is EpisodeBatch(task, 2).toolbox
+        assert Task(toolbox=tools, upscale=(1, 4)).factors == (1, 4)
+
+    def test_images_too_small_for_low_resolution_are_told_the_remedy(self) -> None:
+        small = photographs(2, 100, 120)
+        with pytest.raises(restore_env.ImageError, match=r"no image has the 252x252 pixels .*upscale=\(1,\)") as caught:
+            ImageRestoreEnv(images=small)
+        assert "\n" not in str(caught.value)
+        ImageRestoreEnv(images=small, upscale=(1,)).reset(seed=0)
+
+
+def test_a_perceptual_reward_is_the_distance_before_minus_the_distance_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore_env.metrics.IMPORTED_METRICS", {"perceptual": "tests.support.toolkit:softened"})
+    env = make(upscale=(4,), toolbox=pixelwise_toolbox(super_resolver=True), reward="perceptual", dtype="float32")
+    observation, _ = env.reset(seed=3)
+    (target,) = env.episodes._targets.image(0)[None]
+
+    def distance(image: Any) -> float:
+        nchw = image if isinstance(image, torch.Tensor) else torch.from_numpy(image).permute(2, 0, 1)[None]
+        return -float(softened(nchw, target[None]))
+
+    small = torch.from_numpy(observation["image"]).permute(2, 0, 1)[None]
+    distances = [
+        distance(bicubic_enlarge(small, 4)),
+        distance(bicubic_enlarge(small * 0.9, 4)),  # bicubic until a super-resolver has run
+        distance(double_pixels(small * 0.9)),
+        distance(1 - double_pixels(small * 0.9)),
+    ]
+    rewards = [env.step(np.int64(action))[1] for action in (1, 3, 2)]
+    np.testing.assert_allclose(rewards, -np.diff(distances), atol=1e-6)
+
+
+def test_a_list_of_tools_will_do_for_a_toolbox() -> None:
+    env = make(toolbox=list(pixelwise_toolbox().tools))
+    assert isinstance(env.toolbox, Toolbox)
+    assert env.action_space == gym.spaces.Discrete(4)
+
+
+def test_registration_is_idempotent() -> None:
+    import importlib
+
+    importlib.reload(restore_env)
+    assert restore_env.ENV_ID in gym.registry

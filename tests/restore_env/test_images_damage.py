@@ -1,0 +1,234 @@
+"""Image files that are refused, damaged ones, and how files are read."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from restore_env.images.decoding import ImageError, Photo, decode_image, read_image
+from tests.support.image_files import (
+    ALPHA,
+    GREY,
+    RGB,
+    deep_png,
+    encode,
+    exif_of,
+    png_chunk,
+    tiff,
+    to16,
+    to_float,
+    with_chunk,
+)
+
+# What is refused: in one line that names the file
+
+
+def assert_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=rf"\Aphoto\.png: .*{reason}.*\Z"):  # no newline: . does not match it
+        decode_image(data, "photo.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"once upon a time there was a text file", "not an image of a supported kind"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"II*\0", "damaged"),
+        (tiff(np.full((8, 8), np.nan, np.float32)), "not finite"),
+        (tiff(np.full((8, 8, 3), 1.5, np.float32), photometric="rgb"), r"must lie in \[0, 1\], got 1.5"),
+        (tiff(np.full((8, 8), -0.5, np.float32)), r"must lie in \[0, 1\], got -0.5"),
+        (tiff(np.ones((8, 8), np.int32)), "a TIFF of a kind that is not supported"),
+        (tiff(to16(RGB).transpose(2, 0, 1), photometric="rgb", planarconfig="separate"), "3 sample.* in planes"),
+        (tiff(np.concatenate([to16(RGB), to16(ALPHA)], axis=2), photometric="separated"), "photometric 5"),
+    ],
+)
+def test_what_cannot_be_decoded(data: bytes, reason: str) -> None:
+    assert_refused(data, reason)
+
+
+def png_that_declares(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+
+
+def bmp_that_declares(width: int, height: int) -> bytes:
+    return (
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 1054, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+        + bytes(1000)
+    )
+
+
+def tiff_that_declares(width: int, height: int) -> bytes:
+    small = encode(RGB, "TIFF")
+    for was, becomes in ((RGB.shape[1], width), (RGB.shape[0], height)):
+        tag = 256 if was == RGB.shape[1] else 257
+        small = small.replace(struct.pack("<HHII", tag, 4, 1, was), struct.pack("<HHII", tag, 4, 1, becomes))
+    return small
+
+
+def gif_that_declares(width: int, height: int) -> bytes:
+    return b"GIF89a" + struct.pack("<HH", width, height) + encode(RGB, "GIF")[10:]
+
+
+@pytest.mark.parametrize(
+    ("declare", "side", "reason"),
+    [
+        (png_that_declares, 60_000, "more than 179 megapixels"),
+        (bmp_that_declares, 60_000, "more than 179 megapixels"),
+        (tiff_that_declares, 60_000, "more than 179 megapixels"),
+        (gif_that_declares, 60_000, "more than 179 megapixels"),
+        (png_that_declares, 13_000, "damaged"),
+        (bmp_that_declares, 13_000, "damaged"),
+        (tiff_that_declares, 13_000, "damaged"),
+    ],
+)
+def test_small_files_that_declare_huge_images_cost_no_memory(
+    declare: Callable[[int, int], bytes], side: int, reason: str
+) -> None:
+    resource = pytest.importorskip("resource")
+    data, beginning, peak = declare(side, side), time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert_refused(data, reason)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000  # KiB; decoded they would take 500 MiB
+    assert time.monotonic() - beginning < 5
+
+
+# Damaged files: an ImageError or a picture, no other exception, nothing on stderr
+
+FILES = {
+    "png": encode(RGB, "PNG", exif=exif_of(6)),
+    "png-palette": encode(Image.fromarray(RGB).quantize(16), "PNG", transparency=3),
+    "png-16-bit": with_chunk(deep_png(to16(RGB)), b"eXIf", exif_of(6).removeprefix(b"Exif\0\0")),
+    "jpeg": encode(RGB, "JPEG", exif=exif_of(6)),
+    "jpeg-cmyk": encode(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
+    "webp": encode(RGB, "WEBP", exif=exif_of(6)),
+    "webp-lossless": encode(RGB, "WEBP", lossless=True),
+    "gif": encode(RGB, "GIF"),
+    "bmp": encode(RGB, "BMP"),
+    "tiff": encode(RGB, "TIFF", exif=exif_of(6)),
+    "tiff-lzw": encode(RGB, "TIFF", compression="tiff_lzw"),
+    "tiff-deflate": encode(RGB, "TIFF", compression="tiff_adobe_deflate"),
+    "tiff-jpeg": encode(RGB, "TIFF", compression="jpeg"),
+    "tiff-fax": encode(Image.fromarray(GREY).convert("1"), "TIFF", compression="group4"),
+    "tiff-16-bit": tiff(to16(RGB), photometric="rgb", compression="deflate"),
+    "tiff-float": tiff(to_float(RGB), photometric="rgb"),
+}
+every_file = pytest.mark.parametrize("data", FILES.values(), ids=FILES)
+
+
+def is_picture(data: bytes) -> bool:
+    """Decode; False stands for an ImageError. Neither may be other than it should be."""
+    try:
+        pixels = decode_image(data, "damaged").pixels
+    except ImageError as error:
+        message = str(error)
+    else:
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3
+        assert pixels.shape[2] == 3
+        return True
+    assert message.startswith("damaged: ")
+    assert "\n" not in message
+    return False
+
+
+@every_file
+def test_files_cut_short(data: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    assert is_picture(data)
+    for length in range(0, len(data), 1 + len(data) // 150):
+        is_picture(data[:length])
+    assert not is_picture(data[: len(data) // 2]), "half a file must be an error"
+    assert capfd.readouterr() == ("", "")
+
+
+@every_file
+def test_files_with_altered_bytes(data: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for turn in range(150):
+        altered = bytearray(data)
+        end = len(data) if turn % 2 else min(len(data), 200)  # headers get their share
+        for at in rng.integers(0, end, size=rng.integers(1, 5)):
+            altered[at] = rng.integers(256)
+        is_picture(bytes(altered))
+    assert capfd.readouterr() == ("", "")
+
+
+@given(st.sampled_from([b"", *(data[:8] for data in FILES.values())]), st.binary(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes(start: bytes, rest: bytes) -> None:
+    is_picture(start + rest)
+
+
+# Reading files
+
+
+def test_read_image_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "photo.png"
+    with pytest.raises(ImageError, match=r"photo\.png: no such file"):
+        read_image(path)
+
+    path.write_text("not a photo at all")
+    with pytest.raises(ImageError, match=r"photo\.png: .*not an image of a supported kind"):
+        read_image(path)
+    with pytest.raises(ImageError, match="is a folder, not an image file"):
+        read_image(tmp_path)
+
+    path.write_bytes(FILES["jpeg"])  # the content counts, not the name
+    np.testing.assert_array_equal(read_image(str(path)).pixels, decode_image(FILES["jpeg"]).pixels)
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ImageError, match=r"photo\.png: cannot be read \(Permission denied\)"):
+        read_image(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "photo.png")
+    with pytest.raises(ImageError, match="no regular file"):
+        read_image(tmp_path / "photo.png")
+
+
+def test_overlapping_threads_leave_the_warning_filters_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    filters, log_level = list(warnings.filters), cv2.utils.logging.getLogLevel()
+    both_inside, first_is_out = threading.Barrier(2, timeout=10), threading.Event()
+    open_image = Image.open
+
+    def open_slowly(*args: Any, **options: Any) -> Image.Image:
+        both_inside.wait()
+        if threading.current_thread().name == "last out":
+            assert first_is_out.wait(10)
+            warnings.warn("still to be silenced", stacklevel=1)
+        return open_image(*args, **options)
+
+    monkeypatch.setattr(Image, "open", open_slowly)
+    photos: list[Photo] = []
+    threads = [
+        threading.Thread(name=name, target=lambda: photos.append(decode_image(FILES["png"])))
+        for name in ("first out", "last out")
+    ]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+    first_is_out.set()
+    threads[1].join()
+    assert len(photos) == 2
+    assert list(warnings.filters) == filters
+    assert cv2.utils.logging.getLogLevel() == log_level

@@ -1,0 +1,253 @@
+"""What formats, kinds of samples and arrays become: 8-bit RGB, upright."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageOps
+
+from restore_env.images.decoding import ImageError, as_rgb8, decode_image
+from tests.support.image_files import (
+    ALPHA,
+    GREY,
+    RGB,
+    Array,
+    Byte,
+    deep_png,
+    encode,
+    exif_of,
+    tiff,
+    to16,
+    to_float,
+    with_chunk,
+)
+
+GREY_AS_RGB = GREY[..., None].repeat(3, axis=2)
+
+
+def over_white(colour: Byte, alpha: Byte) -> Byte:
+    share = alpha / 255
+    return np.asarray(np.rint(colour * share + 255 * (1 - share)), dtype=np.uint8)
+
+
+# What formats and kinds of samples become
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", {"compression": "packbits"}),
+    ],
+)
+@pytest.mark.parametrize("image", [RGB, GREY], ids=["rgb", "grey"])
+def test_lossless_files_come_back_to_the_bit(file_format: str, options: dict[str, Any], image: Byte) -> None:
+    pixels = decode_image(encode(image, file_format, **options)).pixels
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, image if image.ndim == 3 else GREY_AS_RGB)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("JPEG", {"quality": 95}), ("WEBP", {"quality": 90}), ("GIF", {}), ("TIFF", {"compression": "jpeg"})],
+)
+def test_lossy_files_come_back_as_pillow_decodes_them(file_format: str, options: dict[str, Any]) -> None:
+    data = encode(RGB, file_format, **options)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(decode_image(data).pixels, expected)
+    assert np.abs(expected.astype(int) - RGB).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (deep_png(to16(GREY)), GREY_AS_RGB),
+        (deep_png(to16(RGB)), RGB),
+        (deep_png(np.concatenate([to16(RGB), to16(ALPHA)], axis=2)), over_white(RGB, ALPHA)),
+        (tiff(to16(GREY)), GREY_AS_RGB),
+        (tiff(to16(RGB), photometric="rgb"), RGB),
+        (tiff(to16(RGB), photometric="rgb", compression="deflate", predictor=True), RGB),
+        (tiff(to16(RGB), photometric="rgb", byteorder=">"), RGB),
+        (tiff(to16(RGB), photometric="rgb", bigtiff=True), RGB),
+        (tiff(to16(255 - GREY), photometric="miniswhite"), GREY_AS_RGB),
+        (tiff(to_float(GREY)), GREY_AS_RGB),
+        (tiff(to_float(RGB), photometric="rgb"), RGB),
+        (tiff(to_float(RGB), photometric="rgb", compression="deflate", tile=(16, 16)), RGB),
+        (tiff(to_float(RGB).astype(np.float64), photometric="rgb"), RGB),
+    ],
+    ids=[f"{kind}-{number}" for number, kind in enumerate(["png"] * 3 + ["tiff-16-bit"] * 6 + ["tiff-float"] * 4)],
+)
+def test_deep_samples_are_rounded_to_8_bits(data: bytes, expected: Byte) -> None:
+    np.testing.assert_array_equal(decode_image(data).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    "encode_deep", [deep_png, lambda samples: tiff(samples, photometric="rgb")], ids=["png", "tiff"]
+)
+def test_all_16_bits_count(encode_deep: Callable[[Array], bytes]) -> None:
+    every = np.arange(65536, dtype=np.uint16).reshape(128, 512)
+    samples = np.stack([every, every[::-1], every.T.reshape(128, 512)], axis=2)
+    expected = np.rint(samples / 257).astype(np.uint8)  # 65535 becomes 255
+    np.testing.assert_array_equal(decode_image(encode_deep(samples)).pixels, expected)
+
+
+@pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])
+def test_fourth_sample_of_a_deep_tiff(extra: str) -> None:
+    """Straight or premultiplied alpha is composited over white, what is no alpha is left out."""
+    colour, alpha = to16(RGB), to16(ALPHA)
+    if extra == "assocalpha":
+        colour = np.rint(colour * (alpha / 65535)).astype(np.uint16)
+    data = tiff(np.concatenate([colour, alpha], axis=2), photometric="rgb", extrasamples=[extra])
+    expected = RGB if extra == "unspecified" else over_white(RGB, ALPHA)
+    difference = decode_image(data).pixels.astype(int) - expected
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_is_composited_over_white(mode: str, file_format: str) -> None:
+    colour = GREY_AS_RGB if mode == "LA" else RGB
+    image = Image.fromarray(np.concatenate([colour, ALPHA], axis=2)).convert(mode)
+    options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    difference = decode_image(encode(image, file_format, **options)).pixels.astype(int) - over_white(colour, ALPHA)
+    assert np.abs(difference).max() <= 1
+
+
+def test_palette() -> None:
+    image = Image.fromarray(RGB).quantize(16)
+    expected = np.asarray(image.convert("RGB"))
+    for file_format in ("PNG", "GIF", "BMP", "TIFF"):
+        np.testing.assert_array_equal(decode_image(encode(image, file_format)).pixels, expected, err_msg=file_format)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
+def test_transparent_palette_entry_becomes_white(file_format: str) -> None:
+    image = Image.fromarray(RGB).quantize(16)
+    expected = np.asarray(image.convert("RGB")).copy()
+    expected[np.asarray(image) == 5] = 255
+    np.testing.assert_array_equal(decode_image(encode(image, file_format, transparency=5)).pixels, expected)
+
+
+@pytest.mark.parametrize("samples", [to16(GREY), to16(RGB)], ids=["grey", "rgb"])
+def test_transparent_colour_of_a_deep_png_becomes_white(samples: Array) -> None:
+    colour = samples[3, 5]
+    data = with_chunk(deep_png(samples), b"tRNS", np.atleast_1d(colour).astype(">u2").tobytes())
+    pixels = decode_image(data).pixels
+    assert (pixels[3, 5] == 255).all()
+    np.testing.assert_array_equal(pixels[0, 0], (samples[0, 0] // 257) * np.ones(3, np.uint16))
+
+
+def test_cmyk_jpeg() -> None:
+    data = encode(Image.fromarray(RGB).convert("CMYK"), "JPEG", quality=95)
+    pixels = decode_image(data).pixels
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert np.abs(pixels.astype(int) - RGB).mean() < 8
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_an_animation(file_format: str) -> None:
+    frames = [Image.fromarray(frame).quantize(32).convert("RGB") for frame in (RGB, 255 - RGB, RGB[::-1].copy())]
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    data = encode(frames[0], file_format, save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(decode_image(data).pixels, np.asarray(frames[0]))
+
+
+def test_several_pages_of_a_deep_tiff_give_the_first() -> None:
+    np.testing.assert_array_equal(
+        decode_image(tiff(np.stack([to16(RGB), to16(255 - RGB)]), photometric="rgb")).pixels, RGB
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [("JPEG", {}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})],
+)
+def test_exif_orientation(file_format: str, options: dict[str, Any], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encode(RGB, file_format, exif=exif, **options)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    photo = decode_image(data)
+    np.testing.assert_array_equal(photo.pixels, expected)
+    assert photo.pixels.flags.c_contiguous
+    kept = Image.Exif()
+    kept.load(photo.exif or b"")
+    assert ExifTags.Base.Orientation not in kept
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_deep_images(orientation: int) -> None:
+    plain = Image.fromarray(RGB)
+    plain.getexif()[ExifTags.Base.Orientation] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(plain))
+    tag = [(int(ExifTags.Base.Orientation), "H", 1, orientation, True)]
+    files = {
+        "png": with_chunk(deep_png(to16(RGB)), b"eXIf", exif_of(orientation).removeprefix(b"Exif\0\0")),
+        "tiff16": tiff(to16(RGB), photometric="rgb", extratags=tag),
+        "float": tiff(to_float(RGB), photometric="rgb", extratags=tag),
+    }
+    for name, data in files.items():
+        np.testing.assert_array_equal(decode_image(data).pixels, expected, err_msg=name)
+
+
+def test_broken_exif_does_not_cost_the_picture() -> None:
+    data = encode(RGB, "PNG", exif=b"Exif\0\0II*\0" + b"\xff" * 40)
+    photo = decode_image(data)
+    np.testing.assert_array_equal(photo.pixels, RGB)
+    assert photo.exif is None
+
+
+# Arrays
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (RGB, RGB),
+        (GREY, GREY_AS_RGB),
+        (GREY[..., None], GREY_AS_RGB),
+        (np.concatenate([RGB, ALPHA], axis=2), over_white(RGB, ALPHA)),
+        (np.concatenate([GREY[..., None], ALPHA], axis=2), over_white(GREY_AS_RGB, ALPHA)),
+        (to16(RGB), RGB),
+        (to16(RGB).astype(">u2"), RGB),
+        (to_float(RGB), RGB),
+        (to_float(GREY).astype(np.float64), GREY_AS_RGB),
+        (GREY > 100, (GREY_AS_RGB > 100) * np.uint8(255)),
+        (RGB[::2, ::-1], RGB[::2, ::-1]),
+    ],
+    ids=["rgb", "grey", "grey-1", "rgba", "la", "16", "16-big-endian", "float", "double", "bool", "strided"],
+)
+def test_arrays(array: Array, expected: Byte) -> None:
+    before = array.copy()
+    pixels = as_rgb8(array)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert np.abs(pixels.astype(int) - expected).max() <= (array.shape[-1] in (2, 4))  # alpha: rounded otherwise
+    np.testing.assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros(5, np.uint8), r"shape \(5,\) is no image"),
+        (np.zeros((4, 4, 5), np.uint8), r"shape \(4, 4, 5\) is no image"),
+        (np.zeros((0, 4, 3), np.uint8), "is no image"),
+        (np.zeros((4, 4), np.int64), "int64 values"),
+        (np.full((4, 4), np.inf), "not finite"),
+        (np.full((4, 4), 255.0), r"must lie in \[0, 1\], got 255 to 255"),
+    ],
+)
+def test_arrays_that_are_no_images(array: Array, reason: str) -> None:
+    with pytest.raises(ImageError, match=rf"\Amine: .*{reason}"):
+        as_rgb8(array, "mine")

@@ -1,0 +1,122 @@
+"""Written photos: what they keep, whole or not at all, and where they cannot go."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms
+
+from restore_env.images.decoding import ImageError, Photo, decode_image, read_image
+from restore_env.images.encoding import WRITABLE, check_writable, write_atomically, write_image
+from tests.support.image_files import GREY, RGB, encode, exif_of
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("suffix", [*WRITABLE, ".PNG"])
+@pytest.mark.parametrize("source", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_written_photos_keep_pixels_profile_and_exif(source: str, suffix: str, tmp_path: Path) -> None:
+    photo = decode_image(encode(RGB, source, exif=exif_of(6), icc_profile=SRGB))
+    restored = Photo(photo.pixels.repeat(2, axis=0).repeat(2, axis=1), photo.icc_profile, photo.exif)
+    path = tmp_path / f"restored{suffix}"
+    write_image(path, restored)
+    again = read_image(path)
+    loss = np.abs(again.pixels.astype(int) - restored.pixels)
+    assert loss.max() == 0 if suffix not in (".jpg", ".jpeg") else loss.mean() < 4
+    assert again.icc_profile == SRGB
+    with Image.open(path) as image:
+        exif = image.getexif()
+        assert exif[ExifTags.Base.Make] == "Camera"
+        assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] == 0.5
+        assert exif.get(ExifTags.Base.Orientation, 1) == 1
+
+
+def test_a_profile_that_no_longer_describes_the_pixels_is_dropped() -> None:
+    grey_profile = SRGB[:16] + b"GRAY" + SRGB[20:]
+    assert decode_image(encode(GREY, "PNG", icc_profile=grey_profile)).icc_profile is None
+
+
+@pytest.mark.parametrize("suffix", WRITABLE)
+def test_photos_without_profile_and_exif(suffix: str, tmp_path: Path) -> None:
+    write_image(tmp_path / f"plain{suffix}", Photo(RGB))
+    again = read_image(tmp_path / f"plain{suffix}")
+    assert again.pixels.shape == RGB.shape
+    assert again.icc_profile is None
+    assert again.exif is None
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("broken", [(Image.Image, "save"), (Path, "replace")], ids=["encoder", "rename"])
+def test_a_failed_write_leaves_everything_as_it_was(
+    broken: tuple[type, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"what was here before")
+    monkeypatch.setattr(*broken, refuse)
+    with pytest.raises(ImageError, match=r"photo\.png: cannot be written.*No space left on device"):
+        write_image(path, Photo(RGB))
+    assert path.read_bytes() == b"what was here before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "weights", b"1234")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_atomically_replaces_and_heeds_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / ("long" * 60)  # a temporary name must not be longer than what is allowed
+    path.write_bytes(b"old")
+    before = os.umask(0o027)
+    try:
+        write_atomically(path, b"new")
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["photo.xyz", "photo", "photo.gif"])
+def test_unknown_suffixes(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=rf"{name}: cannot write .*; use \.png, \.jpg"):
+        check_writable(tmp_path / name)
+    with pytest.raises(ImageError, match="cannot write"):
+        write_image(tmp_path / name, Photo(RGB))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [(".webp", 16383), (".jpg", 65500)])
+def test_too_large_for_the_format(suffix: str, longest: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"panorama{suffix}"
+    with pytest.raises(ImageError, match=rf"panorama{suffix}: {longest + 1}x2 is too large for .* {longest} pixels"):
+        write_image(path, Photo(np.zeros((2, longest + 1, 3), np.uint8)))
+    assert list(tmp_path.iterdir()) == []
+    write_image(path, Photo(np.zeros((2, longest, 3), np.uint8)))
+    assert read_image(path).pixels.shape == (2, longest, 3)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("target", ["missing/photo.png", "folder.png"])
+def test_places_that_cannot_be_written_to(target: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ImageError, match=rf"{target}: cannot be written \("):
+        write_image(tmp_path / target, Photo(RGB))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_exif_that_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"photo\.jpg: cannot be written as JPEG \(EXIF data is too long\)"):
+        write_image(tmp_path / "photo.jpg", Photo(RGB, exif=b"Exif\0\0" + bytes(70_000)))

@@ -1,0 +1,279 @@
+"""Sources of images: folders, files, arrays and pairs, and what is none of these."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from restore_env.images import sources
+from restore_env.images.decoding import ImageError, Photo, as_rgb8
+from restore_env.images.sources import (
+    EMBEDDED,
+    NAMED_SKIPPED,
+    ImageSource,
+    PairSource,
+    embedded_paths,
+    list_images,
+    open_images,
+    pair_factor,
+    pair_folders,
+    short_names,
+)
+from tests.support.pictures import opened, picture, save
+
+
+def opened_pairs(images: Any, **options: Any) -> PairSource:
+    source = open_images(images, **options)
+    assert isinstance(source, PairSource)
+    return source
+
+
+# Folders
+
+
+def test_folder_is_searched_recursively_and_sorted(tmp_path: Path) -> None:
+    expected = {
+        str(tmp_path / name): save(tmp_path / name, seed=seed)
+        for seed, name in enumerate(["b.png", "a/z.BMP", "a/deep/er/c.tiff"])
+    }
+    (tmp_path / "notes.txt").write_text("no image, by its name")
+    (tmp_path / "folder.png").mkdir()
+    source = opened(tmp_path)
+    assert [source.identity(i) for i in range(len(source))] == sorted(expected)
+    for i in range(len(source)):
+        np.testing.assert_array_equal(source.pixels(i), expected[source.identity(i)])
+        assert source.size(i) == (20, 30)
+
+
+def test_unusable_files_of_a_folder_are_named_in_one_warning(tmp_path: Path) -> None:
+    save(tmp_path / "good.png")
+    save(tmp_path / "small.png", height=9)
+    (tmp_path / "text.jpg").write_text("not a photo")
+    (tmp_path / "empty.png").touch()
+    with pytest.warns(UserWarning, match="skipped") as caught:
+        source = open_images(tmp_path, min_size=10)
+    assert isinstance(source, ImageSource)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert caught[0].filename == __file__  # it points at the call
+    assert message.startswith("3 image file(s) skipped: ")
+    assert "small.png: 30x9 is smaller than a patch of 10 pixels" in message
+    assert "text.jpg: " in message
+    assert "empty.png: the file is empty" in message
+    assert [Path(source.identity(i)).name for i in range(len(source))] == ["good.png"]
+    assert len(source.skipped) == 3
+
+
+def test_the_warning_stays_readable(tmp_path: Path) -> None:
+    save(tmp_path / "good.png")
+    for number in range(NAMED_SKIPPED + 7):
+        (tmp_path / f"{number}.png").touch()
+    with pytest.warns(UserWarning, match=rf"{NAMED_SKIPPED + 7} image .*; and 7 more\Z") as caught:
+        open_images(tmp_path)
+    assert str(caught[0].message).count("the file is empty") == NAMED_SKIPPED
+
+
+def test_folders_without_a_usable_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"the folder holds no image files \(png, jpg"):
+        open_images(tmp_path)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ImageError, match=r"none of its 1 image file\(s\) can be used: .*empty.png: the file is empty"):
+        open_images(tmp_path)
+
+
+def test_list_images_wants_files(tmp_path: Path) -> None:
+    save(tmp_path / "x" / "a.PNG")
+    (tmp_path / "folder.jpg").mkdir()
+    assert list_images(tmp_path) == [tmp_path / "x" / "a.PNG"]
+
+
+# Files, lists and arrays
+
+
+def test_one_file(tmp_path: Path) -> None:
+    expected = save(tmp_path / "a.png")
+    source = opened(str(tmp_path / "a.png"))
+    assert len(source) == 1
+    np.testing.assert_array_equal(source.pixels(0), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("bad.png", "the file is empty"), ("missing.png", "no such file"), ("small.png", "smaller than a patch of 10")],
+)
+def test_an_image_named_explicitly_must_be_usable(name: str, reason: str, tmp_path: Path) -> None:
+    save(tmp_path / "good.png")
+    save(tmp_path / "small.png", height=9)
+    (tmp_path / "bad.png").touch()
+    for images in (tmp_path / name, [tmp_path / "good.png", tmp_path / name]):
+        with pytest.raises(ImageError, match=f"{name}: .*{reason}"):
+            open_images(images, min_size=10)
+
+
+def test_an_error_does_not_wait_for_the_images_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def slow(path: str | os.PathLike[str]) -> Photo:
+        calls.append(str(path))
+        if Path(path).name == "0.png":
+            raise ImageError("the first one is bad")
+        time.sleep(0.02)
+        return Photo(picture(8, 8))
+
+    paths = [tmp_path / f"{number}.png" for number in range(100)]
+    for path in paths:
+        path.touch()
+    monkeypatch.setattr(sources, "read_image", slow)
+    with pytest.raises(ImageError, match="the first one is bad"):
+        open_images(paths)
+    assert len(calls) < 50
+
+
+def test_arrays_of_every_kind() -> None:
+    rgb = picture(20, 30)
+    grey = rgb[..., 0].copy()
+    arrays = [rgb, rgb / 255, (rgb / 255).astype(np.float32), rgb.astype(np.uint16) * 257, grey]
+    source = opened(arrays)
+    for i, array in enumerate(arrays):
+        np.testing.assert_array_equal(source.pixels(i), as_rgb8(array))
+        np.testing.assert_array_equal(source.pixels(i), rgb if array.ndim == 3 else np.dstack([grey] * 3))
+        assert source.identity(i).startswith(f"array-{i}-")
+
+
+def test_arrays_of_the_same_bytes_and_other_shapes_are_told_apart() -> None:
+    source = opened([np.zeros((4, 6, 3), np.uint8), np.zeros((6, 4, 3), np.uint8), np.zeros((2, 12, 3), np.uint8)])
+    assert [source.pixels(i).shape[:2] for i in range(3)] == [(4, 6), (6, 4), (2, 12)]
+
+
+def test_paths_and_arrays_mix(tmp_path: Path) -> None:
+    pixels = save(tmp_path / "a.png")
+    source = opened([tmp_path / "a.png", pixels])
+    np.testing.assert_array_equal(source.pixels(0), source.pixels(1))
+
+
+def test_pixels_are_read_only() -> None:
+    source = opened([picture(8, 8)])
+    with pytest.raises(ValueError, match="read-only"):
+        source.pixels(0)[0, 0] = 0
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        ([], "the list is empty"),
+        (np.zeros((8, 8, 3), np.uint8), "a list of paths, arrays or pairs; got ndarray"),
+        (5, "got int"),
+        ((path for path in ["a.png"]), "got generator"),
+        ([picture(8, 8), 5], r"images\[1\]: expected a path or an array .*got int"),
+        ([picture(8, 8), (picture(8, 8), picture(8, 8))], r"images\[1\]: expected .*got tuple"),
+        ([(picture(8, 8), None)], r"images\[0\]\[1\]: expected .*got NoneType"),
+        ([np.full((8, 8, 3), 7.0)], r"image 0: float values must lie in \[0, 1\]"),
+        ([np.zeros((8, 8, 3), np.int32)], "image 0: int32 values"),
+    ],
+)
+def test_what_is_no_list_of_images(images: Any, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        open_images(images)
+
+
+def test_the_embedded_photographs_are_the_default() -> None:
+    assert all(path.is_file() for path in embedded_paths())
+    source = opened(None, min_size=63 * 4)
+    assert [Path(source.identity(i)).name for i in range(len(source))] == list(EMBEDDED)
+
+
+# Pairs
+
+
+def test_pairs_of_one_size_and_of_low_resolution(tmp_path: Path) -> None:
+    large = save(tmp_path / "target.png", 40, 80)
+    source = opened_pairs([(picture(10, 20), large), (picture(40, 80), tmp_path / "target.png")])
+    assert len(source) == 2
+    assert [source.factor(i) for i in range(2)] == [4, 1]
+    np.testing.assert_array_equal(source.degraded.pixels(0), picture(10, 20))
+    np.testing.assert_array_equal(source.target.pixels(1), large)
+    assert source.identity(0) == source.degraded.identity(0)
+
+
+@pytest.mark.parametrize("target", [(41, 80), (40, 79), (9, 20), (20, 10), (10, 40)])
+def test_pairs_that_do_not_fit(target: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=rf"degraded 20x10 and target {target[1]}x{target[0]} do not fit together"):
+        open_images([(picture(10, 20), picture(*target))])
+    with pytest.raises(ImageError, match="the pair: degraded"):
+        pair_factor((10, 20), target, "the pair")
+
+
+# Sizes
+
+
+def test_scaled_images_are_antialiased() -> None:
+    stripes = np.zeros((60, 90, 3), np.uint8)
+    stripes[:, ::2] = 255
+    source = opened([stripes])
+    assert source.size(0, 2 / 3) == (40, 60)
+    assert source.size(0, 1 / 3) == (20, 30)
+    small = source.pixels(0, 1 / 3)
+    assert small.shape == (20, 30, 3)
+    assert np.abs(small.astype(int) - 128).max() < 40  # plain subsampling would keep 0 and 255
+    np.testing.assert_array_equal(source.pixels(0, 1.0), stripes)
+
+
+def test_no_size_falls_to_nothing() -> None:
+    source = opened([picture(1, 7)])
+    assert source.size(0, 1 / 3) == (1, 2)
+    assert source.pixels(0, 1 / 3).shape == (1, 2, 3)
+
+
+# Pairs of folders
+
+
+def test_folders_are_paired_by_name(tmp_path: Path) -> None:
+    for name in ("a_in.png", "sub/b-LQ.jpg", "c.png"):
+        save(tmp_path / "degraded" / name)
+    for name in ("a_gt.bmp", "sub/b_hr.png", "c.tif"):
+        save(tmp_path / "target" / name)
+    pairs = pair_folders(tmp_path / "degraded", tmp_path / "target")
+    names = [tuple(path.relative_to(tmp_path).as_posix() for path in pair) for pair in pairs]
+    assert names == [
+        ("degraded/a_in.png", "target/a_gt.bmp"),
+        ("degraded/c.png", "target/c.tif"),
+        ("degraded/sub/b-LQ.jpg", "target/sub/b_hr.png"),
+    ]
+    assert len(opened_pairs(pairs)) == 3
+
+
+@pytest.mark.parametrize("lonely", ["degraded/b_in.png", "target/b_gt.png"])
+def test_a_file_without_a_partner_is_an_error(lonely: str, tmp_path: Path) -> None:
+    for name in ("degraded/a_in.png", "target/a_gt.png", lonely):
+        save(tmp_path / name)
+    with pytest.raises(ImageError, match=rf"{lonely}: no partner of that name in the other folder \(1 such"):
+        pair_folders(tmp_path / "degraded", tmp_path / "target")
+
+
+def test_two_files_of_one_name_are_an_error(tmp_path: Path) -> None:
+    for name in ("degraded/a_in.png", "degraded/a.png", "target/a.png"):
+        save(tmp_path / name)
+    with pytest.raises(ImageError, match="same name as"):
+        pair_folders(tmp_path / "degraded", tmp_path / "target")
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="degraded: no such folder"):
+        pair_folders(tmp_path / "degraded", tmp_path)
+    (tmp_path / "degraded").mkdir()
+    with pytest.raises(ImageError, match="degraded: the folder holds no image files"):
+        pair_folders(tmp_path / "degraded", tmp_path)
+
+
+def test_embedded_photographs_have_the_same_identity_everywhere() -> None:
+    source = open_images()
+    assert {source.identity(i) for i in range(len(source))} >= {"scikit-image/coffee.png", "scikit-image/rocket.jpg"}
+
+
+def test_a_name_that_several_photographs_share_is_told_in_full() -> None:
+    assert short_names(["a/x.png", "b/y.png", "b/x.jpg"]) == ["a/x.png", "y", "b/x.jpg"]

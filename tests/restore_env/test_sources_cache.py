@@ -1,0 +1,236 @@
+"""Decoded images are kept: decoded once, in bounded memory, in a folder that goes when it should."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restore_env.images import sources
+from restore_env.images.decoding import ImageError, Photo, read_image
+from restore_env.images.sources import ImageSource, PixelCache, open_images
+from tests.support.pictures import opened, picture, save
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are decoded, in that order."""
+    paths: list[str] = []
+
+    def counting(path: str | os.PathLike[str]) -> Photo:
+        paths.append(str(path))
+        return read_image(path)
+
+    monkeypatch.setattr(sources, "read_image", counting)
+    return paths
+
+
+def test_images_are_decoded_once(tmp_path: Path, decoded: list[str]) -> None:
+    for number in range(3):
+        save(tmp_path / f"{number}.png", seed=number)
+    source = opened(tmp_path)
+    assert len(decoded) == 3
+    for _ in range(2):
+        for i in range(3):
+            for scale in (1.0, 2 / 3, 1 / 3):
+                source.pixels(i, scale)
+    assert len(decoded) == 3
+
+
+def test_cache_dir_serves_the_next_source(tmp_path: Path, decoded: list[str]) -> None:
+    photos, cache_dir = tmp_path / "photos", tmp_path / "cache" / "below"
+    for number in range(3):
+        save(photos / f"{number}.png", seed=number)
+    first = opened(photos, cache_dir=cache_dir)
+    assert len(decoded) == 3
+    second = opened(photos, cache_dir=cache_dir)
+    assert len(decoded) == 3
+    for i in range(3):
+        np.testing.assert_array_equal(first.pixels(i, 2 / 3), second.pixels(i, 2 / 3))
+        assert first.identity(i) == second.identity(i)
+    del first, second
+    gc.collect()
+    assert cache_dir.is_dir()
+
+
+def test_a_changed_file_is_decoded_again(tmp_path: Path, decoded: list[str]) -> None:
+    path = tmp_path / "a.png"
+    save(path)
+    opened(path, cache_dir=tmp_path / "cache")
+    changed = save(path, seed=1)
+    os.utime(path, ns=(1, 1))
+    np.testing.assert_array_equal(opened(path, cache_dir=tmp_path / "cache").pixels(0), changed)
+    assert len(decoded) == 2
+
+
+def test_small_images_are_refused_from_the_cache_too(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    opened(tmp_path / "a.png", cache_dir=tmp_path / "cache")
+    with pytest.raises(ImageError, match="30x20 is smaller than a patch of 63"):
+        open_images(tmp_path / "a.png", cache_dir=tmp_path / "cache", min_size=63)
+
+
+def test_a_cache_dir_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError, match="file: cannot keep decoded images there"):
+        open_images([picture(8, 8)], cache_dir=tmp_path / "file")
+
+
+def test_a_full_disk_is_told_and_not_taken_for_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    save(tmp_path / "photos" / "a.png")
+    monkeypatch.setattr(np, "save", refuse)
+    with pytest.raises(ImageError, match=r"cache: cannot keep decoded images there \(No space left on device\)"):
+        open_images(tmp_path / "photos", cache_dir=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_mapped_bytes_are_bounded(tmp_path: Path) -> None:
+    cache = PixelCache(tmp_path, mapped_bytes=3 * 8 * 8 * 3)
+    images = [picture(8, 8, seed) for seed in range(10)]
+    for number, image in enumerate(images):
+        cache.put(str(number), image)
+    mapped = []
+    for number, image in enumerate(images):
+        pixels = cache.get(str(number))
+        np.testing.assert_array_equal(pixels, image)
+        mapped.append(weakref.ref(pixels))
+        del pixels
+        assert sum(reference() is not None for reference in mapped) <= 3
+    assert mapped[-1]() is cache.get("9")  # the latest are kept
+    assert mapped[-3]() is cache.get("7")
+
+
+def test_an_image_beyond_the_bound_is_served_all_the_same(tmp_path: Path) -> None:
+    cache = PixelCache(tmp_path, mapped_bytes=10)
+    cache.put("a", picture(8, 8))
+    np.testing.assert_array_equal(cache.get("a"), picture(8, 8))
+    assert "a" in cache
+    assert "b" not in cache
+
+
+def test_a_source_may_be_used_from_several_threads(tmp_path: Path) -> None:
+    images = [picture(30, 30, seed) for seed in range(12)]
+    source = ImageSource(images, PixelCache(tmp_path, mapped_bytes=5000), min_size=1, lenient=False)
+
+    def look(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(150):
+            i = int(rng.integers(12))
+            np.testing.assert_array_equal(source.pixels(i), images[i])
+            source.pixels(i, float(rng.choice([2 / 3, 1 / 3])))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(look, range(8)))
+
+
+def test_few_decoded_images_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: the first one is slow, so that all others could pile up behind it."""
+    alive, most, lock = 0, 0, threading.Lock()
+
+    def released() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def slow_first(path: str | os.PathLike[str]) -> Photo:
+        nonlocal alive, most
+        if Path(path).name == "00.png":
+            time.sleep(0.3)
+        pixels = picture(8, 8)
+        weakref.finalize(pixels, released)
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return Photo(pixels)
+
+    for number in range(40):
+        (tmp_path / f"{number:02}.png").touch()
+    monkeypatch.setattr(sources, "read_image", slow_first)
+    assert len(opened(tmp_path)) == 40
+    assert most <= 5
+
+
+def test_the_temporary_folder_goes_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = opened([picture(8, 8)])
+    source.pixels(0, 1 / 3)
+    assert len(list(tmp_path.iterdir())) == 1
+    del source
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["", "1 / 0"], ids=["normal", "error"])
+def test_the_temporary_folder_goes_with_the_process(ending: str, tmp_path: Path) -> None:
+    script = (
+        "import numpy as np; from restore_env.images.sources import open_images\n"
+        f"source = open_images([np.eye(9)])\n{ending}"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_delete_its_parents_images(tmp_path: Path) -> None:
+    script = """
+import gc, os
+import numpy as np
+from restore_env.images.sources import open_images
+source = open_images([np.eye(9)])
+child = os.fork()
+if child == 0:
+    del source
+    gc.collect()
+    os._exit(0)
+os.waitpid(child, 0)
+print(source.pixels(0, 1 / 3).shape)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == "(3, 3, 3)\n"
+
+
+MEMORY_SCRIPT = """
+import os, sys
+from pathlib import Path
+from restore_env.images.sources import ImageSource, PixelCache
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+folder = Path(sys.argv[1])
+for bound in sys.argv[2:]:
+    cache = PixelCache(folder / "cache", mapped_bytes=int(bound) * 2**20)
+    source = ImageSource(sorted(folder.glob("*.bmp")), cache, min_size=1, lenient=False)
+    before = most = resident()
+    for i in range(len(source)):
+        source.pixels(i).sum()  # touches every page
+        most = max(most, resident())
+    print(most - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process from /proc")
+def test_memory_is_bounded_however_many_photographs_there_are(tmp_path: Path) -> None:
+    """24 photographs of 1.5 megapixels are 108 MiB; with a bound of 16 MiB they take that and a little more."""
+    for number in range(24):
+        Image.new("RGB", (1500, 1048), (number, 0, 0)).save(tmp_path / f"{number}.bmp")
+    command = [sys.executable, "-c", MEMORY_SCRIPT, str(tmp_path), "16", "1024"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    bounded, unbounded = (float(line) for line in result.stdout.split())
+    assert bounded < 40
+    assert unbounded > 90  # so the measurement would show it

@@ -1,0 +1,183 @@
+"""Images in tiles: tools, enlarging and SSIM give what they give on the whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from restore_env.images.tiling import (
+    _cuts,
+    _tiles,
+    apply_tool,
+    enlarge,
+    ssim_in_tiles,
+    tile_starts,
+    to_pixels,
+    to_tensor,
+)
+from restore_env.metrics import ssim
+from restore_env.toolbox import FunctionTool, bicubic_enlarge
+from tests.support.toolkit import picture
+from tools_zoo.backends.network_tool import NetworkTool
+from tools_zoo.networks import NETWORKS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def integer_network(reach: int, blocks: int = 1) -> Callable[[Tensor], Tensor]:
+    """Two zero-padded convolutions of whole numbers: on whole numbers every order of summation gives the same bits."""
+    rng = torch.Generator().manual_seed(reach)
+    sizes = (reach // 2, reach - reach // 2)
+    weights = [torch.randint(-2, 3, (3, 3, 2 * r + 1, 2 * r + 1), generator=rng).float() for r in sizes]
+
+    def run(images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % blocks, 0, -height % blocks))
+        features = torch.relu(F.conv2d(images, weights[0], torch.ones(3), padding=sizes[0]))
+        blocky = F.interpolate(F.avg_pool2d(features, blocks) * blocks**2, scale_factor=blocks)
+        return (F.conv2d(blocky, weights[1], padding=sizes[1]) + images)[..., :height, :width]
+
+    return run
+
+
+def whole_numbers(height: int, width: int) -> Tensor:
+    return torch.randint(0, 8, (1, 3, height, width), generator=torch.Generator().manual_seed(height)).float()
+
+
+@given(st.integers(1, 5000), st.integers(8, 600))
+def test_cuts_cover_a_length(length: int, side: int) -> None:
+    cuts = _cuts(length, side)
+    assert [first for first, _ in cuts] == [0, *(end for _, end in cuts[:-1])]
+    assert cuts[-1][1] == length
+    assert all(first % 8 == 0 and 0 < end - first < side + 8 for first, end in cuts)
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_no_tile_is_so_small_that_other_kernels_would_run(height: int, width: int) -> None:
+    areas = [(rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns in _tiles(height, width, 256)]
+    assert sum(areas) == height * width
+    assert min(areas) >= min(height * width, 256 * 256 // 4 - 256 * 8)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 11), st.integers(8, 40), st.sampled_from([1, 2, 4, 8]))
+@settings(max_examples=60, deadline=None)
+def test_tiles_give_the_whole_image_exactly(height: int, width: int, reach: int, side: int, blocks: int) -> None:
+    tool = FunctionTool("whole numbers", integer_network(reach, blocks), reach=reach + blocks)
+    image = whole_numbers(height, width)
+    untouched = image.clone()
+    assert torch.equal(apply_tool(tool, image, tile=side), tool(image))
+    assert torch.equal(image, untouched)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    ("height", "width", "threads"), [(257, 520, 1), (300, 261, 2), (40, 2100, 1), (2100, 40, 2), (66000, 1, 1)]
+)
+def test_networks_in_tiles_are_equal_to_the_last_bit(network: str, height: int, width: int, threads: int) -> None:
+    torch.manual_seed(0)
+    module = NETWORKS[network]().eval().requires_grad_(False)
+    tool = NetworkTool(network, module, module.macs_per_pixel, module.reach, backend="eager")
+    image = torch.rand(1, 3, height, width) * 1.2 - 0.1
+    assert len(list(_tiles(height, width, 256))) > 1
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        assert torch.equal(apply_tool(tool, image), tool(image))
+
+
+@pytest.mark.parametrize("side", [8, 16, 40, 63, 64, 100, 128])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_in_awkward_tiles_are_equal_after_rounding(network: str, side: int) -> None:
+    torch.manual_seed(1)
+    module = NETWORKS[network]().eval().requires_grad_(False)
+    tool = NetworkTool(network, module, module.macs_per_pixel, module.reach)
+    image = torch.rand(1, 3, 97, 131)
+    with torch.inference_mode():
+        whole, tiled = tool(image), apply_tool(tool, image, tile=side)
+    assert float((whole - tiled).abs().max()) < 1e-6
+    np.testing.assert_array_equal(to_pixels(whole), to_pixels(tiled))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (9, 700), (300, 41)])
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_enlarging_in_tiles_is_exact(height: int, width: int, factor: int) -> None:
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(enlarge(image, factor), bicubic_enlarge(image, factor))
+
+
+def test_a_tool_of_unknown_reach_gets_the_whole_image() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def negative(images: Tensor) -> Tensor:
+        shapes.append(tuple(images.shape))
+        return 1 - images.contiguous().view(images.shape) + images.mean()
+
+    image = torch.rand(1, 3, 300, 500)
+    assert torch.equal(apply_tool(FunctionTool("negative", negative), image, tile=8), 1 - image + image.mean())
+    assert shapes == [(1, 3, 300, 500)]
+
+
+def test_tiles_are_contiguous_and_progress_ends_at_one() -> None:
+    shares: list[float] = []
+
+    def flat(images: Tensor) -> Tensor:
+        return images.view(-1).view(images.shape)
+
+    image = torch.rand(1, 3, 40, 50)
+    result = apply_tool(FunctionTool("flat", flat, reach=3), image, tile=16, progress=shares.append)
+    assert torch.equal(result, image)
+    assert len(shares) == 3 * 4
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_a_tool_of_a_wrong_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'shrink' returned shape \(1, 3, 2, 4\), expected \(1, 3, 4, 4\)"):
+        apply_tool(FunctionTool("shrink", lambda images: images[:, :, ::2], reach=0), torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (37, 50), (200, 40)])
+def test_ssim_in_tiles_is_ssim(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore_env.images.tiling._SSIM_TILE", 24)
+    image, target = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    expected = float(ssim(to_tensor(image), to_tensor(target)))
+    assert ssim_in_tiles(image, target) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 50), (50, 10), (1, 1)])
+def test_ssim_of_a_small_image_is_none(height: int, width: int) -> None:
+    assert ssim_in_tiles(picture(height, width), picture(height, width)) is None
+
+
+@pytest.mark.parametrize("height", [1, 5, 1500])
+def test_pixels_to_tensor_and_back(height: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, 3, 3), dtype=np.uint8)
+    pixels.flags.writeable = False
+    tensor = to_tensor(pixels)
+    assert tensor.shape == (1, 3, height, 3)
+    np.testing.assert_array_equal(to_pixels(tensor), pixels)
+    np.testing.assert_array_equal(to_pixels(tensor * 3 - 1)[..., 0], np.clip(pixels[..., 0] * 3.0 - 255, 0, 255))
+
+
+@pytest.mark.parametrize(
+    ("length", "borders", "starts"),
+    [
+        (1, True, [0]),
+        (62, True, [0]),
+        (63, True, [0]),
+        (64, True, [0, 1]),
+        (64, False, [0]),
+        (126, True, [0, 63]),
+        (130, True, [0, 63, 67]),
+        (130, False, [0, 63]),
+        (62, False, [0]),
+    ],
+)
+def test_tile_starts(length: int, borders: bool, starts: list[int]) -> None:
+    assert tile_starts(length, 63, borders) == starts

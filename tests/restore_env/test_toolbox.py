@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from restore_env import FunctionTool, Task, Tool, Toolbox
+from restore_env.episodes.batch import EpisodeBatch
+from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge, resolve_toolbox
+from tests.support.toolkit import pixelwise_toolbox, random_toolbox
+from tools_zoo.catalog import SHAPES, TOOLS, ToolSpec, training_order
+from tools_zoo.networks import NETWORKS, EightLayer, ThreeLayer
+
+
+@given(actions=st.lists(st.integers(0, 3), min_size=1, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_apply_does_to_every_image_what_its_own_action_says(actions: list[int]) -> None:
+    toolbox = pixelwise_toolbox()
+    images = torch.rand(len(actions), 3, 5, 7)
+    result = toolbox.apply(images, actions)
+    for image, action, output in zip(images, actions, result, strict=True):
+        expected = image if action == toolbox.stop else toolbox[action](image[None])[0]
+        assert torch.equal(output, expected)
+
+
+def test_each_chosen_tool_runs_once_on_its_group() -> None:
+    calls: list[int] = []
+
+    def count(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        return images
+
+    toolbox = Toolbox([FunctionTool("a", count), FunctionTool("b", count), FunctionTool("c", count)])
+    toolbox.apply(torch.rand(64, 3, 8, 8), np.arange(64) % 2)
+    assert calls == [32, 32]
+
+
+def test_apply_leaves_its_input_alone() -> None:
+    images = torch.rand(4, 3, 8, 8)
+    before = images.clone()
+    pixelwise_toolbox().apply(images, [0, 1, 3, 2]).zero_()
+    assert torch.equal(images, before)
+
+
+def test_a_tool_that_works_in_place_or_in_double_does_no_harm() -> None:
+    toolbox = Toolbox([FunctionTool("wipe", lambda images: images.mul_(0)), FunctionTool("wide", torch.Tensor.double)])
+    images = torch.rand(2, 3, 8, 8)
+    before = images.clone()
+    assert not toolbox.apply(images, [0, 0]).any()
+    assert torch.equal(images, before)
+    assert toolbox.apply(images, [1, 1]).dtype == torch.float32
+
+
+def test_tools_of_different_scale_come_in_groups() -> None:
+    toolbox = pixelwise_toolbox(super_resolver=True)
+    images = torch.rand(3, 3, 8, 8)
+    shapes = {int(row): tuple(out.shape[-2:]) for rows, out in toolbox.groups(images, [0, 3, 0]) for row in rows}
+    assert shapes == {0: (8, 8), 1: (32, 32), 2: (8, 8)}
+    with pytest.raises(ValueError, match="not of one size"):
+        toolbox.apply(images, [0, 3, 0])
+
+
+@pytest.mark.parametrize("actions", [[0, 1], [[0, 1, 2]], [0, 1, 9], [0, -1, 1]])
+def test_wrong_actions_are_refused(actions: list[int]) -> None:
+    with pytest.raises(ValueError, match="action"):
+        pixelwise_toolbox().apply(torch.rand(3, 3, 8, 8), actions)
+
+
+def test_a_tool_that_returns_another_shape_is_named() -> None:
+    toolbox = Toolbox([FunctionTool("crop", lambda images: images[..., 1:])])
+    with pytest.raises(ValueError, match="'crop' returned shape"):
+        toolbox.apply(torch.rand(1, 3, 8, 8), [0])
+
+
+def test_an_opencv_denoiser_becomes_a_tool_in_one_line() -> None:
+    def median(images: torch.Tensor) -> torch.Tensor:
+        filtered = [cv2.medianBlur(image.permute(1, 2, 0).numpy(), 3) for image in images]
+        return torch.from_numpy(np.stack(filtered)).permute(0, 3, 1, 2)
+
+    tool = FunctionTool("median", median, macs_per_pixel=27)
+    assert isinstance(tool, Tool)
+    images = torch.zeros(2, 3, 9, 9)
+    images[:, :, 4, 4] = 1
+    assert not Toolbox([tool]).apply(images, [0, 0]).any()
+
+
+@pytest.mark.parametrize(
+    ("tools", "message"),
+    [
+        ([], "one tool or more"),
+        ([BICUBIC_X4, BICUBIC_X4], "bicubic_x4"),
+        ([FunctionTool("stop", abs)], "stop"),
+        ([FunctionTool("half", abs, scale=0)], "scale 0"),
+    ],
+)
+def test_impossible_toolboxes_are_refused(tools: list[Tool], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Toolbox(tools)
+
+
+def test_what_is_no_tool_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match="FunctionTool"):
+        Toolbox([abs])  # type: ignore[list-item]
+
+
+def test_names_and_actions_translate() -> None:
+    toolbox = pixelwise_toolbox()
+    assert [toolbox.name(action) for action in range(4)] == ["brighten", "dim", "invert", "stop"]
+    assert toolbox.action("stop") == toolbox.stop == 3
+    with pytest.raises(ValueError, match=r"brighten, dim, invert, stop"):
+        toolbox.action("sharpen")
+
+
+@pytest.mark.parametrize("name", ["no.such.module:box", "tools_zoo:nothing", "default", "math:sqrt", "math:pi"])
+def test_an_import_string_that_names_no_toolbox_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="toolbox"):
+        resolve_toolbox(name)
+
+
+class Movable:
+    """A tool that knows where it is."""
+
+    name, scale, macs_per_pixel, reach = "movable", 1, 0.0, 0
+    place = torch.device("cpu")
+
+    def to(self, device: torch.device) -> None:
+        self.place = device
+
+    def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
+        return images
+
+
+@pytest.fixture
+def meta_device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    monkeypatch.setattr("restore_env.toolbox.usable_device", torch.device)
+    return torch.device("meta")
+
+
+def test_a_toolbox_is_copied_to_another_device_and_stays_where_it_was(meta_device: torch.device) -> None:
+    tool, module, double = Movable(), torch.nn.Conv2d(3, 3, 1), FunctionTool("double", lambda images: images * 2)
+    toolbox = Toolbox([tool, FunctionTool("network", module), double])
+    moved = resolve_toolbox(toolbox, meta_device)
+    assert (toolbox.device.type, tool.place.type, module.weight.device.type) == ("cpu", "cpu", "cpu")
+    assert (moved.device, moved.names) == (meta_device, toolbox.names)
+    assert isinstance(moved[0], Movable)
+    assert moved[0].place == meta_device
+    assert isinstance(moved[1], FunctionTool)
+    assert isinstance(moved[1].function, torch.nn.Conv2d)
+    assert moved[1].function.weight.device == meta_device
+    assert moved[2] is double  # nothing to move
+    assert resolve_toolbox(moved, meta_device) is moved
+    assert resolve_toolbox(lambda: toolbox, meta_device) is not toolbox
+
+
+def test_a_list_of_tools_stays_where_it_was(meta_device: torch.device) -> None:
+    tool = Movable()
+    assert resolve_toolbox([tool], meta_device).device == meta_device
+    assert tool.place.type == "cpu"
+
+
+def test_without_a_device_a_toolbox_is_used_where_it_is(meta_device: torch.device) -> None:
+    toolbox = Toolbox([Movable()], meta_device)
+    assert resolve_toolbox(toolbox) is toolbox
+    assert resolve_toolbox(lambda: toolbox) is toolbox
+    assert EpisodeBatch(Task(toolbox=toolbox), 2).toolbox is toolbox
+    on_cpu = EpisodeBatch(Task(toolbox=toolbox, device="cpu"), 2).toolbox
+    assert (on_cpu.device.type, toolbox.device) == ("cpu", meta_device)
+
+
+def test_bicubic_enlargement_keeps_constants_and_size() -> None:
+    enlarged = bicubic_enlarge(torch.full((1, 3, 9, 7), 0.25), 4)
+    assert enlarged.shape == (1, 3, 36, 28)
+    torch.testing.assert_close(enlarged, torch.full_like(enlarged, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters", "macs"), [(ThreeLayer, 21_827, 21_776), (EightLayer, 50_851, 50_560)]
+)
+def test_networks_have_the_published_size(network: type[ThreeLayer | EightLayer], parameters: int, macs: int) -> None:
+    assert sum(p.numel() for p in network().parameters()) == parameters
+    assert network.macs_per_pixel == macs
+
+
+@pytest.mark.parametrize("spec", TOOLS, ids=lambda spec: spec.name)
+def test_no_shape_costs_more_than_the_published_one(spec: ToolSpec) -> None:
+    published = NETWORKS[spec.network()]().macs_per_pixel
+    assert all(NETWORKS[spec.network(shapes)]().macs_per_pixel <= published for shapes in SHAPES)
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_the_computation_of_a_network_is_what_it_says(name: str) -> None:
+    network, macs = NETWORKS[name](), 0
+
+    def count(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        nonlocal macs
+        assert isinstance(module, torch.nn.Conv2d)
+        height, width = module.kernel_size
+        macs += height * width * module.in_channels * output[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    network(torch.rand(1, 3, 20, 20))
+    assert macs == network.macs_per_pixel * 20 * 20
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_a_network_looks_exactly_as_far_as_its_reach(name: str) -> None:
+    torch.manual_seed(1)
+    network = NETWORKS[name]().double()
+    for parameter in network.parameters():  # some begin as zeros, and let nothing through
+        torch.nn.init.normal_(parameter, std=0.1)
+    image = torch.rand(1, 3, 141, 141, dtype=torch.float64, requires_grad=True)
+    farthest = 0
+    for place in range(68, 72):  # networks that join 4x4 pixels look farther one way than the other
+        (seen,) = torch.autograd.grad(network(image)[0, :, place, place].sum(), image)
+        farthest = max(farthest, int((seen[0].abs().sum(0).nonzero() - place).abs().max()))
+    assert farthest == network.reach
+
+
+def test_the_table_trains_parents_first() -> None:
+    names = tuple(spec.name for spec in TOOLS)
+    order = [spec.name for spec in training_order(names)]
+    assert sorted(order) == sorted(names)
+    for spec in TOOLS:
+        assert spec.parent is None or order.index(spec.parent) < order.index(spec.name)
+    with pytest.raises(ValueError, match="unknown tool 'sharpen'"):
+        training_order(("sharpen",))
+
+
+def test_grouped_and_single_application_of_the_networks_agree() -> None:
+    toolbox = random_toolbox()
+    images = torch.rand(12, 3, 32, 32)
+    together = toolbox.apply(images, np.arange(12))
+    apart = torch.cat([toolbox.apply(images[i : i + 1], [i]) for i in range(12)])
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from restore_env.distortions import protocol as distortions
+from restore_env.distortions.protocol import SEVERITIES, Levels
+from restore_env.distortions.transforms import (
+    BicubicDownscale,
+    MixedDistortion,
+    ProtocolBlur,
+    ProtocolJpeg,
+    ProtocolNoise,
+    camera,
+)
+
+Pixels = npt.NDArray[Any]
+
+A: Any = importlib.import_module(
+    "albumentations"
+)  # only now: restore_env.distortions.transforms keeps it off the network
+
+
+@pytest.fixture(scope="module")
+def photo() -> Pixels:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=0).repeat(8, axis=1)  # flat squares with hard edges, 72x104
+
+
+@pytest.fixture(scope="module")
+def float_photo(photo: Pixels) -> Pixels:
+    floats: Pixels = photo.astype(np.float32) * np.float32(1 / 255)
+    return floats
+
+
+def full_protocol() -> list[Any]:
+    return [ProtocolBlur(), ProtocolNoise(), ProtocolJpeg()]
+
+
+EACH = [ProtocolBlur, ProtocolNoise, ProtocolJpeg, BicubicDownscale, MixedDistortion]
+
+
+class TestEqualsTheFunction:
+    """A transform does what the function of restore_env.distortions.protocol does with the parameters that it drew."""
+
+    def test_blur(self, photo: Pixels, float_photo: Pixels) -> None:
+        blur = ProtocolBlur((2.5, 2.5))
+        expected = distortions.gaussian_blur(float_photo, 2.5)
+        np.testing.assert_array_equal(blur(image=float_photo)["image"], expected)
+        np.testing.assert_array_equal(blur(image=photo)["image"], distortions.quantise(expected))
+
+    def test_noise(self, photo: Pixels, float_photo: Pixels) -> None:
+        noise = ProtocolNoise((30, 30))
+        result = noise(image=float_photo)["image"]
+        rng = np.random.default_rng(noise.get_applied_params()["noise_seed"])
+        np.testing.assert_array_equal(result, distortions.gaussian_noise(float_photo, 30, rng))
+        result = noise(image=photo)["image"]
+        rng = np.random.default_rng(noise.get_applied_params()["noise_seed"])
+        np.testing.assert_array_equal(result, distortions.quantise(distortions.gaussian_noise(float_photo, 30, rng)))
+
+    def test_jpeg(self, photo: Pixels, float_photo: Pixels) -> None:
+        compress = ProtocolJpeg((20, 20))
+        expected = distortions.jpeg(photo, 20)
+        np.testing.assert_array_equal(compress(image=photo)["image"], expected)
+        result = compress(image=float_photo)["image"]
+        assert result.dtype == np.float32
+        np.testing.assert_array_equal(result, expected.astype(np.float32) * np.float32(1 / 255))
+
+    def test_downscale(self, photo: Pixels, float_photo: Pixels) -> None:
+        shrink = BicubicDownscale(4)
+        expected = distortions.downscale(float_photo, 4)
+        np.testing.assert_array_equal(shrink(image=float_photo)["image"], expected)
+        np.testing.assert_array_equal(shrink(image=photo)["image"], distortions.quantise(expected))
+
+    @pytest.mark.parametrize("factor", [1, 4])
+    @pytest.mark.parametrize("severity", SEVERITIES)
+    def test_mixed(self, photo: Pixels, severity: str, factor: int) -> None:
+        mixed = MixedDistortion(severity, factor=factor)
+        result = mixed(image=photo)["image"]
+        drawn = mixed.get_applied_params()
+        levels = Levels(drawn["blur_sigma"], drawn["noise_sigma"], drawn["jpeg_quality"])
+        rng = np.random.default_rng(drawn["noise_seed"])
+        np.testing.assert_array_equal(result, distortions.distort(photo, levels, rng, factor))
+
+
+def test_strengths_stay_in_their_ranges_and_vary(photo: Pixels) -> None:
+    drawn = {
+        "blur": [ProtocolBlur((1, 2)).get_params()["sigma"] for _ in range(50)],
+        "noise": [ProtocolNoise((10, 20)).get_params()["sigma"] for _ in range(50)],
+        "jpeg": [ProtocolJpeg((40, 42)).get_params()["quality"] for _ in range(50)],
+    }
+    assert min(drawn["blur"]) >= 1
+    assert max(drawn["blur"]) <= 2
+    assert min(drawn["noise"]) >= 10
+    assert max(drawn["noise"]) <= 20
+    assert set(drawn["jpeg"]) == {40, 41, 42}
+    assert len(set(drawn["blur"])) == len(set(drawn["noise"])) == 50
+
+
+def test_a_seed_makes_a_compose_reproducible(photo: Pixels) -> None:
+    first, second, other = (A.Compose(full_protocol(), seed=seed) for seed in (3, 3, 4))
+    images = [first(image=photo)["image"] for _ in range(3)]
+    for image in images:
+        np.testing.assert_array_equal(image, second(image=photo)["image"])
+    assert not np.array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], other(image=photo)["image"])
+
+    first.set_random_seed(3)
+    np.testing.assert_array_equal(first(image=photo)["image"], images[0])
+
+
+@pytest.mark.parametrize("transform", [ProtocolBlur, ProtocolNoise, ProtocolJpeg, MixedDistortion])
+def test_a_seed_makes_a_transform_reproducible(transform: Any, photo: Pixels) -> None:
+    one, same = transform(), transform()
+    one.set_random_seed(5)
+    same.set_random_seed(5)
+    np.testing.assert_array_equal(one(image=photo)["image"], same(image=photo)["image"])
+
+
+def test_strengths_of_one_seeded_compose_are_independent(photo: Pixels) -> None:
+    compose = A.Compose([ProtocolBlur((0, 1)), ProtocolNoise((0, 1))], save_applied_params=True)
+    drawn = []
+    for seed in range(60):
+        compose.set_random_seed(seed)
+        drawn.append([params["sigma"] for _, params in compose(image=photo[:8, :8])["applied_transforms"]])
+    assert abs(np.corrcoef(np.array(drawn).T)[0, 1]) < 0.4
+
+
+@pytest.mark.parametrize("transforms", [full_protocol(), [MixedDistortion("severe")]], ids=["single", "mixed"])
+def test_replay_repeats_the_distortion_and_its_noise(transforms: list[Any], photo: Pixels) -> None:
+    result = A.ReplayCompose(transforms)(image=photo)
+    record = json.loads(json.dumps(result["replay"]))
+    np.testing.assert_array_equal(A.ReplayCompose.replay(record, image=photo)["image"], result["image"])
+
+    flipped = A.ReplayCompose.replay(record, image=photo[::-1])["image"]
+    assert not np.array_equal(flipped[::-1], result["image"])  # the same noise on another image
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        ProtocolBlur((1.5, 2.5)),
+        ProtocolNoise((5, 25), p=0.5),
+        ProtocolJpeg((30, 60)),
+        BicubicDownscale(2),
+        MixedDistortion("severe", factor=4, p=0.25),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_serialisation_round_trip(transform: Any, photo: Pixels) -> None:
+    saved = json.loads(json.dumps(A.to_dict(A.Compose([transform]))))
+    loaded = A.from_dict(saved)
+    assert repr(loaded[0]) == repr(transform)
+    assert json.loads(json.dumps(A.to_dict(loaded))) == saved
+    for twin in (loaded[0], transform):
+        twin.set_random_seed(11)
+    np.testing.assert_array_equal(loaded[0](image=photo)["image"], transform(image=photo)["image"])
+
+
+@pytest.mark.parametrize("transform", EACH)
+def test_the_input_is_left_as_it_was_and_its_type_kept(transform: Any, photo: Pixels, float_photo: Pixels) -> None:
+    for image in (photo, float_photo) if transform is not MixedDistortion else (photo,):
+        before = image.copy()
+        assert transform()(image=image)["image"].dtype == image.dtype
+        np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("transform", EACH)
+def test_p_zero_changes_nothing(transform: Any, photo: Pixels) -> None:
+    np.testing.assert_array_equal(transform(p=0.0)(image=photo)["image"], photo)
+
+
+@pytest.mark.parametrize("transform", EACH)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((16, 16), np.uint8), ((16, 16, 1), np.uint8), ((16, 16, 4), np.uint8), ((16, 16, 3), np.float64)],
+)
+def test_other_images_are_refused(transform: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{transform.__name__} takes RGB images"):
+        transform()(image=np.zeros(shape, dtype))
+
+
+def test_mixed_refuses_float() -> None:
+    with pytest.raises(ValueError, match="uint8, got float32"):
+        MixedDistortion()(image=np.zeros((16, 16, 3), np.float32))
+
+
+def test_downscale_refuses_what_is_no_multiple() -> None:
+    with pytest.raises(ValueError, match="18x16"):
+        BicubicDownscale(4)(image=np.zeros((16, 18, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("transform", "arguments", "complaint"),
+    [
+        (ProtocolBlur, {"sigma_range": (-1, 2)}, "greater than or equal to 0"),
+        (ProtocolBlur, {"sigma_range": (2, 1)}, "range .* is empty"),
+        (ProtocolBlur, {"sigma_range": (0, float("nan"))}, "sigma_range"),
+        (ProtocolBlur, {"sigma_range": (0, float("inf"))}, "finite"),
+        (ProtocolBlur, {"sigma_range": 2}, "tuple"),
+        (ProtocolNoise, {"sigma_range": (0, -5)}, "greater than or equal to 0"),
+        (ProtocolNoise, {"sigma_range": ("0", "5")}, "number"),
+        (ProtocolJpeg, {"quality_range": (0, 50)}, "greater than or equal to 1"),
+        (ProtocolJpeg, {"quality_range": (50, 101)}, "less than or equal to 100"),
+        (ProtocolJpeg, {"quality_range": (50, 40)}, "range .* is empty"),
+        (ProtocolJpeg, {"quality_range": (10.5, 40)}, "integer"),
+        (BicubicDownscale, {"factor": 0}, "greater than or equal to 1"),
+        (BicubicDownscale, {"factor": 2.0}, "integer"),
+        (MixedDistortion, {"severity": "extreme"}, "mild, moderate, severe"),
+        (MixedDistortion, {"factor": 0}, "greater than or equal to 1"),
+        (ProtocolBlur, {"p": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_wrong_arguments_are_refused(transform: Any, arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        transform(**arguments)
+
+
+def test_a_camera_is_noisier_where_it_is_bright() -> None:
+    dark, bright = np.full((96, 96, 3), 12, np.uint8), np.full((96, 96, 3), 200, np.uint8)
+    errors = np.zeros((2, 60))
+    for row, flat in enumerate((dark, bright)):
+        compose = camera()
+        compose.set_random_seed(0)
+        errors[row] = [np.std(compose(image=flat)["image"].astype(float) - flat) for _ in range(60)]
+    assert errors[1].mean() > 1.3 * errors[0].mean()
+    assert errors.std(axis=1).min() > 0.5  # of all strengths
+    assert 0.1 < (errors < 0.2).mean() < 0.4  # now and then there is nothing wrong

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from restore_env.distortions.transforms import ProtocolJpeg
+from sr_models.training.degradation_transforms import BlindDegradation, RandomBlur, RandomNoise, RandomResize
+from sr_models.training.degradations import (
+    DEGRADATIONS,
+    JPEG_RANGE,
+    PASSES,
+    bicubic,
+    blind,
+    gaussian_kernel,
+    random_blur,
+    random_noise,
+    random_resize,
+    sinc_kernel,
+)
+from tests.support.toolkit import photographs
+
+Pixels = npt.NDArray[Any]
+
+A: Any = importlib.import_module(
+    "albumentations"
+)  # only now: restore_env.distortions.transforms keeps it off the network
+
+
+@pytest.fixture(scope="module")
+def photo() -> Pixels:
+    return photographs(1, 96, 128)[0]
+
+
+@pytest.fixture(scope="module")
+def noisy(photo: Pixels) -> Pixels:
+    return np.random.default_rng(1).integers(0, 256, photo.shape, dtype=np.uint8)
+
+
+def imresize(image: Pixels, factor: int) -> Pixels:
+    """MATLAB's ``imresize(image, 1 / factor)`` in double precision, pixel by pixel, rounded to 8 bits."""
+
+    def weight(distance: float) -> float:
+        x = abs(distance)
+        if x <= 1:
+            return 1.5 * x**3 - 2.5 * x**2 + 1
+        return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0
+
+    def along_rows(lines: Pixels) -> Pixels:
+        length = len(lines)
+        out = np.zeros((length // factor, *lines.shape[1:]))
+        for row in range(len(out)):
+            centre = (row + 0.5) * factor - 0.5
+            sources = range(math.floor(centre - 2 * factor), math.ceil(centre + 2 * factor) + 1)
+            weights = [weight((source - centre) / factor) for source in sources]
+            for source, share in zip(sources, weights, strict=True):
+                folded = source % (2 * length)  # the line, then the line backwards, and so on
+                out[row] += share / sum(weights) * lines[min(folded, 2 * length - 1 - folded)]
+        return out
+
+    small = along_rows(along_rows(image.astype(np.float64)).swapaxes(0, 1)).swapaxes(0, 1)
+    return np.asarray(np.floor(small.clip(0, 255) + 0.5), dtype=np.uint8)
+
+
+class TestBicubic:
+    @pytest.mark.parametrize("size", [(96, 128), (4, 4), (8, 100)])
+    def test_is_matlabs_imresize_to_one_grey_level(self, photo: Pixels, noisy: Pixels, size: tuple[int, int]) -> None:
+        for image in (photo, noisy):
+            crop = image[: size[0], : size[1]]
+            small = bicubic(crop)
+            assert small.shape == (size[0] // 4, size[1] // 4, 3)
+            assert np.abs(small.astype(int) - imresize(crop, 4).astype(int)).max() <= 1
+
+    def test_draws_nothing(self, photo: Pixels) -> None:
+        rng = np.random.default_rng(0)
+        bicubic(photo, rng)
+        assert rng.random() == np.random.default_rng(0).random()
+
+
+class TestEvery:
+    @pytest.mark.parametrize("name", DEGRADATIONS)
+    def test_is_a_quarter_of_the_size_and_reproducible(self, name: str, photo: Pixels) -> None:
+        before = photo.copy()
+        for seed in range(20):
+            one, two = (DEGRADATIONS[name](photo, np.random.default_rng(seed)) for _ in range(2))
+            assert one.shape == (24, 32, 3)
+            assert one.dtype == np.uint8
+            np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(photo, before)
+
+    @pytest.mark.parametrize("name", DEGRADATIONS)
+    @pytest.mark.parametrize("shape", [(4, 4), (4, 64), (16, 8)])
+    def test_of_small_images(self, name: str, shape: tuple[int, int], noisy: Pixels) -> None:
+        for seed in range(10):
+            small = DEGRADATIONS[name](noisy[: shape[0], : shape[1]], np.random.default_rng(seed))
+            assert small.shape == (shape[0] // 4, shape[1] // 4, 3)
+
+    @pytest.mark.parametrize("name", DEGRADATIONS)
+    def test_refuses_what_is_no_image(self, name: str, photo: Pixels) -> None:
+        rng = np.random.default_rng(0)
+        with pytest.raises(ValueError, match="an image of 127x96 cannot be shrunk by 4"):
+            DEGRADATIONS[name](photo[:, :127], rng)
+        wrong: list[Pixels] = [photo[..., 0], photo.astype(np.float32), photo[None], photo[:0]]
+        for image in wrong:
+            with pytest.raises(ValueError, match="expected a uint8 RGB image"):
+                DEGRADATIONS[name](image, rng)
+
+
+class TestBlind:
+    def test_differs_from_draw_to_draw_and_from_bicubic(self, photo: Pixels) -> None:
+        rng = np.random.default_rng(0)
+        drawn = [blind(photo, rng).astype(float) for _ in range(6)]
+        for one, two in zip(drawn, [*drawn[1:], bicubic(photo).astype(float)], strict=True):
+            assert np.abs(one - two).mean() > 0.5
+
+    def test_shifts_nothing(self, photo: Pixels) -> None:
+        rng = np.random.default_rng(0)
+        mean = np.mean([blind(photo, rng).astype(float) for _ in range(60)], axis=0)
+        target = bicubic(photo).astype(float)
+
+        def error(down: int, right: int) -> float:
+            return float(np.abs(np.roll(mean, (down, right), (0, 1)) - target)[2:-2, 2:-2].mean())
+
+        assert all(error(*shift) > error(0, 0) for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)))
+
+
+class TestParts:
+    def test_kernels_sum_to_one_and_are_symmetric(self) -> None:
+        kernels = [
+            gaussian_kernel(21, 2.5, 0.7, 0.4),
+            gaussian_kernel(7, 1, 1, 0, 2.0, "plateau"),
+            sinc_kernel(13, 1.2),
+        ]
+        for kernel in kernels:
+            assert kernel.sum() == pytest.approx(1, abs=1e-5)
+            np.testing.assert_allclose(kernel, kernel[::-1, ::-1], atol=1e-7)
+        assert kernels[2].min() < 0
+
+    def test_an_anisotropic_kernel_lies_along_its_angle(self) -> None:
+        kernel = gaussian_kernel(21, 3.0, 0.5, 0.0)
+        assert kernel[10, 15] > 100 * kernel[15, 10]
+        np.testing.assert_allclose(gaussian_kernel(21, 3.0, 0.5, math.pi / 2), kernel.T, atol=1e-7)
+
+    def test_a_gaussian_has_its_sigma(self) -> None:
+        row = gaussian_kernel(21, 2.0, 2.0, 1.0).sum(0)
+        assert math.sqrt((row * (np.arange(21) - 10.0) ** 2).sum()) == pytest.approx(2, abs=0.01)
+
+    def test_a_sinc_of_full_band_changes_little(self) -> None:
+        assert sinc_kernel(21, math.pi)[10, 10] > 0.7
+
+    def test_grey_noise_and_colour_noise_both_come(self) -> None:
+        flat = np.full((32, 32, 3), 0.5, np.float32)
+        rng = np.random.default_rng(0)
+        noises = [random_noise(flat, PASSES[0], rng) - flat for _ in range(60)]
+        grey = [np.allclose(noise[..., 0], noise[..., 2], atol=1e-6) for noise in noises]
+        assert 0.15 < np.mean(grey) < 0.65
+        assert all(0 < noise.std() * 255 <= 40 for noise in noises)
+
+    def test_sizes_lie_in_bounds(self) -> None:
+        flat = np.full((40, 60, 3), 0.5, np.float32)
+        rng = np.random.default_rng(0)
+        heights = [random_resize(flat, PASSES[0], rng).shape[0] for _ in range(100)]
+        assert 40 * 0.15 <= min(heights) < 40 < max(heights) <= 40 * 1.5
+        heights = [random_resize(flat, PASSES[1], rng, base=(10, 15)).shape[0] for _ in range(100)]
+        assert 3 <= min(heights) < 10 < max(heights) <= 12
+
+    def test_blurs_keep_a_flat_image(self) -> None:
+        flat = np.full((24, 24, 3), 0.5, np.float32)
+        rng = np.random.default_rng(0)
+        for _ in range(50):
+            np.testing.assert_allclose(random_blur(flat, PASSES[0], rng), 0.5, atol=1e-5)
+
+
+class TestTransforms:
+    @pytest.mark.parametrize("make", [BlindDegradation, RandomBlur, RandomResize, RandomNoise])
+    def test_equal_the_functions_and_replay(self, make: Any, photo: Pixels) -> None:
+        result = A.ReplayCompose([make()])(image=photo)
+        np.testing.assert_array_equal(A.ReplayCompose.replay(result["replay"], image=photo)["image"], result["image"])
+        if make is BlindDegradation:
+            seed = result["replay"]["transforms"][0]["params"]["degradation_seed"]
+            np.testing.assert_array_equal(result["image"], blind(photo, np.random.default_rng(seed)))
+
+    def test_compose_by_seed_and_serialise(self, photo: Pixels) -> None:
+        parts = [make(number) for number in (1, 2) for make in (RandomBlur, RandomResize, RandomNoise)]
+        compose = A.Compose([*parts, ProtocolJpeg(JPEG_RANGE)], seed=5)
+        twin = A.from_dict(A.to_dict(compose))
+        twin.set_random_seed(5)
+        np.testing.assert_array_equal(compose(image=photo)["image"], twin(image=photo)["image"])
+
+    def test_two_passes_draw_independently(self) -> None:
+        compose = A.Compose([RandomNoise(1), RandomNoise(2)], seed=0, save_applied_params=True)
+        (_, one), (_, two) = compose(image=np.zeros((8, 8, 3), np.uint8))["applied_transforms"]
+        assert one["part_seed"] != two["part_seed"]
+
+    @pytest.mark.parametrize("number", [0, 3, 1.5])
+    def test_there_are_two_passes(self, number: Any) -> None:
+        with pytest.raises(ValueError, match="number"):
+            RandomBlur(number)

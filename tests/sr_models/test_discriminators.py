@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sr_models.discriminators.networks import PixelDiscriminator, VGGDiscriminator, make_discriminator
+from sr_models.discriminators.semantic_fusion import SemanticFusion
+from sr_models.extractors.extractor import semantics
+from sr_models.extractors.squeezenet import SqueezeNet
+from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PATCH_AND_PIXEL = ("patch", "pixel")
+SIZES = ((32, 32), (96, 96), (63, 50), (64, 112))
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def small(judging: Any, channels: int | None = 64) -> nn.Module:
+    torch.manual_seed(0)
+    return make_discriminator(judging, channels, width=8)
+
+
+@pytest.mark.parametrize(
+    ("judging", "channels", "millions"),
+    [("patch", 1024, 10.1), ("pixel", 1024, 10.2), ("patch", None, 2.76), ("pixel", None, 4.38)],
+)
+def test_published_sizes(judging: Any, channels: int | None, millions: float) -> None:
+    assert parameters(make_discriminator(judging, channels)) / 1e6 == pytest.approx(millions, rel=0.006)
+
+
+def test_the_same_but_for_the_fusion_blocks() -> None:
+    for judging in PATCH_AND_PIXEL:
+        fusing, plain = small(judging), small(judging, None)
+        shared = {name: value.shape for name, value in fusing.state_dict().items() if not name.startswith("fusions")}
+        assert shared == {name: value.shape for name, value in plain.state_dict().items()}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [None, 64])
+def test_shapes(size: tuple[int, int], channels: int | None) -> None:
+    images = random(2, 3, *size)
+    maps = None if channels is None else random(2, channels, *(-(-side // 16) for side in size))
+    height, width = size
+    assert small("patch", channels)(images, maps).shape == (2, 1, height // 8 - 2, width // 8 - 2)
+    assert small("pixel", channels)(images, maps).shape == (2, 1, height, width)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_two_heads(size: tuple[int, int]) -> None:
+    network = small("vgg", None)
+    assert isinstance(network, VGGDiscriminator)
+    verdict = network.judge(random(2, 3, *size))
+    assert verdict.real.shape == (2, 1)
+    assert verdict.categories.shape == (2, 8)
+    torch.testing.assert_close(network(random(2, 3, *size)), verdict.real)
+
+
+def test_features_of_the_published_crop_are_not_pooled() -> None:
+    network = make_discriminator("vgg", width=4)
+    assert isinstance(network, VGGDiscriminator)
+    assert network.features[:-2](random(2, 3, 96, 96)).shape == (2, 32, 6, 6)
+
+
+def test_keeps_no_statistics_of_batches() -> None:
+    """Nothing that a step of the generator could change: the state is the parameters alone."""
+    network = small("vgg", None)
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+def test_every_state_can_be_averaged() -> None:
+    for judging, channels in (("vgg", None), ("patch", 64), ("pixel", 64)):
+        assert all(value.is_floating_point() for value in small(judging, channels).state_dict().values())
+
+
+@pytest.mark.parametrize("judging", PATCH_AND_PIXEL)
+def test_gradients_reach_the_generator_and_the_zero_convolutions(judging: Any) -> None:
+    network, fake, real = small(judging), random(1, 3, 48, 48).requires_grad_(), random(1, 3, 48, 48, seed=1)
+    maps = random(1, 64, 3, 3, seed=2)
+    for game in ADVERSARIAL_LOSSES.values():
+        network.zero_grad()
+        fake.grad = None
+        game.generator(network(real, maps), network(fake, maps)).backward()  # type: ignore[no-untyped-call]
+        assert fake.grad is not None
+        assert float(fake.grad.abs().sum()) > 0
+        fusions = [module for module in network.modules() if isinstance(module, SemanticFusion)]
+        assert len(fusions) == 3
+        for fusion in fusions:
+            assert fusion.out.weight.grad is not None
+            assert float(fusion.out.weight.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("judging", PATCH_AND_PIXEL)
+def test_semantics_count_once_the_zero_convolution_has_moved(judging: Any) -> None:
+    network, images = small(judging).eval(), random(1, 3, 48, 48)
+    # in a random network the semantics' share is small; group norm takes the scale of the maps away, not their pattern
+    one, other = random(1, 64, 3, 3, seed=1), random(1, 64, 3, 3, seed=2)
+    with torch.no_grad():
+        assert torch.equal(network(images, one), network(images, other))
+        for index in range(3):
+            moved = copy.deepcopy(network)
+            fusion = [module for module in moved.modules() if isinstance(module, SemanticFusion)][index]
+            nn.init.normal_(fusion.out.weight)
+            difference = (moved(images, one) - moved(images, other)).abs().max()
+            assert difference > 1e-4, index
+
+
+def test_the_found_semantics_depend_on_the_image() -> None:
+    """The semantics ask, the image answers: with one feature map alone changed, what is found changes elsewhere too."""
+    torch.manual_seed(0)
+    fusion = SemanticFusion(16, 64, enlarge=4, width=8).eval()
+    nn.init.normal_(fusion.out.weight)
+    features, maps = random(1, 16, 32, 32), random(1, 64, 8, 8, seed=1)
+    changed = features.clone()
+    changed[..., :4, :4] += 5
+    with torch.no_grad():
+        difference = (fusion(changed, maps) - fusion(features, maps)).abs().amax(1)
+    assert float(difference[..., 16:, 16:].min()) > 0
+
+
+def test_learns_from_semantics_what_images_do_not_show() -> None:
+    """Real and fake differ only in what the semantics say: the plain discriminator stays at ln 2, SeD does not."""
+    images = random(4, 3, 32, 32)
+    real_maps, fake_maps = random(4, 64, 2, 2, seed=1), random(4, 64, 2, 2, seed=2)
+    game = ADVERSARIAL_LOSSES["vanilla"]
+    losses = {}
+    for channels in (None, 64):
+        network = small("patch", channels)
+        adam = torch.optim.Adam(network.parameters(), lr=1e-2)
+        for _ in range(15):
+            loss = game.discriminator(network(images, real_maps), network(images, fake_maps))
+            adam.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            adam.step()
+        losses[channels] = float(loss.detach())
+    assert losses[None] > 0.69
+    assert losses[64] < 0.2
+
+
+def test_with_squeezenet_as_it_comes() -> None:
+    trunk = SqueezeNet().eval().requires_grad_(False)
+    images = random(1, 3, 64, 96)
+    maps = semantics(trunk, images.clone().requires_grad_())
+    assert maps.shape == (1, trunk.channels[-1], 4, 6)
+    assert not maps.requires_grad
+    network = make_discriminator("pixel", trunk.channels[-1], width=8)
+    assert network(images, maps).shape == (1, 1, 64, 96)
+
+
+def test_category_head_learns() -> None:
+    torch.manual_seed(0)
+    network = VGGDiscriminator(width=4)
+    images, ids = random(4, 3, 32, 32), torch.tensor([1, 2, 0, 3])
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(15):
+        loss = category_loss(network.judge(images).categories, ids)
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_bfloat16() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = small("pixel")(random(1, 3, 32, 32), random(1, 64, 2, 2))
+        loss = ADVERSARIAL_LOSSES["relativistic"].generator(logits, logits)
+    assert torch.isfinite(loss)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def test_errors() -> None:
+    network = small("pixel")
+    assert isinstance(network, PixelDiscriminator)
+    with pytest.raises(ValueError, match="fuses semantics: give"):
+        network(random(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"expected semantics \(1, 64, h, w\), got \(1, 32, 2, 2\)"):
+        network(random(1, 3, 32, 32), random(1, 32, 2, 2))
+    for judging, channels in (("vgg", None), ("patch", 64), ("pixel", 64)):
+        with pytest.raises(ValueError, match="32x32 or more"):
+            small(judging, channels)(random(1, 3, 31, 32), random(1, 64, 2, 2))
+    with pytest.raises(ValueError, match="takes no semantics"):
+        make_discriminator("vgg", 512)
+    with pytest.raises(ValueError, match="expected vgg, patch or pixel"):
+        make_discriminator("resnet")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1 or more"):
+        make_discriminator("patch", width=0)

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sr_models.super_resolver
+import sr_models.training.super_resolution as module
+from agents.cli import main
+from restore_env.images.sources import ImageSource, open_images
+from sr_models.extractors.squeezenet import SqueezeNet
+from sr_models.generators.rrdb import RRDBNet
+from sr_models.generators.sft_net import SFTNet
+from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
+from sr_models.losses.perceptual import PerceptualLoss
+from sr_models.prior.semantic_prior import SemanticPrior
+from sr_models.super_resolver import read_generator
+from sr_models.training.crops import CropSampler
+from sr_models.training.degradations import DEGRADATIONS
+from sr_models.training.frozen_networks import Eyes
+from sr_models.training.gan import Adversary, Rivals, categories_of
+from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining, train_sr
+from tests.support.toolkit import photographs
+from tools_zoo.training.trainer import Budget, FitError, Schedule
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TINY: MappingProxyType[str, Any] = MappingProxyType(
+    {"sft": partial(SFTNet, "sft", 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
+)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in (module, sr_models.super_resolver):
+        monkeypatch.setattr(place, "GENERATORS", TINY)
+    monkeypatch.setattr("sr_models.training.validation.CROPS", 2)
+    monkeypatch.setattr(module, "VALIDATION_SIZE", 32)
+
+
+@pytest.fixture(scope="module")
+def eyes() -> Eyes:
+    torch.manual_seed(0)
+    prior, trunk = SemanticPrior(), SqueezeNet()
+    return Eyes(prior, trunk, trunk, trunk)
+
+
+def source() -> ImageSource:
+    opened = open_images(photographs(2, 120, 140), min_size=32)
+    assert isinstance(opened, ImageSource)
+    return opened
+
+
+def settings(out: Path, model: str = "sed", steps: int = 3, **changes: Any) -> SrTraining:
+    adversary = replace(MODELS[model].adversary, width=4)
+    values: dict[str, Any] = {
+        "budgets": {"psnr": Budget(steps=steps), "gan": Budget(steps=steps)},
+        "adversary": adversary,
+        "crop_size": 32,
+        "batch_size": 2,
+        "schedules": {stage: Schedule(learning_rate=2e-3, warmup_steps=1) for stage in ("psnr", "gan")},
+    }
+    return SrTraining(out, model, **{**values, **changes})
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return dict(read_generator(path).state)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_both_stages_leave_weights_samples_and_a_card(model: str, eyes: Eyes, tmp_path: Path) -> None:
+    seen: list[SrProgress] = []
+    train_sr(settings(tmp_path, model), source(), eyes, seen.append)
+    assert {progress.stage for progress in seen} == {"psnr", "gan"}
+    psnr, gan = (read_generator(tmp_path / f"{stage}.safetensors") for stage in ("psnr", "gan"))
+    assert gan.recipe["steps"] == psnr.recipe["steps"] == 3
+    assert any(not torch.equal(psnr.state[key], gan.state[key]) for key in psnr.state)
+    assert {key.split(".")[0] for key in gan.state} == {key.split(".")[0] for key in psnr.state}
+    card = (tmp_path / "README.md").read_text()
+    assert "| psnr |" in card
+    assert "| gan |" in card
+    assert {"psnr.png", "gan.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_training_lowers_the_error(eyes: Eyes, tmp_path: Path) -> None:
+    # crops of the smooth test pictures are nearly solved by bicubic: a wrong start shows the descent
+    run = settings(tmp_path, steps=40, budgets={"psnr": Budget(steps=40)}, batch_size=4)
+    network = TINY["rrdb_small"]()
+    network.tail.bias.data.fill_(0.2)
+    start = tmp_path / "start.safetensors"
+    weights = sr_models.super_resolver.GeneratorWeights("rrdb_small", "psnr", network.state_dict())
+    sr_models.super_resolver.write_generator(start, weights)
+    schedule = Schedule(learning_rate=1e-2, warmup_steps=1, ema_decay=0.9)
+    train_sr(replace(run, init=start, schedules={"psnr": schedule}), source(), eyes)
+    assert read_generator(tmp_path / "psnr.safetensors").recipe["psnr_output"] > 25  # the start is at 14 dB
+
+
+@pytest.mark.parametrize("stage", ["psnr", "gan"])
+def test_a_killed_stage_goes_on_to_the_same_weights(
+    stage: str, eyes: Eyes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", 0.0)
+    whole, killed = settings(tmp_path / "whole", steps=4), settings(tmp_path / "killed", steps=4)
+    train_sr(whole, source(), eyes)
+
+    def kill(progress: SrProgress) -> None:
+        if progress.stage == stage and progress.progress.step == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_sr(killed, source(), eyes, kill)
+    train_sr(killed, source(), eyes)
+    for name in ("psnr", "gan"):
+        one, other = (state(run.out / f"{name}.safetensors") for run in (whole, killed))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_checkpoint_of_another_adversary_is_refused(eyes: Eyes, tmp_path: Path) -> None:
+    train_sr(settings(tmp_path), source(), eyes)
+    other = replace(settings(tmp_path).rivalry, semantic=False)
+    with pytest.raises(FitError, match="semantic"):
+        train_sr(settings(tmp_path, adversary=other), source(), eyes)
+
+
+def test_a_checkpoint_seen_through_other_eyes_is_refused(eyes: Eyes, tmp_path: Path) -> None:
+    run = settings(tmp_path, budgets={"psnr": Budget(steps=1)})
+    train_sr(run, source(), eyes)
+    torch.manual_seed(1)
+    with pytest.raises(FitError, match="features"):
+        train_sr(run, source(), replace(eyes, features=SqueezeNet()))
+
+
+def test_weights_to_start_from_come_before_those_in_the_folder(eyes: Eyes, tmp_path: Path) -> None:
+    train_sr(settings(tmp_path), source(), eyes)
+    other = tmp_path / "other.safetensors"
+    weights = read_generator(tmp_path / "psnr.safetensors")
+    sr_models.super_resolver.write_generator(other, replace(weights, state=TINY["rrdb_small"]().state_dict()))
+    with pytest.raises(FitError, match="started_from"):
+        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=3)}, init=other), source(), eyes)
+
+
+def test_what_cannot_be_trained_is_refused_before_the_first_stage(tmp_path: Path) -> None:
+    wrong: dict[str, dict[str, Any]] = {
+        "takes no semantics": {"adversary": replace(MODELS["sed"].adversary, discriminator="vgg")},
+        "no categories": {"adversary": replace(MODELS["sft"].adversary, discriminator="patch")},
+        "adversarial loss 'x'": {"adversary": replace(MODELS["sed"].adversary, form="x")},
+        "too small": {"crop_size": 16},
+    }
+    for message, changes in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            settings(tmp_path, **changes)
+
+
+def test_the_gan_stage_needs_a_start(eyes: Eyes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="train the PSNR stage first"):
+        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=1)}), source(), eyes)
+    train_sr(settings(tmp_path / "sft", "sft", budgets={"psnr": Budget(steps=1)}), source(), eyes)
+    with pytest.raises(ValueError, match="weights of sft, to train rrdb_small"):
+        train_sr(settings(tmp_path / "sed", init=tmp_path / "sft" / "psnr.safetensors"), source(), eyes)
+
+
+def rivals(adversary: Adversary) -> tuple[Rivals, torch.Tensor]:
+    torch.manual_seed(0)
+    trunk, prior = SqueezeNet().requires_grad_(False), SemanticPrior().requires_grad_(False)
+    network = nn.Conv2d(3, 3, 1)
+    return Rivals(network, adversary, PerceptualLoss(trunk), trunk, prior), torch.rand(2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("form", ["vanilla", "relativistic"])
+@pytest.mark.parametrize(("judging", "semantic"), [("vgg", False), ("patch", True), ("pixel", False)])
+def test_each_side_learns_from_its_own_loss(form: str, judging: Any, semantic: bool) -> None:
+    """One backward pass gives each side the gradient that its own loss alone would give."""
+    adversary = Adversary(judging, semantic, 1.0, 0.5, 0.1, 0.1 if judging == "vgg" else 0.0, form, width=4)
+    both, targets = rivals(adversary)
+    both.eval()  # spectral norms stand still, so that two passes are alike
+    inputs = torch.rand(2, 3, 32, 32)
+    both.loss(both.generator(inputs), targets).backward()  # type: ignore[no-untyped-call]
+    judged = [parameter.grad.clone() for parameter in both.discriminator.parameters() if parameter.grad is not None]
+    made = [parameter.grad.clone() for parameter in both.generator.parameters() if parameter.grad is not None]
+    both.zero_grad()
+    extractor_map = both._frozen[1](targets)[-1] if semantic else None  # type: ignore[misc]
+    outputs = both.generator(inputs).detach()
+    (real, seen), (fake, _) = both._judge(targets, extractor_map), both._judge(outputs, extractor_map)
+    alone_loss = ADVERSARIAL_LOSSES[form].discriminator(real, fake)
+    if seen is not None and both._frozen[2] is not None:
+        alone_loss = alone_loss + category_loss(seen, categories_of(both._frozen[2], targets))
+    alone_loss.backward()  # type: ignore[no-untyped-call]
+    alone = [parameter.grad for parameter in both.discriminator.parameters() if parameter.grad is not None]
+    assert judged
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(judged, alone, strict=True))
+    assert all(parameter.grad is None for parameter in both.generator.parameters())
+    assert sum(float(gradient.abs().sum()) for gradient in made) > 0
+
+
+def test_the_verdict_moves_the_generator() -> None:
+    gradients = []
+    for weight in (0.0, 10.0):
+        both, targets = rivals(Adversary("patch", False, 1.0, 0.0, weight, 0.0, width=4))
+        both.loss(both.generator(targets), targets).backward()  # type: ignore[no-untyped-call]
+        gradients.append([parameter.grad for parameter in both.generator.parameters()])
+    assert any(not torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_missing_eyes_are_named() -> None:
+    network, loss = nn.Conv2d(3, 3, 1), PerceptualLoss(SqueezeNet())
+    with pytest.raises(ValueError, match="extractor"):
+        Rivals(network, Adversary("patch", True, 1, 1, 1, 0), loss)
+    with pytest.raises(ValueError, match="prior"):
+        Rivals(network, Adversary("vgg", False, 1, 1, 1, 1), loss)
+
+
+def test_categories_are_told_only_where_the_prior_is_sure() -> None:
+    class Sure(SemanticPrior):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps = torch.full((2, 8, 4 * images.shape[2], 4 * images.shape[3]), 0.125)
+            maps[0] = 0
+            maps[0, 5] = 1
+            return maps
+
+    assert categories_of(Sure(), torch.rand(2, 3, 32, 32)).tolist() == [5, 0]
+
+
+def test_crops_line_up_with_their_targets() -> None:
+    """The small crop is the whole photograph made small, cut at a quarter of the place: context was there."""
+    image = photographs(1, 120, 140, seed=3)[0]
+    sampler = CropSampler(source(), [0], 32, DEGRADATIONS["bicubic"])
+    rng = np.random.default_rng(0)
+    small = DEGRADATIONS["bicubic"](image, rng)
+    for top, left in ((0, 0), (40, 48), (88, 108), (44, 4)):
+        degraded, clean = sampler.pair(image, top, left, rng)
+        assert np.array_equal(clean, image[top : top + 32, left : left + 32])
+        expected = small[top // 4 : top // 4 + 8, left // 4 : left // 4 + 8]
+        assert np.abs(degraded.astype(int) - expected).max() <= 1
+
+
+def test_crops_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 4"):
+        CropSampler(source(), [0], 30, DEGRADATIONS["bicubic"])
+    with pytest.raises(ValueError, match="no image is as large"):
+        CropSampler(source(), [0], 400, DEGRADATIONS["bicubic"])
+
+
+def test_the_command_trains_and_speaks_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "sr", "--out", str(tmp_path / "out"), "--steps", "1", "--crop-size", "32", "--batch-size", "1"]
+    words += ["--discriminator-width", "4", "--model", "sed"]
+    assert main([*words, "--no-semantics"]) == 0
+    assert read_generator(tmp_path / "out" / "gan.safetensors").recipe["semantic"] is False
+    for extra, message in (
+        (["--vgg", "nowhere.pth"], "nowhere.pth"),
+        (["--clip", "nowhere.pt"], "nowhere.pt"),
+        (["--prior", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--degradation", "rain"], "rain"),
+        (["--generator", "rain"], "rain"),
+    ):
+        assert main([*words, *extra]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1

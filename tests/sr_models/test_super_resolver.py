@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sr_models.super_resolver as module
+from restore_env.toolbox import Tool, bicubic_enlarge
+from sr_models.generators.conditioning import CATEGORY_COUNT, CONDITIONING, Condition, ConditioningLayer, Modulation
+from sr_models.generators.rrdb import RRDBNet
+from sr_models.generators.sft_net import SFTNet, one_category
+from sr_models.prior.semantic_prior import SemanticPrior
+from sr_models.super_resolver import (
+    GENERATORS,
+    GeneratorWeights,
+    SuperResolver,
+    SuperResolverError,
+    interpolate,
+    load_super_resolver,
+    read_generator,
+    with_super_resolvers,
+    write_generator,
+)
+from tests.support.toolkit import pixelwise_toolbox
+
+TINY: dict[str, Callable[[], Any]] = {
+    "sft": partial(SFTNet, "sft", 8, 1),
+    "rrdb_small": partial(RRDBNet, 8, 4, 1),
+    "composition": partial(SFTNet, "composition", 8, 1),
+}
+
+
+def stirred(network: Any, seed: int = 0) -> Any:
+    """Random numbers in place of all weights, so that nothing is an identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data.normal_(std=0.08, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+def images(height: int = 24, width: int = 17, count: int = 2) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def prior() -> SemanticPrior:
+    torch.manual_seed(0)
+    return SemanticPrior().eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GENERATORS", MappingProxyType(TINY))
+
+
+def test_published_sizes() -> None:
+    counts = {
+        name: sum(p.numel() for p in make().parameters()) for name, make in GENERATORS.items() if name != "swin2sr"
+    }
+    assert 1.6e6 <= counts["sft"] <= 1.8e6
+    assert counts["rrdb_small"] <= 1.6e6
+    assert counts["rrdb"] == pytest.approx(16.7e6, rel=0.01)
+    assert {"film", "concatenation", "composition"} <= counts.keys()
+
+
+@pytest.mark.parametrize("name", ["sft", "rrdb_small"])
+def test_an_untrained_generator_is_bicubic_enlargement(name: str) -> None:
+    network = TINY[name]()
+    inputs = images()
+    outputs = network(inputs, one_category(1, inputs)) if network.takes_maps else network(inputs)
+    assert torch.equal(outputs, bicubic_enlarge(inputs))
+
+
+@pytest.mark.parametrize("name", CONDITIONING)
+def test_conditioning_begins_as_the_identity_and_then_follows_the_maps(name: str) -> None:
+    layer: ConditioningLayer = CONDITIONING[name](16)
+    features, condition = (
+        torch.rand(2, 16, 6, 5),
+        Condition(torch.rand(2, 32, 6, 5), torch.rand(2, CATEGORY_COUNT, 6, 5)),
+    )
+    assert torch.allclose(layer(features, condition), features, atol=1e-6)
+    stirred(layer)
+    other = Condition(condition.features + 1, condition.maps.roll(1, dims=1))
+    assert not torch.allclose(layer(features, condition), layer(features, other), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sft", "composition", "concatenation"])
+def test_conditioning_acts_where_the_maps_differ(name: str) -> None:
+    network = stirred(SFTNet(name, 8, 1))
+    inputs = images(32, 32, 1)
+    maps, changed = one_category(1, inputs), one_category(1, inputs)
+    changed[:, :, :, :16] = one_category(3, inputs)[:, :, :, :16]  # the first 4 columns of the input's
+    difference = (network(inputs, changed) - network(inputs, maps)).abs().amax((0, 1, 2))
+    assert difference[:16].min() > 1e-4
+    assert difference[4 * (4 + network.reach) :].max() == 0
+
+
+def test_film_knows_no_places() -> None:
+    layer = CONDITIONING["film"](8)
+    assert isinstance(layer, Modulation)
+    gamma, beta = layer.modulation(Condition(torch.rand(1, 32, 6, 5), torch.rand(1, CATEGORY_COUNT, 6, 5)))
+    assert gamma.shape == beta.shape == (1, 8, 1, 1)
+
+
+def test_modulations_are_shown_for_every_layer() -> None:
+    network = stirred(SFTNet("sft", 8, 2))
+    shown = network.modulations(one_category(2, images(6, 5, 1)))
+    assert [gamma.shape for gamma, _ in shown] == [(1, 8, 6, 5)] * 5
+    with pytest.raises(ValueError, match="use sft or film"):
+        SFTNet("concatenation", 8, 1).modulations(one_category(2, images(6, 5, 1)))
+
+
+@pytest.mark.parametrize("name", ["sft", "rrdb_small", "composition"])
+@pytest.mark.parametrize("size", [(150, 40), (61, 203)])
+def test_tiles_equal_the_whole(
+    name: str, size: tuple[int, int], prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    network = stirred(TINY[name]())
+    resolver = SuperResolver(name, network, prior)
+    inputs = images(*size)
+    whole = resolver(inputs)
+    monkeypatch.setattr(module, "WHOLE_PIXELS", 48 * 48)
+    pieces = []
+    network.register_forward_pre_hook(lambda _, given: pieces.append(given[0].shape))
+    assert torch.allclose(resolver(inputs), whole, atol=2e-6)
+    assert len(pieces) > 2 * len(inputs)
+    assert torch.equal(resolver(inputs), resolver(inputs))
+
+
+@pytest.mark.parametrize("network", [SFTNet("sft", 8, 3), RRDBNet(8, 4, 1)], ids=["sft", "rrdb"])
+def test_nothing_is_seen_beyond_the_reach(network: Any) -> None:
+    network = stirred(network).double()
+    side = 2 * network.reach + 9
+    inputs = torch.rand(1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    changed = inputs.clone()
+    changed[..., side // 2, side // 2] += 1
+    maps = (one_category(1, inputs),) if network.takes_maps else ()
+    difference = (network(changed, *maps) - network(inputs, *maps)).abs().amax((0, 1, 2))
+    seen = torch.nonzero(difference).flatten() // 4 - side // 2
+    assert network.reach // 2 < int(seen.abs().max()) <= network.reach
+
+
+def test_a_reach_that_is_too_short_would_show(prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = stirred(TINY["rrdb_small"]())
+    inputs = images(150, 40)
+    whole = SuperResolver("x", network)(inputs)
+    monkeypatch.setattr(module, "WHOLE_PIXELS", 48 * 48)
+    assert not torch.allclose(SuperResolver("x", network, reach=0)(inputs), whole, atol=1e-4)
+
+
+def test_film_never_goes_in_tiles() -> None:
+    assert SFTNet("film", 8, 1).reach is None
+
+
+def test_other_images_than_float_rgb_are_refused() -> None:
+    resolver = SuperResolver("rrdb", TINY["rrdb_small"]())
+    for wrong in (torch.rand(3, 8, 8), torch.rand(1, 1, 8, 8), torch.zeros(1, 3, 8, 8).byte(), torch.rand(1, 3, 0, 8)):
+        with pytest.raises(ValueError, match="float RGB images"):
+            resolver(wrong)
+    with pytest.raises(ValueError, match="returned"):
+        SuperResolver("x2", nn.Upsample(scale_factor=2))(images())
+
+
+def test_any_prior_will_do() -> None:
+    def sky(given: Tensor) -> Tensor:
+        return one_category(1, given)
+
+    resolver = SuperResolver("sft", stirred(TINY["sft"]()), sky)
+    assert torch.equal(resolver(images()), resolver(images(), one_category(1, images())))
+
+
+def test_large_batches_go_in_parts(prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = stirred(TINY["sft"]())
+    resolver, inputs = SuperResolver("sft", network, prior), images(20, 20, 7)
+    whole = resolver(inputs)
+    monkeypatch.setattr(module, "WHOLE_PIXELS", 1000)
+    counts: list[int] = []
+    network.register_forward_pre_hook(lambda _, given: counts.append(len(given[0])))
+    assert torch.allclose(resolver(inputs), whole, atol=2e-6)
+    assert counts == [2, 2, 2, 1]
+    assert resolver(inputs[:0]).shape == (0, 3, 80, 80)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 2)])
+@pytest.mark.parametrize("name", ["sft", "rrdb_small"])
+def test_images_smaller_than_the_receptive_field(name: str, size: tuple[int, int], prior: SemanticPrior) -> None:
+    outputs = SuperResolver(name, stirred(TINY[name]()), prior)(images(*size))
+    assert outputs.shape == (2, 3, 4 * size[0], 4 * size[1])
+    assert torch.isfinite(outputs).all()
+
+
+def test_maps_of_ones_own_replace_the_priors(prior: SemanticPrior) -> None:
+    resolver, inputs = SuperResolver("sft", stirred(TINY["sft"]()), prior), images()
+    seen = resolver.maps(inputs)
+    assert seen is not None
+    assert torch.equal(resolver(inputs, seen), resolver(inputs))
+    assert not torch.allclose(resolver(inputs, one_category(6, inputs)), resolver(inputs), atol=1e-4)
+    with pytest.raises(ValueError, match="sum to 1"):
+        resolver(inputs, seen * 2)
+    with pytest.raises(ValueError, match="4 times as large"):
+        resolver(inputs, seen[..., :-1])
+    with pytest.raises(ValueError, match="takes no semantic maps"):
+        SuperResolver("rrdb", TINY["rrdb_small"]())(inputs, seen)
+
+
+def test_it_is_a_tool_and_any_module_becomes_one(prior: SemanticPrior) -> None:
+    resolver = SuperResolver("sft", TINY["sft"](), prior)
+    assert isinstance(resolver, Tool)
+    assert resolver.macs_per_pixel == TINY["sft"]().macs_per_pixel + prior.macs_per_pixel
+    nearest = SuperResolver("nearest", nn.Upsample(scale_factor=4), macs_per_pixel=0)
+    assert nearest(images()).shape == (2, 3, 96, 68)
+    with pytest.raises(ValueError, match="needs a prior"):
+        SuperResolver("sft", TINY["sft"]())
+
+
+def test_macs_count_what_is_multiplied() -> None:
+    """By counting, for every convolution, its weights times its outputs' places."""
+    for make in TINY.values():
+        network, inputs, total = make(), images(10, 10, 1), [0]
+
+        def count(layer: nn.Conv2d, _: object, output: Tensor, total: list[int] = total) -> None:
+            total[0] += layer.weight.numel() * output.shape[-1] * output.shape[-2]
+
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_hook(count)
+        network(inputs, one_category(1, inputs)) if network.takes_maps else network(inputs)
+        assert network.macs_per_pixel == total[0] / 100
+
+
+def test_weights_survive_the_disk(tiny: None, tmp_path: Path) -> None:
+    network = stirred(TINY["rrdb_small"]())
+    path = tmp_path / "mine.safetensors"
+    write_generator(path, GeneratorWeights("rrdb_small", "psnr", network.state_dict(), {"steps": 3}))
+    read = read_generator(path)
+    assert (read.network, read.stage, read.recipe) == ("rrdb_small", "psnr", {"steps": 3})
+    loaded = load_super_resolver(path)
+    assert loaded.name == "mine"
+    assert torch.allclose(loaded(images()), network(images()), atol=1e-6)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_folder_that_training_wrote_has_both_stages(tiny: None, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for seed, stage in enumerate(("psnr", "gan")):
+        state = stirred(TINY["rrdb_small"](), seed).state_dict()
+        write_generator(folder / f"{stage}.safetensors", GeneratorWeights("rrdb_small", stage, state))
+    stages: tuple[str | float, ...] = ("psnr", "gan", 0.0, 1.0)
+    by_stage = {stage: load_super_resolver(folder, stage=stage) for stage in stages}
+    assert {resolver.name for resolver in by_stage.values()} == {"mine"}
+    assert load_super_resolver(folder / "gan.safetensors").name == "mine"
+    assert torch.equal(by_stage["psnr"](images()), by_stage[0.0](images()))
+    assert torch.allclose(by_stage["gan"](images()), by_stage[1.0](images()), atol=1e-6)
+    assert not torch.allclose(by_stage["gan"](images()), by_stage["psnr"](images()), atol=1e-3)
+
+
+def test_bad_weights_are_named_in_one_line(tiny: None, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(SuperResolverError, match="no such file"):
+        load_super_resolver(path)
+    path.write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    with pytest.raises(SuperResolverError, match=r"not a readable safetensors file|unknown network"):
+        load_super_resolver(path)
+    state = TINY["rrdb_small"]().state_dict()
+    write_generator(path, GeneratorWeights("sft", "psnr", state))
+    with pytest.raises(SuperResolverError, match="another architecture"):
+        load_super_resolver(path)
+    write_generator(path, GeneratorWeights("nonsense", "psnr", state))
+    with pytest.raises(SuperResolverError, match="unknown network 'nonsense'"):
+        load_super_resolver(path)
+    state["tail.bias"][0] = float("nan")
+    write_generator(path, GeneratorWeights("rrdb_small", "psnr", state))
+    with pytest.raises(SuperResolverError, match="finite"):
+        load_super_resolver(path)
+    with pytest.raises(SuperResolverError, match="sft_gan, sed"):
+        load_super_resolver("nobody")
+    with pytest.raises(SuperResolverError, match="psnr, gan"):
+        load_super_resolver("sed", stage="best")
+
+
+def test_interpolation_lies_between_the_stages() -> None:
+    psnr, gan = (
+        GeneratorWeights("rrdb_small", stage, stirred(TINY["rrdb_small"](), seed).state_dict())
+        for seed, stage in enumerate(("psnr", "gan"))
+    )
+    assert all(torch.equal(v, psnr.state[k]) for k, v in interpolate(psnr, gan, 0).items())
+    assert all(torch.equal(v, gan.state[k]) for k, v in interpolate(psnr, gan, 1).items())
+    half = interpolate(psnr, gan, 0.5)["tail.weight"]
+    assert torch.allclose(half, (psnr.state["tail.weight"] + gan.state["tail.weight"]) / 2)
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        interpolate(psnr, gan, 1.5)
+    with pytest.raises(ValueError, match="two architectures"):
+        interpolate(psnr, GeneratorWeights("sft", "gan", TINY["sft"]().state_dict()), 0.5)
+
+
+def test_a_toolbox_that_enlarges_is_left_alone() -> None:
+    toolbox = pixelwise_toolbox(super_resolver=True)
+    assert with_super_resolvers(toolbox) is toolbox
+
+
+def test_swin2sr_takes_any_size() -> None:
+    pytest.importorskip("transformers", reason="transformers is an optional library")
+    network = GENERATORS["swin2sr"]().eval()
+    with torch.inference_mode():
+        assert network(images(11, 9, 1)).shape == (1, 3, 44, 36)

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import copy
+import importlib.util
+import pickle
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from restore_env import FunctionTool, ImageRestoreVectorEnv, Task, Toolbox
+from tests.support.networks import TOLERANCE, Computing, network_of, tool_of
+from tests.support.toolkit import photographs, random_toolbox
+from tools_zoo import load_toolbox
+from tools_zoo.backends.folding import BlockConvolution, fold, piecewise
+from tools_zoo.backends.network_tool import (
+    BACKENDS,
+    DEFAULT_BACKEND,
+    BackendError,
+    NetworkTool,
+    check_backend,
+    with_backend,
+)
+from tools_zoo.backends.onnx_models import onnx_model
+from tools_zoo.backends.parity import ParityError, check_parity
+from tools_zoo.networks import NETWORKS, EightLayer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend that can be used here."""
+    name = str(request.param)
+    missing = BACKENDS[name].missing
+    if missing is not None:
+        pytest.skip(f"backend {name!r} needs {missing}: pip install imagerestore[{BACKENDS[name].extra}]")
+    return name
+
+
+@pytest.fixture
+def no_converters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing beyond the package's own dependencies were installed."""
+    found = importlib.util.find_spec
+
+    def find(name: str, *arguments: Any) -> Any:
+        return None if name in {"ncnn", "onnx", "onnxscript", "onnxruntime", "openvino"} else found(name, *arguments)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+
+
+@pytest.mark.parametrize("network", ["three_layer", "eight_layer", "hourglass_32", "other_layers"])
+def test_every_backend_gives_what_pytorch_gives_for_every_batch_and_size(network: str, backend: str) -> None:
+    if (network, backend) == ("other_layers", "ncnn"):
+        pytest.skip("ncnn is told of the layers of the shipped networks alone")
+    tool = tool_of(network, backend)
+    reference = network_of(network)
+    for shape in ((1, 63, 63), (13, 63, 63), (2, 64, 48), (3, 17, 30), (1, 31, 90), (5, 63, 63), (1, 8, 9), (1, 1, 2)):
+        if network == "other_layers" and min(shape[1:]) < 2:
+            continue  # too small for its reflections
+        images = torch.rand(shape[0], 3, *shape[1:]) * 1.2 - 0.1
+        before = images.clone()
+        outputs = tool(images)
+        assert outputs.dtype == torch.float32
+        torch.testing.assert_close(outputs, reference(images), rtol=0, atol=TOLERANCE)
+        assert torch.equal(images, before)
+
+
+def test_batches_larger_than_a_piece_and_images_of_any_layout(backend: str) -> None:
+    tool, reference = tool_of("three_layer", backend), network_of("three_layer")
+    images = torch.rand(40, 3, 40, 41)
+    for given in (
+        images,
+        images.contiguous(memory_format=torch.channels_last),
+        images.flip(3),
+        images[::2, :, 3:, :20],
+    ):
+        torch.testing.assert_close(tool(given), reference(given), rtol=0, atol=TOLERANCE)
+    assert tool(images[:0]).shape == (0, 3, 40, 41)
+    assert tool_of("hourglass_32", backend)(images[:0]).shape == (0, 3, 40, 41)
+
+
+def test_what_is_no_image_is_refused(backend: str) -> None:
+    tool = tool_of("hourglass_32", backend)
+    for shape in ((1, 1, 12, 12), (2, 4, 12, 12), (3, 12, 12)):
+        with pytest.raises(ValueError, match=rf"^tool 'hourglass_32': expected images .*, got {re.escape(str(shape))}"):
+            tool(torch.rand(shape))
+
+
+def test_what_is_no_number_stays_in_its_image(backend: str) -> None:
+    images = torch.rand(2, 3, 12, 12)
+    images[0, 1, 5, 5] = float("nan")
+    outputs = tool_of("three_layer", backend)(images)
+    assert bool(outputs[0].isnan().any())
+    assert bool(outputs[1].isfinite().all())
+
+
+def test_copies_and_pickles_run_alike_and_apart(backend: str) -> None:
+    tool = tool_of("hourglass_32", backend)
+    images = torch.rand(2, 3, 21, 22)
+    expected = tool(images)
+    copies = [copy.deepcopy(tool), pickle.loads(pickle.dumps(tool))]
+    assert len(pickle.dumps(tool)) < 1.2 * len(pickle.dumps(tool_of("hourglass_32", backend)))
+    for other in copies:
+        assert (other.name, other.backend, other.reach) == (tool.name, backend, tool.reach)
+        torch.testing.assert_close(other(images), expected, rtol=0, atol=TOLERANCE)
+        for weight in other.network.parameters():
+            weight.zero_()
+        torch.testing.assert_close(other(images), images, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(tool(images), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_weights_that_change_are_noticed(backend: str) -> None:
+    tool = tool_of("three_layer", backend)
+    images = torch.rand(1, 3, 20, 20)
+    tool(images)
+    torch.manual_seed(5)
+    other = NETWORKS["three_layer"]().eval().requires_grad_(False)
+    tool.network.load_state_dict(other.state_dict())
+    torch.testing.assert_close(tool(images), other(images), rtol=0, atol=TOLERANCE)
+
+
+def test_several_threads_may_call_a_tool(backend: str) -> None:
+    tool, reference = tool_of("three_layer", backend), network_of("three_layer")
+    batches = [torch.rand(1 + number % 3, 3, 24 + number, 30) for number in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(tool, batches))
+    for images, outputs in zip(batches, results, strict=True):
+        torch.testing.assert_close(outputs, reference(images), rtol=0, atol=TOLERANCE)
+
+
+def test_results_outlive_the_next_call(backend: str) -> None:
+    tool = tool_of("three_layer", backend)
+    first = tool(torch.zeros(1, 3, 16, 16))
+    kept = first.clone()
+    tool(torch.ones(1, 3, 16, 16))
+    assert torch.equal(first, kept)
+
+
+def test_gradients_flow_where_they_are_wanted(backend: str) -> None:
+    tool = tool_of("three_layer", backend)
+    images = torch.rand(1, 3, 12, 12)
+    tool(images)
+    leaf = images.clone().requires_grad_(True)
+    tool(leaf).sum().backward()
+    assert leaf.grad is not None
+    assert float(leaf.grad.abs().sum()) > 0
+    tool.requires_grad_(True)
+    tool(images).sum().backward()
+    assert all(weight.grad is not None for weight in tool.parameters())
+
+
+def test_a_backend_is_no_part_of_the_weights(backend: str) -> None:
+    tool = tool_of("three_layer", backend)
+    names = list(tool.state_dict())
+    tool(torch.rand(1, 3, 12, 12))
+    assert list(tool.state_dict()) == names == [f"network.{name}" for name in network_of("three_layer").state_dict()]
+
+
+@pytest.mark.parametrize("network", ["hourglass_32", "eight_layer"])
+def test_tools_loaded_and_first_called_in_inference_mode(network: str, backend: str) -> None:
+    with torch.inference_mode():
+        tool = tool_of(network, backend)
+        images = torch.rand(2, 3, 15, 16)
+        inside = tool(images)
+    torch.testing.assert_close(tool(images.clone()), inside, rtol=0, atol=TOLERANCE)
+
+
+def test_mixed_precision_is_pytorchs(backend: str) -> None:
+    tool = tool_of("three_layer", backend)
+    images = torch.rand(1, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = tool(images)
+    assert 1e-4 < float((coarse - tool(images)).abs().max()) < 0.1
+    assert tool.to(torch.float64)(images.double()).dtype == torch.float64
+
+
+def test_a_toolbox_with_another_backend(backend: str) -> None:
+    invert = FunctionTool("invert", lambda images: 1 - images)
+    own = Toolbox([*list(random_toolbox())[::6], invert])
+    other = with_backend(own, backend)
+    assert other.names == own.names
+    assert other[2] is invert
+    assert [tool.backend for tool in other if isinstance(tool, NetworkTool)] == [backend] * 2
+    assert [tool.backend for tool in own if isinstance(tool, NetworkTool)] == [DEFAULT_BACKEND] * 2
+    images, actions = torch.rand(9, 3, 21, 21), np.arange(9) % 4
+    torch.testing.assert_close(
+        other.apply(images, actions), with_backend(own, "eager").apply(images, actions), rtol=0, atol=TOLERANCE
+    )
+
+
+def test_environments_take_a_backend(backend: str) -> None:
+    images = photographs(2)
+    rewards = []
+    for chosen in ("eager", backend):
+        envs = ImageRestoreVectorEnv(3, images=images, toolbox=random_toolbox(), backend=chosen)
+        envs.reset(seed=1)
+        rewards.append(envs.step(np.array([0, 5, 0]))[1])
+        assert {tool.backend for tool in envs.toolbox if isinstance(tool, NetworkTool)} == {chosen}
+        envs.close()
+    np.testing.assert_allclose(rewards[0], rewards[1], atol=1e-3)
+
+
+def test_gym_make_takes_a_backend() -> None:
+    env: Any = gym.make("ImageRestore-v0", images=photographs(1), upscale=(1,), backend="eager")
+    assert {tool.backend for tool in env.unwrapped.toolbox} == {"eager"}
+    env.close()
+
+
+def test_shipped_toolboxes_take_a_backend() -> None:
+    assert {tool.backend for tool in load_toolbox("classic", backend="eager") if isinstance(tool, NetworkTool)} == {
+        "eager"
+    }
+    assert all(tool.backend == DEFAULT_BACKEND for tool in load_toolbox() if isinstance(tool, NetworkTool))
+    assert not BACKENDS[DEFAULT_BACKEND].packages
+
+
+BAD_USES = [
+    pytest.param(check_backend, id="check"),
+    pytest.param(lambda name: load_toolbox(backend=name), id="load"),
+    pytest.param(lambda name: with_backend(random_toolbox(), name), id="toolbox"),
+    pytest.param(lambda name: Task(toolbox=random_toolbox(), backend=name), id="task"),
+]
+
+
+@pytest.mark.parametrize("use", BAD_USES)
+def test_unknown_backends_are_refused(use: Any) -> None:
+    with pytest.raises(BackendError, match=r"^unknown backend 'tpu': choose from torch, eager, ncnn, onnx, openvino$"):
+        use("tpu")
+
+
+@pytest.mark.usefixtures("no_converters")
+@pytest.mark.parametrize("name", ["ncnn", "onnx", "openvino"])
+@pytest.mark.parametrize("use", BAD_USES)
+def test_a_missing_package_is_named_with_its_extra(use: Any, name: str) -> None:
+    with pytest.raises(
+        BackendError, match=rf"^backend '{name}' needs \w+, which .*: pip install imagerestore\[{name}\]$"
+    ):
+        use(name)
+
+
+def test_elsewhere_than_on_the_cpu_pytorch_runs_the_tools_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tools_zoo.backends.network_tool.BACKENDS", {**BACKENDS, "onnx": replace(BACKENDS["eager"], any_device=False)}
+    )
+    images = torch.rand(2, 3, 9, 9, device="meta")
+    with pytest.warns(RuntimeWarning, match="backend 'onnx' runs on the CPU alone: on meta it is PyTorch"):
+        assert tool_of("three_layer", "onnx").to("meta")(images).shape == images.shape
+    assert tool_of("three_layer", "torch").to("meta")(images).shape == images.shape  # nothing to say
+
+
+@pytest.mark.parametrize("kernel", [(1, 2), (3, 3), (4, 5), (9, 9)])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 4)])
+def test_a_convolution_in_blocks_is_the_convolution(kernel: tuple[int, int], padding: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(5, 3, kernel, padding=padding, bias=kernel != (3, 3)).double().requires_grad_(False)
+    for height, width in ((9, 9), (10, 13), (17, 12)):
+        features = torch.rand(2, 5, height, width, dtype=torch.float64)
+        torch.testing.assert_close(BlockConvolution(layer)(features), layer(features), rtol=0, atol=1e-12)
+
+
+def test_folding_leaves_the_network_alone_and_reaches_its_last_layer() -> None:
+    network = EightLayer()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    twin = fold(network)
+    assert isinstance(twin.get_submodule("tail"), BlockConvolution)
+    assert isinstance(network.tail, nn.Conv2d)
+    assert network.training
+    assert network.squeeze.dilation == (1, 1)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_pieces_hold_so_many_pixels() -> None:
+    sizes = []
+
+    class Watch(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return images * 2
+
+    images = torch.rand(10, 3, 8, 8)
+    assert torch.equal(piecewise(Watch(), images, pixels=200), images * 2)
+    assert torch.equal(piecewise(Watch(), images[:2], pixels=1), images[:2] * 2)
+    assert sizes == [3, 3, 3, 1, 1, 1]
+
+
+def test_results_too_far_from_pytorchs_are_refused() -> None:
+    network = network_of("three_layer")
+    assert check_parity(network, network, "mine") == 0
+    with pytest.raises(ParityError, match=r"mine: differs from PyTorch by 0\.0001, more than 1e-05"):
+        check_parity(network, lambda images: network(images) + 1e-4, "mine")
+    with pytest.raises(ParityError, match="differs from PyTorch by nan"):
+        check_parity(network, lambda images: network(images) * float("nan"), "mine")
+    with pytest.raises(ParityError, match="mine: returns"):
+        check_parity(network, lambda images: network(images)[:, :, 1:], "mine")
+
+
+def test_a_network_that_cannot_be_converted_is_named() -> None:
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+
+    sorter = Computing(lambda images: images if float(images.sum()) > 0 else -images)
+    with pytest.raises(ParityError, match=r"^Computing cannot be converted to ONNX: "):
+        onnx_model(sorter)

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from agents.policies.heuristics import FixedChain
+from restore_env.distortions.protocol import draw_levels
+from restore_env.metrics import psnr
+from tests.support.three_tools import NAMES, STOP, chain, networks, settings, source, weights
+from tools_zoo import load_toolbox
+from tools_zoo.networks import ThreeLayer
+from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
+from tools_zoo.training.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, ToolChains, train_jointly
+from tools_zoo.training.patches import PatchSampler
+from tools_zoo.training.trainer import Budget, FitError, as_tensor
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_chains_are_those_of_the_toolbox() -> None:
+    chains = ToolChains(networks(), FixedChain((1, 0), STOP), 3)
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = chains.networks["deblur_1"](chains.networks["denoise_2"](images))
+        assert torch.allclose(chains(images), expected, atol=1e-6)
+        explored = np.array([[FOLLOW, 2, FOLLOW], [STOP, FOLLOW, FOLLOW]])
+        result = chains(images, explored)
+        first = chains.networks["dejpeg_1"](chains.networks["denoise_2"](images[:1]))
+    assert torch.allclose(result[:1], first, atol=1e-6)
+    assert torch.equal(result[1:], images[1:])  # stopped at once, and stays stopped
+    assert chains.uses.tolist() == [0, 1, 1]
+
+
+def test_the_images_on_the_way_are_what_shorter_chains_make() -> None:
+    chains = ToolChains(networks(), FixedChain((1, 2, 0), STOP), 3)
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        for length, image in enumerate(chains.steps(images), 1):
+            assert torch.equal(image, ToolChains(networks(), FixedChain((1, 2, 0), STOP), length)(images))
+
+
+def test_with_halfway_a_prefix_of_the_chain_learns_to_restore_by_itself(tmp_path: Path) -> None:
+    """The second tool undoes what the first one does, so only the image on the way asks the first one to restore."""
+
+    def gain(halfway: float) -> float:
+        chosen = settings(tmp_path, f"out-{halfway}", budget=Budget(steps=120), batch_size=4, halfway=halfway)
+        train_jointly(chosen, source(), FixedChain((1, 2), STOP))
+        first = ThreeLayer()
+        first.load_state_dict(weights(chosen.out, "denoise_2"))
+        sampler = PatchSampler(source(), [0, 1], 20, partial(draw_levels, "moderate"))
+        inputs, targets = (as_tensor(side) for side in sampler.batch(np.random.default_rng(5), 32))
+        with torch.no_grad():
+            return float((psnr(first(inputs), targets) - psnr(inputs, targets)).mean())
+
+    assert gain(1.0) > gain(0.0)
+
+
+def test_a_tools_gradient_is_the_mean_over_its_uses() -> None:
+    class Alternating:
+        """The first image: tool 0 twice; the others: tool 1 once."""
+
+        def predict(
+            self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+        ) -> tuple[npt.NDArray[np.int64], Any]:
+            step = state or 0
+            actions = np.full(len(observation["image"]), STOP if step else 1)
+            actions[0] = 0
+            return actions, step + 1
+
+    images, targets = torch.rand(4, 3, 12, 12), torch.rand(4, 3, 12, 12)
+    chains = ToolChains(networks(), Alternating(), 2)
+    torch.nn.functional.mse_loss(chains(images), targets).backward()  # type: ignore[no-untyped-call]
+    assert chains.uses.tolist() == [2, 3, 0]
+
+    alone = networks()
+    twice = alone["deblur_1"](alone["deblur_1"](images[:1]))
+    ((twice - targets[:1]) ** 2).mean().backward()
+    for ours, theirs in zip(chains.networks["deblur_1"].parameters(), alone["deblur_1"].parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad / 2, atol=1e-6)
+    once = alone["denoise_2"](images[1:])
+    ((once - targets[1:]) ** 2).mean().backward()
+    for ours, theirs in zip(chains.networks["denoise_2"].parameters(), alone["denoise_2"].parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
+    assert all(parameter.grad is None for parameter in chains.networks["dejpeg_1"].parameters())
+
+
+def test_used_tools_learn_and_an_unused_one_keeps_its_weights(tmp_path: Path) -> None:
+    seen: list[JointProgress] = []
+    chosen = settings(tmp_path, budget=Budget(steps=150), batch_size=4)
+    train_jointly(chosen, source(), FixedChain((1, 2), STOP), report=seen.append)
+    assert seen[-1].psnr_output > seen[0].psnr_output + 0.1
+    for name, changed in (("deblur_1", False), ("denoise_2", True), ("dejpeg_1", True)):
+        before, after = weights(chosen.toolbox, name), weights(chosen.out, name)
+        assert changed != all(torch.equal(before[key], after[key]) for key in before), name
+    assert load_toolbox(chosen.out).names == NAMES
+    recipe = read_tool(chosen.out / "denoise_2.safetensors", "three_layer").recipe
+    assert recipe["steps"] == 150
+    assert "joint" not in read_tool(chosen.out / "deblur_1.safetensors", "three_layer").recipe
+    assert "joint" in (chosen.out / "README.md").read_text()
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", 0.0)
+    chosen = settings(tmp_path, exploration=0.5, rounds=2)
+    train_jointly(chosen, source(), FixedChain((1, 2), STOP))
+    for round_, step in ((0, 2), (1, 3)):
+
+        def kill(now: JointProgress, at: tuple[int, int] = (round_, step)) -> None:
+            if (now.round, now.progress.step) == at:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            train_jointly(dataclasses.replace(chosen, out=tmp_path / "killed"), source(), chain(), report=kill)
+    train_jointly(dataclasses.replace(chosen, out=tmp_path / "killed"), source(), chain())
+    for name in NAMES:
+        whole, killed = weights(chosen.out, name), weights(tmp_path / "killed", name)
+        assert all(torch.equal(value, killed[key]) for key, value in whole.items())
+
+
+def test_a_batch_in_which_the_policy_stops_at_once_changes_nothing(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    train_jointly(chosen, source(), FixedChain((), STOP))
+    for name in NAMES:
+        before, after = weights(chosen.toolbox, name), weights(chosen.out, name)
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_policy_is_refreshed_after_each_round(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def refresh(tools: Any, number: int) -> FixedChain:
+        asked.append(number)
+        assert tools.names == NAMES
+        return FixedChain((0,), STOP)
+
+    chosen = settings(tmp_path, rounds=2)
+    train_jointly(chosen, source(), FixedChain((1,), STOP), refresh)
+    assert asked == [0, 1]
+    for name in ("deblur_1", "denoise_2"):  # each used in one of the rounds
+        assert not torch.equal(weights(chosen.toolbox, name)["conv3.weight"], weights(chosen.out, name)["conv3.weight"])
+
+
+def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[int, list[int]] = {}
+
+    class Counting(PatchSampler):
+        def batch(self, rng: np.random.Generator, count: int) -> Any:
+            levels = [self._draw_levels(rng) for _ in range(count)]
+            drawn.setdefault(count, []).extend(sum(part > 0 for part in one.strengths) for one in levels)
+            return super().batch(rng, count)
+
+    monkeypatch.setattr("tools_zoo.training.joint.PatchSampler", Counting)
+    for share, expected in ((0.0, 3), (1.0, 1)):
+        drawn.clear()
+        chosen = settings(tmp_path, f"out-{share}", single_share=share, budget=Budget(steps=2))
+        train_jointly(chosen, source(), FixedChain((0,), STOP))
+        assert sorted(drawn) == [2, VALIDATION_PATCHES]  # for training, for validation
+        assert all(max(counts) == expected for counts in drawn.values())
+    recipe = read_tool(tmp_path / "out-1.0" / f"{NAMES[0]}.safetensors", "three_layer").recipe
+    assert recipe["single_share"] == 1.0
+
+
+def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clipped: list[tuple[int, ...]] = []
+
+    def curve(patch: Any, rng: np.random.Generator) -> Any:
+        clipped.append(patch.shape)
+        return np.arange(256, dtype=np.uint8)
+
+    monkeypatch.setattr("restore_env.distortions.saturation.clipping_curve", curve)
+    for share in (0.0, 1.0):
+        chosen = settings(tmp_path, f"out-{share}", clipped_share=share, budget=Budget(steps=2))
+        train_jointly(chosen, source(), FixedChain((0,), STOP))
+        recipe = read_tool(chosen.out / f"{NAMES[0]}.safetensors", "three_layer").recipe
+        assert recipe.get("clipped_share", 0.0) == share
+        if share:
+            assert len(clipped) >= 2 * chosen.batch_size + VALIDATION_PATCHES
+            assert set(clipped) == {(chosen.patch_size, chosen.patch_size, 3)}
+        else:
+            assert not clipped
+    with pytest.raises(FitError, match=r"clipped_share 1\.0, not 0\.5"):
+        train_jointly(dataclasses.replace(chosen, clipped_share=0.5), source(), FixedChain((0,), STOP))
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    train_jointly(settings(tmp_path, budget=Budget(steps=1)), source(), chain())
+    with pytest.raises(FitError, match=r"exploration 0\.0, not 0\.3"):
+        train_jointly(settings(tmp_path, exploration=0.3), source(), chain())
+
+
+def test_a_run_does_not_go_on_with_another_toolbox_or_policy(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, budget=Budget(steps=2))
+    train_jointly(chosen, source(), chain())
+    torch.manual_seed(5)
+    other = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())
+    update_toolbox(chosen.toolbox, [other])
+    with pytest.raises(FitError, match="was made with start"):
+        train_jointly(dataclasses.replace(chosen, budget=Budget(steps=4)), source(), chain())
+
+
+def test_a_round_that_started_otherwise_is_not_taken_up(tmp_path: Path) -> None:
+    train_jointly(settings(tmp_path, rounds=2, budget=Budget(steps=4)), source(), chain())
+    with pytest.raises(FitError, match=r"round-2\.pt: was made with start"):  # its first round has gone on
+        train_jointly(settings(tmp_path, rounds=2, budget=Budget(steps=12)), source(), chain())
+
+
+def test_the_toolbox_to_start_from_is_not_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="choose another folder"):
+        settings(tmp_path, out="start")
+
+
+def test_rounds_that_the_clock_ends_are_followed_by_the_next(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, rounds=3, budget=Budget(minutes=0.01))
+    for _ in range(2):  # the second time nothing is left to do
+        assert len(train_jointly(chosen, source(), chain())) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"severity": "awful"},
+        {"exploration": 1.5},
+        {"single_share": 2.0},
+        {"clipped_share": -0.5},
+        {"chain_length": 0},
+        {"rounds": 0},
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        settings(tmp_path, **changes)

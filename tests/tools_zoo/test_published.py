@@ -1,0 +1,226 @@
+"""Imported networks compute what their checkpoints say, and toolboxes are compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+import benchmarks.tools
+from agents.agent import load_policy
+from restore_env.metrics import psnr
+from restore_env.toolbox import Toolbox
+from tests.support.bundles import CELL, Bundle
+from tools_zoo.catalog import TOOLS
+from tools_zoo.published.checkpoints import SOURCE, import_rl_restore
+from tools_zoo.published.tensor_bundles import masked_crc32c
+from tools_zoo.toolboxes import load_toolbox, read_tool
+
+
+@pytest.fixture(scope="module")
+def imported(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return import_rl_restore(pristine, tmp_path_factory.mktemp("imported") / "deep" / "toolbox")
+
+
+# What the networks should compute, written from their published form: HWIO kernels on images with swapped axes -------
+
+
+def published_conv(images: Tensor, bundle: Bundle, weights: str, biases: str, stride: int = 1) -> Tensor:
+    kernel = torch.tensor(bundle[weights]).permute(3, 2, 0, 1)
+    pads: list[int] = []
+    for size in (images.shape[3], images.shape[2]):
+        missing = max(0, (-(-size // stride) - 1) * stride + kernel.shape[-1] - size)
+        pads += [missing // 2, missing - missing // 2]
+    return F.conv2d(F.pad(images, pads), kernel, torch.tensor(bundle[biases]), stride=stride)
+
+
+def published_tool(images: Tensor, bundle: Bundle) -> Tensor:
+    def conv(x: Tensor, name: str) -> Tensor:
+        return published_conv(x, bundle, f"{name}/weights", f"{name}/biases")
+
+    swapped = images.transpose(2, 3)
+    if "conv1_2/weights" not in bundle:
+        return (swapped + conv(conv(conv(swapped, "conv1").relu(), "conv2").relu(), "conv3")).transpose(2, 3)
+    x = conv(conv(swapped, "conv1").relu(), "conv1_2")
+    x = x + conv(conv(x.relu(), "conv2").relu(), "conv2a")
+    x = x + conv(conv(x.relu(), "conv2c").relu(), "conv2d")
+    return (swapped + conv(conv(x, "conv2_2").relu(), "conv3")).transpose(2, 3)
+
+
+def published_q(images: Tensor, actions: list[Tensor], bundle: Bundle) -> list[Tensor]:
+    """Q values of as many steps as there are previous actions, the image staying as it is."""
+    x = images.transpose(2, 3)
+    for layer in range(1, 5):
+        x = published_conv(x, bundle, f"prediction/l{layer}/w", f"prediction/l{layer}/biases", stride=2).relu()
+    variables = {name: torch.tensor(value) for name, value in bundle.items()}
+    flat = x.permute(0, 2, 3, 1).flatten(1)
+    embedded = (flat @ variables["prediction/l7/Matrix"] + variables["prediction/l7/bias"]).relu()
+    hidden = cell = torch.zeros(len(images), 50)
+    steps = []
+    for action in actions:
+        inputs = torch.cat([embedded, F.one_hot(action, 14)[:, :12].float(), hidden], dim=1)
+        i, j, f, o = (inputs @ variables[f"{CELL}/kernel"] + variables[f"{CELL}/bias"]).chunk(4, dim=1)
+        cell = torch.sigmoid(f + 1) * cell + torch.sigmoid(i) * torch.tanh(j)
+        hidden = torch.sigmoid(o) * torch.tanh(cell)
+        steps.append(hidden @ variables["prediction/q/Matrix"] + variables["prediction/q/bias"])
+    return steps
+
+
+# Without the published data -----------------------------------------------------------------------------------------
+
+
+def test_crc32c_known_answers() -> None:
+    def masked(crc: int) -> int:
+        return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+    assert masked_crc32c(b"123456789") == masked(0xE3069283)
+    assert masked_crc32c(bytes(32)) == masked(0x8A9136AA)  # RFC 3720, B.4
+
+
+def test_imported_tools_compute_what_the_bundles_say(imported: Path, bundles: dict[str, Bundle]) -> None:
+    images = torch.rand(2, 3, 31, 24, generator=torch.Generator().manual_seed(0))
+    toolbox = load_toolbox(imported)
+    assert toolbox.names == tuple(spec.name for spec in TOOLS)
+    for number, tool in enumerate(toolbox, 1):
+        expected = published_tool(images, bundles[f"toolbox/tool{number:02d}"])
+        torch.testing.assert_close(tool(images), expected, atol=1e-5, rtol=0)
+        assert (tool(images) - images).abs().max() > 1e-2
+    recipe = read_tool(imported / "deblur_3.safetensors", "eight_layer").recipe
+    assert (recipe["source"], recipe["checkpoint"]) == (SOURCE, "tool03")
+
+
+def test_imported_agent_computes_what_the_bundle_says(imported: Path, bundles: dict[str, Bundle]) -> None:
+    images = torch.rand(3, 3, 63, 63, generator=torch.Generator().manual_seed(0))
+    actions = [torch.full((3,), 13), torch.tensor([0, 5, 11]), torch.tensor([3, 12, 7])]
+    agent = load_policy(imported / "agent.safetensors")
+    assert (agent.kind, agent.tools) == ("q", tuple(spec.name for spec in TOOLS))
+    state = (torch.zeros(1, 3, 50), torch.zeros(1, 3, 50))
+    for action, expected in zip(actions, published_q(images, actions, bundles["models/model"]), strict=True):
+        scores, state = agent(images, action, state)
+        torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
+
+
+# The comparison of toolboxes ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "noise.png")
+    return folder
+
+
+def test_benchmark_fills_the_card(
+    imported: Path,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    card, numbers = tmp_path / "card.md", tmp_path / "numbers.json"
+    card.write_text("# Card\n\n<!-- tools:begin -->\nold\n<!-- tools:end -->\n\nThe end.\n")
+    command = ["--images", str(photographs), "--toolbox", str(imported), "--against", str(imported)]
+    command += ["--patches", "2", "--seed", "3", "--card", str(card), "--json", str(numbers)]
+    assert benchmarks.tools.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()[: 2 + len(TOOLS)]
+    assert lines[0].startswith("| tool | undoes | network | input, dB | ours, dB | published, dB | difference, dB |")
+    assert lines[4].startswith("| deblur_3 | blur, sigma 2.5 to 3.75 px | eight_layer | ")
+    assert all(line.endswith("| +0.00 |") for line in lines[2:])
+    text = card.read_text()
+    assert text.startswith("# Card\n\n<!-- tools:begin -->\n| tool |")
+    assert text.endswith("```\n<!-- tools:end -->\n\nThe end.\n")
+    assert "old" not in text
+    assert "python -m benchmarks.tools --images photographs --toolbox " in text
+    assert "--patches 2 --seed 3 --card card.md --json numbers.json\n" in text
+    assert f" {tmp_path}" not in text
+    record = json.loads(numbers.read_text())
+    assert [row["tool"] for row in record["tools"]] == [spec.name for spec in TOOLS]
+    assert benchmarks.tools.main(command) == 0
+    assert card.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "nowhere"], "nowhere"),
+        (["--toolbox", "nowhere"], "nowhere: no toolbox"),
+        (["--patches", "0"], "--patches must be 1 or more"),
+        (["--card", "card.md"], "card.md: expected <!-- tools:begin -->"),
+        (["--json", "nowhere/numbers.json"], "nowhere: no such folder"),
+    ],
+)
+def test_benchmark_fails_in_one_line(
+    arguments: list[str],
+    message: str,
+    imported: Path,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "card.md").write_text("# A card without a place for the table\n")
+    command = ["--images", str(photographs), "--toolbox", str(imported), "--patches", "1", *arguments]
+    assert benchmarks.tools.main(command) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+
+
+# With the published data --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return import_rl_restore(published, tmp_path_factory.mktemp("real") / "rl_restore")
+
+
+def read_folder(folder: Path) -> Tensor:
+    arrays = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())]
+    return torch.tensor(np.stack(arrays)).permute(0, 3, 1, 2) / 255
+
+
+def read_expected(array: npt.NDArray[np.float32]) -> Tensor:
+    """NHWC of the expected outputs as NCHW RGB: their files hold the channels as B, G, R."""
+    return torch.tensor(array[..., ::-1].copy()).movedim(-1, -3)
+
+
+def test_published_tools_are_reproduced(published: Path, real: Path) -> None:
+    images = read_folder(published / "test" / "moderate_in")
+    expected = read_expected(np.load(published / "expected" / "tools_on_moderate.npz")["outputs"])
+    with torch.inference_mode():
+        for tool, outputs in zip(load_toolbox(real), expected, strict=True):
+            assert (tool(images) - outputs).abs().max() <= 1e-5, tool.name
+
+
+@pytest.mark.parametrize("severity", ["mild", "moderate", "severe"])
+def test_published_agent_is_reproduced(severity: str, published: Path, real: Path) -> None:
+    expected: dict[str, Any] = json.loads((published / "expected" / "agent.json").read_text())[severity]
+    images = read_folder(published / "test" / f"{severity}_in")
+    targets = read_folder(published / "test" / f"{severity}_gt")
+    toolbox: Toolbox = load_toolbox(real)
+    agent = load_policy(real)
+    last = torch.full((len(images),), len(toolbox) + 1)
+    state = (torch.zeros(1, len(images), 50), torch.zeros(1, len(images), 50))
+    for step in expected["steps"]:
+        with torch.inference_mode():
+            scores, state = agent(images, last, state)
+        np.testing.assert_allclose(scores.numpy(), step["q"], atol=1e-4, rtol=0)
+        assert scores.argmax(1).tolist() == step["action"]
+        last = torch.tensor(step["action"])
+        images = toolbox.apply(images, step["action"])
+        np.testing.assert_allclose(psnr(images, targets).numpy(), step["psnr"], atol=1e-4)
+    final = read_expected(np.load(published / "expected" / f"{severity}.npz")["final"])
+    assert (images - final).abs().max() <= 1e-5

@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents.cli import main
+from benchmarks import train_baseline
+from restore_env.distortions.device import Place, distort_patches
+from restore_env.distortions.protocol import Levels, draw_levels
+from restore_env.images.sources import ImageSource, open_images
+from tests.support.toolkit import photographs
+from tools_zoo import load_toolbox
+from tools_zoo.catalog import SPECS
+from tools_zoo.networks import ThreeLayer
+from tools_zoo.toolboxes import ToolboxError, read_tool
+from tools_zoo.training.patches import PatchSampler
+from tools_zoo.training.tools import ToolProgress, ToolTraining, draw_band, draw_mixed, train_tools
+from tools_zoo.training.trainer import (
+    LOSSES,
+    Batch,
+    Budget,
+    FitError,
+    Fitted,
+    Progress,
+    Schedule,
+    fit,
+    psnr_loss,
+    restoring,
+    squared_error,
+)
+
+
+class KilledError(Exception):
+    pass
+
+
+def source() -> ImageSource:
+    opened = open_images(photographs(2, 120, 140), min_size=16)
+    assert isinstance(opened, ImageSource)
+    return opened
+
+
+def settings(out: Path, steps: int = 30, **changes: object) -> ToolTraining:
+    base = ToolTraining(
+        out, Budget(steps=steps), tools=("denoise_2",), batch_size=2, patch_size=16, schedule=Schedule(warmup_steps=60)
+    )
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def kill_at(step: int) -> Callable[[ToolProgress], None]:
+    def report(now: ToolProgress) -> None:
+        if now.progress.step >= step:
+            raise KilledError
+
+    return report
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints and reports at every step."""
+    monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", -1.0)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    train_tools(settings(tmp_path / "whole"), source())
+    for step in (3, 17):
+        with pytest.raises(KilledError):
+            train_tools(settings(tmp_path / "killed"), source(), kill_at(step))
+    assert not (tmp_path / "killed" / "denoise_2.safetensors").exists()
+    train_tools(settings(tmp_path / "killed"), source())
+    whole, killed = (
+        read_tool(tmp_path / name / "denoise_2.safetensors", "three_layer").state for name in ("whole", "killed")
+    )
+    assert all(torch.equal(value, killed[key]) for key, value in whole.items())
+
+
+def test_a_run_does_not_go_on_from_other_weights(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train_tools(settings(tmp_path / f"from{seed}", steps=2, seed=seed), source())
+    for _ in range(2):  # the second time it goes on
+        train_tools(settings(tmp_path / "out", steps=2, init=tmp_path / "from0"), source())
+    with pytest.raises(FitError, match="start"):
+        train_tools(settings(tmp_path / "out", steps=2, init=tmp_path / "from1"), source())
+
+
+def test_a_card_says_where_validation_is_on_photographs_that_were_not_trained_on(tmp_path: Path) -> None:
+    many = open_images(photographs(25, 40, 40), min_size=16)
+    assert isinstance(many, ImageSource)
+    for name, images in (("few", source()), ("many", many)):
+        train_tools(settings(tmp_path / name, steps=2, command="imagerestore train"), images)
+    cards = [" ".join((tmp_path / name / "README.md").read_text().split()) for name in ("few", "many")]
+    assert ["photographs that were not trained on" in card for card in cards] == [False, True]
+    assert "training images, adam, psnr" in cards[0]
+
+
+def test_training_improves_on_the_input_and_documents_itself(tmp_path: Path) -> None:
+    seen: list[ToolProgress] = []
+    train_tools(settings(tmp_path, steps=400, patch_size=32), source(), seen.append)
+    assert seen[-1].psnr_output > seen[-1].psnr_input + 1
+    assert seen[-1].progress.step == seen[-1].progress.total == 400
+    toolbox = load_toolbox(tmp_path)
+    assert toolbox.names == ("denoise_2",)
+    recipe = read_tool(tmp_path / "denoise_2.safetensors", "three_layer").recipe
+    assert recipe["steps"] == 400
+    assert recipe["psnr_output"] > recipe["psnr_input"]
+    card = (tmp_path / "README.md").read_text()
+    assert "denoise_2" in card
+    assert "| 400 |" in card
+    assert list((tmp_path / "logs" / "denoise_2").glob("events*"))
+
+
+def test_another_run_in_the_same_folder_is_refused_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+    train_tools(settings(tmp_path, steps=2), source())
+    with pytest.raises(FitError, match="seed 0, not 7"):
+        train_tools(settings(tmp_path, steps=2, seed=7), source())
+    assert train_tools(settings(tmp_path, steps=5), source())["denoise_2"].steps == 5
+
+
+def test_children_start_from_their_parents(tmp_path: Path) -> None:
+    tools = ("denoise_1", "denoise_2")
+    train_tools(settings(tmp_path / "warm", steps=3, tools=tools), source())
+    train_tools(settings(tmp_path / "cold", steps=3, tools=tools, warm_start=False), source())
+    started = {
+        name: read_tool(tmp_path / name / "denoise_1.safetensors", "three_layer").recipe["started_from"]
+        for name in ("warm", "cold")
+    }
+    assert started == {"warm": "denoise_2", "cold": "random weights"}
+
+
+def test_a_second_tool_joins_the_toolbox_in_the_tables_order(tmp_path: Path) -> None:
+    for tool in ("denoise_2", "deblur_1"):
+        train_tools(settings(tmp_path, steps=2, tools=(tool,)), source())
+    assert load_toolbox(tmp_path).names == ("deblur_1", "denoise_2")
+
+
+def test_minutes_end_on_the_clock(tmp_path: Path) -> None:
+    fitted = train_tools(settings(tmp_path, steps=1, budget=Budget(minutes=0.05)), source())["denoise_2"]
+    assert 1.5 < fitted.seconds < 6
+    assert fitted.steps > 5
+
+
+def batch(step: int) -> Batch:
+    rng = np.random.default_rng(step)
+    targets = rng.integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    return 255 - targets, targets
+
+
+def fit_one(*arguments: Any, **named: Any) -> Fitted:
+    network = ThreeLayer()
+    return fit(network, batch, restoring(network, squared_error), *arguments, **named)
+
+
+def test_a_machine_that_was_busy_for_a_while_ends_no_run_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("tools_zoo.training.trainer.time.monotonic", lambda: clock[0])
+    network = ThreeLayer()
+    learn = restoring(network, squared_error)
+    rates: list[float] = []
+
+    def objective(pairs: Batch) -> torch.Tensor:
+        began = clock[0] - 1000
+        clock[0] += 30 if 200 < began < 340 else 1
+        return learn(pairs)
+
+    def note(now: Progress) -> None:
+        rates.append(now.learning_rate)
+
+    fitted = fit(network, batch, objective, Budget(minutes=10), Schedule(), tmp_path / "run.pt", report=note)
+    assert fitted.finished
+    assert 0.9 * 600 < fitted.seconds < 1.1 * 600
+    assert rates[-1] < 0.05 * max(rates)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.pt"
+    fit_one(Budget(steps=2), Schedule(), checkpoint)
+    with pytest.raises(FitError, match=r"learning_rate 0\.002, not 1\.0"):
+        fit_one(Budget(steps=4), Schedule(learning_rate=1.0), checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(FitError, match=r"run\.pt: damaged"):
+        fit_one(Budget(steps=4), Schedule(), checkpoint)
+
+
+def test_the_psnr_loss_falls_where_psnr_rises_whatever_the_level() -> None:
+    targets = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def loss(*levels: float) -> float:
+        return float(psnr_loss(targets + noise * torch.tensor(levels)[:, None, None, None], targets))
+
+    assert loss(0.05, 0.1, 0.1) - loss(0.1, 0.1, 0.1) == pytest.approx(
+        loss(0.1, 0.1, 0.2) - loss(0.1, 0.1, 0.4), rel=0.02
+    )
+    assert loss(0.05, 0.1, 0.1) < loss(0.1, 0.1, 0.1)
+    assert np.isfinite(loss(0.0, 0.0, 0.0))
+
+
+def test_both_losses_pull_alike_at_25_db() -> None:
+    targets = torch.zeros(1, 3, 4, 4)
+    outputs = torch.full_like(targets, 10 ** (-25 / 20)).requires_grad_()
+    one, other = (torch.autograd.grad(loss(outputs, targets), outputs)[0] for loss in LOSSES.values())
+    assert torch.allclose(one, other, rtol=0.01)
+
+
+def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    def note(now: Progress) -> None:
+        rates.append(now.learning_rate)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", -1.0)
+        fit_one(Budget(steps=20), Schedule(warmup_steps=60), tmp_path / "run.pt", report=note)
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 0.05 * max(rates)
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [{}, {"minutes": 1.0, "steps": 1}, {"minutes": 0.0}, {"steps": -1}],
+    ids=["none", "both", "zero", "negative"],
+)
+def test_impossible_budgets_are_refused(budget: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"budget|either"):
+        Budget(**budget)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["deblur_2", "denoise_3", "dejpeg_4"])
+@pytest.mark.parametrize("slight", [False, True])
+def test_bands_are_kept(name: str, slight: bool) -> None:
+    spec = SPECS[name]
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        levels = draw_band(spec, rng, slight)
+        own = {"blur": levels.blur_sigma, "noise": levels.noise_sigma, "jpeg": levels.jpeg_quality}[spec.kind]
+        assert spec.low <= own <= spec.high
+        assert slight or sum(v > 0 for v in (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality)) == 1
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_mixtures_have_the_tools_own_distortion_in_its_band_and_large_tools_the_strongest(name: str) -> None:
+    spec, rng = SPECS[name], np.random.default_rng(0)
+    kinds = ("blur", "noise", "jpeg")
+    for _ in range(20):
+        levels = draw_mixed(spec, rng)
+        values = dict(zip(kinds, (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality), strict=True))
+        assert spec.low <= values[spec.kind] <= spec.high
+        assert all(value > 0 for value in values.values())
+        if spec.size == "large":
+            assert levels.strengths[kinds.index(spec.kind)] == max(levels.strengths)
+
+
+def test_samples_are_pairs_of_the_same_place() -> None:
+    sampler = PatchSampler(source(), [0, 1], 16, lambda rng: draw_band(SPECS["denoise_1"], rng))
+    inputs, targets = (torch.as_tensor(side).float() for side in sampler.batch(np.random.default_rng(0), 40))
+    assert (inputs - targets).abs().mean() < 8
+    with pytest.raises(ValueError, match="no image is as large"):
+        PatchSampler(source(), [0], 500, lambda rng: draw_band(SPECS["denoise_1"], rng))
+
+
+class TestDrawsOnADevice:
+    @pytest.mark.parametrize("factor", [1, 4])
+    def test_a_patch_is_the_one_that_the_host_draws(self, factor: int) -> None:
+        levels = Levels(blur_sigma=1.5, jpeg_quality=60)  # noise is another field of the same law
+        host, device = (PatchSampler(source(), [0, 1], 16, lambda rng: levels, factor, at) for at in (None, "cpu"))
+        for seed in range(12):
+            (theirs, clean), (ours, same) = (one.batch(np.random.default_rng(seed), 1) for one in (host, device))
+            assert torch.equal(torch.as_tensor(clean), torch.as_tensor(same))
+            off = (torch.as_tensor(ours).int() - torch.as_tensor(theirs).int()).abs().float().mean()
+            assert off < 2 < (torch.as_tensor(ours).int() - torch.as_tensor(theirs).flip(2).int()).abs().float().mean()
+
+    def test_patches_do_not_depend_on_which_are_drawn_together(self) -> None:
+        sampler = PatchSampler(source(), [0, 1], 16, lambda rng: draw_levels("moderate", rng), device="cpu")
+        together, one_by_one = np.random.default_rng(3), np.random.default_rng(3)
+        batch, alone = sampler.batch(together, 20), [sampler.batch(one_by_one, 1) for _ in range(20)]
+        for side, parts in zip(batch, zip(*alone, strict=True), strict=True):
+            assert torch.equal(torch.as_tensor(side), torch.cat([torch.as_tensor(part) for part in parts]))
+
+    def test_tools_learn_from_them_and_a_killed_run_goes_on(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", 0.0)
+        monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", 0.0)
+        seen: list[ToolProgress] = []
+        train_tools(settings(tmp_path / "whole", steps=40, draws="device"), source(), seen.append)
+        assert seen[-1].psnr_output > seen[0].psnr_output
+        with pytest.raises(KilledError):
+            train_tools(settings(tmp_path / "killed", steps=40, draws="device"), source(), kill_at(15))
+        train_tools(settings(tmp_path / "killed", steps=40, draws="device"), source())
+        whole, killed = (
+            read_tool(tmp_path / folder / "denoise_2.safetensors", "three_layer").state
+            for folder in ("whole", "killed")
+        )
+        assert all(torch.equal(value, killed[key]) for key, value in whole.items())
+
+    @pytest.mark.parametrize("draws", ["host", "device"])
+    def test_training_draws_where_it_is_told(self, draws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: list[int] = []
+
+        def distort(places: Sequence[Place], size: int, factor: int, device: str) -> torch.Tensor:
+            drawn.append(len(places))
+            return distort_patches(places, size, factor, device)
+
+        monkeypatch.setattr("tools_zoo.training.patches.distort_patches", distort)
+        photo = tmp_path / "photo.png"
+        Image.fromarray(photographs(1, 120, 140)[0]).save(photo)
+        words = ["--images", str(photo), "--draws", draws, "--steps", "1", "--batch-size", "3", "--patch-size", "16"]
+        assert main(["train", "tools", *words, "--tools", "denoise_2", "--out", str(tmp_path / "tools")]) == 0
+        tools = len(drawn)
+        joint = ["--toolbox", "pure", "--chain", "denoise_1", "--out", str(tmp_path / "joint")]
+        assert main(["train", "joint", *words, *joint]) == 0
+        together = len(drawn) - tools
+        assert train_baseline.main(["vdsr_s", *words, "--passes", "1", "--out", str(tmp_path / "baseline")]) == 0
+        alone = len(drawn) - tools - together
+        assert (tools > 0, together > 0, alone > 0) == (draws == "device",) * 3
+        assert set(drawn) <= {3}
+
+    def test_another_place_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="draws must be one of host, device, got 'gpu'"):
+            train_tools(settings(tmp_path, draws="gpu"), source())
+
+
+class TestBrokenToolboxes:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        train_tools(settings(tmp_path, steps=1), source())
+        return tmp_path
+
+    def test_a_missing_file_is_named(self, folder: Path) -> None:
+        (folder / "denoise_2.safetensors").unlink()
+        with pytest.raises(ToolboxError, match=r"denoise_2\.safetensors: no such file"):
+            load_toolbox(folder)
+
+    def test_a_cut_file_is_named(self, folder: Path) -> None:
+        path = folder / "denoise_2.safetensors"
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(ToolboxError, match=r"denoise_2\.safetensors: not a readable"):
+            load_toolbox(folder)
+
+    def test_weights_of_another_architecture_are_named(self, folder: Path) -> None:
+        manifest = folder / "toolbox.json"
+        manifest.write_text(manifest.read_text().replace("three_layer", "eight_layer"))
+        with pytest.raises(ToolboxError, match="another architecture"):
+            load_toolbox(folder)
+
+    @pytest.mark.parametrize("text", ["", "{}", '{"tools": []}', '{"tools": [{"name": 1}]}'])
+    def test_a_broken_manifest_is_named(self, folder: Path, text: str) -> None:
+        (folder / "toolbox.json").write_text(text)
+        with pytest.raises(ToolboxError, match=r"toolbox\.json"):
+            load_toolbox(folder)
+
+    def test_no_toolbox_at_all(self, tmp_path: Path) -> None:
+        with pytest.raises(ToolboxError, match="no toolbox"):
+            load_toolbox(tmp_path / "nowhere")
+
+    def test_an_unknown_network_is_named(self, folder: Path) -> None:
+        rows = {"tools": [{"name": "denoise_2", "network": "nine_layer"}]}
+        (folder / "toolbox.json").write_text(json.dumps(rows))
+        with pytest.raises(ToolboxError, match="nine_layer"):
+            load_toolbox(folder)

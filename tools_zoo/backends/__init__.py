@@ -1,0 +1,1 @@
+"""What runs the tools' networks, and their export."""

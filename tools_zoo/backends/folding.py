@@ -1,0 +1,82 @@
+"""The same network, arranged for a CPU: pieces of a batch, channels last, convolutions that fill its registers."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restore_env.compute.worker_pool import PIECE_PIXELS
+
+_BLOCK = 2
+_NARROW = 4  # output channels; vector units work on 8 or 16 at a time, and idle for the rest
+
+
+class BlockConvolution(nn.Module):
+    """A convolution with few output channels, four pixels at a time.
+
+    The four pixels of a 2x2 block become channels: one convolution of stride 2, whose kernel is one pixel larger and
+    holds the original four times, each shifted by a pixel; then pixel-shuffle. The sums are the same, with zeros added.
+    Of 16 lanes that a CPU computes at a time, 12 are then used for 3 output channels, not 3.
+
+    Args:
+        convolution: of stride 1, without dilation and groups, padded with zeros.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        weight, bias = convolution.weight.detach(), convolution.bias
+        outputs, inputs, height, width = weight.shape
+        blocks = weight.new_zeros(outputs, _BLOCK, _BLOCK, inputs, height + _BLOCK - 1, width + _BLOCK - 1)
+        for row in range(_BLOCK):
+            for column in range(_BLOCK):
+                blocks[:, row, column, :, row : row + height, column : column + width] = weight
+        self.register_buffer("weight", blocks.flatten(0, 2))
+        self.register_buffer("bias", None if bias is None else bias.detach().repeat_interleave(_BLOCK**2))
+        above, left = (int(padding) for padding in convolution.padding)
+        # one more pixel around the image completes the last block of an odd height or width; it is cut away again
+        self.padding = (above + _BLOCK - 1, left + _BLOCK - 1)
+        self.grows = (2 * above - height + 1, 2 * left - width + 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve ``(N, C, H, W)``."""
+        height, width = features.shape[-2] + self.grows[0], features.shape[-1] + self.grows[1]
+        blocks = F.conv2d(features, self.weight, self.bias, _BLOCK, self.padding)  # type: ignore[arg-type]
+        first = _BLOCK - 1
+        return F.pixel_shuffle(blocks, _BLOCK)[..., first : first + height, first : first + width]
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """A copy of a network for inference on a CPU, of the same outputs but for rounding.
+
+    Convolutions with few outputs become :class:`BlockConvolution`; those of one pixel are kept from PyTorch's slower
+    way, which it takes for small batches on one thread; weights lie channels last.
+
+    Args:
+        network: any; it stays as it is.
+    """
+    twin = copy.deepcopy(network).eval().requires_grad_(False)
+    for parent in list(twin.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is not nn.Conv2d or child.padding_mode != "zeros" or isinstance(child.padding, str):
+                continue
+            if child.kernel_size == (1, 1):
+                child.dilation = (2, 2)  # means nothing for one pixel, but PyTorch leaves such layers to oneDNN
+            elif _is_narrow(child):
+                setattr(parent, name, BlockConvolution(child))
+    return twin.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
+def _is_narrow(layer: nn.Conv2d) -> bool:
+    plain = layer.stride == (1, 1) and layer.dilation == (1, 1) and layer.groups == 1
+    return plain and layer.out_channels <= _NARROW
+
+
+def piecewise(network: nn.Module, images: Tensor, pixels: int = PIECE_PIXELS) -> Tensor:
+    """Run a batch ``(N, 3, H, W)`` in pieces of about ``pixels`` pixels, one image or more at a time."""
+    size = max(1, pixels // max(1, images.shape[-2] * images.shape[-1]))
+    if len(images) <= size:
+        return network(images)  # type: ignore[no-any-return]
+    return torch.cat([network(piece) for piece in torch.split(images, size)])

@@ -1,0 +1,245 @@
+"""What runs the tools' networks: PyTorch arranged for the CPU, PyTorch as it is, ncnn, ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from restore_env.toolbox import Toolbox
+from tools_zoo.backends.folding import fold, piecewise
+from tools_zoo.backends.ncnn_models import ncnn_model, ncnn_runner
+from tools_zoo.backends.onnx_models import onnx_model, onnx_runner, openvino_runner
+from tools_zoo.backends.parity import check_parity
+
+Runner: TypeAlias = Callable[[Tensor], Tensor]
+"""Float32 ``(N, 3, H, W)`` on the CPU in and out, any N, H and W; no gradients."""
+
+_PREPARING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to run networks on the CPU."""
+
+    title: str
+    prepare: Callable[[nn.Module], Runner]
+    """Turns a network on the CPU, which stays as it is, into what runs in its place."""
+    packages: tuple[str, ...] = ()
+    """The modules that it imports beyond the package's own dependencies."""
+    extra: str = ""
+    """The extra of this package that installs them."""
+    any_device: bool = False
+    """Whether it is PyTorch, which runs everywhere."""
+    concurrent: bool = False
+    """Whether calls at the same time pay: it takes PyTorch's number of threads at every call, where others have threads
+    of their own."""
+
+    @property
+    def missing(self) -> str | None:
+        """The first of its packages that is not installed."""
+        return next((name for name in self.packages if importlib.util.find_spec(name) is None), None)
+
+    def runs_on(self, device: str) -> bool:
+        """Whether it, and not PyTorch in its place, runs networks on this device."""
+        return self.any_device or device == "cpu" or device.startswith("cpu:")
+
+
+def _plain(network: nn.Module) -> Runner:
+    twin = copy.deepcopy(network)
+    return twin.to(memory_format=torch.contiguous_format)  # type: ignore[no-any-return, call-overload]
+
+
+def _folded(network: nn.Module) -> Runner:
+    return partial(piecewise, fold(network))
+
+
+def _by_ncnn(network: nn.Module) -> Runner:
+    return _checked(network, ncnn_runner(ncnn_model(network)), "ncnn")
+
+
+def _through_onnx(runner: Callable[[bytes, int], Runner], title: str) -> Callable[[nn.Module], Runner]:
+    return lambda network: _checked(network, runner(onnx_model(network), torch.get_num_threads()), title)
+
+
+def _checked(network: nn.Module, runner: Runner, title: str) -> Runner:
+    check_parity(network, runner, f"{type(network).__name__} by {title}")
+    return runner
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {
+        "torch": Backend("PyTorch, arranged for the CPU", _folded, any_device=True, concurrent=True),
+        "eager": Backend("PyTorch as it is", _plain, any_device=True, concurrent=True),
+        "ncnn": Backend("ncnn", _by_ncnn, ("ncnn",), "ncnn", concurrent=True),
+        "onnx": Backend(
+            "ONNX Runtime",
+            _through_onnx(onnx_runner, "ONNX Runtime"),
+            ("onnx", "onnxscript", "onnxruntime"),
+            "onnx",
+        ),
+        "openvino": Backend(
+            "OpenVINO",
+            _through_onnx(openvino_runner, "OpenVINO"),
+            ("onnx", "onnxscript", "openvino"),
+            "openvino",
+        ),
+    }
+)
+"""The backends by name."""
+
+DEFAULT_BACKEND = "torch"
+
+
+class BackendError(ValueError):
+    """A backend that does not exist or cannot be used here; one line."""
+
+
+def check_backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        BackendError: there is none, or a package that it needs is not installed.
+    """
+    backend = BACKENDS.get(name)
+    if backend is None:
+        raise BackendError(f"unknown backend {name!r}: choose from {', '.join(BACKENDS)}")
+    if backend.missing is not None:
+        raise BackendError(
+            f"backend {name!r} needs {backend.missing}, which is not installed:"
+            f" pip install imagerestore[{backend.extra}]"
+        )
+    return backend
+
+
+def check_runs_on(name: str, device: str) -> None:
+    """Raise :class:`BackendError` if :func:`check_backend` does, or if PyTorch would run in its place there."""
+    if not check_backend(name).runs_on(device):
+        raise BackendError(f"backend {name!r} runs on the CPU alone, not on {device}")
+
+
+class NetworkTool(nn.Module):
+    """A trained network as a :class:`restore_env.Tool`.
+
+    On the CPU, for float32 images and where no gradient is wanted, its backend runs it; it is made ready at the first
+    call (again if the weights have changed, or in another process) with PyTorch's number of threads at that time.
+    Everything else, GPUs included, is PyTorch's, channels last. Copies and pickles hold the network alone. Several
+    threads may call it.
+
+    Args:
+        name: of the tool.
+        network: ``(N, 3, H, W)`` to the same; it is moved to channels-last memory in place.
+        macs_per_pixel: multiply-accumulates per pixel.
+        reach: how many pixels away an output pixel looks.
+        backend: a key of :data:`BACKENDS`.
+
+    Raises:
+        BackendError: no such backend, or a package that it needs is not installed.
+        ValueError: when called with anything but ``(N, 3, H, W)``.
+    """
+
+    scale = 1
+
+    def __init__(
+        self, name: str, network: nn.Module, macs_per_pixel: float, reach: int, backend: str = DEFAULT_BACKEND
+    ) -> None:
+        super().__init__()
+        check_backend(backend)
+        self.name, self.network = name, network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.macs_per_pixel, self.reach, self.backend = macs_per_pixel, reach, backend
+        self._prepared: tuple[object, Runner] | None = None
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether calls at the same time pay."""
+        return BACKENDS[self.backend].concurrent
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Restore ``(N, 3, H, W)`` float32 RGB."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"tool {self.name!r}: expected images (N, 3, H, W), got {tuple(images.shape)}")
+        if not len(images):
+            return images.clone()
+        if self._is_for_backend(images):
+            return self._runner()(images)
+        if images.device.type != "cpu" and not BACKENDS[self.backend].any_device:
+            warnings.warn(
+                f"backend {self.backend!r} runs on the CPU alone: on {images.device} it is PyTorch that runs the tools",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        restored: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        return restored
+
+    def by(self, backend: str) -> NetworkTool:
+        """The same tool, its weights shared, run by another backend.
+
+        Raises:
+            BackendError: no such backend, or a package that it needs is not installed.
+        """
+        return NetworkTool(self.name, self.network, self.macs_per_pixel, self.reach, backend)
+
+    def _is_for_backend(self, images: Tensor) -> bool:
+        if images.device.type != "cpu" or images.dtype != torch.float32 or self.network.training:
+            return False
+        if torch.is_autocast_enabled("cpu"):
+            return False
+        return not torch.is_grad_enabled() or not (
+            images.requires_grad or any(weight.requires_grad for weight in self.network.parameters())
+        )
+
+    def _runner(self) -> Runner:
+        """What runs the network as it is now, in this process.
+
+        Changes of weights are seen by their tensors' versions, which a write to ``weight.data`` does not raise: load
+        weights with ``load_state_dict`` or under ``torch.no_grad()``.
+        """
+        versions = [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in _tensors(self.network)]
+        key = (os.getpid(), versions)
+        prepared = self._prepared
+        if prepared is None or prepared[0] != key:
+            with _PREPARING:
+                prepared = self._prepared
+                if prepared is None or prepared[0] != key:
+                    prepared = self._prepared = (key, BACKENDS[self.backend].prepare(self.network))
+        return prepared[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_prepared": None}
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers, a fifth of the time that ``module.parameters()`` takes: this is done at every call."""
+    for tensor in (*module._parameters.values(), *module._buffers.values()):
+        if tensor is not None:
+            yield tensor
+    for child in module._modules.values():
+        if child is not None:
+            yield from _tensors(child)
+
+
+def with_backend(toolbox: Toolbox, backend: str) -> Toolbox:
+    """The same tools, weights shared, run by another backend.
+
+    Tools that are not networks of :class:`NetworkTool`, super-resolvers among them, stay as they are.
+
+    Args:
+        toolbox: it stays as it is.
+        backend: a key of :data:`BACKENDS`: "torch" (the default everywhere), "eager", "ncnn", "onnx" or "openvino".
+
+    Raises:
+        BackendError: no such backend, or a package that it needs is not installed.
+    """
+    check_backend(backend)
+    tools = [tool.by(backend) if isinstance(tool, NetworkTool) else tool for tool in toolbox]
+    return Toolbox(tools, toolbox.device)

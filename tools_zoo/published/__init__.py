@@ -1,0 +1,1 @@
+"""Import of the published RL-Restore checkpoints."""

@@ -1,0 +1,1 @@
+"""Training of the tools, alone and jointly, and the trainer that all networks share."""

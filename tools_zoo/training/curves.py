@@ -1,0 +1,124 @@
+"""Learning curves as pictures: a run's numbers, drawn next to its checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from restore_env.images.figures import check_figure, write_figure
+
+Curve = tuple[Sequence[float] | npt.NDArray[Any], Sequence[float] | npt.NDArray[Any]]
+"""x and y of the points, in the order in which they are joined."""
+
+COLOURS = ("#1d4ed8", "#ea580c", "#15803d", "#7e22ce", "#0e7490", "#be123c")
+_INK, _GRID = "#1f2937", "#e5e7eb"
+_MARKED = 40  # points up to which each is marked
+
+
+def draw_curves(
+    path: str | os.PathLike[str], curves: Mapping[str, Curve], x_label: str, y_label: str, *, title: str = ""
+) -> None:
+    """Draw curves into one picture, the last value written at each one's end.
+
+    Args:
+        path: PNG, PDF or SVG, by the suffix; the file appears whole or not at all.
+        curves: points by name; those that are not finite are left out, and so are curves without any.
+        x_label: of the horizontal axis, with its unit.
+        y_label: of the vertical axis, with its unit.
+        title: above the picture.
+
+    Raises:
+        ValueError: another suffix, a curve whose x and y differ in number, or nothing to draw.
+    """
+    check_figure(path)
+    points = {name: _finite(name, curve) for name, curve in curves.items()}
+    points = {name: xy for name, xy in points.items() if len(xy)}
+    if not points:
+        raise ValueError(f"{path}: no point to draw")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, xy) in enumerate(points.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        style = ("-", "--", ":")[number // len(COLOURS) % 3]
+        marker = "o" if len(xy) <= _MARKED else ""
+        axes.plot(*xy.T, style, color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=name)
+        axes.annotate(
+            f"{xy[-1, 1]:.4g}", xy[-1], xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, color=colour
+        )
+    if len(points) > 1:
+        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    axes.set_xlabel(x_label, color=_INK)
+    axes.set_ylabel(y_label, color=_INK)
+    axes.set_title(title, color=_INK, fontsize=11, fontweight="bold")
+    axes.grid(color=_GRID)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.06)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=_INK, labelsize=9)
+    write_figure(path, figure)
+
+
+def draw_run(path: str | os.PathLike[str], logs: str | os.PathLike[str], tags: Mapping[str, str], y_label: str) -> None:
+    """Draw what a run recorded for TensorBoard, if it recorded any of it.
+
+    Args:
+        path: PNG, PDF or SVG, by the suffix.
+        logs: what holds the event files.
+        tags: the tags that are drawn, and what the picture calls them.
+        y_label: of the vertical axis, with its unit.
+    """
+    recorded = read_tensorboard(logs)
+    curves = {name: recorded[tag] for tag, name in tags.items() if tag in recorded}
+    if any(np.isfinite(values).any() for _, values in curves.values()):
+        draw_curves(path, curves, "steps", y_label)
+
+
+def read_tensorboard(folder: str | os.PathLike[str], *, clock: bool = False) -> dict[str, Curve]:
+    """Read the scalars that a run recorded for TensorBoard: steps and values by tag.
+
+    Args:
+        folder: what holds the event files, those of a resumed run too.
+        clock: minutes since the run's first entry in place of steps.
+
+    Raises:
+        ValueError: there are no event files.
+    """
+    if not any(Path(folder).glob("*tfevents*")):
+        raise ValueError(f"{folder}: no TensorBoard event files")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    curves: dict[str, Curve] = {}
+    for tag in events.Tags()["scalars"]:
+        scalars = _without_repeats(events.Scalars(tag))
+        times = [(scalar.wall_time - events.FirstEventTimestamp()) / 60 for scalar in scalars]
+        steps = [scalar.step for scalar in scalars]
+        curves[tag] = times if clock else steps, [scalar.value for scalar in scalars]
+    return curves
+
+
+def _without_repeats(scalars: list[Any]) -> list[Any]:
+    """Without what a run recorded between its last checkpoint and its end, where it went on from the checkpoint."""
+    kept: list[Any] = []
+    for scalar in scalars:
+        while kept and kept[-1].step >= scalar.step:
+            kept.pop()
+        kept.append(scalar)
+    return kept
+
+
+def _finite(name: str, curve: Curve) -> npt.NDArray[np.float64]:
+    """A curve as ``(N, 2)``, without the points that are not finite."""
+    x, y = (np.asarray(values, dtype=np.float64) for values in curve)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"curve {name!r} has x of shape {x.shape} and y of shape {y.shape}")
+    points = np.stack([x, y], axis=1)
+    return np.asarray(points[np.isfinite(points).all(axis=1)])
