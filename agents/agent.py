@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.encoders import EYES, Vision
+from agents.encoders import ENCODERS, EncoderName
 from restore_env.toolbox import usable_device
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
@@ -44,13 +44,13 @@ class PatchFeatures(nn.Module):
 
     Args:
         n_tools: tools in the toolbox; the previous action is one-hot over them, all zero at an episode's start.
-        vision: a key of :data:`agents.encoders.EYES`.
+        encoder: a key of :data:`agents.encoders.ENCODERS`.
     """
 
-    def __init__(self, n_tools: int, vision: Vision = "published") -> None:
+    def __init__(self, n_tools: int, encoder: EncoderName = "published") -> None:
         super().__init__()
-        self.n_tools, self.vision = n_tools, vision
-        self.features = EYES[vision]()
+        self.n_tools, self.encoder = n_tools, encoder
+        self.features = ENCODERS[encoder]()
         self.embed = nn.Linear(self.features.width, self.features.embedded)
         self.width = self.features.embedded + n_tools
 
@@ -72,7 +72,7 @@ class RecurrentAgent(nn.Module):
         tools: names of the tools it was trained with, in the order of its actions.
         kind: what the scores are: "logits" of a distribution over actions, or "q" values.
         recipe: how it was trained, as plain numbers and strings.
-        vision: how it looks at a patch, a key of :data:`agents.encoders.EYES`.
+        encoder: how it looks at a patch, a key of :data:`agents.encoders.ENCODERS`.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class RecurrentAgent(nn.Module):
         tools: tuple[str, ...],
         kind: Literal["logits", "q"] = "logits",
         recipe: Mapping[str, Any] | None = None,
-        vision: Vision = "published",
+        encoder: EncoderName = "published",
     ) -> None:
         super().__init__()
         self.tools, self.kind, self.recipe = tools, kind, dict(recipe or {})
         self.patch_size = PATCH_SIZE
-        self.extractor = PatchFeatures(len(tools), vision)
+        self.extractor = PatchFeatures(len(tools), encoder)
         self.lstm = nn.LSTM(self.extractor.width, HIDDEN)
         self.head = nn.Linear(HIDDEN, len(tools) + 1)
 
@@ -164,7 +164,7 @@ def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object 
     """
     if not set(agent.tools) <= set(tools):
         check_tools(agent, tools, name)
-    larger = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.vision).to(agent.device)
+    larger = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.encoder).to(agent.device)
     larger.extractor.load_state_dict(agent.extractor.state_dict())
     places = [tools.index(name) for name in agent.tools]
     known = agent.extractor.embed.out_features
@@ -186,7 +186,7 @@ def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object 
 
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the policies that come with the package."""
-ENLARGING = "super"
+UPSCALING = "super"
 """The shipped policy that knows the default tools and the super-resolvers."""
 PHOTO = "photo"
 """The shipped policy of the default tools that has seen single distortions as well as mixtures; photographs get it."""
@@ -216,12 +216,12 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
     try:
         tools = tuple(str(name) for name in json.loads(metadata["tools"]))
         kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
-        vision = cast(Vision, metadata.get("vision", "published"))
-        if vision not in EYES:
-            raise KeyError("vision")
+        encoder = cast(EncoderName, metadata.get("encoder", "published"))
+        if encoder not in ENCODERS:
+            raise KeyError("encoder")
     except (KeyError, ValueError, TypeError) as error:
         raise PolicyError(f"{path}: not a policy (its header has no valid {error})") from None
-    agent = RecurrentAgent(tools, kind, recipe_of(metadata), vision)
+    agent = RecurrentAgent(tools, kind, recipe_of(metadata), encoder)
     load_state(agent, {_inside(key): value for key, value in state.items()}, path, "the policy", PolicyError)
     agent.eval().requires_grad_(False)
     return agent.to(device)
@@ -237,13 +237,13 @@ def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy")
         )
 
 
-def policy_of(toolbox: Any, enlarging: bool = False, photo: bool = False) -> str | Path:
+def policy_of(toolbox: Any, upscaling: bool = False, photo: bool = False) -> str | Path:
     """The policy that belongs to a toolbox: of its name, from its folder, or else the default one.
 
     Args:
         toolbox: a shipped toolbox's name, a folder, or anything else.
-        enlarging: where the default one would be taken, take the one that knows the shipped super-resolvers, too
-            (:data:`ENLARGING`), if there is one.
+        upscaling: where the default one would be taken, take the one that knows the shipped super-resolvers, too
+            (:data:`UPSCALING`), if there is one.
         photo: likewise, take the one for what photographs may have (:data:`PHOTO`), not the protocol's mixtures alone.
     """
     named = "default"
@@ -251,8 +251,8 @@ def policy_of(toolbox: Any, enlarging: bool = False, photo: bool = False) -> str
         named = toolbox
     elif isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
         return Path(toolbox) / "agent.safetensors"
-    special = ENLARGING if enlarging else PHOTO
-    chosen = special if named == "default" and (enlarging or photo) and special in policy_names() else named
+    special = UPSCALING if upscaling else PHOTO
+    chosen = special if named == "default" and (upscaling or photo) and special in policy_names() else named
     if isinstance(toolbox, (str, os.PathLike)) and toolbox != named and Path(toolbox).is_dir():
         warnings.warn(
             f"{toolbox} has no agent of its own (agent.safetensors): {chosen!r} is taken, which learnt with the default"
@@ -267,7 +267,7 @@ def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "kind": agent.kind,
-        "vision": agent.extractor.vision,
+        "encoder": agent.extractor.encoder,
         "tools": json.dumps(agent.tools),
         "patch_size": str(agent.patch_size),
         "recipe": json.dumps(agent.recipe),

@@ -19,13 +19,13 @@ from tools_zoo.networks import ResidualBlock
 KERNELS = (9, 5, 5, 5)
 
 
-class PublishedEyes(nn.ModuleList):
+class PublishedEncoder(nn.ModuleList):
     """The published way to look at a patch: four convolutions of stride 2, then ``(N, 384)``."""
 
     embedded = 32
     seeing = 0.2
     """Share of a warm start in which eyes that know nothing learn to tell how strong the distortions are."""
-    settled: bool | Tensor = False
+    calibrated: bool | Tensor = False
     """Whether they stay as they are while choices are learnt on what they tell."""
     layout = torch.channels_last
     """Of images in memory: on CPUs learning is a fifth faster so."""
@@ -43,7 +43,7 @@ class PublishedEyes(nn.ModuleList):
         return images.flatten(1)
 
 
-class PooledEyes(nn.Module):
+class PooledEncoder(nn.Module):
     """Residual blocks at 1/2, 1/4 and 1/8 of the resolution; mean and deviation of what they see over the patch.
 
     How blurred, noisy or blocky a patch is does not depend on where in it one looks. About 32 M multiply-accumulates.
@@ -51,7 +51,7 @@ class PooledEyes(nn.Module):
 
     embedded = 64
     seeing = 0.2
-    settled: bool | Tensor = False
+    calibrated: bool | Tensor = False
     layout = torch.channels_last
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class PooledEyes(nn.Module):
         return normed
 
 
-class SpectralEyes(nn.Module):
+class SpectralEncoder(nn.Module):
     """The cosine transform of the luma, in windows all over the patch: how strong each frequency is, how often none.
 
     Blur empties the high frequencies, noise fills them all, and JPEG, whose own transform this is, sets those that are
@@ -89,8 +89,8 @@ class SpectralEyes(nn.Module):
 
     embedded = 64
     seeing = 0.35
-    settled: Tensor
-    """True once they are accustomed (:meth:`accustom`): before that they have not learnt to see."""
+    calibrated: Tensor
+    """True once they are accustomed (:meth:`calibrate`): before that they have not learnt to see."""
     width = 64
     window = 8
     stride = 2
@@ -115,7 +115,7 @@ class SpectralEyes(nn.Module):
         self.register_buffer("kernels", torch.from_numpy(kernels).float(), persistent=False)
         self.register_buffer("grey_levels", 255 * torch.tensor(self.luma)[:, None, None], persistent=False)
         seen = 3 * size**2
-        self.register_buffer("settled", torch.tensor(False))
+        self.register_buffer("calibrated", torch.tensor(False))
         self.register_buffer("usual", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(size**2))
         self.register_buffer("spread", torch.tensor([1.2, 0.3, 0.25]).repeat_interleave(size**2))
         self.layers = nn.Sequential(nn.Linear(seen, 192), nn.ReLU(), nn.Linear(192, self.width), nn.ReLU())
@@ -126,7 +126,7 @@ class SpectralEyes(nn.Module):
         told: Tensor = self.layers(unusual)
         return told
 
-    def accustom(self, images: Tensor) -> None:
+    def calibrate(self, images: Tensor) -> None:
         """Take the spectra of these patches, a hundred or more, as the usual ones: what differs from them is seen.
 
         For eyes that are about to learn to see; when choices are learnt after that they stay as they are.
@@ -134,7 +134,7 @@ class SpectralEyes(nn.Module):
         spread, usual = torch.std_mean(self.spectrum(images), dim=0)
         self.usual.copy_(usual)
         self.spread.copy_(spread + 1e-3)
-        self.settled.fill_(True)
+        self.calibrated.fill_(True)
 
     def spectrum(self, images: Tensor) -> Tensor:
         """Mean and deviation of each frequency's logarithm, and the share of windows that lack it: ``(N, 192)``."""
@@ -148,10 +148,10 @@ class SpectralEyes(nn.Module):
             return torch.cat([mean, deviation, missing], dim=1)
 
 
-Eyes = PublishedEyes | PooledEyes | SpectralEyes
-Vision = Literal["published", "pooled", "spectral"]
-EYES: Mapping[Vision, Callable[[], Eyes]] = MappingProxyType(
-    {"published": PublishedEyes, "pooled": PooledEyes, "spectral": SpectralEyes}
+Eyes = PublishedEncoder | PooledEncoder | SpectralEncoder
+EncoderName = Literal["published", "pooled", "spectral"]
+ENCODERS: Mapping[EncoderName, Callable[[], Eyes]] = MappingProxyType(
+    {"published": PublishedEncoder, "pooled": PooledEncoder, "spectral": SpectralEncoder}
 )
 """The ways to look at a patch."""
 

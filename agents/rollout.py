@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.metrics import Metric
-from restore_env.policy import Attending, Policy
+from restore_env.policy import Policy, PrivilegedPolicy
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 
@@ -70,7 +70,7 @@ def play(
     """Play one episode from each start.
 
     Args:
-        policy: chooses the actions; it is shown the episodes if it has a method ``attend`` for that.
+        policy: chooses the actions; it is shown the episodes if it has a method ``bind`` for that.
         task: toolbox, limits and reward.
         starts: as :func:`draw_starts` gives them.
         deterministic: passed on to the policy.
@@ -104,8 +104,8 @@ def _play_batch(
     episodes = EpisodeBatch(task, len(starts))
     slots = np.arange(len(starts))
     episodes.begin(slots, starts)
-    if isinstance(policy, Attending):
-        policy.attend(episodes)
+    if isinstance(policy, PrivilegedPolicy):
+        policy.bind(episodes)
     returns = np.zeros(len(starts))
     state: Any = None
     episode_start = np.ones(len(starts), dtype=np.bool_)

@@ -24,7 +24,7 @@ import torch
 from agents.agent import RecurrentAgent, load_policy, policy_of
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_float, positive_int
-from agents.encoders import EYES
+from agents.encoders import ENCODERS
 from agents.imitation.demonstrations import Demonstrations, demonstrate
 from agents.imitation.imitation import imitate
 from agents.rollout import draw_starts, play
@@ -157,7 +157,12 @@ def ablate_algorithms(setting: argparse.Namespace, report: Report) -> list[Varia
             report(f"{name}, seed {seed}")
             with tempfile.TemporaryDirectory() as folder:
                 training = AgentTraining(
-                    Path(folder), Budget(setting.minutes), task, algorithm.defaults(), vision=setting.vision, seed=seed
+                    Path(folder),
+                    Budget(setting.minutes),
+                    task,
+                    algorithm.defaults(),
+                    encoder=setting.encoder,
+                    seed=seed,
                 )
                 agent, _ = train_agent(training)
                 for x_label, curves in setting.curves.items():
@@ -187,7 +192,7 @@ def _pupil(task: Task, shown: Demonstrations, setting: argparse.Namespace) -> Re
     torch.manual_seed(setting.seed)
     toolbox = task.toolbox
     assert isinstance(toolbox, Toolbox)
-    agent = RecurrentAgent(toolbox.names, vision=setting.vision)
+    agent = RecurrentAgent(toolbox.names, encoder=setting.encoder)
     imitate(agent, shown, setting.minutes * 60, setting.seed)
     return agent
 
@@ -251,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-images", type=Path, help="photographs to train on (default: the embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
     parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
-    parser.add_argument("--vision", choices=tuple(EYES), default="pooled", help="of agents that are trained")
+    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="pooled", help="of agents that are trained")
     parser.add_argument("--patches", type=positive_int, default=500, help="per severity (default 500)")
     parser.add_argument("--minutes", type=positive_float, default=5.0, help="of each training (default 5)")
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each algorithm (default 3)")

@@ -143,15 +143,15 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     if arguments.json is not None and not arguments.json.parent.is_dir():
         raise ValueError(f"{arguments.json.parent}: no such folder")
-    player = Contender.load("agent", arguments.toolbox, arguments.policy)
+    pipeline = Contender.load("agent", arguments.toolbox, arguments.policy)
     name = arguments.policy
     if arguments.oracle:
-        player = Contender("oracle", ORACLES[arguments.oracle](), player.toolbox)
+        pipeline = Contender("oracle", ORACLES[arguments.oracle](), pipeline.toolbox)
         name = f"{arguments.oracle} oracle"
-    names = (*player.toolbox.names, Toolbox.STOP_NAME)
-    task = Task(images=arguments.images, severity=arguments.severity, toolbox=player.toolbox)
+    names = (*pipeline.toolbox.names, Toolbox.STOP_NAME)
+    task = Task(images=arguments.images, severity=arguments.severity, toolbox=pipeline.toolbox)
     starts = draw_starts(task, arguments.patches, arguments.seed)
-    played = player.play(task, starts)
+    played = pipeline.play(task, starts)
     counts = count_choices(played.actions, starts, len(names), task.max_steps)
     title = f"{name}, {arguments.severity}: {played.gain:+.2f} dB on {len(starts)} patches"
     draw_choices(arguments.out, counts, names, title)

@@ -135,7 +135,7 @@ def measure(
     tasks: dict[str, Callable[[Runner], Tensor]] = {
         "patches": lambda run: run(patches),
         "groups": lambda run: torch.cat([run(group) for group in torch.split(patches, list(GROUPS))]),
-        "photo": lambda run: apply_tool(FunctionTool(network, run, reach=tool.reach), photo),
+        "photo": lambda run: apply_tool(FunctionTool(network, run, receptive_radius=tool.receptive_radius), photo),
     }
     expected = {task: tasks[task](tool.by(REFERENCE)) for task in tasks}
     best: dict[tuple[str, str], float] = {}

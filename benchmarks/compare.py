@@ -21,7 +21,6 @@ from agents.commands.arguments import positive_int
 from agents.rollout import draw_starts
 from benchmarks.baselines.table import CLEAN, find_baseline
 from benchmarks.comparison import Comparison, attempt, metrics_of
-from benchmarks.enlarging import MAX_TOOLS
 from benchmarks.machine import environment
 from benchmarks.methods import METHODS, Setting, usual_methods
 from benchmarks.photographs import COST_SIDE, draw_photographs
@@ -37,6 +36,7 @@ from benchmarks.report import (
 )
 from benchmarks.results import Failure, Kept, Results
 from benchmarks.severities import NAMES, distortion_of
+from benchmarks.upscaling import MAX_TOOLS
 from restore_env import Task
 from restore_env.toolbox import usable_device
 

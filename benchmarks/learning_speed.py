@@ -24,7 +24,7 @@ from torch import Tensor
 
 from agents.cli import OneLineParser, run_guarded
 from agents.commands.arguments import positive_int
-from agents.encoders import EYES
+from agents.encoders import ENCODERS
 from agents.ppo.policies import MaskedRecurrentPolicy, RestoreFeatures, TensorObservation
 from agents.sb3_env import RestoreVecEnv
 from agents.training.agent import in_half_precision
@@ -32,7 +32,7 @@ from agents.training.algorithms import PPOSettings
 from benchmarks.machine import environment
 from benchmarks.publishing import add_outputs, check_outputs, parse, publish
 from benchmarks.stopwatch import CLOCKS, Stopwatch
-from restore_env.compute.memory import kept_memory
+from restore_env.compute.memory import retained_memory
 from tools_zoo import load_toolbox
 from tools_zoo.backends.network_tool import BACKENDS, DEFAULT_BACKEND
 
@@ -125,7 +125,7 @@ class Learner:
         if settings.batch_size > batch:
             settings = contender.settings.defaults(n_envs=arguments.envs, n_steps=arguments.steps, batch_size=batch)
         self.model: BaseAlgorithm = settings.build(
-            env, lambda: 0.0, 0, toolbox.device, arguments.vision, contender.half_looks
+            env, lambda: 0.0, 0, toolbox.device, arguments.encoder, contender.half_looks
         )
         self.model.set_logger(Logger(None, []))
         self._steps = batch
@@ -139,7 +139,7 @@ class Learner:
     def iterate(self) -> None:
         """Run a rollout and an update and note the time."""
         self._watch.reset()
-        with kept_memory() if self.contender.keeps_memory else nullcontext():
+        with retained_memory() if self.contender.keeps_memory else nullcontext():
             self._iterate(self._steps, log_interval=10**9, reset_num_timesteps=False)
         took = {part: seconds / self._steps * 1e3 for part, seconds in self._watch.seconds.items()}
         parts = {
@@ -192,7 +192,7 @@ def run(arguments: argparse.Namespace) -> int:
         f" {arguments.steps} steps each between updates; toolbox {arguments.toolbox}; {facts['threads']} thread(s),"
         f" {facts['processor'] if arguments.device == 'cpu' else facts['device']}."
     )
-    settings = {name: getattr(arguments, name) for name in ("clock", "envs", "steps", "rounds", "toolbox", "vision")}
+    settings = {name: getattr(arguments, name) for name in ("clock", "envs", "steps", "rounds", "toolbox", "encoder")}
     record = {"environment": facts, **settings, "rows": [asdict(row) for row in rows]}
     publish(arguments, SECTION, f"{told}\n\n{table(rows)}", record)
     return 0
@@ -204,7 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of photographs (default: the embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
-    parser.add_argument("--vision", choices=tuple(EYES), default="published", help="how the agent looks at a patch")
+    parser.add_argument(
+        "--encoder", choices=tuple(ENCODERS), default="published", help="how the agent looks at a patch"
+    )
     parser.add_argument("--envs", type=positive_int, default=usual.n_envs, help="environments side by side")
     parser.add_argument("--steps", type=positive_int, default=usual.n_steps, help="of each environment in a rollout")
     parser.add_argument("--rounds", type=positive_int, default=5, help="iterations of each contender (default 5)")

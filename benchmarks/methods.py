@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from agents.agent import ENLARGING, PHOTO, policy_of
+from agents.agent import PHOTO, UPSCALING, policy_of
 from agents.policies.heuristics import FixedChain
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle, Oracle
 from agents.restoration.restorer import Restorer
@@ -27,10 +27,10 @@ from benchmarks.baselines.owan import read_published
 from benchmarks.baselines.table import BASELINES
 from benchmarks.baselines.weights import SHIPPED, BaselineWeights, Training, as_tool, read_baseline
 from benchmarks.contest import Contender, search_chains
-from benchmarks.enlarging import Enlarging, Insisting
 from benchmarks.sr_peers import PEERS, load_peer
+from benchmarks.upscaling import Insisting, Upscaling
 from restore_env import Task
-from restore_env.policy import Scoring
+from restore_env.policy import ScoringPolicy
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool, Toolbox
 from sr_models import load_super_resolver
 from tools_zoo import load_toolbox, toolbox_names
@@ -95,11 +95,11 @@ class Method:
     def look_gmacs(self) -> float:
         """10^9 multiply-accumulates of the policy for one look at a patch."""
         policy, actions = self.contender.policy, len(self.contender.toolbox) + 1
-        if isinstance(policy, Enlarging):
+        if isinstance(policy, Upscaling):
             actions = policy.tools + 1
-        if isinstance(policy, (Enlarging, Insisting)):
+        if isinstance(policy, (Upscaling, Insisting)):
             policy = policy.policy
-        if not isinstance(policy, nn.Module) or not isinstance(policy, Scoring):
+        if not isinstance(policy, nn.Module) or not isinstance(policy, ScoringPolicy):
             return 0.0
         side = int(getattr(policy, "patch_size", 63))
         observation: dict[str, Any] = {
@@ -216,18 +216,18 @@ def _peer(name: str, setting: Setting) -> Method:
 
 def _chain_x4(name: str, setting: Setting) -> Method:
     toolbox, slot = CHAINS_X4[name]
-    player = Restorer(toolbox, policy_of(toolbox), setting.device, scale=4, super_resolver=slot).player()
-    if player.finisher is None:
+    pipeline = Restorer(toolbox, policy_of(toolbox), setting.device, scale=4, super_resolver=slot).pipeline()
+    if pipeline.final_upscaler is None:
         raise ValueError(f"the agent of {toolbox} enlarges by itself")
-    tools = Toolbox([*player.toolbox, player.finisher], setting.device)
-    contender = Contender(name, Enlarging(player.policy, player.toolbox.stop), tools)
-    return Method(name, f"toolchain, {toolbox}, then {slot}", contender, parameter_count(*tools, player.policy))
+    tools = Toolbox([*pipeline.toolbox, pipeline.final_upscaler], setting.device)
+    contender = Contender(name, Upscaling(pipeline.policy, pipeline.toolbox.stop), tools)
+    return Method(name, f"toolchain, {toolbox}, then {slot}", contender, parameter_count(*tools, pipeline.policy))
 
 
 def _enlarging_agent(name: str, setting: Setting) -> Method:
-    player = Restorer("default", name, setting.device, scale=4).player()
-    parameters = parameter_count(*player.toolbox, player.policy)
-    contender = Contender(name, Insisting(player.policy, player.toolbox), player.toolbox)
+    pipeline = Restorer("default", name, setting.device, scale=4).pipeline()
+    parameters = parameter_count(*pipeline.toolbox, pipeline.policy)
+    contender = Contender(name, Insisting(pipeline.policy, pipeline.toolbox), pipeline.toolbox)
     return Method(name, f"toolchain, {name}", contender, parameters)
 
 
@@ -248,7 +248,7 @@ METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
             **{name: partial(_peer, name) for name in PEERS},
             **{name: partial(_super_resolver, name) for name in SUPER_RESOLVERS},
             **{name: partial(_chain_x4, name) for name in CHAINS_X4},
-            ENLARGING: partial(_enlarging_agent, ENLARGING),
+            UPSCALING: partial(_enlarging_agent, UPSCALING),
         },
     }
 )

@@ -107,9 +107,9 @@ def _network(name: str, device: str, backend: str) -> Tool:
     tool = as_tool(BaselineWeights(row, row.network().state_dict(), {})).to(device)
     if backend == DEFAULT_BACKEND:
         return tool
-    other = NetworkTool(row.name, tool.network, tool.macs_per_pixel, tool.reach or 0, backend)
+    other = NetworkTool(row.name, tool.network, tool.macs_per_pixel, tool.receptive_radius or 0, backend)
     other(torch.zeros(1, 3, 8, 8, device=device))  # the first call converts it
-    return FunctionTool(row.name, other, tool.scale, tool.macs_per_pixel, tool.reach)
+    return FunctionTool(row.name, other, tool.scale, tool.macs_per_pixel, tool.receptive_radius)
 
 
 def _by_agent(restorer: Restorer) -> Callable[[Pixels], float]:
@@ -117,7 +117,7 @@ def _by_agent(restorer: Restorer) -> Callable[[Pixels], float]:
 
 
 def _in_tiles(tool: Tool, device: str) -> Callable[[Pixels], float]:
-    if tool.reach is not None:
+    if tool.receptive_radius is not None:
         return _tile_by_tile(tool, device, None)
     cut = FunctionTool(tool.name, tool, tool.scale, tool.macs_per_pixel, OVERLAP)
     return _tile_by_tile(cut, device, LARGE_TILE)

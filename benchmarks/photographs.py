@@ -14,18 +14,18 @@ from torch import Tensor
 from agents.policies.heuristics import FixedChain
 from agents.restoration.restorer import Restorer
 from agents.rollout import Played, joined
-from benchmarks.enlarging import MAX_TOOLS, Enlarging, Insisting
 from benchmarks.machine import peak_memory
 from benchmarks.methods import Method
+from benchmarks.upscaling import MAX_TOOLS, Insisting, Upscaling
 from restore_env import Task
-from restore_env.distortions.protocol import distort, downscale, draw_levels, quantise
-from restore_env.distortions.saturation import draw_curve, exposed
+from restore_env.distortions.protocol import distort, downscale, draw_levels, quantize
+from restore_env.distortions.saturation import apply_curve, draw_curve
 from restore_env.images.sources import ImageSource, open_images
 from restore_env.images.tiling import Pixels, apply_tool, to_pixels, to_tensor
 from restore_env.metrics import Metric, psnr
-from restore_env.policy import Scoring
+from restore_env.policy import ScoringPolicy
 from restore_env.sampling import EpisodeStart
-from restore_env.toolbox import Tool, Toolbox, bicubic_enlarge
+from restore_env.toolbox import Tool, Toolbox, bicubic_upscale
 
 COST_SIDE = 512
 """Pixels along a side, of the result, of the photograph that costs are measured on."""
@@ -56,9 +56,9 @@ class TiledTool:
         return self.tool.macs_per_pixel
 
     @property
-    def reach(self) -> int | None:
+    def receptive_radius(self) -> int | None:
         """The tool's."""
-        return self.tool.reach
+        return self.tool.receptive_radius
 
     def __call__(self, images: Tensor, /) -> Tensor:
         """Restore a batch ``(N, 3, H, W)``."""
@@ -89,13 +89,13 @@ def _distorted(task: Task, source: ImageSource, index: int, factor: int, seed: i
     sizes = [min(length, side or length) // factor * factor for length in image.shape[:2]]
     top, left = ((length - size) // 2 for length, size in zip(image.shape[:2], sizes, strict=True))
     target = np.ascontiguousarray(image[top : top + sizes[0], left : left + sizes[1]])
-    target = exposed(target, draw_curve(target, task.clipped_share, rng))
+    target = apply_curve(target, draw_curve(target, task.saturation_prob, rng))
     distortion = task.made_distortion
     if distortion is None:
         levels = draw_levels(task.severity, rng)
         degraded = distort(target, levels, rng, factor)
         return EpisodeStart(degraded, target, factor, source.identity(index), seed, levels.as_dict())
-    degraded = target if factor == 1 else quantise(downscale(target.astype(np.float32) / np.float32(255), factor))
+    degraded = target if factor == 1 else quantize(downscale(target.astype(np.float32) / np.float32(255), factor))
     distortion.set_random_state(rng, random.Random(int(rng.integers(2**31))))
     degraded = np.asarray(distortion(image=degraded)["image"])
     return EpisodeStart(degraded, target, factor, source.identity(index), seed, {})
@@ -114,11 +114,11 @@ def play_photographs(
     """
     contender = method.contender
     tools, policy = list(contender.toolbox), contender.policy
-    finisher = tools.pop() if isinstance(policy, Enlarging) else None
-    policy = policy.policy if isinstance(policy, (Enlarging, Insisting)) else policy
-    if isinstance(policy, Scoring):
+    final_upscaler = tools.pop() if isinstance(policy, Upscaling) else None
+    policy = policy.policy if isinstance(policy, (Upscaling, Insisting)) else policy
+    if isinstance(policy, ScoringPolicy):
         device = contender.toolbox.device
-        restorer = Restorer(Toolbox(tools, device), policy, str(device), MAX_TOOLS, super_resolver=finisher)
+        restorer = Restorer(Toolbox(tools, device), policy, str(device), MAX_TOOLS, super_resolver=final_upscaler)
         return joined([_restore(method, restorer, start, metrics) for start in starts])
     tiled = Toolbox([TiledTool(tool) for tool in contender.toolbox])
     tiled.device = contender.toolbox.device
@@ -140,7 +140,7 @@ def restore_pixels(method: Method, pixels: Pixels) -> tuple[Pixels, tuple[str, .
         ValueError: the method looks at targets.
     """
     toolbox, policy = method.contender.toolbox, method.contender.policy
-    if isinstance(policy, Scoring):
+    if isinstance(policy, ScoringPolicy):
         result = Restorer(toolbox, policy, str(toolbox.device), MAX_TOOLS).restore(pixels)
         return result.image, result.toolchain
     if not isinstance(policy, FixedChain):
@@ -156,7 +156,7 @@ def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: M
     assert result.float_image is not None
     before, after, target = (to_tensor(image) for image in (start.degraded, result.float_image, start.target))
     toolbox, looks = restorer.toolbox, sum(vote.grid.size for vote in result.votes)
-    initial = psnr(bicubic_enlarge(before, start.factor), target).numpy()
+    initial = psnr(bicubic_upscale(before, start.factor), target).numpy()
     final = psnr(after, target).numpy()
     return Played(
         initial_psnr=initial,

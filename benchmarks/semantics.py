@@ -27,7 +27,7 @@ from benchmarks.sr_contest import Distance, Photos, Pixels, open_photos
 from benchmarks.super_resolution import hardest_crop, open_distance
 from restore_env.images.figures import write_figure
 from restore_env.images.tiling import to_pixels, to_tensor
-from restore_env.toolbox import bicubic_enlarge, usable_device
+from restore_env.toolbox import bicubic_upscale, usable_device
 from sr_models.generators.sft_net import one_category
 from sr_models.prior.categories import BACKGROUND, CATEGORIES
 from sr_models.super_resolver import SuperResolver, load_super_resolver
@@ -70,7 +70,7 @@ class Row:
 def restore(resolver: SuperResolver, photo: Pixels, device: str) -> Patch:
     """Restore a photograph's hardest crop under the prior's own maps of the photograph, and under each category."""
     image = to_tensor(bicubic(photo)).to(device)
-    rows, columns = hardest_crop(photo, to_pixels(bicubic_enlarge(image)), CROP_SIZE)
+    rows, columns = hardest_crop(photo, to_pixels(bicubic_upscale(image)), CROP_SIZE)
     small = image[..., rows.start // SCALE : rows.stop // SCALE, columns.start // SCALE : columns.stop // SCALE]
     own = resolver.maps(image)
     assert own is not None

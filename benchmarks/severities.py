@@ -1,7 +1,7 @@
 """The distortions that methods are compared on: the protocol's, and others.
 
 Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and
-``super`` and, on "single", some tools; and "clipped", on which the default's agent and two main tools were. ``photo``
+``super`` and, on "single", some tools; and "saturated", on which the default's agent and two main tools were. ``photo``
 has seen a camera's photographs, too (:func:`restore_env.distortions.transforms.camera`): noisy in the manner of
 "camera", or
 compressed in that of "saved".
@@ -68,14 +68,14 @@ OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
     }
 )
 """Distortions outside the protocol by name; "unseen" is motion, poisson, webp one after the other, "clean" none."""
-CLIPPED = "clipped"
+SATURATED = "saturated"
 """Moderate mixtures on patches of which a part is white or black (:mod:`restore_env.distortions.saturation`)."""
-NAMES = (*SEVERITIES, ANY, LIGHT, SINGLE, CLIPPED, *OUTSIDE)
+NAMES = (*SEVERITIES, ANY, LIGHT, SINGLE, SATURATED, *OUTSIDE)
 """What can be compared on."""
 
 
 def distortion_of(name: str) -> dict[str, Any]:
     """The arguments of :class:`restore_env.Task` for one of :data:`NAMES`."""
-    if name == CLIPPED:
-        return {"severity": "moderate", "clipped_share": 1.0}
+    if name == SATURATED:
+        return {"severity": "moderate", "saturation_prob": 1.0}
     return {"distortion": OUTSIDE[name]()} if name in OUTSIDE else {"severity": name}

@@ -46,7 +46,7 @@ class SpatialAttention(nn.Module):
 
 
 class DistillationBlock(nn.Module):
-    """RFDB: three steps, each keeping half the channels aside (1x1) and refining the rest (3x3, residual)."""
+    """RFDB: three steps, each frozen_tools half the channels aside (1x1) and refining the rest (3x3, residual)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     for reward in arguments.rewards:
         print(f"{PROGRAM}: learning from {reward}", file=sys.stderr, flush=True)
         torch.manual_seed(arguments.seed)
-        agent = RecurrentAgent(toolbox.names, vision="pooled")
+        agent = RecurrentAgent(toolbox.names, encoder="pooled")
         task = clean_task(arguments.train_images, toolbox=toolbox, reward=reward)
         seconds = arguments.minutes * 60
         learn_from_oracle(agent, task, seconds, arguments.seed, plays=False, precision=arguments.precision)

@@ -60,7 +60,9 @@ class Stopwatch:
         """The toolbox with timed tools, where it is."""
 
         def timed(tool: Tool) -> FunctionTool:
-            return FunctionTool(tool.name, self.timed(part, tool), tool.scale, tool.macs_per_pixel, tool.reach)
+            return FunctionTool(
+                tool.name, self.timed(part, tool), tool.scale, tool.macs_per_pixel, tool.receptive_radius
+            )
 
         watched = Toolbox([timed(tool) for tool in toolbox])
         watched.device = toolbox.device

@@ -53,8 +53,8 @@ class TimedTool:
     def __init__(self, tool: Tool, spans: list[Span]) -> None:
         self._tool, self._spans = tool, spans
         self.name, self.scale = tool.name, tool.scale
-        self.macs_per_pixel, self.reach = tool.macs_per_pixel, tool.reach
-        self.concurrent = getattr(tool, "concurrent", False)
+        self.macs_per_pixel, self.receptive_radius = tool.macs_per_pixel, tool.receptive_radius
+        self.thread_safe = getattr(tool, "thread_safe", False)
 
     def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
         """Run the tool and take the time."""

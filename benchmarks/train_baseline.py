@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         passes=arguments.passes,
         loss=arguments.loss,
         severity=arguments.severity or row.severity,
-        clipped_share=arguments.clipped_share,
+        saturation_prob=arguments.saturation_prob,
         init=tuple(arguments.init),
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size or PATCH_SIZES[row.factor],

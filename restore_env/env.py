@@ -88,7 +88,7 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
     ## Starting State
     A random patch of a random photograph at scale 1, 2/3 or 1/3, a random task factor of ``upscale`` and a random
     distortion of the given severity, all drawn from the environment's seed. Before it is distorted, a share
-    ``clipped_share`` of the patches (none by default) is lightened or darkened until a part of it is white or black.
+    ``saturation_prob`` of the patches (none by default) is lightened or darkened until a part of it is white or black.
     ``reset(options={"degraded": image, "target": image})`` starts from a pair of your own (paths or arrays, any size
     from a patch on); ``reset(options={"episode_seed": seed})`` repeats the start whose ``info["episode_seed"]`` that
     was.

@@ -25,15 +25,15 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class Attending(Protocol):
+class PrivilegedPolicy(Protocol):
     """A policy that sees more of the episodes than their observations, such as an oracle."""
 
-    def attend(self, episodes: EpisodeBatch) -> None:
+    def bind(self, episodes: EpisodeBatch) -> None:
         """Play these episodes from now on; their slots are the rows of the observations."""
 
 
 @runtime_checkable
-class Scoring(Protocol):
+class ScoringPolicy(Protocol):
     """A policy that says what it thinks of every action; its deterministic ``predict`` takes the highest score."""
 
     kind: Literal["logits", "q"]

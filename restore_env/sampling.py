@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from restore_env.distortions.device import Place, distort_patches
-from restore_env.distortions.protocol import SCALES, check_severity, distort_patch, downscale, draw_levels, quantise
-from restore_env.distortions.saturation import Curve, draw_curve, exposed
+from restore_env.distortions.protocol import SCALES, check_severity, distort_patch, downscale, draw_levels, quantize
+from restore_env.distortions.saturation import Curve, apply_curve, draw_curve
 from restore_env.images.decoding import ImageError
 from restore_env.images.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
 
@@ -64,10 +64,10 @@ class _Cut:
     def start(self, degraded: Pixels, size: int, seed: int, distortion: dict[str, Any]) -> EpisodeStart:
         """The start once the patch is distorted, with its target."""
         top, left = self.top * self.factor, self.left * self.factor
-        target = exposed(_cut(self.image, top, left, size * self.factor), self.curve)
+        target = apply_curve(_cut(self.image, top, left, size * self.factor), self.curve)
         where = {"scale": self.scale, "top": top, "left": left}
         if self.curve is not None:
-            where["clipped"] = True
+            where["saturated"] = True
         return EpisodeStart(degraded, target, self.factor, self.identity, seed, where | distortion)
 
 
@@ -94,8 +94,8 @@ class StartSampler:
         device: where the patches of many seeds are distorted together
             (:mod:`restore_env.distortions.device`); None: on the host, one by one. A seed draws the same photograph,
             place and levels either way, but another field of noise.
-        clipped_share: probability that a part of the patch is white or black, as
-            :func:`restore_env.distortions.saturation.clipping_curve` makes it.
+        saturation_prob: probability that a part of the patch is white or black, as
+            :func:`restore_env.distortions.saturation.saturation_curve` makes it.
 
     Raises:
         ValueError: an unknown severity, a factor that no image is large enough for, or a Compose for a device.
@@ -109,9 +109,9 @@ class StartSampler:
         patch_size: int = 63,
         factors: Sequence[int] = (1,),
         device: torch.device | None = None,
-        clipped_share: float = 0.0,
+        saturation_prob: float = 0.0,
     ) -> None:
-        self._source, self._clipped_share = source, clipped_share
+        self._source, self._saturation_prob = source, saturation_prob
         self._device = None if isinstance(source, PairSource) else device  # pairs are not distorted
         self._patch_size = patch_size
         self._factors = tuple(factors)
@@ -175,7 +175,7 @@ class StartSampler:
         rows, columns = (length // factor - self._patch_size + 1 for length in image.shape[:2])
         top, left = int(rng.integers(rows)), int(rng.integers(columns))
         clean = _cut(image, top * factor, left * factor, self._patch_size * factor)
-        curve = draw_curve(clean, self._clipped_share, rng)
+        curve = draw_curve(clean, self._saturation_prob, rng)
         return _Cut(image, source.identity(index), scale, factor, top, left, curve)
 
     def _draw_together(self, seeds: Sequence[int]) -> list[EpisodeStart]:
@@ -239,9 +239,9 @@ class StartSampler:
         region = np.ascontiguousarray(
             image[first_row * factor : last_row * factor, first_column * factor : last_column * factor]
         )
-        region = exposed(region, cut.curve)
+        region = apply_curve(region, cut.curve)
         if factor > 1:
-            region = quantise(downscale(region.astype(np.float32) / np.float32(255), factor))
+            region = quantize(downscale(region.astype(np.float32) / np.float32(255), factor))
         compose.set_random_state(rng, random.Random(int(rng.integers(2**31))))
         result = compose(image=region)
         changed = np.asarray(result["image"])

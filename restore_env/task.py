@@ -76,10 +76,10 @@ class Task:
     backend: str | None = None
     """What runs the tools' networks on a CPU: "torch", "eager", "onnx" or "openvino"
     (:data:`tools_zoo.backends.network_tool.BACKENDS`); None: what runs the toolbox's already."""
-    clipped_share: float = 0.0
+    saturation_prob: float = 0.0
     """Share of the patches whose photograph is lightened or darkened until a part of the patch is white or black, as a
     sky is that was exposed too long; a very small part, in few of them
-    (:func:`restore_env.distortions.saturation.clipping_curve`).
+    (:func:`restore_env.distortions.saturation.saturation_curve`).
     Pairs stay as they are."""
     draws: Literal["host", "device"] = "host"
     """Where photographs' patches are distorted: on the host, one by one on threads; or on the toolbox's device, all of
@@ -98,9 +98,9 @@ class Task:
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
         check_draws(self.draws)
-        if not isinstance(self.clipped_share, (int, float, np.floating)) or not 0 <= self.clipped_share <= 1:
-            raise ValueError(f"clipped_share must be a number in [0, 1], got {self.clipped_share!r}")
-        object.__setattr__(self, "clipped_share", float(self.clipped_share))
+        if not isinstance(self.saturation_prob, (int, float, np.floating)) or not 0 <= self.saturation_prob <= 1:
+            raise ValueError(f"saturation_prob must be a number in [0, 1], got {self.saturation_prob!r}")
+        object.__setattr__(self, "saturation_prob", float(self.saturation_prob))
         if not 0 <= self.cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
         resolve_metric(self.reward)
@@ -154,5 +154,5 @@ class Task:
             patch_size=self.patch_size,
             factors=self.factors,
             device=tools if self.draws == "device" else None,
-            clipped_share=self.clipped_share,
+            saturation_prob=self.saturation_prob,
         )

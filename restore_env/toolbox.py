@@ -22,7 +22,7 @@ class Tool(Protocol):
     """An image-to-image operation: called with float32 RGB NCHW in [0, 1], it returns the same, ``scale`` times larger.
 
     Its input may leave [0, 1] a little: nothing is clipped between tools. A tool that has a true attribute
-    ``concurrent`` may be called from several threads at the same time; environments are faster if all of theirs do.
+    ``thread_safe`` may be called from several threads at the same time; environments are faster if all of theirs do.
     """
 
     @property
@@ -38,7 +38,7 @@ class Tool(Protocol):
         """Multiply-accumulate operations per input pixel."""
 
     @property
-    def reach(self) -> int | None:
+    def receptive_radius(self) -> int | None:
         """How many input pixels away an output pixel looks; None if any pixel may matter (then no tiling is done)."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
@@ -53,8 +53,8 @@ class FunctionTool:
     function: Callable[[Tensor], Tensor]
     scale: int = 1
     macs_per_pixel: float = 0.0
-    reach: int | None = None
-    concurrent: bool = False
+    receptive_radius: int | None = None
+    thread_safe: bool = False
     """Whether several threads may call the function at the same time."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
@@ -74,7 +74,7 @@ class FunctionTool:
         return self
 
 
-def bicubic_enlarge(images: Tensor, factor: int = 4) -> Tensor:
+def bicubic_upscale(images: Tensor, factor: int = 4) -> Tensor:
     """Enlarge NCHW images bicubically (a = -0.5) by a whole ``factor``."""
     if factor == 1:
         return images
@@ -82,7 +82,9 @@ def bicubic_enlarge(images: Tensor, factor: int = 4) -> Tensor:
     return F.interpolate(images, size=(height * factor, width * factor), mode="bicubic", antialias=True)
 
 
-BICUBIC_X4 = FunctionTool("bicubic_x4", bicubic_enlarge, scale=4, macs_per_pixel=16 * 3 * 16, reach=3, concurrent=True)
+BICUBIC_X4 = FunctionTool(
+    "bicubic_x4", bicubic_upscale, scale=4, macs_per_pixel=16 * 3 * 16, receptive_radius=3, thread_safe=True
+)
 """The plain x4 super-resolver: what others are compared with."""
 
 

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, choose_start, observation_space
-from restore_env.episodes.batch import Beginning, EpisodeBatch
+from restore_env.episodes.batch import EpisodeBatch, PreparedStarts
 from restore_env.episodes.image_batch import Slots
 from restore_env.episodes.record import EpisodeRecord
 from restore_env.episodes.rendering import EpisodeView, render_episode
@@ -88,7 +88,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         for slot in slots:
             if seeds[slot] is not None or self._rngs[slot] is None:
                 self._rngs[slot] = seeding.np_random(seeds[slot])[0]
-        self._begin(slots, [self._ready(self._draw(slots, options))])
+        self._begin(slots, [self._prepare(self._draw(slots, options))])
         self._begun = True
         return self._episodes.observe(self._slots), self._infos(slots)
 
@@ -101,7 +101,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             gymnasium.error.ResetNeeded: no episode has begun, or, in mode DISABLED, a slot's episode is over.
             ValueError: an action that does not exist, or not one action per slot.
         """
-        with self._episodes.apart():
+        with self._episodes.single_threaded():
             return self._step(np.asarray(actions))
 
     def _step(
@@ -116,12 +116,12 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         going_on = np.flatnonzero(~over)
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         ended = going_on[self._episodes.ends(going_on, actions[going_on])] if same_step else np.flatnonzero(over)
-        next_ones: list[Beginning] = []
+        next_ones: list[PreparedStarts] = []
 
         def draw_next_ones() -> Iterator[None]:
             starts = self._draw(ended)
             yield
-            next_ones.append(self._ready(starts))
+            next_ones.append(self._prepare(starts))
 
         draws = self.autoreset_mode is not AutoresetMode.DISABLED
         rewards = np.zeros(self.num_envs)
@@ -136,7 +136,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         if same_step:
             worse = np.setdiff1d(np.flatnonzero(terminated), ended)
             if len(worse):
-                next_ones.append(self._ready(self._draw(worse)))
+                next_ones.append(self._prepare(self._draw(worse)))
             infos = self._restart(np.concatenate([ended, worse]), next_ones)
         elif len(ended):
             self._begin(ended, next_ones)
@@ -167,7 +167,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         views = [view for view in self._views if view is not None]
         return tuple(render_episode(view) for view in views) if views else None
 
-    def _restart(self, finished: Slots, next_ones: Sequence[Beginning]) -> Infos:
+    def _restart(self, finished: Slots, next_ones: Sequence[PreparedStarts]) -> Infos:
         """Put the last observations and infos of ``finished`` slots aside and start new episodes there."""
         if not len(finished):
             return {}
@@ -196,14 +196,14 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             chosen.append(choose_start(rng, self._options_of(slot, options)))
         return self._sampler.starts(chosen)
 
-    def _ready(self, starts: Iterator[EpisodeStart]) -> Beginning:
+    def _prepare(self, starts: Iterator[EpisodeStart]) -> PreparedStarts:
         """Wait for starts that are being drawn and make them ready."""
-        return self._episodes.ready(list(starts))
+        return self._episodes.prepare(list(starts))
 
-    def _begin(self, slots: Slots, next_ones: Sequence[Beginning]) -> None:
+    def _begin(self, slots: Slots, next_ones: Sequence[PreparedStarts]) -> None:
         first = 0
         for each in next_ones:
-            self._episodes.enter(slots[first : first + len(each.starts)], each)
+            self._episodes.commit(slots[first : first + len(each.starts)], each)
             first += len(each.starts)
         if self.render_mode is not None:
             for slot in slots:

@@ -74,11 +74,12 @@ class SuperResolver(nn.Module):
             torch module of scale 4 will do.
         prior: makes the maps.
         macs_per_pixel: of the network, per input pixel; by default what the network says.
-        reach: input pixels away that an output pixel looks; by default what the network says; None: never in tiles.
+        receptive_radius: input pixels away that an output pixel looks; by default what the network says; None: never
+        in tiles.
     """
 
-    scale, concurrent = SCALE, True
-    reach = None  # for the toolbox: whole images come in, and tiles are cut here, where the maps are known
+    scale, thread_safe = SCALE, True
+    receptive_radius = None  # for the toolbox: whole images come in, and tiles are cut here, where the maps are known
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class SuperResolver(nn.Module):
         prior: Prior | None = None,
         *,
         macs_per_pixel: float | None = None,
-        reach: int | None = None,
+        receptive_radius: int | None = None,
     ) -> None:
         super().__init__()
         self.name, self.prior = name, prior
@@ -95,7 +96,7 @@ class SuperResolver(nn.Module):
         self.takes_maps = bool(getattr(network, "takes_maps", False))
         if self.takes_maps and prior is None:
             raise ValueError(f"{name}: its network takes semantic maps, so it needs a prior")
-        self._reach = getattr(network, "reach", None) if reach is None else reach
+        self._reach = getattr(network, "receptive_radius", None) if receptive_radius is None else receptive_radius
         own = getattr(network, "macs_per_pixel", 0.0) if macs_per_pixel is None else macs_per_pixel
         self.macs_per_pixel = float(own) + (float(getattr(prior, "macs_per_pixel", 0.0)) if self.takes_maps else 0.0)
 
@@ -148,12 +149,17 @@ class SuperResolver(nn.Module):
         own = self.maps(image) if maps is None else maps[row : row + 1]
         carried = image if own is None else torch.cat([image, F.pixel_unshuffle(own, SCALE)], dim=1)
 
-        def enlarge(piece: Tensor) -> Tensor:
+        def upscale_piece(piece: Tensor) -> Tensor:
             here = None if own is None else F.pixel_shuffle(piece[:, 3:], SCALE)
             return self._enlarge(piece[:, :3], here)
 
         side = int(WHOLE_PIXELS**0.5)
-        return apply_tool(FunctionTool(self.name, enlarge, SCALE, reach=self._reach), carried, image.device, tile=side)
+        return apply_tool(
+            FunctionTool(self.name, upscale_piece, SCALE, receptive_radius=self._reach),
+            carried,
+            image.device,
+            tile=side,
+        )
 
     def _empty(self, images: Tensor) -> Tensor:
         return images.new_empty(0, 3, SCALE * images.shape[-2], SCALE * images.shape[-1])

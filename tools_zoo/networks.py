@@ -25,7 +25,7 @@ class ThreeLayer(nn.Module):
     """Conv 9x9 3->32, conv 5x5 32->16, conv 5x5 16->3, plus the input: 21,827 parameters, 21,776 MAC per pixel."""
 
     macs_per_pixel = 9 * 9 * 3 * 32 + 5 * 5 * 32 * 16 + 5 * 5 * 16 * 3
-    reach = 4 + 2 + 2
+    receptive_radius = 4 + 2 + 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class EightLayer(nn.Module):
     """Two residual blocks of 32 between wide 5x5 ends: 50,851 parameters, 50,560 MAC per pixel."""
 
     macs_per_pixel = 2 * 5 * 5 * 3 * 64 + 2 * 64 * 32 + 4 * 3 * 3 * 32 * 32
-    reach = 2 + 4 + 2
+    receptive_radius = 2 + 4 + 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Hourglass(nn.Module):
         at_half = 9 * (2 * 12 * channels + 4 * channels**2)
         at_quarter = 2 * 4 * channels * middle + (9 * 2 * blocks + 1) * middle**2
         self.macs_per_pixel = (4 * at_half + at_quarter) // 16
-        self.reach = 2 * (1 + 2 + 2 + 1) + 4 * (2 * blocks + window // 2) + 3
+        self.receptive_radius = 2 * (1 + 2 + 2 + 1) + 4 * (2 * blocks + window // 2) + 3
         self.head = nn.Conv2d(12, channels, 3, padding=1)
         self.before = ResidualBlock(channels)
         self.down = nn.Conv2d(channels, middle, 2, stride=2)

@@ -111,7 +111,7 @@ def _load_tool(path: Path, name: str, network_name: str, backend: str) -> Networ
     network = NETWORKS[network_name]()
     network.load_state_dict(dict(weights.state))
     network.eval().requires_grad_(False)
-    return NetworkTool(name, network, network.macs_per_pixel, network.reach, backend)
+    return NetworkTool(name, network, network.macs_per_pixel, network.receptive_radius, backend)
 
 
 def read_tool(path: Path, network_name: str) -> ToolWeights:

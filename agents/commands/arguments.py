@@ -78,9 +78,9 @@ def add_severity(parser: argparse.ArgumentParser) -> None:
 
 
 def add_clipped_share(parser: argparse.ArgumentParser) -> None:
-    """Add how many patches are partly white or black: ``--clipped-share``."""
+    """Add how many patches are partly white or black: ``--saturation-prob``."""
     parser.add_argument(
-        "--clipped-share",
+        "--saturation-prob",
         type=share,
         default=0.0,
         help="share of all patches, in validation and an agent's lessons, too, that are lightened or darkened until a"

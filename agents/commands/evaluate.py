@@ -65,7 +65,7 @@ def measure(
     """
     from restore_env.images.decoding import read_image
     from restore_env.images.sources import pair_factor
-    from restore_env.images.tiling import enlarge, ssim_in_tiles, to_pixels, to_tensor
+    from restore_env.images.tiling import ssim_in_tiles, to_pixels, to_tensor, upscale_bicubic
 
     photo, clean = read_image(degraded), read_image(target)
     scale = pair_factor(photo.pixels.shape[:2], clean.pixels.shape[:2], str(degraded))
@@ -73,7 +73,7 @@ def measure(
         raise ValueError(f"{degraded}: its target is {scale} times as large, not {wanted}: leave --scale out")
     with progress_bar(label) as show:
         result = restorer.restore(photo, clean, scale=scale, progress=show)
-        before = to_pixels(enlarge(to_tensor(photo.pixels), scale))
+        before = to_pixels(upscale_bicubic(to_tensor(photo.pixels), scale))
         ssims = [ssim_in_tiles(pixels, clean.pixels) for pixels in (before, result.image)]
     return {
         "name": name,

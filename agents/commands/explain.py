@@ -49,7 +49,7 @@ def explain(arguments: argparse.Namespace) -> int:
     from agents.restoration.explanation import draw_explanation
     from restore_env.images.decoding import read_image
     from restore_env.images.figures import check_figure
-    from restore_env.policy import Scoring
+    from restore_env.policy import ScoringPolicy
 
     source: Path = arguments.file
     job = Job(source, arguments.output or source.with_name(f"{source.stem}{EXPLAINED}.png"))
@@ -58,7 +58,7 @@ def explain(arguments: argparse.Namespace) -> int:
     photo = read_image(source)
     target = None if arguments.target is None else read_image(arguments.target)
     restorer = open_restorer(arguments)
-    kind = restorer.policy.kind if isinstance(restorer.policy, Scoring) else None
+    kind = restorer.policy.kind if isinstance(restorer.policy, ScoringPolicy) else None
     with progress_bar(source.name) as show:
         result = restorer.restore(photo, target, progress=show, keep_stages=True)
     job.output.parent.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ def _register_agent(kinds: Any) -> None:
     parser.add_argument("--cost-weight", type=float, default=0.0, help="price of computation, reward (dB) per GMAC")
     parser.add_argument("--init", help="policy to start from, of these tools or some of them: shipped name or file")
     parser.add_argument(
-        "--vision",
+        "--encoder",
         choices=("published", "pooled", "spectral"),
         default="published",
         help="how an agent without --init looks at a patch: published, RL-Restore's four convolutions (default);"
@@ -226,7 +226,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
         task=Task(
             images=arguments.images,
             severity=arguments.severity,
-            clipped_share=arguments.clipped_share,
+            saturation_prob=arguments.saturation_prob,
             upscale=arguments.upscale,
             reward=arguments.reward,
             max_steps=arguments.max_steps,
@@ -237,7 +237,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
         ),
         algorithm=ALGORITHMS[arguments.algorithm].defaults(**changes),
         init=arguments.init,
-        vision=arguments.vision,
+        encoder=arguments.encoder,
         warm_start_minutes=arguments.warm_start or 0.0,
         single_share=arguments.single_share,
         distortion=arguments.distortion,

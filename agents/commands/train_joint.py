@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MAY_DIFFER = {"version", "command"}
 """Of how an agent was taught: what may differ where a run goes on."""
-_BEFORE_THERE_WAS = {"clipped_share": 0.0}
+_BEFORE_THERE_WAS = {"saturation_prob": 0.0}
 """What an agent that does not say was taught with."""
 
 
@@ -46,7 +46,7 @@ def register(kinds: Any) -> None:
         help="these tools, in this order, in place of the policy until it is refreshed",
     )
     parser.add_argument(
-        "--begin",
+        "--init-from",
         nargs="+",
         type=_copy,
         action="extend",
@@ -55,7 +55,7 @@ def register(kinds: Any) -> None:
         help="tools that begin as copies of others of the toolbox",
     )
     parser.add_argument(
-        "--hand-on",
+        "--zero-init",
         nargs="+",
         action="extend",
         default=[],
@@ -64,7 +64,7 @@ def register(kinds: Any) -> None:
         " them and loses nothing",
     )
     parser.add_argument(
-        "--keep",
+        "--freeze",
         nargs="+",
         action="extend",
         default=[],
@@ -72,7 +72,7 @@ def register(kinds: Any) -> None:
         help="tools that stay as they are, for the others to learn what to make of their images",
     )
     parser.add_argument(
-        "--halfway",
+        "--intermediate_weight",
         type=share,
         default=0.0,
         help="weight of the images on the way in the loss, so that chains may end anywhere (default 0, as published)",
@@ -145,45 +145,45 @@ def train_joint(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"--chain names {len(arguments.chain)} tools: leave out --chain-length {arguments.chain_length}"
         )
-    begun = [name for name, _ in arguments.begin]
+    begun = [name for name, _ in arguments.init_from]
     twice = [name for name in begun if begun.count(name) > 1]
     if twice:
-        raise ValueError(f"--begin names {twice[0]} twice: a tool begins as a copy of one other")
-    copied = [name for pair in arguments.begin for name in pair]
+        raise ValueError(f"--init-from names {twice[0]} twice: a tool begins as a copy of one other")
+    copied = [name for pair in arguments.init_from for name in pair]
     named = {
         "--chain": arguments.chain or (),
-        "--begin": copied,
-        "--hand-on": arguments.hand_on,
-        "--keep": arguments.keep,
+        "--init-from": copied,
+        "--zero-init": arguments.zero_init,
+        "--freeze": arguments.freeze,
     }
     for option, names in named.items():
         unknown = [name for name in names if name not in tools]
         if unknown:
             raise ValueError(f"unknown tool {unknown[0]!r} in {option}: choose from {', '.join(tools)}")
-    idle = [name for name in arguments.hand_on if arguments.chain and name not in arguments.chain]
+    idle = [name for name in arguments.zero_init if arguments.chain and name not in arguments.chain]
     if idle:
-        raise ValueError(f"--hand-on {idle[0]}: --chain has no such step, so it would not learn")
-    kept = set(arguments.keep)
+        raise ValueError(f"--zero-init {idle[0]}: --chain has no such step, so it would not learn")
+    kept = set(arguments.freeze)
     if kept.issuperset(arguments.chain or tools):
-        raise ValueError(f"--keep {' '.join(arguments.keep)}: nothing is left to learn")
-    stuck = kept.intersection(arguments.hand_on)
+        raise ValueError(f"--freeze {' '.join(arguments.freeze)}: nothing is left to learn")
+    stuck = kept.intersection(arguments.zero_init)
     if stuck:
-        raise ValueError(f"--keep {min(stuck)}: --hand-on names it, too, so it would hand on what it gets for ever")
+        raise ValueError(f"--freeze {min(stuck)}: --zero-init names it, too, so it would hand on what it gets for ever")
     settings = JointTraining(
         out=arguments.out,
         toolbox=folder,
-        copies=dict(arguments.begin),
-        handing_on=tuple(arguments.hand_on),
-        keeping=tuple(arguments.keep),
+        copies=dict(arguments.init_from),
+        zero_init=tuple(arguments.zero_init),
+        frozen_tools=tuple(arguments.freeze),
         budget=Budget(minutes=None if arguments.steps else arguments.minutes or 30.0, steps=arguments.steps),
         severity=arguments.severity,
         single_share=arguments.single_share,
-        clipped_share=arguments.clipped_share,
+        saturation_prob=arguments.saturation_prob,
         chain_length=len(arguments.chain or ()) or arguments.chain_length or 3,
         exploration=arguments.exploration,
         rounds=arguments.rounds,
         loss=arguments.loss,
-        halfway=arguments.halfway,
+        intermediate_weight=arguments.intermediate_weight,
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size or agent.patch_size,
         observe=View.of(agent).observe,
@@ -207,7 +207,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 images=arguments.images,
                 cache_dir=arguments.cache_dir,
                 severity=settings.severity,
-                clipped_share=settings.clipped_share,
+                saturation_prob=settings.saturation_prob,
                 max_steps=settings.chain_length,
                 toolbox=toolbox,
                 device=settings.device,
@@ -224,10 +224,10 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 "precision": arguments.precision,
                 "severity": settings.severity,
                 "single_share": settings.single_share,
-                "clipped_share": settings.clipped_share,
+                "saturation_prob": settings.saturation_prob,
                 "max_steps": settings.chain_length,
                 "seed": settings.seed,
-                "vision": agent.extractor.vision,
+                "encoder": agent.extractor.encoder,
                 "init": settings.policy,
                 "taught_with": digest(ModuleList(tool for tool in toolbox if isinstance(tool, Module))),
                 "version": source_version(),
@@ -245,7 +245,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 settings.seed + number,
                 plays=True,
                 precision=arguments.precision,
-                beside=singles(task, settings.single_share),
+                extra_tasks=singles(task, settings.single_share),
                 report=learning,
             )
             agent.recipe = recipe

@@ -32,8 +32,8 @@ class RestoreQPolicy(MultiInputLstmPolicy):
     def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:
         """The Q-network as the agent that restores without Stable-Baselines3; equal in its every choice."""
         extractor = self.q_net.features_extractor
-        vision = extractor.patch.vision if isinstance(extractor, RestoreFeatures) else "published"
-        agent = RecurrentAgent(tools, "q", recipe, vision)
+        encoder = extractor.patch.encoder if isinstance(extractor, RestoreFeatures) else "published"
+        agent = RecurrentAgent(tools, "q", recipe, encoder)
         for target, source in _shared_parts(agent, self.q_net):
             target.load_state_dict(source.state_dict())
         return agent.eval().requires_grad_(False).to(self.device)

@@ -59,9 +59,9 @@ def singles(task: Task, share: float) -> list[tuple[Task, float]]:
     return [(replace(task, severity=SINGLE, distortion=None), share)] if share else []
 
 
-def check_shares(beside: Sequence[tuple[Task, float]]) -> None:
+def check_shares(extra_tasks: Sequence[tuple[Task, float]]) -> None:
     """Raise ``ValueError`` if what is shown beside a task leaves less than nothing for the task."""
-    total = sum(share for _, share in beside)
+    total = sum(share for _, share in extra_tasks)
     if total > 1:
         raise ValueError(f"the shares of what is shown must not exceed 1 together, got {total:g}")
 
@@ -72,7 +72,7 @@ def demonstrate(
     seed: int,
     report: Callable[[float], None] = lambda _: None,
     agent: RecurrentAgent | None = None,
-    beside: Sequence[tuple[Task, float]] = (),
+    extra_tasks: Sequence[tuple[Task, float]] = (),
 ) -> Demonstrations:
     """Play episodes for so many seconds (one batch at least, :data:`MOST_EPISODES` at most), exploring.
 
@@ -82,14 +82,15 @@ def demonstrate(
         seed: of starts and exploration.
         report: called with the share of the time that has passed.
         agent: plays half of the episodes; the oracle plays the others. None: the oracle plays all.
-        beside: other tasks of the same toolbox and patches, each with the share of the batches of episodes that are
+        extra_tasks: other tasks of the same toolbox and patches, each with the share of the batches of episodes that
+        are
             its; what remains is ``task``'s.
     """
     if task.dtype != "uint8":
         raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
     episodes = EpisodeBatch(task, EPISODES)
-    draw = drawing(task, beside, rng)
+    draw = drawing(task, extra_tasks, rng)
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
@@ -117,15 +118,15 @@ def demonstrate(
 
 
 def drawing(
-    task: Task, beside: Sequence[tuple[Task, float]], rng: np.random.Generator
+    task: Task, extra_tasks: Sequence[tuple[Task, float]], rng: np.random.Generator
 ) -> Callable[[int], list[EpisodeStart]]:
     """Draws batches of starts, each of one of the tasks: of those beside it by their shares, of ``task`` the rest."""
-    check_shares(beside)
-    samplers = [one.sampler() for one in (task, *(other for other, _ in beside))]
-    shares = [1 - sum(share for _, share in beside), *(share for _, share in beside)]
+    check_shares(extra_tasks)
+    samplers = [one.sampler() for one in (task, *(other for other, _ in extra_tasks))]
+    shares = [1 - sum(share for _, share in extra_tasks), *(share for _, share in extra_tasks)]
 
     def draw(count: int) -> list[EpisodeStart]:
-        sampler = samplers[rng.choice(len(samplers), p=shares) if beside else 0]
+        sampler = samplers[rng.choice(len(samplers), p=shares) if extra_tasks else 0]
         return list(sampler.starts(rng.integers(2**53, size=count).tolist()))
 
     return draw

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.agent import HIDDEN, RecurrentAgent
-from agents.encoders import SpectralEyes
+from agents.encoders import SpectralEncoder
 from agents.imitation.demonstrations import EPISODES, Demonstrations, demonstrate, drawing
 from restore_env.distortions.protocol import Levels
 from restore_env.metrics import psnr, resolve_metric
@@ -32,10 +32,10 @@ WORST = -3.0
 SPREAD = 0.4
 """Standard deviation of what the tools gain at a step, dB: by it other rewards are brought to the scale of PSNR."""
 CHOOSING: Mapping[bool, float] = MappingProxyType({False: 0.5, True: 0.12})
-"""Share of the time after that in which it learns to choose, by whether its eyes are settled; else it is shown."""
+"""Share of the time after that in which it learns to choose, by whether its eyes are calibrated; else it is shown."""
 DECAY = 0.1
-"""Of the weights while choices are learnt on what settled eyes tell: what was not shown is met more soberly."""
-ACCUSTOMING = 64
+"""Of the weights while choices are learnt on what calibrated eyes tell: what was not shown is met more soberly."""
+CALIBRATION_DRAWS = 64
 """Draws of eight patches from which eyes that need it learn what is usual."""
 _FORBIDDEN = -1e8
 
@@ -73,7 +73,7 @@ def imitate(
     rng, eyes, began = np.random.default_rng(seed), agent.extractor.features, time.monotonic()
     agent.train().requires_grad_(True)
     told = None
-    if eyes.settled:
+    if eyes.calibrated:
         eyes.requires_grad_(False)
         with torch.autocast(agent.device.type, enabled=False):
             told = torch.cat([_look(agent, shown.images[i : i + EPISODES]) for i in range(0, len(shown), EPISODES)])
@@ -95,17 +95,17 @@ def imitate(
 
     weights = [parameter for parameter in agent.parameters() if parameter.requires_grad]
     left = max(seconds / 2, seconds - (time.monotonic() - began))
-    _descend(weights, loss_at, left, learning_rate, report, DECAY if eyes.settled else 0.0)
+    _descend(weights, loss_at, left, learning_rate, report, DECAY if eyes.calibrated else 0.0)
     agent.eval().requires_grad_(False)
 
 
-def learn_to_see(
+def pretrain_encoder(
     agent: RecurrentAgent,
     task: Task,
     seconds: float,
     seed: int,
     *,
-    beside: Sequence[tuple[Task, float]] = (),
+    extra_tasks: Sequence[tuple[Task, float]] = (),
     learning_rate: float = 1e-3,
     batch_size: int = 64,
     report: Callable[[float], None] = lambda _: None,
@@ -120,13 +120,13 @@ def learn_to_see(
         task: whose patches; by the protocol's distortions.
         seconds: how long; the learning rate falls to zero over it.
         seed: of the patches.
-        beside: other tasks with the shares of what is looked at that are theirs, as of :func:`demonstrate`.
+        extra_tasks: other tasks with the shares of what is looked at that are theirs, as of :func:`demonstrate`.
         learning_rate: AdamW's, after a short warm-up.
         batch_size: patches.
         report: called with the share of the time that has passed.
     """
     began = time.monotonic()
-    looked_at = [(replace(other, draws="host"), share) for other, share in beside]
+    looked_at = [(replace(other, draws="host"), share) for other, share in extra_tasks]
     draw = drawing(replace(task, draws="host"), looked_at, np.random.default_rng(seed))
     eyes = agent.extractor.features.train().requires_grad_(True)
     tell = torch.nn.Linear(agent.extractor.features.width, 3).to(agent.device)
@@ -139,8 +139,8 @@ def learn_to_see(
         ]
         return images.permute(0, 3, 1, 2).float().div_(255), strengths
 
-    if isinstance(eyes, SpectralEyes):
-        eyes.accustom(torch.cat([patches(8)[0] for _ in range(ACCUSTOMING)]))
+    if isinstance(eyes, SpectralEncoder):
+        eyes.calibrate(torch.cat([patches(8)[0] for _ in range(CALIBRATION_DRAWS)]))
 
     def loss_at(_: float) -> Tensor:
         images, strengths = patches(batch_size)
@@ -160,12 +160,12 @@ def learn_from_oracle(
     *,
     plays: bool,
     precision: Literal["fp32", "bf16"] = "fp32",
-    beside: Sequence[tuple[Task, float]] = (),
+    extra_tasks: Sequence[tuple[Task, float]] = (),
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Let an agent, in place, be shown what pays and learn it (:data:`CHOOSING` says for how long each).
 
-    One that knows nothing yet first learns to see (:func:`learn_to_see`), if distortions' strengths are known.
+    One that knows nothing yet first learns to see (:func:`pretrain_encoder`), if distortions' strengths are known.
 
     Args:
         agent: learns.
@@ -174,7 +174,7 @@ def learn_from_oracle(
         seed: of starts, exploration and batches.
         plays: the agent knows something already, so that half of the episodes shown are its own.
         precision: bf16 is faster only where the hardware has it.
-        beside: other tasks with the shares of what is shown that are theirs, as of :func:`demonstrate`.
+        extra_tasks: other tasks with the shares of what is shown that are theirs, as of :func:`demonstrate`.
         report: called with the share of the time that has passed.
     """
     began, eyes = time.monotonic(), agent.extractor.features
@@ -182,12 +182,12 @@ def learn_from_oracle(
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     with autocast, torch.enable_grad():  # no cache: weights change inside
         if looking:
-            known = [(other, share) for other, share in beside if _has_levels(other)]
-            learn_to_see(
-                agent, task, looking, seed, beside=known, report=lambda share: report(share * looking / seconds)
+            known = [(other, share) for other, share in extra_tasks if _has_levels(other)]
+            pretrain_encoder(
+                agent, task, looking, seed, extra_tasks=known, report=lambda share: report(share * looking / seconds)
             )
 
-        choosing = (seconds - looking) * CHOOSING[bool(eyes.settled)]
+        choosing = (seconds - looking) * CHOOSING[bool(eyes.calibrated)]
         showing = seconds - looking - choosing
         shown = demonstrate(
             task,
@@ -195,7 +195,7 @@ def learn_from_oracle(
             seed,
             lambda share: report((looking + share * showing) / seconds),
             agent if plays else None,
-            beside,
+            extra_tasks,
         )
         choosing = max(choosing, began + seconds - time.monotonic())  # what the most demonstrations left over
         unit = 1.0 if resolve_metric(task.reward) is psnr else max(shown.spread, 1e-12) / SPREAD

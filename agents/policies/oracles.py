@@ -41,10 +41,10 @@ class Oracle(ABC):
         """
         oracle = cls(**arguments)
         base = env.unwrapped
-        oracle.attend(getattr(base, "vector_env", base).episodes)
+        oracle.bind(getattr(base, "vector_env", base).episodes)
         return oracle
 
-    def attend(self, episodes: EpisodeBatch) -> None:
+    def bind(self, episodes: EpisodeBatch) -> None:
         """Play these episodes from now on: row ``i`` of an observation is slot ``i``."""
         self._episodes = episodes
 
@@ -93,7 +93,7 @@ class GreedyOracle(Oracle):
 
     def choose(self, episodes: EpisodeBatch, slots: Slots) -> Actions:
         """Try every tool."""
-        self.rewards = rewards = episodes.outlook(slots)
+        self.rewards = rewards = episodes.one_step_rewards(slots)
         explored = np.zeros((len(slots), 1), dtype=np.bool_)
         preferred = rewards
         if self.explore:
@@ -130,9 +130,9 @@ class ExhaustiveOracle(Oracle):
         self.depth, self.precision = depth, precision
         self._plans: dict[int, _Plan] = {}
 
-    def attend(self, episodes: EpisodeBatch) -> None:
+    def bind(self, episodes: EpisodeBatch) -> None:
         """Play these episodes from now on; earlier plans are forgotten."""
-        super().attend(episodes)
+        super().bind(episodes)
         self._plans = {}
 
     def choose(self, episodes: EpisodeBatch, slots: Slots) -> Actions:
@@ -166,7 +166,7 @@ def search(episodes: EpisodeBatch, slots: Slots, depth: int) -> tuple[npt.NDArra
         return np.concatenate([part[0] for part in parts]), [chain for part in parts for chain in part[1]]
     allowed = episodes.action_mask()[slots, :-1].astype(bool)
     if depth == 1:
-        totals = episodes.outlook(slots)[:, :-1]
+        totals = episodes.one_step_rewards(slots)[:, :-1]
         rests: list[tuple[int, ...]] = [()] * totals.size
     else:
         branches = episodes.fork(np.repeat(slots, tools))

@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
 from agents.agent import HIDDEN, PATCH_SIZE, PatchFeatures, RecurrentAgent
-from agents.encoders import Vision
+from agents.encoders import EncoderName
 
 _FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
 
@@ -27,11 +27,11 @@ class RestoreFeatures(BaseFeaturesExtractor):
 
     Args:
         observation_space: the environment's.
-        vision: how to look at a patch, a key of :data:`agents.encoders.EYES`.
+        encoder: how to look at a patch, a key of :data:`agents.encoders.ENCODERS`.
         half: look in bf16.
     """
 
-    def __init__(self, observation_space: spaces.Dict, vision: Vision = "published", half: bool = False) -> None:
+    def __init__(self, observation_space: spaces.Dict, encoder: EncoderName = "published", half: bool = False) -> None:
         last_action = observation_space["last_action"]
         assert isinstance(last_action, spaces.Discrete)
         size = (observation_space["image"].shape or ())[-2:]
@@ -39,7 +39,7 @@ class RestoreFeatures(BaseFeaturesExtractor):
             raise ValueError(
                 f"the policy looks at patches of {PATCH_SIZE} pixels; make the environment with that patch_size"
             )
-        features = PatchFeatures(int(last_action.n) - 2, vision)
+        features = PatchFeatures(int(last_action.n) - 2, encoder)
         super().__init__(observation_space, features.width)
         self.patch, self.half_precision = features, half
         shape = observation_space["image"].shape
@@ -127,7 +127,7 @@ class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
         """The actor alone, as the agent that restores without Stable-Baselines3; equal in its every choice."""
         extractor = self.pi_features_extractor
         assert isinstance(extractor, RestoreFeatures)
-        agent = RecurrentAgent(tools, "logits", recipe, extractor.patch.vision)
+        agent = RecurrentAgent(tools, "logits", recipe, extractor.patch.encoder)
         for target, source in self._shared_parts(agent):
             target.load_state_dict(source.state_dict())
         return agent.eval().requires_grad_(False).to(self.device)

@@ -30,7 +30,7 @@ SuperResolverLike: TypeAlias = "Tool | str | os.PathLike[str]"
 
 
 @dataclass(frozen=True)
-class Player:
+class Pipeline:
     """A policy and its tools."""
 
     policy: Policy
@@ -40,7 +40,7 @@ class Player:
     """How it looks at images."""
     permitted: npt.NDArray[np.int8]
     """``(len(toolbox) + 1,)``: 0 for the super-resolvers that are not wanted, 1 for all other actions."""
-    finisher: Tool | None = None
+    final_upscaler: Tool | None = None
     """Enlarges, at the end, what is yet to be enlarged; None: bicubic enlargement does."""
 
     @property
@@ -49,21 +49,21 @@ class Player:
         return int(getattr(self.policy, "patch_size", PATCH_SIZE))
 
 
-def cast_player(
+def make_pipeline(
     policy: Policy,
     tools: Toolbox,
     view: View,
     *,
-    enlarging: bool = False,
+    upscaling: bool = False,
     super_resolver: SuperResolverLike | None = None,
-) -> Player:
+) -> Pipeline:
     """Bring a policy and tools together.
 
     Args:
         policy: it knows the tools that its field ``tools`` names; without that field, all of them.
         tools: those, with or without the super-resolvers among them, or with more super-resolvers.
         view: how it looks at images.
-        enlarging: images are to be enlarged.
+        upscaling: images are to be enlarged.
         super_resolver: what enlarges them. None: what the policy chooses; after one that knows none the first of the
             tools that enlarges, or else the shipped :data:`DEFAULT_SUPER_RESOLVER`.
 
@@ -73,12 +73,12 @@ def cast_player(
     known = _known_tools(policy, tools)
     permitted = np.ones(len(known) + 1, dtype=np.int8)
     enlarges = [tool for tool in known if tool.scale > 1]
-    if not enlarging or (super_resolver is None and enlarges):
-        return Player(policy, known, view, permitted)
-    finisher = _find_super_resolver(super_resolver, [*known, *tools], tools.device)
-    permitted[:-1] = [tool.scale == 1 or tool is finisher for tool in known]
-    chosen_by_policy = any(tool is finisher for tool in known)
-    return Player(policy, known, view, permitted, None if chosen_by_policy else finisher)
+    if not upscaling or (super_resolver is None and enlarges):
+        return Pipeline(policy, known, view, permitted)
+    final_upscaler = _find_super_resolver(super_resolver, [*known, *tools], tools.device)
+    permitted[:-1] = [tool.scale == 1 or tool is final_upscaler for tool in known]
+    chosen_by_policy = any(tool is final_upscaler for tool in known)
+    return Pipeline(policy, known, view, permitted, None if chosen_by_policy else final_upscaler)
 
 
 def open_toolbox(toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str], device: torch.device) -> Toolbox:

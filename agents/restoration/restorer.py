@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 
 from agents.agent import load_policy, policy_of
-from agents.restoration.pipeline import Player, SuperResolverLike, cast_player, open_toolbox
+from agents.restoration.pipeline import Pipeline, SuperResolverLike, make_pipeline, open_toolbox
 from agents.restoration.tiled_episode import Progress, TiledEpisode, Vote
 from agents.view import View
 from restore_env.images.decoding import MAX_PIXELS, ImageError, Photo
 from restore_env.images.encoding import write_image
 from restore_env.images.sources import PhotoLike, open_photo
-from restore_env.images.tiling import enlarge, to_pixels, to_tensor
+from restore_env.images.tiling import to_pixels, to_tensor, upscale_bicubic
 from restore_env.metrics import psnr
 from restore_env.policy import Policy
 from restore_env.toolbox import Tool, Toolbox, usable_device
@@ -92,7 +92,7 @@ class Restorer:
             own (:func:`agents.agent.policy_of`). Its ``patch_size`` (63 if it has none) is the side of what it looks
             at; its ``tools``, if it has them, must be the toolbox's names, with or without super-resolvers. A state
             that it returns is a tuple of arrays whose second axis is the batch. If it has ``scores``
-            (:class:`restore_env.policy.Scoring`), tiles choose by these, and votes tell them.
+            (:class:`restore_env.policy.ScoringPolicy`), tiles choose by these, and votes tell them.
         device: where tools and policy run; images stay in main memory.
         max_steps: tools at most. A super-resolver that works after a policy that knows none comes on top.
         scale: how many times higher and wider results are to be, if :meth:`restore` is not told otherwise.
@@ -132,43 +132,43 @@ class Restorer:
         self._tools = tools if backend is None else with_backend(tools, backend)
         self._named, self._policy, self._super_resolver = toolbox, policy, super_resolver
         self._borders, self._observe = borders, observe
-        self._players: dict[bool, Player] = {}
-        self.player()
+        self._pipelines: dict[bool, Pipeline] = {}
+        self.pipeline()
 
-    def player(self, scale: int | None = None) -> Player:
+    def pipeline(self, scale: int | None = None) -> Pipeline:
         """The policy and the tools that restore images at a scale (None: the restorer's own).
 
         Raises:
             ValueError: no such policy or super-resolver, or one that does not fit the toolbox.
         """
-        enlarging = (self.scale if scale is None else scale) > 1
-        if enlarging not in self._players:
-            policy = policy_of(self._named, enlarging, photo=True) if self._policy is None else self._policy
+        upscaling = (self.scale if scale is None else scale) > 1
+        if upscaling not in self._pipelines:
+            policy = policy_of(self._named, upscaling, photo=True) if self._policy is None else self._policy
             actor: Policy = load_policy(policy, self.device) if isinstance(policy, (str, os.PathLike)) else policy
             own = View.of(actor)
             view = View(
                 own.observe if self._observe is None else self._observe,
                 own.borders if self._borders is None else self._borders,
             )
-            self._players[enlarging] = cast_player(
-                actor, self._tools, view, enlarging=enlarging, super_resolver=self._super_resolver
+            self._pipelines[upscaling] = make_pipeline(
+                actor, self._tools, view, upscaling=upscaling, super_resolver=self._super_resolver
             )
-        return self._players[enlarging]
+        return self._pipelines[upscaling]
 
     @property
     def policy(self) -> Policy:
         """What chooses the tools, at the restorer's own scale."""
-        return self.player().policy
+        return self.pipeline().policy
 
     @property
     def toolbox(self) -> Toolbox:
         """What the policy chooses among, at the restorer's own scale."""
-        return self.player().toolbox
+        return self.pipeline().toolbox
 
     @property
     def view(self) -> View:
         """How the policy looks at images."""
-        return self.player().view
+        return self.pipeline().view
 
     @torch.inference_mode()
     def restore(
@@ -205,10 +205,10 @@ class Restorer:
                 f"{width}x{height} enlarged {scale} times is more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused"
             )
         reference = None if target is None else _open_target(target, (height * scale, width * scale))
-        player = self.player(scale)
+        pipeline = self.pipeline(scale)
         started = time.perf_counter()
         tell = progress or (lambda what, share: None)
-        episode = TiledEpisode(player, to_tensor(pixels), scale, self.device, tell, keep_stages)
+        episode = TiledEpisode(pipeline, to_tensor(pixels), scale, self.device, tell, keep_stages)
         episode.play(self.max_steps)
         working = episode.shown()
         result = to_pixels(working)
@@ -219,7 +219,7 @@ class Restorer:
         del episode, working  # their memory is needed for the comparison
         before = after = None
         if reference is not None:
-            before = quality(to_pixels(enlarge(to_tensor(pixels), scale, self.device)), reference)
+            before = quality(to_pixels(upscale_bicubic(to_tensor(pixels), scale, self.device)), reference)
             after = quality(result, reference)
         stages = tuple(Stage(image, None if reference is None else quality(image, reference)) for image in shown)
         return Restoration(

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.restoration.pipeline import Player
-from restore_env.images.arrays import quantised
-from restore_env.images.tiling import Pixels, apply_tool, enlarge, tile_starts, to_pixels
-from restore_env.policy import Scoring
+from agents.restoration.pipeline import Pipeline
+from restore_env.images.arrays import quantized
+from restore_env.images.tiling import Pixels, apply_tool, tile_starts, to_pixels, upscale_bicubic
+from restore_env.policy import ScoringPolicy
 from restore_env.toolbox import Tool
 
 Actions = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ class TiledEpisode:
     """One image on its way: working image, votes so far, the tiles' LSTM states.
 
     Args:
-        player: chooses the tools.
+        pipeline: chooses the tools.
         image: float32 ``(1, 3, H, W)``.
         scale: how many times higher and wider it is to become.
         device: where tools and policy run.
@@ -58,14 +58,14 @@ class TiledEpisode:
 
     def __init__(
         self,
-        player: Player,
+        pipeline: Pipeline,
         image: Tensor,
         scale: int,
         device: torch.device,
         progress: Progress,
         keep_stages: bool = False,
     ) -> None:
-        self._player, self._toolbox, self._device, self._progress = player, player.toolbox, device, progress
+        self._pipeline, self._toolbox, self._device, self._progress = pipeline, pipeline.toolbox, device, progress
         self._keep_stages = keep_stages
         self.working = image
         self.remaining = scale
@@ -82,7 +82,7 @@ class TiledEpisode:
 
     def shown(self) -> Tensor:
         """The working image at the result's size."""
-        return enlarge(self.working, self.remaining, self._device)
+        return upscale_bicubic(self.working, self.remaining, self._device)
 
     def play(self, max_steps: int) -> None:
         """Vote and do what won, up to so many times, and see to it that the image is enlarged if it is to be."""
@@ -92,9 +92,9 @@ class TiledEpisode:
                 break
             self._apply(self._toolbox[action])
             self._last_action = action
-        finisher = self._player.finisher
-        if finisher is not None and self.remaining > 1 and self.remaining % finisher.scale == 0:
-            self._apply(finisher)
+        final_upscaler = self._pipeline.final_upscaler
+        if final_upscaler is not None and self.remaining > 1 and self.remaining % final_upscaler.scale == 0:
+            self._apply(final_upscaler)
 
     def _apply(self, tool: Tool) -> None:
         if self._keep_stages:
@@ -113,13 +113,13 @@ class TiledEpisode:
         At the last step, or when the tiles want to stop, an image that is yet to be enlarged and can be is: then
         super-resolvers alone are put to the vote.
         """
-        mask = self._toolbox.action_mask(self.remaining) * self._player.permitted
-        enlarging = mask * np.append(self._toolbox.scales > 1, False)
+        mask = self._toolbox.action_mask(self.remaining) * self._pipeline.permitted
+        upscaling = mask * np.append(self._toolbox.scales > 1, False)
         state = self._state
-        vote = self._put_to_vote(enlarging if last and enlarging.any() else mask, what)
-        if vote.action == self._toolbox.STOP_NAME and enlarging.any():
+        vote = self._put_to_vote(upscaling if last and upscaling.any() else mask, what)
+        if vote.action == self._toolbox.STOP_NAME and upscaling.any():
             self._state = state
-            vote = self._put_to_vote(enlarging, what)
+            vote = self._put_to_vote(upscaling, what)
         self.votes.append(vote)
         return self._toolbox.action(vote.action)
 
@@ -141,7 +141,7 @@ class TiledEpisode:
 
     def _edges(self, starts: Sequence[int], axis: int) -> npt.NDArray[np.float64]:
         """Where the tiles' shares begin, and the last one's ends, from 0 to 1."""
-        size, length = self._player.patch_size, self.working.shape[axis]
+        size, length = self._pipeline.patch_size, self.working.shape[axis]
         ends = np.minimum(np.array(starts) + size, length)
         return np.array([0, *ends]) / length
 
@@ -161,8 +161,8 @@ class TiledEpisode:
                 "action_mask": np.tile(mask, (n, 1)),
             }
             state = None if self._state is None else tuple(part[:, batch] for part in self._state)
-            policy, started = self._player.policy, np.full(n, first)
-            if isinstance(policy, Scoring):  # what its deterministic predict takes the highest of
+            policy, started = self._pipeline.policy, np.full(n, first)
+            if isinstance(policy, ScoringPolicy):  # what its deterministic predict takes the highest of
                 scored, state = policy.scores(observation, state, started)
                 scores.append(scored)
                 chosen = scored.argmax(axis=1)
@@ -185,10 +185,10 @@ class TiledEpisode:
 
     def _look(self, tiles: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
         """The tiles as the policy sees them, ``(N, P, P, 3)``."""
-        size = self._player.patch_size
+        size = self._pipeline.patch_size
         patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
-        if self._player.view.observe == "uint8":
-            patches = quantised(patches)
+        if self._pipeline.view.observe == "uint8":
+            patches = quantized(patches)
         return np.ascontiguousarray(patches.permute(0, 2, 3, 1).numpy())
 
     def _patch(self, row: int, column: int, size: int) -> Tensor:
@@ -197,11 +197,11 @@ class TiledEpisode:
         return F.pad(patch, missing, mode="replicate") if any(missing) else patch
 
     def _tile_starts(self) -> tuple[list[int], list[int]]:
-        player = self._player
+        pipeline = self._pipeline
         height, width = self.working.shape[-2:]
         return (
-            tile_starts(height, player.patch_size, player.view.borders),
-            tile_starts(width, player.patch_size, player.view.borders),
+            tile_starts(height, pipeline.patch_size, pipeline.view.borders),
+            tile_starts(width, pipeline.patch_size, pipeline.view.borders),
         )
 
     def _move_tiles(self, factor: int) -> None:
@@ -210,7 +210,7 @@ class TiledEpisode:
         self._rows, self._columns = self._tile_starts()
         if self._state is None:
             return
-        half = self._player.patch_size / 2
+        half = self._pipeline.patch_size / 2
         rows, columns = (
             [min(range(len(old)), key=lambda i: abs((old[i] + half) * factor - (start + half))) for start in new]
             for old, new in ((old_rows, self._rows), (old_columns, self._columns))

@@ -17,13 +17,13 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
-from agents.encoders import Vision
+from agents.encoders import EncoderName
 from agents.imitation.demonstrations import check_shares, singles
 from agents.imitation.imitation import learn_from_oracle
 from agents.rollout import Played, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from agents.training.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
-from restore_env.compute.memory import kept_memory
+from restore_env.compute.memory import retained_memory
 from restore_env.images.encoding import write_atomically
 from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
@@ -37,8 +37,8 @@ QUALITIES = {"psnr": "PSNR", "ssim": "SSIM", "perceptual": "perceptual quality (
 """The rewards' names in a model card."""
 _BEFORE_THERE_WAS = {
     "algorithm": PPOSettings.name,
-    "vision": "published",
-    "clipped_share": 0.0,
+    "encoder": "published",
+    "saturation_prob": 0.0,
     "reward": "psnr",
     "distortion": "none",
     "distortion_share": 0.0,
@@ -62,8 +62,8 @@ class AgentTraining:
     """RecurrentPPO or DRQN, with its hyperparameters."""
     init: str | None = None
     """A policy (name or path) to start from, of the toolbox's tools or some of them; None: random weights."""
-    vision: Vision = "published"
-    """How an agent that starts from random weights looks at a patch, a key of :data:`agents.encoders.EYES`."""
+    encoder: EncoderName = "published"
+    """How an agent that starts from random weights looks at a patch, a key of :data:`agents.encoders.ENCODERS`."""
     single_share: float = 0.0
     """Share of the warm start's episodes that start from one distortion alone."""
     distortion: str | None = None
@@ -81,9 +81,9 @@ class AgentTraining:
     """The command line, for the model card."""
 
     def __post_init__(self) -> None:
-        check_shares(self.beside(self.task))
+        check_shares(self.extra_tasks(self.task))
 
-    def beside(self, task: Task) -> list[tuple[Task, float]]:
+    def extra_tasks(self, task: Task) -> list[tuple[Task, float]]:
         """What the warm start shows beside a task, and for which share of its episodes."""
         own = [(replace(task, distortion=self.distortion), self.distortion_share)] if self.distortion_share else []
         return [*singles(task, self.single_share), *own]
@@ -105,7 +105,7 @@ class AgentProgress:
     """Share of the warm start that is done, 0 to 1."""
 
 
-@kept_memory()
+@retained_memory()
 def train_agent(
     settings: AgentTraining, report: Callable[[AgentProgress], None] = lambda _: None
 ) -> tuple[RecurrentAgent, AgentProgress]:
@@ -127,9 +127,9 @@ def train_agent(
     init = None if settings.init is None else load_policy(settings.init)
     if init is not None and init.tools != toolbox.names:
         init = with_more_tools(init, toolbox.names, settings.init)
-    vision = init.extractor.vision if init is not None else settings.vision
+    encoder = init.extractor.encoder if init is not None else settings.encoder
     model = settings.algorithm.build(
-        environment, lambda: run.rollout_share, settings.seed, toolbox.device, vision, half
+        environment, lambda: run.rollout_share, settings.seed, toolbox.device, encoder, half
     )
     policy = restore_policy(model)
     if init is not None:
@@ -178,7 +178,7 @@ def _warm_start(
         settings.seed,
         plays=plays,
         precision=settings.precision,
-        beside=settings.beside(task),
+        extra_tasks=settings.extra_tasks(task),
         report=show,
     )
     policy.load_agent(agent)
@@ -196,7 +196,7 @@ def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
     text = f"""# An agent that composes toolchains
 
 The recurrent policy of `agents/agent.py` (after RL-Restore: Yu et al., CVPR 2018), which looks in the way
-`{agent.extractor.vision}` of `agents/encoders.py`, over the tools
+`{agent.extractor.encoder}` of `agents/encoders.py`, over the tools
 {", ".join(agent.tools)}. It looks at {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
 Trained with {settings.algorithm.origin} in `ImageRestore-v0` on mixed distortions of {settings.task.severity}
@@ -223,7 +223,7 @@ def in_half_precision(toolbox: Toolbox) -> Toolbox:
             with torch.autocast(toolbox.device.type, torch.bfloat16):
                 return tool(images).float()
 
-        return FunctionTool(tool.name, run, tool.scale, tool.macs_per_pixel, tool.reach)
+        return FunctionTool(tool.name, run, tool.scale, tool.macs_per_pixel, tool.receptive_radius)
 
     return Toolbox([halved(tool) for tool in toolbox], toolbox.device)
 
@@ -247,7 +247,7 @@ class _Run:
     def identity(self) -> dict[str, Any]:
         """What makes the run what it is: a checkpoint of another one is not taken up."""
         task = self.settings.task
-        names = ("severity", "clipped_share", "max_steps", "stop_if_worse", "cost_weight")
+        names = ("severity", "saturation_prob", "max_steps", "stop_if_worse", "cost_weight")
         chosen = {name: getattr(task, name) for name in names}
         return {
             "algorithm": self.settings.algorithm.name,
@@ -264,7 +264,7 @@ class _Run:
             "distortion_share": self.settings.distortion_share,
             "seed": self.settings.seed,
             "init": self.settings.init or "none",
-            "vision": self.settings.vision,
+            "encoder": self.settings.encoder,
         }
 
     @property
@@ -328,13 +328,13 @@ class _Run:
             "seconds": round(self.seconds, 1),
             "seed": self.settings.seed,
             "severity": self.settings.task.severity,
-            "clipped_share": self.settings.task.clipped_share,
+            "saturation_prob": self.settings.task.saturation_prob,
             "upscale": list(self.settings.task.factors),
             "reward": reward_name(self.settings.task),
             "max_steps": self.settings.task.max_steps,
             "cost_weight": self.settings.task.cost_weight,
             "init": self.settings.init or "none",
-            "vision": agent.extractor.vision,
+            "encoder": agent.extractor.encoder,
             "warm_start_minutes": self.settings.warm_start_minutes,
             "single_share": self.settings.single_share,
             "distortion": self.settings.distortion or "none",

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.drqn.drqn import DRQN
 from agents.drqn.restore_policy import RestoreQPolicy
-from agents.encoders import Vision
+from agents.encoders import EncoderName
 from agents.ppo.policies import MaskedRecurrentPolicy
 from restore_env import ENV_ID
 
@@ -68,7 +68,7 @@ class AlgorithmSettings(ABC):
         share: Callable[[], float],
         seed: int,
         device: torch.device,
-        vision: Vision,
+        encoder: EncoderName,
         half: bool = False,
     ) -> BaseAlgorithm:
         """Make the algorithm, its schedules following the share of the budget that is used.
@@ -78,12 +78,12 @@ class AlgorithmSettings(ABC):
             share: returns the share of the budget that is used, 0 to 1.
             seed: of everything random.
             device: of the networks.
-            vision: how the agent looks at a patch.
+            encoder: how the agent looks at a patch.
             half: let it look in bf16 while it learns; its weights stay float32.
         """
         arguments = {name: value for name, value in asdict(self).items() if name not in ("n_envs", "learning_rate")}
         arguments["learning_rate"] = lambda _: self.learning_rate * (1 - share())
-        arguments["policy_kwargs"] = {"features_extractor_kwargs": {"vision": vision, "half": half}}
+        arguments["policy_kwargs"] = {"features_extractor_kwargs": {"encoder": encoder, "half": half}}
         return self._build({"env": environment, "seed": seed, "device": device, **arguments}, share)
 
     @abstractmethod

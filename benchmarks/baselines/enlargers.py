@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual, convolution
-from restore_env.toolbox import bicubic_enlarge
+from restore_env.toolbox import bicubic_upscale
 from tools_zoo.networks import zeroed
 
 SCALE = 4
@@ -27,19 +27,19 @@ class Enlarged(BaselineNetwork):
 
     Args:
         network: keeps the size of images.
-        reach: of the network, pixels.
+        receptive_radius: of the network, pixels.
     """
 
     scale = SCALE
 
-    def __init__(self, network: nn.Module, reach: int) -> None:
+    def __init__(self, network: nn.Module, receptive_radius: int) -> None:
         super().__init__()
         self.network = network
-        self.reach = math.ceil(reach / SCALE) + CUBIC_REACH
+        self.receptive_radius = math.ceil(receptive_radius / SCALE) + CUBIC_REACH
 
     def forward(self, images: Tensor) -> Tensor:
         """Enlarge ``(N, C, H, W)``."""
-        refined: Tensor = self.network(bicubic_enlarge(images, SCALE))
+        refined: Tensor = self.network(bicubic_upscale(images, SCALE))
         return refined
 
 
@@ -74,7 +74,7 @@ class Drrn(nn.Module):
     """DRRN B1U25 (Tai, Yang, Liu, CVPR 2017): a residual unit of 128 channels 25 times, always from one start."""
 
     units = 25
-    reach = 2 + 2 * units
+    receptive_radius = 2 + 2 * units
 
     def __init__(self, colours: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class MemNet(nn.Module):
     """MemNet M6R6 (Tai et al., ICCV 2017), its 80 layers without the supervision of what lies between."""
 
     blocks_count = 6
-    reach = 2 + 2 * MemoryBlock.recursions * blocks_count
+    receptive_radius = 2 + 2 * MemoryBlock.recursions * blocks_count
 
     def __init__(self, colours: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def on_bicubic(network: Callable[[int], Drrn | MemNet]) -> Callable[[int], Basel
 
     def build(colours: int) -> BaselineNetwork:
         built = network(colours)
-        return Enlarged(built, built.reach)
+        return Enlarged(built, built.receptive_radius)
 
     return build
 
@@ -181,7 +181,7 @@ class LapSrn(BaselineNetwork):
     """LapSRN (Lai et al., CVPR 2017): two doublings, each of which adds what the enlarged image lacks."""
 
     scale = SCALE
-    reach = 1 + 11 + 1 + 6 + 2
+    receptive_radius = 1 + 11 + 1 + 6 + 2
 
     def __init__(self, colours: int) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class SrResNet(BaselineNetwork):
     """SRResNet, which is SRGAN's generator (Ledig et al., CVPR 2017): 16 normalised blocks, two pixel-shuffles."""
 
     scale = SCALE
-    reach = 4 + 2 * 16 + 1 + 2 + 4
+    receptive_radius = 4 + 2 * 16 + 1 + 2 + 4
 
     def __init__(self, colours: int) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class EnhanceNet(BaselineNetwork):
     """EnhanceNet (Sajjadi, Schoelkopf, Hirsch, ICCV 2017): 10 blocks, nearest-neighbour doublings, plus bicubic."""
 
     scale = SCALE
-    reach = 1 + 2 * 10 + 1 + 2 + 1
+    receptive_radius = 1 + 2 * 10 + 1 + 2 + 1
 
     def __init__(self, colours: int) -> None:
         super().__init__()
@@ -253,5 +253,5 @@ class EnhanceNet(BaselineNetwork):
         features = self.head(images)
         for block in self.blocks:
             features = features + block(features)
-        restored: Tensor = bicubic_enlarge(images, SCALE) + self.tail(self.enlarge(features))
+        restored: Tensor = bicubic_upscale(images, SCALE) + self.tail(self.enlarge(features))
         return restored

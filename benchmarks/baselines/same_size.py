@@ -11,7 +11,7 @@ class BaselineNetwork(nn.Module):
     """What all baselines are: ``(N, C, H, W)`` in [0, 1] in, ``scale`` times higher and wider out."""
 
     scale: int = 1
-    reach: int | None = None
+    receptive_radius: int | None = None
     """How many input pixels away an output pixel looks; None: at the whole image."""
 
 
@@ -39,7 +39,7 @@ class PlainResidual(BaselineNetwork):
 
     def __init__(self, layers: int, channels: int, *, normalised: bool = False, colours: int = 3) -> None:
         super().__init__()
-        self.reach = layers
+        self.receptive_radius = layers
         body: list[nn.Module] = [convolution(colours, channels, bias=False), nn.ReLU(inplace=True)]
         for _ in range(layers - 2):
             body += [convolution(channels, channels, bias=False)]
@@ -68,7 +68,7 @@ class Cascade(BaselineNetwork):
         networks = [NETWORKS[network]() for _ in range(stages)]
         for stage in networks:
             zeroed(last_layer(stage))
-        self.reach = sum(stage.reach for stage in networks)
+        self.receptive_radius = sum(stage.receptive_radius for stage in networks)
         self.stages = nn.Sequential(*networks)
 
     def forward(self, images: Tensor) -> Tensor:

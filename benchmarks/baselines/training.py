@@ -37,7 +37,7 @@ from restore_env.distortions.protocol import Levels, check_severity, draw_levels
 from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
 from restore_env.task import check_draws
-from restore_env.toolbox import bicubic_enlarge, usable_device
+from restore_env.toolbox import bicubic_upscale, usable_device
 from tools_zoo.toolboxes import is_tool, passes, read_tool
 from tools_zoo.training.cards import recorded_command, source_version, write_card
 from tools_zoo.training.curves import draw_run
@@ -47,9 +47,9 @@ from tools_zoo.training.tools import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held
 from tools_zoo.training.trainer import (
     LOSSES,
     Budget,
-    Fitted,
     Progress,
     Schedule,
+    TrainingResult,
     as_tensor,
     digest,
     fit,
@@ -73,9 +73,9 @@ class BaselineTraining:
     """For all passes together."""
     passes: int = 2
     severity: str = "moderate"
-    clipped_share: float = 0.0
+    saturation_prob: float = 0.0
     """Share of the patches, of those for validation, too, of which a part is white or black
-    (:func:`restore_env.distortions.saturation.clipping_curve`)."""
+    (:func:`restore_env.distortions.saturation.saturation_curve`)."""
     init: tuple[Path, ...] = ()
     """Weights of the same baseline to go on from, with their recipe; or to grow from: of a plain one that is no larger,
     or, for a cascade, of tools of its stages' shape, in their order (further stages begin as the last one)."""
@@ -95,8 +95,8 @@ class BaselineTraining:
 
     def __post_init__(self) -> None:
         check_draws(self.draws)
-        if not 0 <= self.clipped_share <= 1:
-            raise ValueError(f"clipped_share must lie in [0, 1], got {self.clipped_share}")
+        if not 0 <= self.saturation_prob <= 1:
+            raise ValueError(f"saturation_prob must lie in [0, 1], got {self.saturation_prob}")
         if self.severity != CLEAN:
             check_severity(self.severity)
         elif self.baseline.factor == 1:
@@ -139,7 +139,7 @@ def train_baseline(
     Raises:
         ValueError: no image is large enough, ``init`` is of another baseline from which this one cannot grow, or of
             more tools than a cascade has stages, or a device that cannot be used.
-        FitError: a checkpoint in ``out`` is damaged or belongs to another run.
+        TrainingError: a checkpoint in ``out`` is damaged or belongs to another run.
     """
     usable_device(settings.device)
     torch.manual_seed(settings.seed)
@@ -197,7 +197,7 @@ def _grow(network: BaselineNetwork, start: BaselineWeights, settings: BaselineTr
         raise ValueError(f"{settings.init[0]}: weights of {start.baseline.name}, not of {settings.baseline.name}")
     small.load_state_dict(dict(start.state))
     kept, draw = split_images(len(source))[0], _drawing(settings.severity)
-    sampler = PatchSampler(source, kept, settings.patch_size, draw, clipped_share=settings.clipped_share)
+    sampler = PatchSampler(source, kept, settings.patch_size, draw, saturation_prob=settings.saturation_prob)
     inputs, _ = sampler.batch(np.random.default_rng([settings.seed, 2]), settings.batch_size)
     try:
         grow(network, small, as_tensor(inputs))
@@ -220,7 +220,7 @@ def _train_pass(
     network: BaselineNetwork,
     source: ImageSource,
     report: Callable[[PassProgress], None],
-) -> tuple[Fitted, dict[str, Any]]:
+) -> tuple[TrainingResult, dict[str, Any]]:
     """Train once from the highest learning rate to none; return what came of it, and its recipe."""
     factor = settings.baseline.factor
     kept, held_out = split_images(len(source))
@@ -230,12 +230,12 @@ def _train_pass(
         patch_size=settings.patch_size,
         draw_levels=_drawing(settings.severity),
         factor=factor,
-        clipped_share=settings.clipped_share,
+        saturation_prob=settings.saturation_prob,
     )
     sampler = cut(indices=kept, device=drawn_on(settings.draws, settings.device))
     pairs = cut(indices=held_out).batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
-    psnr_input = float(psnr(bicubic_enlarge(inputs, factor), targets).mean())
+    psnr_input = float(psnr(bicubic_upscale(inputs, factor), targets).mean())
     psnr_start = _validated(network, inputs, targets, settings.batch_size)
     schedule = replace(settings.schedule, learning_rate=settings.schedule.learning_rate / (number + 1) ** 0.5)
     name = f"{settings.baseline.name}-{number + 1}"
@@ -247,7 +247,7 @@ def _train_pass(
     names = ("severity", "loss", "batch_size", "patch_size", "seed")
     identity = {"pass": number, "images": len(kept)} | {name: getattr(settings, name) for name in names}
     identity |= drawing(settings.draws)
-    identity |= {"clipped_share": settings.clipped_share} if settings.clipped_share else {}
+    identity |= {"saturation_prob": settings.saturation_prob} if settings.saturation_prob else {}
     checkpoint = settings.out / "checkpoints" / f"{name}.pt"
     with RunLog(logs, measure, VALIDATION_SECONDS, {INPUT: psnr_input}) as log:
         fitted = fit(
@@ -298,7 +298,7 @@ def _command(recipe: Mapping[str, Any]) -> str:
 
 
 def _trained_on(recipe: Mapping[str, Any]) -> str:
-    clipped = recipe.get("clipped_share", 0)
+    clipped = recipe.get("saturation_prob", 0)
     return f"{recipe['severity']}; clipped: {clipped:.0%}" if clipped else str(recipe["severity"])
 
 

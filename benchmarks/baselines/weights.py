@@ -88,7 +88,7 @@ class BaselineTool(nn.Module):
     def __init__(self, name: str, network: BaselineNetwork, macs: float) -> None:
         super().__init__()
         self.name, self.macs_per_pixel = name, macs
-        self.scale, self.reach = network.scale, network.reach
+        self.scale, self.receptive_radius = network.scale, network.receptive_radius
         fold_normalisation(network.eval())
         self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -31,7 +31,7 @@ _HOLDERS = _Holders()
 
 
 @contextmanager
-def kept_memory() -> Iterator[None]:
+def retained_memory() -> Iterator[None]:
     """Keep freed memory of the process for what it needs next; give it back at the end.
 
     May be nested and used by several threads: the last one to end gives it back. Results do not change. The process may

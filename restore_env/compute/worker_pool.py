@@ -26,10 +26,11 @@ MOST_WORKERS = 8
 """Python runs one thread at a time between PyTorch's operations: more would wait for one another."""
 
 
-class Cores:
+class WorkerPool:
     """The processor's cores, to be had one by one.
 
-    Within :meth:`apart` PyTorch computes on the calling thread alone, and :meth:`run` hands out jobs to as many others
+    Within :meth:`single_threaded` PyTorch computes on the calling thread alone, and :meth:`run` hands out jobs to as
+    many others
     as PyTorch has threads outside. Outside, jobs run in turn, each on all cores.
     """
 
@@ -37,7 +38,7 @@ class Cores:
         self._threads = 1
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
+    def single_threaded(self) -> Iterator[None]:
         """For a while have the cores one by one; calls may be nested."""
         threads = torch.get_num_threads()
         if threads == 1 or getattr(_THREAD, "works", False):
@@ -60,7 +61,7 @@ class Cores:
         """Run jobs, the first ones first; their results in their order, as they come.
 
         Args:
-            jobs: within :meth:`apart` they must bear to be run at the same time.
+            jobs: within :meth:`single_threaded` they must bear to be run at the same time.
         """
         if self._threads == 1 or len(jobs) < 2:
             return (job() for job in jobs)

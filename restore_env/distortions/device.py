@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_env.distortions.protocol import BLUR_REACH, CHROMA_REACH, CUBIC_SUPPORT, MCU, Levels
-from restore_env.distortions.saturation import Curve, exposed
+from restore_env.distortions.saturation import Curve, apply_curve
 
 Byte = npt.NDArray[np.uint8]
 
@@ -88,7 +88,7 @@ def distort_patches(places: Sequence[Place], size: int, factor: int, device: str
     limits = np.array([[p.image.shape[0] // factor, p.image.shape[1] // factor] for p in places])
     sources = np.stack(
         [
-            exposed(_surroundings(place.image, start, limit * factor, coded, shrunk_reach, factor), place.curve)
+            apply_curve(_surroundings(place.image, start, limit * factor, coded, shrunk_reach, factor), place.curve)
             for place, start, limit in zip(places, starts, limits, strict=True)
         ]
     )
@@ -184,9 +184,9 @@ def _surroundings(
     image: Byte, start: npt.NDArray[np.int64], limit: npt.NDArray[np.int64], coded: int, shrunk_reach: int, factor: int
 ) -> Byte:
     """The clean pixels that the coded window needs, the photograph's edge repeated where it ends."""
-    reach = BLUR_REACH + shrunk_reach * factor
-    length = coded * factor + 2 * reach
-    first = start * factor - reach
+    receptive_radius = BLUR_REACH + shrunk_reach * factor
+    length = coded * factor + 2 * receptive_radius
+    first = start * factor - receptive_radius
     if (first >= 0).all() and (first + length <= limit).all():
         return image[first[0] : first[0] + length, first[1] : first[1] + length]
     rows, columns = (np.clip(np.arange(first[k], first[k] + length), 0, limit[k] - 1) for k in (0, 1))

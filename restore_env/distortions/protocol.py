@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from restore_env.distortions.saturation import Curve, exposed
+from restore_env.distortions.saturation import Curve, apply_curve
 
 Float = npt.NDArray[np.float32]
 Byte = npt.NDArray[np.uint8]
@@ -99,7 +99,7 @@ def downscale(image: Float, factor: int) -> Float:
     return np.ascontiguousarray(inside[..., CUBIC_SUPPORT:-CUBIC_SUPPORT].numpy().transpose(1, 2, 0))
 
 
-def quantise(image: Float) -> Byte:
+def quantize(image: Float) -> Byte:
     """Round a float image in [0, 1] to 8 bits, clipping what lies outside."""
     scaled = image * np.float32(255)
     np.rint(scaled, out=scaled)
@@ -252,10 +252,10 @@ def distort_patch(
     top, left, height, width = window
     rows = _Span.around(top, height, image.shape[0] // factor, factor, levels)
     columns = _Span.around(left, width, image.shape[1] // factor, factor, levels)
-    region = exposed(image[rows.source, columns.source], curve).astype(np.float32)
+    region = apply_curve(image[rows.source, columns.source], curve).astype(np.float32)
     region *= np.float32(1 / 255)
     region = downscale(gaussian_blur(region, levels.blur_sigma), factor)[rows.inside, columns.inside]
-    coded = quantise(gaussian_noise(region, levels.noise_sigma, rng))
+    coded = quantize(gaussian_noise(region, levels.noise_sigma, rng))
     if levels.jpeg_quality:
         coded = jpeg(coded, levels.jpeg_quality)
     return np.ascontiguousarray(coded[rows.patch, columns.patch])
@@ -282,8 +282,8 @@ class _Span:
         else:
             coded_start, coded_stop = start, stop
         blur_reach = BLUR_REACH if levels.blur_sigma > 0 else 0
-        reach = -(-blur_reach // factor) + (CUBIC_SUPPORT if factor > 1 else 0)
-        source_start, source_stop = max(0, coded_start - reach), min(limit, coded_stop + reach)
+        receptive_radius = -(-blur_reach // factor) + (CUBIC_SUPPORT if factor > 1 else 0)
+        source_start, source_stop = max(0, coded_start - receptive_radius), min(limit, coded_stop + receptive_radius)
         if blur_reach and source_stop == limit:
             source_start -= source_start % _VECTOR
         return cls(

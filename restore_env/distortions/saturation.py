@@ -19,7 +19,7 @@ Curve = npt.NDArray[np.uint8]
 _VALUES = np.arange(256, dtype=np.float32)
 
 
-def clipping_curve(patch: npt.NDArray[np.uint8], rng: np.random.Generator) -> Curve:
+def saturation_curve(patch: npt.NDArray[np.uint8], rng: np.random.Generator) -> Curve:
     """Draw what lightens or darkens a photograph until a random share of a patch's values is white, or black.
 
     All channels alike: a sky that is a little yellow stays so where it is not clipped.
@@ -29,7 +29,7 @@ def clipping_curve(patch: npt.NDArray[np.uint8], rng: np.random.Generator) -> Cu
         rng: draws the share, anything from nothing to all, and whether it is white or black.
 
     Returns:
-        The curve, for :func:`exposed`; nothing is clipped that a gain of :data:`MOST_GAIN` does not reach.
+        The curve, for :func:`apply_curve`; nothing is clipped that a gain of :data:`MOST_GAIN` does not reach.
     """
     share, lighter = rng.random(), bool(rng.integers(2))
     values = (patch if lighter else 255 - patch).ravel()
@@ -40,11 +40,11 @@ def clipping_curve(patch: npt.NDArray[np.uint8], rng: np.random.Generator) -> Cu
     return curve if lighter else np.asarray(255 - curve[::-1], dtype=np.uint8)
 
 
-def draw_curve(patch: npt.NDArray[np.uint8], clipped_share: float, rng: np.random.Generator) -> Curve | None:
-    """A :func:`clipping_curve` with the probability ``clipped_share``, else None; nothing is drawn if that is 0."""
-    return clipping_curve(patch, rng) if clipped_share > 0 and rng.random() < clipped_share else None
+def draw_curve(patch: npt.NDArray[np.uint8], saturation_prob: float, rng: np.random.Generator) -> Curve | None:
+    """A :func:`saturation_curve` with the probability ``saturation_prob``, else None; nothing is drawn if that is 0."""
+    return saturation_curve(patch, rng) if saturation_prob > 0 and rng.random() < saturation_prob else None
 
 
-def exposed(image: npt.NDArray[np.uint8], curve: Curve | None) -> npt.NDArray[np.uint8]:
+def apply_curve(image: npt.NDArray[np.uint8], curve: Curve | None) -> npt.NDArray[np.uint8]:
     """Put the values of an image ``(H, W, 3)`` through a curve; None leaves them as they are."""
     return image if curve is None else np.asarray(cv2.LUT(image, curve), dtype=np.uint8)

@@ -37,7 +37,7 @@ from restore_env.distortions.protocol import (
     gaussian_blur,
     gaussian_noise,
     jpeg,
-    quantise,
+    quantize,
 )
 
 Image = npt.NDArray[Any]
@@ -99,7 +99,7 @@ class ProtocolTransform(ImageOnlyTransform):
 
     def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
         """Distort a uint8 image: unless overridden, as float32, then rounded and clipped."""
-        return quantise(self.distort_floats(_as_float(image), params))
+        return quantize(self.distort_floats(_as_float(image), params))
 
 
 class ProtocolBlur(ProtocolTransform):
@@ -188,7 +188,7 @@ class ProtocolJpeg(ProtocolTransform):
 
     def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
         """Compress the image rounded to 8 bits."""
-        return _as_float(self.distort_bytes(quantise(image), params))
+        return _as_float(self.distort_bytes(quantize(image), params))
 
     def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
         """Compress."""

@@ -14,21 +14,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from restore_env.compute.worker_pool import Cores
-from restore_env.episodes.image_batch import Gallery, Slots, pieces, rows_of
-from restore_env.images.arrays import quantised, to_hwc
+from restore_env.compute.worker_pool import WorkerPool
+from restore_env.episodes.image_batch import ImageBatch, Slots, pieces, rows_of
+from restore_env.images.arrays import quantized, to_hwc
 from restore_env.metrics import METRICS, Metric, psnr, resolve_metric
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
-from restore_env.toolbox import bicubic_enlarge
+from restore_env.toolbox import bicubic_upscale
 
 Judged = Sequence[tuple[npt.NDArray[np.int64], Tensor, Tensor]]
 """Positions among images, and their reward's metric and PSNR where the images are: a device may still compute them."""
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """Starts of episodes made ready, but not in slots yet: :meth:`EpisodeBatch.ready` makes it."""
+class PreparedStarts:
+    """Starts of episodes made ready, but not in slots yet: :meth:`EpisodeBatch.prepare` makes it."""
 
     starts: Sequence[EpisodeStart]
     parts: Sequence[tuple[npt.NDArray[np.int64], Tensor, Tensor, npt.NDArray[Any]]]
@@ -41,7 +41,7 @@ class Beginning:
 class EpisodeBatch:
     """``n`` episodes side by side: working images, targets, chains so far.
 
-    Working images are float32 RGB NCHW, never clipped or quantised between tools.
+    Working images are float32 RGB NCHW, never clipped or quantized between tools.
 
     Args:
         task: rewards, limits and devices.
@@ -51,13 +51,13 @@ class EpisodeBatch:
     def __init__(self, task: Task, n: int) -> None:
         self.task, self.n, self.toolbox = task, n, task.made_toolbox
         self._metric = resolve_metric(task.reward)
-        self._working = Gallery(n, self.toolbox.device)
-        self._targets = Gallery(n, self.toolbox.device)
-        self._cores = Cores()
-        concurrent = (
-            all(getattr(tool, "concurrent", False) for tool in self.toolbox) and self._metric in METRICS.values()
+        self._working = ImageBatch(n, self.toolbox.device)
+        self._targets = ImageBatch(n, self.toolbox.device)
+        self._pool_of_workers = WorkerPool()
+        thread_safe = (
+            all(getattr(tool, "thread_safe", False) for tool in self.toolbox) and self._metric in METRICS.values()
         )
-        self._bears_cores = concurrent and self.toolbox.device.type == "cpu" and n >= 2 * torch.get_num_threads()
+        self._thread_safe = thread_safe and self.toolbox.device.type == "cpu" and n >= 2 * torch.get_num_threads()
         size = task.patch_size
         self._seen = np.zeros((n, size, size, 3), dtype=task.dtype)
         """The images as they are observed, but for those of slots that ``_changed`` names."""
@@ -82,9 +82,9 @@ class EpisodeBatch:
         """What ``last_action`` is before the first action."""
         return self.n_actions
 
-    def apart(self) -> AbstractContextManager[None]:
+    def single_threaded(self) -> AbstractContextManager[None]:
         """While it lasts tools run side by side, each on a core, if there are episodes enough and all tools bear it."""
-        return self._cores.apart() if self._bears_cores else nullcontext()
+        return self._pool_of_workers.single_threaded() if self._thread_safe else nullcontext()
 
     def begin(self, slots: Slots, starts: Sequence[EpisodeStart]) -> None:
         """Start new episodes in ``slots``.
@@ -92,10 +92,10 @@ class EpisodeBatch:
         Raises:
             ValueError: a degraded image is smaller than the observation's patch.
         """
-        self.enter(slots, self.ready(starts))
+        self.commit(slots, self.prepare(starts))
 
     @torch.inference_mode()
-    def ready(self, starts: Sequence[EpisodeStart]) -> Beginning:
+    def prepare(self, starts: Sequence[EpisodeStart]) -> PreparedStarts:
         """All of :meth:`begin` that can be done before the slots are free; nothing changes.
 
         Raises:
@@ -118,9 +118,9 @@ class EpisodeBatch:
             judged += [
                 (rows[here], *self._quality(degraded[here], targets[here])) for here in pieces(len(rows), targets)
             ]
-        return Beginning(starts, parts, *_known(judged, len(starts)))
+        return PreparedStarts(starts, parts, *_known(judged, len(starts)))
 
-    def enter(self, slots: Slots, beginning: Beginning) -> None:
+    def commit(self, slots: Slots, beginning: PreparedStarts) -> None:
         """Start the episodes that were made ready in ``slots``, one for each start."""
         for rows, degraded, targets, seen in beginning.parts:
             self._working.put(slots[rows], degraded)
@@ -188,7 +188,7 @@ class EpisodeBatch:
                 self.over[slot] = True
         return rewards
 
-    def outlook(self, slots: Slots) -> npt.NDArray[np.float64]:
+    def one_step_rewards(self, slots: Slots) -> npt.NDArray[np.float64]:
         """The reward that each action would pay now, found by trying every tool: ``(len(slots), n_actions)``.
 
         0 for ``stop`` and for what the mask forbids. Nothing changes.
@@ -197,14 +197,14 @@ class EpisodeBatch:
         mask = self.action_mask()[slots].astype(bool)
         places: list[tuple[npt.NDArray[np.int64], int]] = []
         jobs: list[Callable[[], npt.NDArray[np.float64]]] = []
-        with self.apart():
-            for positions in self._working.portions(slots, self._cores.count):
+        with self.single_threaded():
+            for positions in self._working.portions(slots, self._pool_of_workers.count):
                 for action in range(len(self.toolbox)):
                     rows = positions[mask[positions, action]]
                     if len(rows):
                         places.append((rows, action))
                         jobs.append(partial(self._worth, action, slots[rows]))
-            for (rows, action), worth in zip(places, self._cores.run(jobs), strict=True):
+            for (rows, action), worth in zip(places, self._pool_of_workers.run(jobs), strict=True):
                 rewards[rows, action] = worth
         return rewards
 
@@ -285,7 +285,7 @@ class EpisodeBatch:
         scores = np.zeros(len(slots))
         for positions, working in self._working.groups(slots):
             for rows, targets in self._targets.groups(slots[positions]):
-                shown = bicubic_enlarge(rows_of(working, rows), targets.shape[-1] // working.shape[-1]).clamp(0, 1)
+                shown = bicubic_upscale(rows_of(working, rows), targets.shape[-1] // working.shape[-1]).clamp(0, 1)
                 scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows)).cpu().numpy()
         return scores
 
@@ -302,15 +302,17 @@ class EpisodeBatch:
         """Run the chosen tools; return what each slot spent, GMAC, and reward's metric and PSNR of what came of it."""
         spent = self._spent(slots, actions)
         scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
-        with self.apart():
+        with self.single_threaded():
             parts: list[tuple[int, npt.NDArray[np.int64]]] = []
             for action in np.unique(actions).tolist():
                 rows = np.flatnonzero(actions == action)
-                parts += [(action, rows[here]) for here in self._working.portions(slots[rows], self._cores.count)]
+                parts += [
+                    (action, rows[here]) for here in self._working.portions(slots[rows], self._pool_of_workers.count)
+                ]
             parts.sort(key=lambda part: spent[part[1]].sum(), reverse=True)  # so that all cores end at nearly one time
             jobs = [partial(self._act, action, slots[rows]) for action, rows in parts]
-            others, running = iter(meanwhile), self._cores.run(jobs)
-            if self._cores.count > 1 and len(jobs) > 1:
+            others, running = iter(meanwhile), self._pool_of_workers.run(jobs)
+            if self._pool_of_workers.count > 1 and len(jobs) > 1:
                 try:
                     deque(others, 0)
                 finally:
@@ -362,7 +364,7 @@ class EpisodeBatch:
 
     def _quality(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Reward's metric and PSNR of images of one size against targets of one size, at the targets' size."""
-        images = bicubic_enlarge(images, targets.shape[-1] // images.shape[-1])
+        images = bicubic_upscale(images, targets.shape[-1] // images.shape[-1])
         psnrs = psnr(images, targets)
         if self._metric is psnr:
             return psnrs, psnrs
@@ -373,11 +375,11 @@ class EpisodeBatch:
         size = self.task.patch_size
         top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
         patch = images[..., top : top + size, left : left + size]
-        return to_hwc(patch if self.task.dtype == "float32" else quantised(patch))
+        return to_hwc(patch if self.task.dtype == "float32" else quantized(patch))
 
 
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:
-    return np.asarray(to_hwc(quantised(image[None]))[0], dtype=np.uint8)
+    return np.asarray(to_hwc(quantized(image[None]))[0], dtype=np.uint8)
 
 
 def _known(judged: Judged, n: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

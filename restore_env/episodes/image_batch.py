@@ -45,7 +45,7 @@ def _index(rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
 
 
-class Gallery:
+class ImageBatch:
     """``n`` slots, each empty or holding one ``(3, H, W)`` image; images of one size share a tensor.
 
     Args:

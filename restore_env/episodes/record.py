@@ -23,7 +23,7 @@ TOLERANCE_DB = 1e-3
 
 _TASK_FIELDS = (
     *("images", "severity", "distortion", "patch_size", "upscale", "max_steps", "stop_if_worse", "toolbox"),
-    *("clipped_share", "draws"),
+    *("saturation_prob", "draws"),
 )
 _KINDS: dict[str, type | tuple[type, ...]] = {"actions": int, "toolchain": str, "psnr": (int, float), "omitted": str}
 

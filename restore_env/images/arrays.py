@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-def quantised(images: Tensor) -> Tensor:
+def quantized(images: Tensor) -> Tensor:
     """Images in [0, 1] as they are observed and saved: clipped, rounded to uint8."""
     rounded = images.clamp(0, 1).mul_(255).round_()
     return rounded.to(torch.int32).to(torch.uint8)  # by way of int32 PyTorch takes a third of the time on a CPU

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from restore_env.images.arrays import quantised
+from restore_env.images.arrays import quantized
 from restore_env.metrics import ssim
-from restore_env.toolbox import FunctionTool, Tool, bicubic_enlarge
+from restore_env.toolbox import FunctionTool, Tool, bicubic_upscale
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -51,7 +51,7 @@ def to_pixels(image: Tensor) -> Pixels:
     _, _, height, width = image.shape
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, TILE_GPU):
-        band = quantised(image[0, :, top : top + TILE_GPU])
+        band = quantized(image[0, :, top : top + TILE_GPU])
         pixels[top : top + TILE_GPU] = band.permute(1, 2, 0).cpu().numpy()
     return pixels
 
@@ -67,7 +67,8 @@ def apply_tool(
 ) -> Tensor:
     """Run a tool over an image of any size, tile by tile, in memory that does not grow with the image.
 
-    A tile is given to the tool with ``tool.reach`` pixels around it (rounded up to a multiple of 8), and with none at
+    A tile is given to the tool with ``tool.receptive_radius`` pixels around it (rounded up to a multiple of 8), and
+    with none at
     the image's own borders, so that the tool's padding acts there alone: the result is that of ``tool(image)``, but for
     rounding in the last bit or two, as libraries take other ways for other sizes (none with the toolbox's networks in
     plain PyTorch, backend "eager", on the CPU at one number of threads). A tool whose reach is None gets the whole
@@ -88,12 +89,12 @@ def apply_tool(
     """
     device = torch.device(device)
     height, width = image.shape[-2:]
-    if tool.reach is None:
+    if tool.receptive_radius is None:
         tiles = [((0, height), (0, width))]
         halo = 0
     else:
         tiles = list(_tiles(height, width, tile or _side(tool, device)))
-        halo = math.ceil(tool.reach / _GRID) * _GRID
+        halo = math.ceil(tool.receptive_radius / _GRID) * _GRID
     scale = tool.scale
     result = image.new_empty(1, 3, height * scale, width * scale)
     for done, ((top, bottom), (left, right)) in enumerate(tiles, 1):
@@ -114,18 +115,22 @@ def apply_tool(
     return result
 
 
-def enlarge(image: Tensor, factor: int, device: torch.device | str = "cpu") -> Tensor:
-    """:func:`restore_env.toolbox.bicubic_enlarge` of ``(1, 3, H, W)``, tile by tile; with factor 1 the image itself."""
+def upscale_bicubic(image: Tensor, factor: int, device: torch.device | str = "cpu") -> Tensor:
+    """:func:`restore_env.toolbox.bicubic_upscale` of ``(1, 3, H, W)``, tile by tile; with factor 1 the image itself."""
     if factor == 1:
         return image
-    bicubic = FunctionTool("bicubic", lambda piece: bicubic_enlarge(piece, factor), factor, reach=_BICUBIC_REACH)
+    bicubic = FunctionTool(
+        "bicubic", lambda piece: bicubic_upscale(piece, factor), factor, receptive_radius=_BICUBIC_REACH
+    )
     return apply_tool(bicubic, image, device)
 
 
 def _side(tool: Tool, device: torch.device) -> int:
     if device.type != "cpu":
         return TILE_GPU
-    return TILE_FAR if tool.scale == 1 and tool.reach is not None and tool.reach > FAR else TILE_CPU
+    return (
+        TILE_FAR if tool.scale == 1 and tool.receptive_radius is not None and tool.receptive_radius > FAR else TILE_CPU
+    )
 
 
 def _tiles(height: int, width: int, side: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:

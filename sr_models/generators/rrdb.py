@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.toolbox import bicubic_enlarge
+from restore_env.toolbox import bicubic_upscale
 
 RESIDUAL_SCALE = 0.2
 _LAYERS = 5
@@ -64,7 +64,7 @@ class RRDBNet(nn.Module):
 
     def __init__(self, channels: int = 64, growth: int = 32, blocks: int = 23) -> None:
         super().__init__()
-        self.reach = 15 * blocks + 6
+        self.receptive_radius = 15 * blocks + 6
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualDenseBlocks(channels, growth) for _ in range(blocks)))
         self.join = nn.Conv2d(channels, channels, 3, padding=1)
@@ -88,5 +88,5 @@ class RRDBNet(nn.Module):
         features = first + self.join(self.blocks(first))
         features = F.leaky_relu(self.up1(F.interpolate(features, scale_factor=2, mode="nearest")), 0.2)
         features = F.leaky_relu(self.up2(F.interpolate(features, scale_factor=2, mode="nearest")), 0.2)
-        enlarged: Tensor = bicubic_enlarge(images) + self.tail(F.leaky_relu(self.last(features), 0.2))
+        enlarged: Tensor = bicubic_upscale(images) + self.tail(F.leaky_relu(self.last(features), 0.2))
         return enlarged

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.toolbox import bicubic_enlarge
+from restore_env.toolbox import bicubic_upscale
 from sr_models.generators.conditioning import (
     CATEGORY_COUNT,
     CONDITIONING,
@@ -56,7 +56,9 @@ class SFTNet(nn.Module):
     def __init__(self, conditioning: str = "sft", channels: int = WIDTH, blocks: int = BLOCKS) -> None:
         super().__init__()
         whole = CONDITIONING[conditioning] is FeatureWise  # an average over the image: no tile of it has the same
-        self.reach = None if whole else 2 * blocks + 5  # convolutions before the first shuffle, and those behind it
+        self.receptive_radius = (
+            None if whole else 2 * blocks + 5
+        )  # convolutions before the first shuffle, and those behind it
         self.condition = ConditionNetwork()
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.blocks = nn.ModuleList([ConditionedBlock(channels, conditioning) for _ in range(blocks)])
@@ -90,7 +92,7 @@ class SFTNet(nn.Module):
         features = first + self.join(F.relu(self.last_condition(features, condition)))
         features = F.relu(F.pixel_shuffle(self.up1(features), 2))
         features = F.relu(F.pixel_shuffle(self.up2(features), 2))
-        enlarged: Tensor = bicubic_enlarge(images) + self.tail(features)
+        enlarged: Tensor = bicubic_upscale(images) + self.tail(features)
         return enlarged
 
     @torch.no_grad()

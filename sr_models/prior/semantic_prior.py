@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.toolbox import bicubic_enlarge, usable_device
+from restore_env.toolbox import bicubic_upscale, usable_device
 from sr_models.extractors.squeezenet import FIRES, WIDTHS, SqueezeNet
 from sr_models.prior.categories import CATEGORIES
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
@@ -131,7 +131,7 @@ def looked_at(images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     large = SCALE * math.sqrt(height * width)
     if large**2 <= LOOK_PIXELS:
-        return bicubic_enlarge(images, SCALE)
+        return bicubic_upscale(images, SCALE)
     factor = SCALE * math.sqrt(LOOK_PIXELS) / large
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
     return F.interpolate(images, size=size, mode="bicubic", antialias=True)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from restore_env.distortions.protocol import Byte, Float, downscale, gaussian_noise, jpeg, quantise
+from restore_env.distortions.protocol import Byte, Float, downscale, gaussian_noise, jpeg, quantize
 
 SCALE = 4
 """How many times higher and wider the clean image is."""
@@ -85,7 +85,7 @@ def bicubic(clean: Byte, rng: np.random.Generator | None = None) -> Byte:
     Raises:
         ValueError: an image that is not of that kind.
     """
-    return quantise(downscale(_as_float(clean), SCALE))
+    return quantize(downscale(_as_float(clean), SCALE))
 
 
 def blind(clean: Byte, rng: np.random.Generator) -> Byte:
@@ -110,8 +110,8 @@ def blind(clean: Byte, rng: np.random.Generator) -> Byte:
     image = random_blur(random_jpeg(image, rng), second, rng)
     image = random_noise(random_resize(image, second, rng, base=(height, width)), second, rng)
     if rng.random() < 0.5:
-        return quantise(random_jpeg(_last_resize(image, (height, width), rng), rng))
-    return quantise(_last_resize(random_jpeg(image, rng), (height, width), rng))
+        return quantize(random_jpeg(_last_resize(image, (height, width), rng), rng))
+    return quantize(_last_resize(random_jpeg(image, rng), (height, width), rng))
 
 
 def random_blur(image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
@@ -164,7 +164,7 @@ def random_noise(image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
 
 def random_jpeg(image: Float, rng: np.random.Generator) -> Float:
     """Compress and decompress the image, rounded to 8 bits, as JPEG of random quality; float RGB ``(H, W, 3)``."""
-    return _as_float(jpeg(quantise(image), int(rng.integers(JPEG_RANGE[0], JPEG_RANGE[1] + 1))), 1)
+    return _as_float(jpeg(quantize(image), int(rng.integers(JPEG_RANGE[0], JPEG_RANGE[1] + 1))), 1)
 
 
 def gaussian_kernel(

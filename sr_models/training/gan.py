@@ -21,7 +21,7 @@ SURE = 0.5
 
 
 @dataclass(frozen=True)
-class Adversary:
+class DiscriminatorConfig:
     """A discriminator and the weights of the losses; data, so that a comparison changes one field of it."""
 
     discriminator: Judging
@@ -42,7 +42,7 @@ class Adversary:
     """Of the discriminator's first layer; 64 is published."""
 
 
-class Rivals(nn.Module):
+class GAN(nn.Module):
     """A generator and its discriminator.
 
     The loss is the sum of both sides' losses. Each side's reaches its own weights alone: the generator's goes through a
@@ -62,13 +62,13 @@ class Rivals(nn.Module):
     def __init__(
         self,
         generator: nn.Module,
-        adversary: Adversary,
+        adversary: DiscriminatorConfig,
         perceptual: PerceptualLoss,
         extractor: Extractor | None = None,
         prior: Prior | None = None,
     ) -> None:
         super().__init__()
-        check_adversary(adversary)
+        check_discriminator(adversary)
         if adversary.semantic and extractor is None:
             raise ValueError("a semantic discriminator needs an extractor of semantics")
         if adversary.category and prior is None:
@@ -114,7 +114,7 @@ class Rivals(nn.Module):
         return logits, None
 
 
-def check_adversary(adversary: Adversary) -> None:
+def check_discriminator(adversary: DiscriminatorConfig) -> None:
     """Raise ``ValueError`` if there is no such discriminator or loss, or the one does not go with the other."""
     make_discriminator(adversary.discriminator, 32 if adversary.semantic else None, min(adversary.width, 1))
     if adversary.form not in ADVERSARIAL_LOSSES:

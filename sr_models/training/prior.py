@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_env.distortions.protocol import downscale, gaussian_noise, jpeg, quantise
+from restore_env.distortions.protocol import downscale, gaussian_noise, jpeg, quantize
 from restore_env.toolbox import usable_device
 from sr_models.extractors.squeezenet import load_squeezenet
 from sr_models.prior.categories import CATEGORIES, IGNORE, NAMES
@@ -22,7 +22,7 @@ from sr_models.prior.semantic_prior import SCALE, Prior, SemanticPrior, save_pri
 from tools_zoo.training.cards import source_version, write_card
 from tools_zoo.training.curves import draw_run
 from tools_zoo.training.run_log import summary_writer
-from tools_zoo.training.trainer import Budget, Fitted, Progress, Schedule, as_tensor, digest, fit
+from tools_zoo.training.trainer import Budget, Progress, Schedule, TrainingResult, as_tensor, digest, fit
 
 Labelled = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Low-resolution RGB ``(N, H, W, 3)`` and the categories' ids ``(N, 4H, 4W)``."""
@@ -131,9 +131,9 @@ class LabelledPatches:
             lowered = downscale(recoloured(image, rng), SCALE)
             if rng.random() < self._slight_share:
                 noisy = gaussian_noise(lowered, float(rng.uniform(*SLIGHT_NOISE)), rng)
-                inputs[row] = jpeg(quantise(noisy), int(rng.integers(SLIGHT_JPEG[0], SLIGHT_JPEG[1] + 1)))
+                inputs[row] = jpeg(quantize(noisy), int(rng.integers(SLIGHT_JPEG[0], SLIGHT_JPEG[1] + 1)))
             else:
-                inputs[row] = quantise(lowered)
+                inputs[row] = quantize(lowered)
             targets[row] = ids
         return inputs, targets
 
@@ -179,7 +179,7 @@ def measure_prior(
     for index in indices:
         image, ids = images.pair(index)
         height, width = (side // SCALE * SCALE for side in ids.shape)
-        lowered = quantise(downscale(image[:height, :width].astype(np.float32) / np.float32(255), SCALE))
+        lowered = quantize(downscale(image[:height, :width].astype(np.float32) / np.float32(255), SCALE))
         with torch.no_grad():
             found = prior(as_tensor(lowered[None], device))[0].argmax(dim=0).cpu().numpy()
         known = ids[:height, :width] != IGNORE
@@ -204,7 +204,7 @@ def label_error(prior: SemanticPrior, device: str | torch.device = "cpu") -> Cal
 
 def train_prior(
     settings: PriorTraining, images: LabelledImages, report: Callable[[PriorProgress], None] = lambda _: None
-) -> tuple[Fitted, Agreement]:
+) -> tuple[TrainingResult, Agreement]:
     """Train the prior and write ``prior.safetensors``, a learning curve and a model card into ``settings.out``.
 
     A run that was stopped goes on.
@@ -214,7 +214,7 @@ def train_prior(
 
     Raises:
         ValueError: the trunk's file is missing or of another network, or a device that cannot be used.
-        FitError: the folder holds a run with other settings.
+        TrainingError: the folder holds a run with other settings.
     """
     usable_device(settings.device)
     torch.manual_seed(settings.seed)

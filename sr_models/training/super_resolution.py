@@ -23,14 +23,14 @@ from sr_models.training.cards import write_sr_card
 from sr_models.training.crops import CropSampler
 from sr_models.training.degradations import DEGRADATIONS, SCALE
 from sr_models.training.frozen_networks import Eyes
-from sr_models.training.gan import Adversary, Rivals, check_adversary
+from sr_models.training.gan import GAN, DiscriminatorConfig, check_discriminator
 from sr_models.training.grids import write_grid
 from sr_models.training.validation import Validation
 from tools_zoo.training.cards import source_version
 from tools_zoo.training.curves import draw_run
 from tools_zoo.training.run_log import RunLog
 from tools_zoo.training.tools import split_images
-from tools_zoo.training.trainer import Batch, Budget, Fitted, Progress, Schedule, as_tensor, digest, fit
+from tools_zoo.training.trainer import Batch, Budget, Progress, Schedule, TrainingResult, as_tensor, digest, fit
 
 VALIDATION_SIZE = 144
 VALIDATION_SECONDS = 30.0
@@ -46,7 +46,7 @@ class Model:
 
     generator: str
     """A key of :data:`sr_models.super_resolver.GENERATORS`."""
-    adversary: Adversary
+    adversary: DiscriminatorConfig
     vgg_depths: tuple[float, ...]
     """Weights of VGG19's depths in the perceptual loss, where that is what looks."""
     faster: str = ""
@@ -57,13 +57,13 @@ MODELS: Mapping[str, Model] = MappingProxyType(
     {
         "sft": Model(
             "sft",
-            Adversary("vgg", semantic=False, pixel=0.0, perceptual=1.0, adversarial=5e-3, category=5e-3),
+            DiscriminatorConfig("vgg", semantic=False, pixel=0.0, perceptual=1.0, adversarial=5e-3, category=5e-3),
             VGG19_CONV5_4,
             faster="condition",
         ),
         "sed": Model(
             "rrdb_small",
-            Adversary("patch", semantic=True, pixel=1.0, perceptual=0.1, adversarial=1e-2, category=0.0),
+            DiscriminatorConfig("patch", semantic=True, pixel=1.0, perceptual=0.1, adversarial=1e-2, category=0.0),
             VGG19_FIVE_DEPTHS,
         ),
     }
@@ -84,7 +84,7 @@ class SrTraining:
     """By stage; a stage without one is left out."""
     generator: str | None = None
     """A key of :data:`sr_models.super_resolver.GENERATORS`, in place of the model's."""
-    adversary: Adversary | None = None
+    adversary: DiscriminatorConfig | None = None
     """In place of the model's."""
     init: Path | None = None
     """Generator weights to start from."""
@@ -112,7 +112,7 @@ class SrTraining:
             if name is not None and name not in table:
                 raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(table)}")
         if "gan" in self.budgets:
-            check_adversary(self.rivalry)
+            check_discriminator(self.rivalry)
             if self.crop_size < SMALLEST_CROP:
                 raise ValueError(
                     f"crops of {self.crop_size} pixels are too small for a discriminator: {SMALLEST_CROP} or more"
@@ -124,7 +124,7 @@ class SrTraining:
         return self.generator or MODELS[self.model].generator
 
     @property
-    def rivalry(self) -> Adversary:
+    def rivalry(self) -> DiscriminatorConfig:
         """The GAN stage's discriminator and losses."""
         return self.adversary or MODELS[self.model].adversary
 
@@ -154,7 +154,7 @@ def train_sr(
     source: ImageSource,
     eyes: Eyes,
     report: Callable[[SrProgress], None] = lambda _: None,
-) -> dict[str, Fitted]:
+) -> dict[str, TrainingResult]:
     """Train a super-resolver's stages one after the other; each one's weights are written when it ends.
 
     A stage that is finished in ``settings.out`` is not trained again; one that was interrupted goes on. The GAN stage
@@ -173,7 +173,7 @@ def train_sr(
         ValueError: a GAN stage with nothing to start from, or start weights of another network.
     """
     usable_device(settings.device)
-    results: dict[str, Fitted] = {}
+    results: dict[str, TrainingResult] = {}
     for stage in STAGES:
         if stage in settings.budgets:
             run = _Stage(settings, stage, source, eyes.to(settings.device))
@@ -194,7 +194,7 @@ class _Stage:
             model = MODELS[settings.model]
             depths = SQUEEZENET_DEPTHS if isinstance(eyes.features, SqueezeNet) else model.vgg_depths
             loss = PerceptualLoss(eyes.features, depths)
-            self.network = Rivals(self.generator, settings.rivalry, loss, eyes.semantics, eyes.prior)
+            self.network = GAN(self.generator, settings.rivalry, loss, eyes.semantics, eyes.prior)
         kept, held_out = split_images(len(source))
         self.images = len(kept)
         degrade = DEGRADATIONS[settings.degradation]
@@ -203,7 +203,7 @@ class _Stage:
         held = CropSampler(source, held_out, min(VALIDATION_SIZE, largest // SCALE * SCALE), degrade)
         self.validation = Validation(held, eyes.distance, settings.seed, settings.device)
 
-    def train(self, report: Callable[[SrProgress], None]) -> Fitted:
+    def train(self, report: Callable[[SrProgress], None]) -> TrainingResult:
         settings, stage = self.settings, self.stage
         logs = settings.out / "logs" / stage
         bicubic = self.validation.psnr_bicubic, self.validation.distance_bicubic
@@ -226,7 +226,7 @@ class _Stage:
                 settings.budgets[stage],
                 settings.schedules[stage],
                 checkpoint,
-                parts=[self.generator, self.network.discriminator] if isinstance(self.network, Rivals) else (),
+                parts=[self.generator, self.network.discriminator] if isinstance(self.network, GAN) else (),
                 speed=lambda name: FASTER if faster and faster in name else 1.0,
                 device=settings.device,
                 identity=self._identity(),
@@ -247,7 +247,7 @@ class _Stage:
     def _objective(self, batch: Batch) -> Tensor:
         inputs, targets = (as_tensor(side, self.settings.device) for side in batch)
         outputs = self.generator(inputs, *self.maps(inputs)).float()
-        if isinstance(self.network, Rivals):
+        if isinstance(self.network, GAN):
             loss: Tensor = self.network.loss(outputs, targets)
             return loss
         return F.l1_loss(outputs, targets)
@@ -276,9 +276,9 @@ class _Stage:
         run = {"stage": self.stage, "images": self.images, "started_from": self.started_from}
         return {**own, **rivalry, **self.eyes.names(), **run}
 
-    def _write(self, fitted: Fitted) -> None:
+    def _write(self, fitted: TrainingResult) -> None:
         settings = self.settings
-        prefix = "generator." if isinstance(self.network, Rivals) else ""
+        prefix = "generator." if isinstance(self.network, GAN) else ""
         state = {key.removeprefix(prefix): value for key, value in fitted.state.items() if key.startswith(prefix)}
         self.generator.load_state_dict(state)
         score, distance = self.validation.measure(self.generator, self.maps)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from restore_env.metrics import psnr
-from restore_env.toolbox import bicubic_enlarge
+from restore_env.toolbox import bicubic_upscale
 from sr_models.extractors.extractor import Extractor
 from sr_models.losses.perceptual import PerceptualDistance
 from sr_models.training.crops import CropSampler
@@ -25,7 +25,7 @@ class Validation:
         pairs = sampler.batch(np.random.default_rng([seed, 1]), CROPS)
         self.inputs, self.targets = (as_tensor(side, device) for side in pairs)
         self._distance = PerceptualDistance(extractor).to(device)
-        self.bicubic = bicubic_enlarge(self.inputs)
+        self.bicubic = bicubic_upscale(self.inputs)
         self.psnr_bicubic, self.distance_bicubic = self._compare(self.bicubic)
 
     @torch.no_grad()

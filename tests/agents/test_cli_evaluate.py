@@ -14,7 +14,7 @@ from agents.commands.evaluate import MEASURED
 from agents.restoration.restorer import quality
 from restore_env.images.decoding import read_image
 from restore_env.metrics import ssim
-from restore_env.toolbox import bicubic_enlarge
+from restore_env.toolbox import bicubic_upscale
 from tests.support.command_line import TOOLS, Shell, assert_one_line
 from tests.support.image_files import encode, picture
 from tests.support.toolkit import photographs
@@ -54,7 +54,7 @@ def test_evaluation_as_json(factor: int, shell: Shell) -> None:
         assert row["ssim_after"] == pytest.approx(float(ssim(after, truth)), abs=1e-9)
         if factor == 4:
             small = read_image(Path("lq") / row["name"]).pixels.transpose(2, 0, 1).copy()
-            before = bicubic_enlarge(torch.from_numpy(small)[None].float() / 255, 4).clamp(0, 1).mul(255).round()
+            before = bicubic_upscale(torch.from_numpy(small)[None].float() / 255, 4).clamp(0, 1).mul(255).round()
             plain = before[0].permute(1, 2, 0).numpy().astype(np.uint8)
             assert row["psnr_before"] == quality(plain, clean)
 

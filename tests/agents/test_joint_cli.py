@@ -21,30 +21,30 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
 
     def teach(*arguments: Any, **options: Any) -> None:
         taught.extend((task.severity, share) for task, share in options["beside"])
-        clipped.append(arguments[1].clipped_share)
+        clipped.append(arguments[1].saturation_prob)
         learn_from_oracle(*arguments, **options)
 
     monkeypatch.setattr("agents.imitation.imitation.learn_from_oracle", teach)
     start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES, vision="pooled"), policy)
+    save_policy(RecurrentAgent(NAMES, encoder="pooled"), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
     words += ["--steps", "2", "--rounds", "2", "--refresh", "0.02", "--batch-size", "2"]
-    words += ["--single-share", "0.5", "--clipped-share", "0.25"]
+    words += ["--single-share", "0.5", "--saturation-prob", "0.25"]
     assert main(words) == 0
     assert "round 2: 1 steps" in capsys.readouterr().out
     assert load_toolbox(tmp_path / "out").names == NAMES
     refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
-    assert (refreshed.extractor.vision, refreshed.recipe["single_share"]) == ("pooled", 0.5)
+    assert (refreshed.extractor.encoder, refreshed.recipe["single_share"]) == ("pooled", 0.5)
     assert taught == [("single", 0.5)] * 2
-    assert (clipped, refreshed.recipe["clipped_share"]) == ([0.25, 0.25], 0.25)
+    assert (clipped, refreshed.recipe["saturation_prob"]) == ([0.25, 0.25], 0.25)
     assert main(words) == 0
     assert taught == [("single", 0.5)] * 2  # the rounds' agents are taken up, with how they were taught
     assert load_policy(tmp_path / "out" / "agent.safetensors").recipe == refreshed.recipe
     capsys.readouterr()
     assert main([*words, "--refresh", "0.03"]) == 2
     assert "round-1.agent.safetensors: was taught with minutes_a_round 0.02, not 0.03" in capsys.readouterr().err
-    assert main([*words, "--clipped-share", "0"]) == 2
-    assert "was made with clipped_share 0.25, not as by default" in capsys.readouterr().err
+    assert main([*words, "--saturation-prob", "0"]) == 2
+    assert "was made with saturation_prob 0.25, not as by default" in capsys.readouterr().err
     words[words.index(str(start))] = "default"
     assert main(words) == 2
     assert "belong together" in capsys.readouterr().err
@@ -54,18 +54,18 @@ def test_an_agent_that_was_taught_before_there_were_clipped_patches_is_taken_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES, vision="pooled"), policy)
+    save_policy(RecurrentAgent(NAMES, encoder="pooled"), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
     words += ["--steps", "1", "--refresh", "0.02", "--batch-size", "2"]
     assert main(words) == 0
     path = tmp_path / "out" / "round-1.agent.safetensors"
     taught = load_policy(path)
     for share, code in ((None, 0), (0.5, 2)):
-        taught.recipe = {key: value for key, value in taught.recipe.items() if key != "clipped_share"}
-        taught.recipe |= {} if share is None else {"clipped_share": share}
+        taught.recipe = {key: value for key, value in taught.recipe.items() if key != "saturation_prob"}
+        taught.recipe |= {} if share is None else {"saturation_prob": share}
         save_policy(taught, path)
         assert main(words) == code
-    assert "was taught with clipped_share 0.5, not 0.0" in capsys.readouterr().err
+    assert "was taught with saturation_prob 0.5, not 0.0" in capsys.readouterr().err
 
 
 def test_a_first_round_may_have_one_chain_and_patches_of_its_own_size(
@@ -90,22 +90,22 @@ def test_the_command_says_which_beginning_is_wrong(tmp_path: Path, capsys: pytes
     save_policy(RecurrentAgent(NAMES), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
     words += ["--steps", "1", "--batch-size", "1"]  # soon over if a message is missing
-    assert main([*words, "--begin", "dejpeg_1=nonsense"]) == 2
-    assert "unknown tool 'nonsense' in --begin" in capsys.readouterr().err
-    assert main([*words, "--hand-on", "dejpeg_1", "nonsense"]) == 2
-    assert "unknown tool 'nonsense' in --hand-on" in capsys.readouterr().err
-    assert main([*words, "--begin", "dejpeg_1=denoise_2", "dejpeg_1=deblur_1"]) == 2
-    assert "--begin names dejpeg_1 twice" in capsys.readouterr().err
-    assert main([*words, "--hand-on", "dejpeg_1", "--chain", "denoise_2"]) == 2
-    assert "--hand-on dejpeg_1: --chain has no such step" in capsys.readouterr().err
-    assert main([*words, "--keep", "nonsense"]) == 2
-    assert "unknown tool 'nonsense' in --keep" in capsys.readouterr().err
-    assert main([*words, "--keep", "dejpeg_1", "--chain", "dejpeg_1"]) == 2
-    assert "--keep dejpeg_1: nothing is left to learn" in capsys.readouterr().err
-    assert main([*words, "--keep", "dejpeg_1", "--hand-on", "dejpeg_1"]) == 2
-    assert "--keep dejpeg_1: --hand-on names it, too" in capsys.readouterr().err
+    assert main([*words, "--init-from", "dejpeg_1=nonsense"]) == 2
+    assert "unknown tool 'nonsense' in --init-from" in capsys.readouterr().err
+    assert main([*words, "--zero-init", "dejpeg_1", "nonsense"]) == 2
+    assert "unknown tool 'nonsense' in --zero-init" in capsys.readouterr().err
+    assert main([*words, "--init-from", "dejpeg_1=denoise_2", "dejpeg_1=deblur_1"]) == 2
+    assert "--init-from names dejpeg_1 twice" in capsys.readouterr().err
+    assert main([*words, "--zero-init", "dejpeg_1", "--chain", "denoise_2"]) == 2
+    assert "--zero-init dejpeg_1: --chain has no such step" in capsys.readouterr().err
+    assert main([*words, "--freeze", "nonsense"]) == 2
+    assert "unknown tool 'nonsense' in --freeze" in capsys.readouterr().err
+    assert main([*words, "--freeze", "dejpeg_1", "--chain", "dejpeg_1"]) == 2
+    assert "--freeze dejpeg_1: nothing is left to learn" in capsys.readouterr().err
+    assert main([*words, "--freeze", "dejpeg_1", "--zero-init", "dejpeg_1"]) == 2
+    assert "--freeze dejpeg_1: --zero-init names it, too" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([*words, "--begin", "dejpeg_1"])
+        main([*words, "--init-from", "dejpeg_1"])
     assert "'dejpeg_1' is not of the form TOOL=OTHER" in capsys.readouterr().err
 
 
@@ -116,7 +116,7 @@ def test_the_command_begins_as_it_is_told(tmp_path: Path) -> None:
     save_policy(RecurrentAgent(NAMES), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(out), "--steps", "1"]
     words += ["--batch-size", "1", "--exploration", "0", "--severity", "light", "--chain", "denoise_2", "dejpeg_1"]
-    assert main([*words, "--begin", "dejpeg_1=denoise_2", "deblur_1=denoise_2", "--hand-on", "dejpeg_1"]) == 0
+    assert main([*words, "--init-from", "dejpeg_1=denoise_2", "deblur_1=denoise_2", "--zero-init", "dejpeg_1"]) == 0
     recipe = read_tool(out / "dejpeg_1.safetensors", "three_layer").recipe
     begun_as = "dejpeg_1=denoise_2 deblur_1=denoise_2"
     assert (recipe["begin"], recipe["hand_on"], recipe["severity"]) == (begun_as, "dejpeg_1", "light")

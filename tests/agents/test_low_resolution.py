@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
-from agents.encoders import EYES
+from agents.encoders import ENCODERS
 from agents.imitation.demonstrations import Demonstrations, demonstrate
 from agents.imitation.imitation import SPREAD, imitate, learn_from_oracle
 from agents.training.agent import AgentTraining, train_agent
 from agents.training.algorithms import AlgorithmSettings, DRQNSettings, PPOSettings
 from restore_env import FunctionTool, Task, Toolbox
-from restore_env.toolbox import bicubic_enlarge
+from restore_env.toolbox import bicubic_upscale
 from tests.support.toolkit import photographs, pixelwise_toolbox
 from tools_zoo.training.trainer import Budget
 
@@ -42,10 +42,10 @@ def observation(n: int, actions: int, last_action: int) -> dict[str, Any]:
     return {"image": images, "last_action": np.full(n, last_action), "action_mask": np.ones((n, actions), np.int8)}
 
 
-@pytest.mark.parametrize("vision", EYES)
-def test_an_agent_with_more_tools_thinks_of_the_old_ones_as_before(vision: Any) -> None:
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_agent_with_more_tools_thinks_of_the_old_ones_as_before(encoder: Any) -> None:
     torch.manual_seed(0)
-    agent = RecurrentAgent(("b", "a"), vision=vision).eval()
+    agent = RecurrentAgent(("b", "a"), encoder=encoder).eval()
     larger = with_more_tools(agent, ("a", "new", "b", "newer"))
     assert larger.tools == ("a", "new", "b", "newer")
     state = other = None
@@ -71,9 +71,9 @@ def test_an_agent_of_fourteen_tools_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_demonstrations_hold_what_super_resolvers_would_pay() -> None:
     shown = demonstrate(task(upscale=(1, 4)), 1e-6, seed=0)
-    enlarging = shown.masks[:, 0, 3]
-    assert set(enlarging.tolist()) == {True, False}
-    assert (shown.rewards[:, 0, 3] != 0)[enlarging].all()
+    upscaling = shown.masks[:, 0, 3]
+    assert set(upscaling.tolist()) == {True, False}
+    assert (shown.rewards[:, 0, 3] != 0)[upscaling].all()
     assert (shown.rewards[..., 3][~shown.masks[..., 3]] == 0).all()
     assert shown.masks[:, :, :3].all()
 
@@ -85,12 +85,12 @@ def test_demonstrations_of_several_tasks_are_shared_out() -> None:
         task(images=black, upscale=(1,), severity="single"),
         task(images=black, upscale=(1,), distortion="tests.support.toolkit:inverted"),
     ]
-    shown = demonstrate(tasks[0], 0.5, seed=0, beside=[(tasks[1], 0.5)])
+    shown = demonstrate(tasks[0], 0.5, seed=0, extra_tasks=[(tasks[1], 0.5)])
     inverted = (shown.images[:, 0] == 255).all(axis=(1, 2, 3))
     assert 0.1 < inverted.mean() < 0.9
-    assert demonstrate(tasks[0], 1e-6, seed=0, beside=[(tasks[1], 1.0)]).images[:, 0].min() == 255
+    assert demonstrate(tasks[0], 1e-6, seed=0, extra_tasks=[(tasks[1], 1.0)]).images[:, 0].min() == 255
     with pytest.raises(ValueError, match=r"must not exceed 1 together, got 1\.2"):
-        demonstrate(tasks[0], 1e-6, seed=0, beside=[(tasks[1], 0.7), (tasks[1], 0.5)])
+        demonstrate(tasks[0], 1e-6, seed=0, extra_tasks=[(tasks[1], 0.7), (tasks[1], 0.5)])
 
 
 def test_the_spread_is_that_of_the_allowed_tools() -> None:
@@ -116,14 +116,14 @@ def test_small_rewards_teach_as_much_as_large_ones() -> None:
 def gentle() -> Toolbox:
     """A clear best choice in either task: a tool that undoes the damage, and a super-resolver that beats bicubic."""
 
-    def enlarge(images: torch.Tensor) -> torch.Tensor:
-        return bicubic_enlarge(images).clamp(0.2, 0.8)
+    def upscale(images: torch.Tensor) -> torch.Tensor:
+        return bicubic_upscale(images).clamp(0.2, 0.8)
 
     return Toolbox(
         [
             FunctionTool("up", lambda images: images + 0.2),
             FunctionTool("down", lambda images: images - 0.2),
-            FunctionTool("four", enlarge, scale=4),
+            FunctionTool("four", upscale, scale=4),
         ]
     )
 

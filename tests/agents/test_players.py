@@ -1,4 +1,4 @@
-"""Enlarging restorers: which policy, tools and super-resolver come together, and what they do."""
+"""Upscaling restorers: which policy, tools and super-resolver come together, and what they do."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import agents.agent
 import sr_models
 from agents import Restorer, load_policy
 from agents.agent import RecurrentAgent, policy_of, save_policy, with_more_tools
-from agents.restoration.pipeline import cast_player
+from agents.restoration.pipeline import make_pipeline
 from agents.view import View
 from restore_env import FunctionTool, ImageRestoreEnv
-from restore_env.images.tiling import enlarge, to_pixels, to_tensor
+from restore_env.images.tiling import to_pixels, to_tensor, upscale_bicubic
 from restore_env.toolbox import BICUBIC_X4
 from tests.support.toolkit import double_pixels, photographs, picture, pixelwise_toolbox, pixelwise_tools
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PIXELWISE = ("brighten", "dim", "invert")
-ENLARGING = ("sft_gan", "sed")
+UPSCALING = ("sft_gan", "sed")
 
 
 def agent_of(tools: tuple[str, ...], *chain: str) -> RecurrentAgent:
@@ -50,45 +50,45 @@ def agent_of(tools: tuple[str, ...], *chain: str) -> RecurrentAgent:
 class TestCast:
     def test_a_policy_that_knows_none_is_followed_by_the_shipped_super_resolver(self) -> None:
         agent = RecurrentAgent(PIXELWISE)
-        player = cast_player(agent, pixelwise_toolbox(), View(), enlarging=True)
-        assert player.toolbox.names == PIXELWISE
-        assert player.finisher is not None
-        assert player.finisher.name == "sft_gan"
-        assert cast_player(agent, pixelwise_toolbox(), View()).finisher is None
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), View(), upscaling=True)
+        assert pipeline.toolbox.names == PIXELWISE
+        assert pipeline.final_upscaler is not None
+        assert pipeline.final_upscaler.name == "sft_gan"
+        assert make_pipeline(agent, pixelwise_toolbox(), View()).final_upscaler is None
 
     def test_a_policy_that_knows_none_leaves_those_of_the_toolbox_alone(self) -> None:
         tools = pixelwise_toolbox(super_resolver=True)
-        for enlarging in (True, False):
-            player = cast_player(RecurrentAgent(PIXELWISE), tools, View(), enlarging=enlarging)
-            assert player.toolbox.names == PIXELWISE
-            assert player.finisher is (tools[3] if enlarging else None)
+        for upscaling in (True, False):
+            pipeline = make_pipeline(RecurrentAgent(PIXELWISE), tools, View(), upscaling=upscaling)
+            assert pipeline.toolbox.names == PIXELWISE
+            assert pipeline.final_upscaler is (tools[3] if upscaling else None)
 
-    @pytest.mark.parametrize("enlarging", [True, False])
-    def test_a_policy_that_knows_the_shipped_ones_gets_them(self, enlarging: bool) -> None:
-        agent = RecurrentAgent((*PIXELWISE, *ENLARGING))
-        player = cast_player(agent, pixelwise_toolbox(), View(), enlarging=enlarging)
-        assert player.toolbox.names == agent.tools
-        assert player.permitted.tolist() == [1] * 6
-        assert player.finisher is None
+    @pytest.mark.parametrize("upscaling", [True, False])
+    def test_a_policy_that_knows_the_shipped_ones_gets_them(self, upscaling: bool) -> None:
+        agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), View(), upscaling=upscaling)
+        assert pipeline.toolbox.names == agent.tools
+        assert pipeline.permitted.tolist() == [1] * 6
+        assert pipeline.final_upscaler is None
 
     def test_a_super_resolver_that_is_wanted_is_the_only_one(self) -> None:
-        agent = RecurrentAgent((*PIXELWISE, *ENLARGING))
-        player = cast_player(agent, pixelwise_toolbox(), View(), enlarging=True, super_resolver="sed")
-        assert player.permitted.tolist() == [1, 1, 1, 0, 1, 1]
-        assert player.finisher is None
+        agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), View(), upscaling=True, super_resolver="sed")
+        assert pipeline.permitted.tolist() == [1, 1, 1, 0, 1, 1]
+        assert pipeline.final_upscaler is None
         mine = FunctionTool("sed", double_pixels, scale=4)  # the name of another
         for wanted in (mine, "bicubic_x4"):
-            player = cast_player(agent, pixelwise_toolbox(), View(), enlarging=True, super_resolver=wanted)
-            assert player.permitted.tolist() == [1, 1, 1, 0, 0, 1]
-            assert player.finisher is (BICUBIC_X4 if wanted == "bicubic_x4" else mine)
+            pipeline = make_pipeline(agent, pixelwise_toolbox(), View(), upscaling=True, super_resolver=wanted)
+            assert pipeline.permitted.tolist() == [1, 1, 1, 0, 0, 1]
+            assert pipeline.final_upscaler is (BICUBIC_X4 if wanted == "bicubic_x4" else mine)
 
     def test_a_policy_that_names_no_tools_knows_those_of_the_toolbox(self) -> None:
         policy: Any = object()
         tools = pixelwise_toolbox(super_resolver=True)
-        assert cast_player(policy, tools, View(), enlarging=True).toolbox is tools
-        assert cast_player(policy, tools, View(), enlarging=True).finisher is None
-        player = cast_player(policy, pixelwise_toolbox(), View(), enlarging=True)
-        assert player.finisher is not None
+        assert make_pipeline(policy, tools, View(), upscaling=True).toolbox is tools
+        assert make_pipeline(policy, tools, View(), upscaling=True).final_upscaler is None
+        pipeline = make_pipeline(policy, pixelwise_toolbox(), View(), upscaling=True)
+        assert pipeline.final_upscaler is not None
 
     @pytest.mark.parametrize(
         ("tools", "message"),
@@ -103,7 +103,7 @@ class TestCast:
     )
     def test_a_policy_of_other_tools_is_refused(self, tools: tuple[str, ...], message: str) -> None:
         with pytest.raises(ValueError, match=message) as caught:
-            cast_player(RecurrentAgent(tools), pixelwise_toolbox(), View(), enlarging=True)
+            make_pipeline(RecurrentAgent(tools), pixelwise_toolbox(), View(), upscaling=True)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ class TestPolicyOf:
         shutil.copytree(agents.agent.SHIPPED, tmp_path / "weights")
         monkeypatch.setattr(agents.agent, "SHIPPED", tmp_path / "weights")
         (tmp_path / "weights" / "super.safetensors").unlink(missing_ok=True)
-        assert policy_of("default", enlarging=True) == "default"
-        assert policy_of("pure", enlarging=True) == "pure"
+        assert policy_of("default", upscaling=True) == "default"
+        assert policy_of("pure", upscaling=True) == "pure"
         names = sr_models.default_toolbox().names
         save_policy(with_more_tools(load_policy(), names), tmp_path / "weights" / "super.safetensors")
-        assert policy_of("default", enlarging=True) == policy_of(None, enlarging=True) == "super"
+        assert policy_of("default", upscaling=True) == policy_of(None, upscaling=True) == "super"
         assert policy_of("default") == policy_of(None) == "default"
-        assert policy_of("pure", enlarging=True) == "pure"
+        assert policy_of("pure", upscaling=True) == "pure"
         restorer = Restorer()
         assert restorer.toolbox.names == names[:12]
-        assert restorer.player(4).toolbox.names == names
+        assert restorer.pipeline(4).toolbox.names == names
         assert Restorer(policy="super").toolbox.names == names
         assert Restorer(sr_models.default_toolbox(), scale=4).toolbox.names == names
 
@@ -144,7 +144,7 @@ class TestPolicyOf:
         result = Restorer(max_steps=1, scale=4).restore(image)
         assert result.image.shape == (160, 200, 3)
         assert result.scale == 4
-        assert result.toolchain[-1] in ENLARGING
+        assert result.toolchain[-1] in UPSCALING
 
     def test_the_toolbox_with_super_resolvers_and_the_default_policy(self) -> None:
         restorer = Restorer(sr_models.default_toolbox(), "default", scale=4)
@@ -164,7 +164,7 @@ class TestEnlarging:
         assert result.gmacs == pytest.approx((6 + 5) * 16 * 24 / 1e9)
         assert [stage.image.shape for stage in result.stages] == [(64, 96, 3)] * 3
         assert result.stages[-1].psnr == result.psnr_after
-        plain = to_pixels(enlarge(to_tensor(picture()), 4))
+        plain = to_pixels(upscale_bicubic(to_tensor(picture()), 4))
         np.testing.assert_array_equal(result.stages[0].image, plain)
 
     def test_the_super_resolver_comes_on_top_of_the_steps(self) -> None:
@@ -184,7 +184,7 @@ class TestEnlarging:
         assert called.restore(picture()).toolchain == ("dim",)
 
     def test_the_policys_own_choice_in_the_order_it_wants(self) -> None:
-        tools = (*PIXELWISE, *ENLARGING)
+        tools = (*PIXELWISE, *UPSCALING)
         for chain, super_resolver, expected in (
             (("dim", "sed", "invert"), None, ("dim", "sed", "invert")),
             (("dim", "stop", "sed"), None, ("dim", "sed", "dim")),

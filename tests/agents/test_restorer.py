@@ -83,8 +83,8 @@ def test_psnr_is_measured_on_eight_bits() -> None:
     result = Restorer(pixelwise_toolbox(), Scripted(always(1), always(3))).restore(degraded, clean)
     assert result.psnr_before == quality(degraded, clean)
     assert result.psnr_after == quality(result.image, clean)
-    enlarging = Restorer(pixelwise_toolbox(), Scripted(always(3)), scale=4, super_resolver="bicubic_x4")
-    large = enlarging.restore(degraded, picture(64, 96))
+    upscaling = Restorer(pixelwise_toolbox(), Scripted(always(3)), scale=4, super_resolver="bicubic_x4")
+    large = upscaling.restore(degraded, picture(64, 96))
     assert large.toolchain == ("bicubic_x4",)
     assert large.psnr_before == large.psnr_after
 

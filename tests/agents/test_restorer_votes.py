@@ -11,7 +11,7 @@ import pytest
 from agents.restoration.restorer import Restorer
 from restore_env.images.decoding import ImageError
 from restore_env.images.tiling import to_pixels, to_tensor
-from restore_env.toolbox import FunctionTool, Toolbox, bicubic_enlarge
+from restore_env.toolbox import FunctionTool, Toolbox, bicubic_upscale
 from tests.support.toolkit import Scripted, always, picture, pixelwise_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -122,7 +122,12 @@ def test_stopping_at_once_changes_nothing() -> None:
 
 def test_every_tile_keeps_its_own_state_across_batches() -> None:
     policy = Remembering(first=1, then=0)
-    toolbox = Toolbox([FunctionTool("blank", lambda x: x * 0, reach=0), FunctionTool("same", lambda x: x, reach=0)])
+    toolbox = Toolbox(
+        [
+            FunctionTool("blank", lambda x: x * 0, receptive_radius=0),
+            FunctionTool("same", lambda x: x, receptive_radius=0),
+        ]
+    )
     image = picture(4 * 20, 4 * 30)
     with pytest.raises(AssertionError):
         Restorer(toolbox, Remembering(first=0, then=0)).restore(image)
@@ -155,7 +160,7 @@ def test_what_the_policy_sees(observe: Literal["uint8", "float32"]) -> None:
     np.testing.assert_array_equal(seen, result.image if observe == "uint8" else result.float_image)
 
 
-# Enlarging -----------------------------------------------------------------------------------------------------------
+# Upscaling -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_super_resolver_is_forbidden_at_the_same_size() -> None:
@@ -181,7 +186,7 @@ def test_a_super_resolver_enlarges_once() -> None:
 def test_what_no_super_resolver_can_enlarge_is_enlarged_bicubically() -> None:
     policy = Scripted(always(2), always(4))
     result = Restorer(pixelwise_toolbox(super_resolver=True), policy).restore(picture(), scale=2)
-    np.testing.assert_array_equal(result.image, to_pixels(bicubic_enlarge(1 - to_tensor(picture()), 2)))
+    np.testing.assert_array_equal(result.image, to_pixels(bicubic_upscale(1 - to_tensor(picture()), 2)))
     assert result.scale == 2
 
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 import agents.training.algorithms
 from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy
 from agents.drqn.drqn import DRQN
-from agents.encoders import SpectralEyes, Vision
+from agents.encoders import EncoderName, SpectralEncoder
 from agents.ppo.policies import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
 from agents.training.agent import AgentTraining, train_agent
@@ -162,11 +162,11 @@ def test_eyes_that_a_warm_start_settled_are_kept_and_taken_up(
     algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
-    taught = dataclasses.replace(settings(tmp_path, 48, algorithm), warm_start_minutes=0.05, vision="spectral")
+    taught = dataclasses.replace(settings(tmp_path, 48, algorithm), warm_start_minutes=0.05, encoder="spectral")
     train_agent(dataclasses.replace(taught, precision="bf16"))
     eyes = load_policy(tmp_path / "agent.safetensors").extractor.features
-    assert eyes.settled
-    assert not torch.equal(eyes.state_dict()["usual"], SpectralEyes().usual)
+    assert eyes.calibrated
+    assert not torch.equal(eyes.state_dict()["usual"], SpectralEncoder().usual)
     _, progress = train_agent(dataclasses.replace(taught, precision="bf16", budget=Budget(steps=96)))
     assert progress.steps == 96
 
@@ -217,12 +217,12 @@ def test_training_starts_from_an_agent_that_looks_in_another_way(
 ) -> None:
     monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
     path = tmp_path / "other.safetensors"
-    ways: tuple[Vision, ...] = ("pooled", "spectral")
-    for algorithm, vision in itertools.product(SMALL, ways):
-        save_policy(RecurrentAgent(("brighten", "dim", "invert"), vision=vision), path)
-        out = tmp_path / f"{algorithm.name}-{vision}"
+    ways: tuple[EncoderName, ...] = ("pooled", "spectral")
+    for algorithm, encoder in itertools.product(SMALL, ways):
+        save_policy(RecurrentAgent(("brighten", "dim", "invert"), encoder=encoder), path)
+        out = tmp_path / f"{algorithm.name}-{encoder}"
         agent, _ = train_agent(dataclasses.replace(settings(out, 16, algorithm), init=str(path)))
-        assert agent.extractor.vision == vision
+        assert agent.extractor.encoder == encoder
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -18,12 +18,12 @@ import benchmarks.throughput
 import sr_models.super_resolver
 import tools_zoo.toolboxes
 from agents import Restorer, load_policy
-from agents.agent import ENLARGING, PHOTO, policy_names, policy_of, save_policy
+from agents.agent import PHOTO, UPSCALING, policy_names, policy_of, save_policy
 from agents.cli import main
 from agents.policies.heuristics import FixedChain
 from agents.rollout import draw_starts, play
 from benchmarks.baselines.weights import as_tool, read_baseline
-from benchmarks.enlarging import Insisting
+from benchmarks.upscaling import Insisting
 from restore_env import Task
 from restore_env.distortions.protocol import Levels, distort
 from restore_env.images.decoding import read_image
@@ -31,7 +31,7 @@ from restore_env.images.sources import embedded_paths
 from restore_env.images.tiling import to_tensor
 from restore_env.metrics import psnr
 from restore_env.sampling import EpisodeStart
-from restore_env.toolbox import bicubic_enlarge
+from restore_env.toolbox import bicubic_upscale
 from sr_models import load_super_resolver, with_super_resolvers
 from sr_models.losses.perceptual import perceptual_quality
 from sr_models.super_resolver import SLOTS, STAGES
@@ -50,7 +50,7 @@ def test_a_shipped_toolbox_is_the_table_and_has_its_own_agent(name: str) -> None
 
 def test_the_default_is_among_them() -> None:
     assert {"default", "pure"} <= set(toolbox_names())
-    assert sorted({*policy_names()} - {ENLARGING, PHOTO}) == toolbox_names()
+    assert sorted({*policy_names()} - {UPSCALING, PHOTO}) == toolbox_names()
 
 
 def test_weights_are_small_and_have_cards() -> None:
@@ -134,7 +134,7 @@ def test_the_agent_that_enlarges_is_ahead_of_bicubic_where_something_is_wrong() 
     starts = draw_starts(task, 12, seed=7)
     small, large = sides(starts)
     agent = play(Insisting(load_policy("super"), toolbox), task, starts)
-    assert agent.psnr.mean() > float(psnr(bicubic_enlarge(small), large).mean()) + 0.5
+    assert agent.psnr.mean() > float(psnr(bicubic_upscale(small), large).mean()) + 0.5
 
 
 @pytest.mark.parametrize("name", [slot.name for slot in SLOTS])
@@ -144,7 +144,7 @@ def test_a_super_resolver_errs_less_in_one_stage_and_looks_better_in_the_other(n
     small, large = to_tensor(DEGRADATIONS["bicubic"](target, np.random.default_rng(0))), to_tensor(target)
     with torch.inference_mode():
         images = {stage: load_super_resolver(name, stage=stage)(small) for stage in STAGES}
-        images["bicubic"] = bicubic_enlarge(small)
+        images["bicubic"] = bicubic_upscale(small)
     error = {stage: float(psnr(image, large)) for stage, image in images.items()}
     look = {stage: float(perceptual_quality(image, large)) for stage, image in images.items()}
     assert error["psnr"] > error["bicubic"] + 0.5

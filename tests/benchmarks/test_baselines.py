@@ -27,8 +27,8 @@ from benchmarks.baselines.weights import (
     write_baseline,
 )
 from restore_env import Task
-from restore_env.distortions.protocol import Levels, downscale, quantise
-from restore_env.toolbox import Toolbox, bicubic_enlarge
+from restore_env.distortions.protocol import Levels, downscale, quantize
+from restore_env.toolbox import Toolbox, bicubic_upscale
 from tests.support.baseline_training import settings, shaken, source
 from tests.support.toolkit import photographs
 from tools_zoo.training.patches import PatchSampler
@@ -72,19 +72,19 @@ def test_any_size_goes_in_and_training_begins_somewhere_sensible(name: str) -> N
         restored = row.network().eval()(images)
     assert restored.shape == (1, 3, 7 * row.factor, 5 * row.factor)
     if name not in ("owan", "srcnn", "srresnet", "lapsrn"):
-        assert torch.equal(restored, bicubic_enlarge(images, row.factor))
+        assert torch.equal(restored, bicubic_upscale(images, row.factor))
 
 
 @pytest.mark.parametrize("name", [name for name, row in BASELINES.items() if name != "owan"])
 def test_nothing_beyond_its_reach_matters(name: str) -> None:
     network = shaken(name)
-    assert network.reach is not None
-    images = torch.rand(1, 3, 4, network.reach + 4)
+    assert network.receptive_radius is not None
+    images = torch.rand(1, 3, 4, network.receptive_radius + 4)
     images = torch.cat([images, images])
     images[1, :, :, 0] += 1
     with torch.no_grad():
         one, other = network(images)
-    beyond = (network.reach + 1) * BASELINES[name].factor
+    beyond = (network.receptive_radius + 1) * BASELINES[name].factor
     assert torch.allclose(one[..., beyond:], other[..., beyond:], atol=1e-6, rtol=0)
     assert not torch.allclose(one[..., :beyond], other[..., :beyond], atol=1e-3)
 
@@ -214,9 +214,9 @@ def test_passes_double_the_training_and_go_on_from_one_another(tmp_path: Path) -
 
 
 def test_what_it_was_trained_on_is_written_down(tmp_path: Path) -> None:
-    train_baseline(settings(tmp_path, severity="12,17", clipped_share=0.5), source())
+    train_baseline(settings(tmp_path, severity="12,17", saturation_prob=0.5), source())
     recipe = read_baseline(tmp_path / "cascade.safetensors").recipe
-    assert (recipe["severity"], recipe["clipped_share"]) == ("12,17", 0.5)
+    assert (recipe["severity"], recipe["saturation_prob"]) == ("12,17", 0.5)
     first = recipe["earlier"][0]
     assert first["psnr_start"] == pytest.approx(first["psnr_input"], abs=2e-3)  # it begins as the identity
     assert recipe["psnr_start"] == pytest.approx(first["psnr_output"], abs=2e-3)
@@ -225,10 +225,10 @@ def test_what_it_was_trained_on_is_written_down(tmp_path: Path) -> None:
     assert "| {psnr_input} | {psnr_start} | {psnr_output} |".format(**recipe) in card
     train_baseline(settings(tmp_path / "plain", severity="12,17"), source())
     plain = read_baseline(tmp_path / "plain" / "cascade.safetensors").recipe
-    assert "clipped_share" not in plain
+    assert "saturation_prob" not in plain
     assert plain["psnr_input"] != recipe["psnr_input"]  # what it is validated on is clipped, too
-    with pytest.raises(ValueError, match=r"clipped_share must lie in \[0, 1\], got 1\.5"):
-        settings(tmp_path, clipped_share=1.5)
+    with pytest.raises(ValueError, match=r"saturation_prob must lie in \[0, 1\], got 1\.5"):
+        settings(tmp_path, saturation_prob=1.5)
 
 
 def test_a_super_resolver_learns_from_small_images(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_small_patches_are_those_of_their_targets() -> None:
     inputs, targets = sampler.batch(np.random.default_rng(0), 6)
     assert targets.shape == (6, 32, 32, 3)
     for small, large in zip(inputs, targets, strict=True):
-        expected = quantise(downscale(large.astype(np.float32) / 255, 4)).astype(int)
+        expected = quantize(downscale(large.astype(np.float32) / 255, 4)).astype(int)
         assert np.abs(expected - small)[2:-2, 2:-2].max() <= 1  # the borders saw what lies around
     with pytest.raises(ValueError, match="no image is as large as a patch of 400x400"):
         PatchSampler(source(), [0], 100, lambda rng: Levels(), factor=4)
@@ -259,10 +259,10 @@ def test_the_command_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert benchmarks.train_baseline.main(arguments) == 0
     assert "fixed cascade: 32 patches" in capsys.readouterr().out
     assert read_baseline(tmp_path / "cascade.safetensors").recipe["command"].startswith("python -m benchmarks.train_")
-    other = [*arguments, "--severity", "12,17", "--clipped-share", "0.5", "--out", str(tmp_path / "other")]
+    other = [*arguments, "--severity", "12,17", "--saturation-prob", "0.5", "--out", str(tmp_path / "other")]
     assert benchmarks.train_baseline.main(other) == 0
     recipe = read_baseline(tmp_path / "other" / "cascade.safetensors").recipe
-    assert (recipe["severity"], recipe["clipped_share"]) == ("12,17", 0.5)
+    assert (recipe["severity"], recipe["saturation_prob"]) == ("12,17", 0.5)
     capsys.readouterr()
     assert benchmarks.train_baseline.main([*arguments, "--severity", "clean"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -18,7 +18,6 @@ from benchmarks import compare, comparison
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.weights import BaselineWeights, write_baseline
 from benchmarks.contest import Contender
-from benchmarks.enlarging import Enlarging, Insisting
 from benchmarks.intervals import Estimate, estimate
 from benchmarks.machine import environment, peak_memory
 from benchmarks.methods import METHODS, Method, Setting, usual_methods
@@ -26,6 +25,7 @@ from benchmarks.photographs import draw_photographs, play_photographs
 from benchmarks.report import lines_of
 from benchmarks.results import Results
 from benchmarks.severities import NAMES, OUTSIDE, distortion_of
+from benchmarks.upscaling import Insisting, Upscaling
 from restore_env import Task
 from restore_env.metrics import ssim
 from restore_env.toolbox import FunctionTool, Toolbox
@@ -316,7 +316,7 @@ def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
     task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
     starts = draw_starts(task, 2, 0)
     for chain, expected in (((), (3, 4)), ((0,), (0, 3, 4)), ((0, 1, 0), (0, 1, 0, 3))):
-        policy = Enlarging(FixedChain(chain, 3), 3)
+        policy = Upscaling(FixedChain(chain, 3), 3)
         assert play(policy, task, starts).actions == (expected, expected)
 
 

@@ -302,7 +302,7 @@ def test_what_a_patch_costs(folder: Path, tmp_path: Path, capsys: pytest.Capture
 
 def test_a_tool_that_is_taken_twice_counts_twice() -> None:
     first = torch.nn.Conv2d(3, 3, 1)
-    first.name, first.scale, first.macs_per_pixel, first.reach = "first", 1, 9, 0  # type: ignore[assignment]
+    first.name, first.scale, first.macs_per_pixel, first.receptive_radius = "first", 1, 9, 0  # type: ignore[assignment]
     toolbox = Toolbox([first, *pixelwise_tools()])  # type: ignore[list-item]
     method = Method("x", "x", Contender("x", FixedChain((0, 0), toolbox.stop), toolbox), 12)
     played = type("Played", (), {"actions": ((0, 0, 4), (0, 4), (1, 4), (4,))})()

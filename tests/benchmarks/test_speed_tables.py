@@ -88,7 +88,7 @@ def test_rivals_are_run_by_what_runs_the_tools(
     inside = photo_speed._tile_by_tile
 
     def watched(tool: Tool, device: str, tile: int | None) -> Callable[[photo_speed.Pixels], float]:
-        cut.append(f"{tool.name} {tool.reach} {tile}")
+        cut.append(f"{tool.name} {tool.receptive_radius} {tile}")
         return inside(tool, device, tile)
 
     monkeypatch.setattr(photo_speed, "_tile_by_tile", watched)

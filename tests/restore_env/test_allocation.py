@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from restore_env.compute.memory import kept_memory
+from restore_env.compute.memory import retained_memory
 
 BLOCK = 48 * 2**20
 STATM = Path("/proc/self/statm")
@@ -39,15 +39,15 @@ def usual() -> int:
 
 
 def test_freed_memory_is_kept_inside_and_given_back_after(usual: int) -> None:
-    with kept_memory():
+    with retained_memory():
         kept, held = faults(), resident()
     assert kept < usual / 4
     assert resident() < held - BLOCK / 2
 
 
 def test_the_last_of_several_gives_it_back(usual: int) -> None:
-    with kept_memory():
-        with kept_memory():
+    with retained_memory():
+        with retained_memory():
             faults()
             held = resident()
         assert resident() > held - BLOCK / 2
@@ -60,6 +60,6 @@ def test_it_ends_with_an_error_inside_too(usual: int) -> None:
         faults()
         raise RuntimeError(str(resident()))
 
-    with pytest.raises(RuntimeError) as error, kept_memory():
+    with pytest.raises(RuntimeError) as error, retained_memory():
         fail()
     assert resident() < int(str(error.value)) - BLOCK / 2

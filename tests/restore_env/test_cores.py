@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from restore_env import ImageRestoreVectorEnv, Toolbox
-from restore_env.compute.worker_pool import Cores
-from restore_env.episodes.image_batch import Gallery, Slots
+from restore_env.compute.worker_pool import WorkerPool
+from restore_env.episodes.image_batch import ImageBatch, Slots
 from restore_env.toolbox import FunctionTool
 from tests.support.toolkit import photographs, pixelwise_toolbox
 from tools_zoo import load_toolbox
@@ -41,10 +41,10 @@ def late(number: int) -> int:
 
 
 def test_jobs_run_side_by_side_only_when_asked_to() -> None:
-    cores = Cores()
+    cores = WorkerPool()
     here = threading.current_thread().name
     assert list(cores.run([whoami, whoami])) == [here, here]
-    with cores.apart():
+    with cores.single_threaded():
         assert cores.count == 3
         together = threading.Barrier(3)  # passes only if three wait at once
         assert sorted(cores.run([together.wait] * 3)) == [0, 1, 2]
@@ -54,9 +54,9 @@ def test_jobs_run_side_by_side_only_when_asked_to() -> None:
 
 
 def test_pytorch_has_one_thread_for_each_job_and_all_of_them_afterwards() -> None:
-    cores = Cores()
-    with cores.apart():
-        with cores.apart():
+    cores = WorkerPool()
+    with cores.single_threaded():
+        with cores.single_threaded():
             assert list(cores.run([torch.get_num_threads] * 4)) == [1] * 4
         assert list(cores.run([torch.get_num_threads] * 4)) == [1] * 4
     assert torch.get_num_threads() == 3
@@ -68,27 +68,27 @@ def test_pytorch_has_one_thread_for_each_job_and_all_of_them_afterwards() -> Non
 
 
 def test_a_job_shares_nothing_out_itself() -> None:
-    outer, inner = Cores(), Cores()
+    outer, inner = WorkerPool(), WorkerPool()
 
     def nested() -> int:
-        with inner.apart():
+        with inner.single_threaded():
             return inner.count
 
-    with outer.apart():
+    with outer.single_threaded():
         assert list(outer.run([nested] * 2)) == [1, 1]
 
 
 def test_a_job_that_fails_fails_for_its_caller() -> None:
-    cores = Cores()
-    with pytest.raises(ZeroDivisionError), cores.apart():
+    cores = WorkerPool()
+    with pytest.raises(ZeroDivisionError), cores.single_threaded():
         list(cores.run([lambda: 1 // 0, torch.get_num_threads]))
     assert torch.get_num_threads() == 3
 
 
 def test_with_one_thread_there_is_nothing_to_share() -> None:
     torch.set_num_threads(1)
-    cores = Cores()
-    with cores.apart():
+    cores = WorkerPool()
+    with cores.single_threaded():
         assert cores.count == 1
         assert list(cores.run([whoami, whoami])) == [threading.current_thread().name] * 2
 
@@ -96,12 +96,12 @@ def test_with_one_thread_there_is_nothing_to_share() -> None:
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 @pytest.mark.parametrize("automatic", [False, True])
 def test_jobs_compute_as_their_caller_would(mode: Any, automatic: bool) -> None:
-    cores, weight = Cores(), torch.rand(4, 4, requires_grad=True)
+    cores, weight = WorkerPool(), torch.rand(4, 4, requires_grad=True)
 
     def product() -> torch.Tensor:
         return weight @ weight
 
-    with mode(), torch.autocast("cpu", torch.bfloat16, enabled=automatic), cores.apart():
+    with mode(), torch.autocast("cpu", torch.bfloat16, enabled=automatic), cores.single_threaded():
         here = product()
         elsewhere = list(cores.run([product] * 3))
     assert here.dtype is (torch.bfloat16 if automatic else torch.float32)
@@ -140,9 +140,9 @@ def test_the_environment_is_the_same_on_one_core_and_on_several() -> None:
 
 def test_images_that_grow_move_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
     running, seen = [0], []
-    put = Gallery.put
+    put = ImageBatch.put
 
-    def watched(gallery: Gallery, slots: Slots, images: torch.Tensor) -> None:
+    def watched(gallery: ImageBatch, slots: Slots, images: torch.Tensor) -> None:
         seen.append(running[0])
         put(gallery, slots, images)
 
@@ -153,9 +153,9 @@ def test_images_that_grow_move_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> 
             running[0] -= 1
             return tool(images)
 
-        return replace(tool, function=function, concurrent=True)
+        return replace(tool, function=function, thread_safe=True)
 
-    monkeypatch.setattr(Gallery, "put", watched)
+    monkeypatch.setattr(ImageBatch, "put", watched)
     tools = [slowly(tool) for tool in pixelwise_toolbox(super_resolver=True) if isinstance(tool, FunctionTool)]
     assert {tool.scale for tool in tools} == {1, 4}
     several, one = (
@@ -175,8 +175,8 @@ def test_images_that_grow_move_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> 
     assert not any(seen)  # a new size rearranges the images that tools look at
 
 
-@pytest.mark.parametrize("concurrent", [False, True])
-def test_tools_run_side_by_side_if_they_bear_it(concurrent: bool) -> None:
+@pytest.mark.parametrize("thread_safe", [False, True])
+def test_tools_run_side_by_side_if_they_bear_it(thread_safe: bool) -> None:
     running, most = [0], [0]
 
     def slow(images: torch.Tensor) -> torch.Tensor:
@@ -186,10 +186,10 @@ def test_tools_run_side_by_side_if_they_bear_it(concurrent: bool) -> None:
         running[0] -= 1
         return images
 
-    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=concurrent)]))
+    env = environment(Toolbox([FunctionTool("slow", slow, thread_safe=thread_safe)]))
     env.reset(seed=0)
     env.step(np.zeros(12, dtype=np.int64))
-    assert (most[0] > 1) is concurrent
+    assert (most[0] > 1) is thread_safe
 
 
 def test_one_tool_that_does_not_bear_it_keeps_the_others_from_it() -> None:
@@ -199,16 +199,16 @@ def test_one_tool_that_does_not_bear_it_keeps_the_others_from_it() -> None:
         names.append(threading.current_thread().name)
         return images
 
-    env = environment(Toolbox([FunctionTool("bears", named, concurrent=True), FunctionTool("not", named)]))
+    env = environment(Toolbox([FunctionTool("bears", named, thread_safe=True), FunctionTool("not", named)]))
     env.reset(seed=0)
     env.step(np.arange(12) % 2)
     assert names == [threading.current_thread().name] * 2
 
 
 @pytest.mark.parametrize(
-    ("concurrent", "order"), [(False, ["first", "tool", "rest"]), (True, ["first", "rest", "tool"])]
+    ("thread_safe", "order"), [(False, ["first", "tool", "rest"]), (True, ["first", "rest", "tool"])]
 )
-def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(concurrent: bool, order: list[str]) -> None:
+def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(thread_safe: bool, order: list[str]) -> None:
     events: list[str] = []
 
     def slow(images: torch.Tensor) -> torch.Tensor:
@@ -216,9 +216,9 @@ def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(concurrent:
         events.append("tool")
         return images
 
-    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=concurrent)]))
+    env = environment(Toolbox([FunctionTool("slow", slow, thread_safe=thread_safe)]))
     env.reset(seed=0)
-    with env.episodes.apart():
+    with env.episodes.single_threaded():
         env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), in_two_parts(events))
     assert [event for event, _ in itertools.groupby(events)] == order
     assert events.count("first") == events.count("rest") == 1
@@ -239,9 +239,9 @@ def test_what_fails_meanwhile_leaves_the_episodes_as_they_were_and_no_tool_runni
         raise ValueError("no start")
         yield
 
-    env = environment(Toolbox([FunctionTool("slow", slow, concurrent=True)]))
+    env = environment(Toolbox([FunctionTool("slow", slow, thread_safe=True)]))
     before, _ = env.reset(seed=0)
-    with pytest.raises(ValueError, match="no start"), env.episodes.apart():
+    with pytest.raises(ValueError, match="no start"), env.episodes.single_threaded():
         env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), meanwhile())
     then = len(ended)
     time.sleep(0.1)
@@ -257,10 +257,10 @@ def test_one_tool_alone_runs_while_the_starts_are_drawn() -> None:
         events.append("tool")
         return images
 
-    env = environment(Toolbox([FunctionTool("tool", tool, concurrent=True)]))
+    env = environment(Toolbox([FunctionTool("tool", tool, thread_safe=True)]))
     env.reset(seed=0)
     actions = np.full(12, env.toolbox.stop)
     actions[3] = 0
-    with env.episodes.apart():
+    with env.episodes.single_threaded():
         env.episodes.step(np.arange(12), actions, in_two_parts(events))
     assert events == ["first", "tool", "rest"]

@@ -20,7 +20,7 @@ from restore_env.distortions.protocol import (
     gaussian_blur,
     gaussian_noise,
     jpeg,
-    quantise,
+    quantize,
 )
 
 Byte = npt.NDArray[np.uint8]
@@ -116,14 +116,14 @@ def test_distort_is_blur_then_noise_then_jpeg() -> None:
     image, levels = photo(50, 70), Levels(1.7, 12.0, 35)
     blurred = gaussian_blur(as_float(image), 1.7)
     noisy = gaussian_noise(blurred, 12.0, np.random.default_rng(5))
-    expected = jpeg(quantise(noisy), 35)
+    expected = jpeg(quantize(noisy), 35)
     np.testing.assert_array_equal(distort(image, levels, np.random.default_rng(5)), expected)
 
 
 def test_distort_low_resolution_shrinks_between_blur_and_noise() -> None:
     image, levels = photo(64, 96), Levels(1.7, 12.0, 35)
     small = downscale(gaussian_blur(as_float(image), 1.7), 4)
-    expected = jpeg(quantise(gaussian_noise(small, 12.0, np.random.default_rng(5))), 35)
+    expected = jpeg(quantize(gaussian_noise(small, 12.0, np.random.default_rng(5))), 35)
     np.testing.assert_array_equal(distort(image, levels, np.random.default_rng(5), factor=4), expected)
 
 
@@ -201,10 +201,10 @@ def cubic(x: Double) -> Double:
 
 def naive_imresize_matrix(length: int, factor: int) -> Double:
     """MATLAB's imresize of a line: the kernel stretched by the factor, the line mirrored beyond its ends."""
-    reach = 2 * factor
-    sources = np.pad(np.arange(length), reach, mode="symmetric")
+    receptive_radius = 2 * factor
+    sources = np.pad(np.arange(length), receptive_radius, mode="symmetric")
     centres = (np.arange(length // factor) + 0.5) * factor - 0.5
-    weights = cubic((np.arange(-reach, length + reach)[None, :] - centres[:, None]) / factor)
+    weights = cubic((np.arange(-receptive_radius, length + receptive_radius)[None, :] - centres[:, None]) / factor)
     weights /= weights.sum(axis=1, keepdims=True)
     return np.asarray(weights @ np.eye(length)[sources])
 
@@ -218,7 +218,7 @@ def test_downscale_equals_the_naive_imresize(factor: int) -> None:
     assert small.dtype == np.float32
     assert small.flags.c_contiguous
     np.testing.assert_allclose(small, expected, atol=1e-5)
-    assert np.abs(quantise(small).astype(int) - np.rint(255 * expected).clip(0, 255)).max() <= 1
+    assert np.abs(quantize(small).astype(int) - np.rint(255 * expected).clip(0, 255)).max() <= 1
 
 
 def test_downscale_of_an_image_smaller_than_the_kernel() -> None:
@@ -246,12 +246,12 @@ def test_downscale_refuses_what_is_no_multiple() -> None:
 
 def test_quantise_rounds_and_clips() -> None:
     values = np.array([-0.1, 0.0, 0.4999 / 255, 0.5001 / 255, 254.6 / 255, 1.0, 1.2], dtype=np.float32)
-    assert quantise(values).tolist() == [0, 0, 0, 1, 255, 255, 255]
+    assert quantize(values).tolist() == [0, 0, 0, 1, 255, 255, 255]
 
 
 def test_quantise_brings_every_byte_back() -> None:
     every = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(quantise(as_float(every)), every)
+    np.testing.assert_array_equal(quantize(as_float(every)), every)
 
 
 @pytest.mark.parametrize("shape", [(48, 64), (37, 51), (1, 1)])

@@ -19,7 +19,7 @@ import restore_env
 from restore_env import ImageRestoreEnv, Task, Toolbox
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.metrics import psnr
-from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge
+from restore_env.toolbox import BICUBIC_X4, bicubic_upscale
 from tests.support.toolkit import (
     double_pixels,
     photographs,
@@ -348,8 +348,8 @@ def test_a_perceptual_reward_is_the_distance_before_minus_the_distance_after(mon
 
     small = torch.from_numpy(observation["image"]).permute(2, 0, 1)[None]
     distances = [
-        distance(bicubic_enlarge(small, 4)),
-        distance(bicubic_enlarge(small * 0.9, 4)),  # bicubic until a super-resolver has run
+        distance(bicubic_upscale(small, 4)),
+        distance(bicubic_upscale(small * 0.9, 4)),  # bicubic until a super-resolver has run
         distance(double_pixels(small * 0.9)),
         distance(1 - double_pixels(small * 0.9)),
     ]

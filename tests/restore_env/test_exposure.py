@@ -19,7 +19,7 @@ from benchmarks.severities import distortion_of
 from restore_env import EpisodeRecord, ImageRestoreEnv, Task
 from restore_env import sampling as starts
 from restore_env.distortions.protocol import Levels
-from restore_env.distortions.saturation import MOST_GAIN, clipping_curve, exposed
+from restore_env.distortions.saturation import MOST_GAIN, apply_curve, saturation_curve
 from restore_env.sampling import StartSampler
 from tests.support.pictures import opened, picture, save
 from tests.support.toolkit import inverted
@@ -36,10 +36,10 @@ NOTHING = Levels()
 def test_every_value_goes_one_way_by_a_bounded_gain(seed: int, low: int, spread: int) -> None:
     image = np.random.default_rng(1).integers(low, min(255, low + spread) + 1, (16, 18, 3), dtype=np.uint8)
     before = image.copy()
-    curve = clipping_curve(image, np.random.default_rng(seed))
-    changed = exposed(image, curve)
+    curve = saturation_curve(image, np.random.default_rng(seed))
+    changed = apply_curve(image, curve)
     assert_array_equal(image, before)
-    assert_array_equal(curve, clipping_curve(image, np.random.default_rng(seed)))
+    assert_array_equal(curve, saturation_curve(image, np.random.default_rng(seed)))
     assert_array_equal(changed, curve[image])
     values = np.arange(256)
     lighter = bool((curve >= values).all())
@@ -47,13 +47,13 @@ def test_every_value_goes_one_way_by_a_bounded_gain(seed: int, low: int, spread:
     light, reached = (values, curve) if lighter else (255 - values, 255 - curve)
     assert (reached <= np.minimum(255, MOST_GAIN * light + 0.5)).all()
     assert (np.diff(curve.astype(int)) >= 0).all()
-    assert exposed(image, None) is image
+    assert apply_curve(image, None) is image
 
 
 def test_any_share_of_the_patch_is_white_or_black() -> None:
     patch = picture(12, 10)
     rng = np.random.default_rng(0)
-    changed = [exposed(patch, clipping_curve(patch, rng)) for _ in range(200)]
+    changed = [apply_curve(patch, saturation_curve(patch, rng)) for _ in range(200)]
     for end in (255, 0):
         shares = [float((part == end).mean()) for part in changed]
         assert 70 < sum(share > 0.02 for share in shares) < 130  # about one time in two
@@ -66,7 +66,7 @@ def test_a_patch_of_one_colour_is_no_obstacle() -> None:
     for value in (0, 128, 255):
         image = np.full((16, 18, 3), value, np.uint8)
         for seed in range(8):
-            assert len(np.unique(exposed(image, clipping_curve(image, np.random.default_rng(seed))))) == 1
+            assert len(np.unique(apply_curve(image, saturation_curve(image, np.random.default_rng(seed))))) == 1
 
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
@@ -77,14 +77,14 @@ def test_episodes_start_from_what_was_clipped(
     monkeypatch.setattr(starts, "draw_levels", lambda severity, rng: NOTHING)
     source = opened([picture(90, 100)])
     made = partial(StartSampler, source, patch_size=16, factors=(factor,), device=device)
-    plain, none, clips = made(), made(clipped_share=0.0), made(clipped_share=1.0)
+    plain, none, clips = made(), made(saturation_prob=0.0), made(saturation_prob=1.0)
     ends = []
     for seed in range(12):
         one, same, clipped = (sampler.draw(seed) for sampler in (plain, none, clips))
         assert_array_equal(one.degraded, same.degraded)
         assert one.distortion == same.distortion
-        assert "clipped" not in one.distortion
-        assert clipped.distortion["clipped"] is True
+        assert "saturated" not in one.distortion
+        assert clipped.distortion["saturated"] is True
         assert (clipped.target >= one.target).all() or (clipped.target <= one.target).all()
         ends.append(float(((clipped.target == 0) | (clipped.target == 255)).mean()))
         if factor == 1:
@@ -97,18 +97,18 @@ def test_episodes_start_from_what_was_clipped(
 
 def test_a_distortion_of_ones_own_comes_after() -> None:
     source = opened([picture(90, 100)])
-    clips = StartSampler(source, inverted(), patch_size=16, clipped_share=1.0)
+    clips = StartSampler(source, inverted(), patch_size=16, saturation_prob=1.0)
     for seed in range(6):
         start = clips.draw(seed)
-        assert start.distortion["clipped"] is True
+        assert start.distortion["saturated"] is True
         assert_array_equal(start.degraded, 255 - start.target)
 
 
 def test_a_share_of_the_episodes_is_clipped_wherever_it_is_distorted() -> None:
     source = opened([picture(90, 100)])
-    host, device = (StartSampler(source, clipped_share=0.4, device=at) for at in (None, torch.device("cpu")))
+    host, device = (StartSampler(source, saturation_prob=0.4, device=at) for at in (None, torch.device("cpu")))
     drawn = list(host.starts(list(range(60))))
-    assert 12 < sum("clipped" in start.distortion for start in drawn) < 36
+    assert 12 < sum("saturated" in start.distortion for start in drawn) < 36
     for one, other in zip(drawn, device.starts(list(range(60))), strict=True):
         assert_array_equal(one.target, other.target)
         assert one.distortion == other.distortion
@@ -118,7 +118,7 @@ def test_a_share_of_the_episodes_is_clipped_wherever_it_is_distorted() -> None:
 def test_training_patches_are_pairs_of_what_was_clipped(device: str | None) -> None:
     def clipped(share: float) -> float:
         sampler = PatchSampler(
-            opened([picture(40, 50)]), [0], 16, lambda rng: NOTHING, device=device, clipped_share=share
+            opened([picture(40, 50)]), [0], 16, lambda rng: NOTHING, device=device, saturation_prob=share
         )
         inputs, targets = (np.asarray(side) for side in sampler.batch(np.random.default_rng(3), 60))
         assert_array_equal(inputs, targets)
@@ -134,7 +134,7 @@ def test_whole_photographs_of_a_comparison_are_clipped(tmp_path: Path) -> None:
         save(tmp_path / f"{seed}.png", 80, 90, seed)
     plain, clipped = (
         draw_photographs(Task(images=tmp_path, upscale=(1,), **distortion_of(name)), 1, seed=0)
-        for name in ("moderate", "clipped")
+        for name in ("moderate", "saturated")
     )
     for one, other in zip(plain, clipped, strict=True):
         change = other.target.astype(int) - one.target
@@ -145,19 +145,19 @@ def test_whole_photographs_of_a_comparison_are_clipped(tmp_path: Path) -> None:
 
 
 def test_an_episode_of_a_clipped_patch_can_be_played_again(tmp_path: Path) -> None:
-    env = ImageRestoreEnv(toolbox="tests.support.toolkit:pixelwise_toolbox", clipped_share=1.0, patch_size=24)
+    env = ImageRestoreEnv(toolbox="tests.support.toolkit:pixelwise_toolbox", saturation_prob=1.0, patch_size=24)
     env.reset(seed=0)
     env.step(np.int64(0))
     env.record().save(tmp_path / "episode.json")
     record = EpisodeRecord.load(tmp_path / "episode.json")
-    assert record.distortion["clipped"] is True
+    assert record.distortion["saturated"] is True
     assert record.validate().okay
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), None, "a", [0.5]])
 def test_a_share_is_a_share(share: Any) -> None:
-    with pytest.raises(ValueError, match="clipped_share must be a number in"):
-        Task(clipped_share=share)
+    with pytest.raises(ValueError, match="saturation_prob must be a number in"):
+        Task(saturation_prob=share)
 
 
 def test_an_agent_is_trained_on_its_share_and_goes_on_with_no_other(
@@ -166,16 +166,16 @@ def test_an_agent_is_trained_on_its_share_and_goes_on_with_no_other(
     monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 2)
     save(tmp_path / "photos" / "one.png", 80, 90)
     words = ["train", "agent", "--images", str(tmp_path / "photos"), "--toolbox", "pure"]
-    words += ["--out", str(tmp_path / "out"), "--steps", "1", "--envs", "1", "--clipped-share"]
+    words += ["--out", str(tmp_path / "out"), "--steps", "1", "--envs", "1", "--saturation-prob"]
     assert main([*words, "0.25"]) == 0
-    assert load_policy(tmp_path / "out").recipe["clipped_share"] == 0.25
+    assert load_policy(tmp_path / "out").recipe["saturation_prob"] == 0.25
     capsys.readouterr()
     assert main([*words, "0.5"]) == 2
-    assert "was made with clipped_share 0.25, not 0.5" in capsys.readouterr().err
+    assert "was made with saturation_prob 0.25, not 0.5" in capsys.readouterr().err
     checkpoint = tmp_path / "out" / "checkpoint.pt"
     kept = torch.load(checkpoint, weights_only=True)
-    del kept["identity"]["clipped_share"]  # as before there was such a share
+    del kept["identity"]["saturation_prob"]  # as before there was such a share
     torch.save(kept, checkpoint)
     assert main([*words, "0.25"]) == 2
-    assert "was made with clipped_share 0.0, not 0.25" in capsys.readouterr().err
+    assert "was made with saturation_prob 0.0, not 0.25" in capsys.readouterr().err
     assert main([*words, "0"]) == 0

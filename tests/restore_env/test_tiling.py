@@ -1,4 +1,4 @@
-"""Images in tiles: tools, enlarging and SSIM give what they give on the whole image."""
+"""Images in tiles: tools, upscaling and SSIM give what they give on the whole image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from restore_env.images.tiling import (
     _cuts,
     _tiles,
     apply_tool,
-    enlarge,
     ssim_in_tiles,
     tile_starts,
     to_pixels,
     to_tensor,
+    upscale_bicubic,
 )
 from restore_env.metrics import ssim
-from restore_env.toolbox import FunctionTool, bicubic_enlarge
+from restore_env.toolbox import FunctionTool, bicubic_upscale
 from tests.support.toolkit import picture
 from tools_zoo.backends.network_tool import NetworkTool
 from tools_zoo.networks import NETWORKS
@@ -31,10 +31,10 @@ from tools_zoo.networks import NETWORKS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def integer_network(reach: int, blocks: int = 1) -> Callable[[Tensor], Tensor]:
+def integer_network(receptive_radius: int, blocks: int = 1) -> Callable[[Tensor], Tensor]:
     """Two zero-padded convolutions of whole numbers: on whole numbers every order of summation gives the same bits."""
-    rng = torch.Generator().manual_seed(reach)
-    sizes = (reach // 2, reach - reach // 2)
+    rng = torch.Generator().manual_seed(receptive_radius)
+    sizes = (receptive_radius // 2, receptive_radius - receptive_radius // 2)
     weights = [torch.randint(-2, 3, (3, 3, 2 * r + 1, 2 * r + 1), generator=rng).float() for r in sizes]
 
     def run(images: Tensor) -> Tensor:
@@ -68,8 +68,12 @@ def test_no_tile_is_so_small_that_other_kernels_would_run(height: int, width: in
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 11), st.integers(8, 40), st.sampled_from([1, 2, 4, 8]))
 @settings(max_examples=60, deadline=None)
-def test_tiles_give_the_whole_image_exactly(height: int, width: int, reach: int, side: int, blocks: int) -> None:
-    tool = FunctionTool("whole numbers", integer_network(reach, blocks), reach=reach + blocks)
+def test_tiles_give_the_whole_image_exactly(
+    height: int, width: int, receptive_radius: int, side: int, blocks: int
+) -> None:
+    tool = FunctionTool(
+        "whole numbers", integer_network(receptive_radius, blocks), receptive_radius=receptive_radius + blocks
+    )
     image = whole_numbers(height, width)
     untouched = image.clone()
     assert torch.equal(apply_tool(tool, image, tile=side), tool(image))
@@ -83,7 +87,7 @@ def test_tiles_give_the_whole_image_exactly(height: int, width: int, reach: int,
 def test_networks_in_tiles_are_equal_to_the_last_bit(network: str, height: int, width: int, threads: int) -> None:
     torch.manual_seed(0)
     module = NETWORKS[network]().eval().requires_grad_(False)
-    tool = NetworkTool(network, module, module.macs_per_pixel, module.reach, backend="eager")
+    tool = NetworkTool(network, module, module.macs_per_pixel, module.receptive_radius, backend="eager")
     image = torch.rand(1, 3, height, width) * 1.2 - 0.1
     assert len(list(_tiles(height, width, 256))) > 1
     torch.set_num_threads(threads)
@@ -96,7 +100,7 @@ def test_networks_in_tiles_are_equal_to_the_last_bit(network: str, height: int, 
 def test_networks_in_awkward_tiles_are_equal_after_rounding(network: str, side: int) -> None:
     torch.manual_seed(1)
     module = NETWORKS[network]().eval().requires_grad_(False)
-    tool = NetworkTool(network, module, module.macs_per_pixel, module.reach)
+    tool = NetworkTool(network, module, module.macs_per_pixel, module.receptive_radius)
     image = torch.rand(1, 3, 97, 131)
     with torch.inference_mode():
         whole, tiled = tool(image), apply_tool(tool, image, tile=side)
@@ -108,7 +112,7 @@ def test_networks_in_awkward_tiles_are_equal_after_rounding(network: str, side: 
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_enlarging_in_tiles_is_exact(height: int, width: int, factor: int) -> None:
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(enlarge(image, factor), bicubic_enlarge(image, factor))
+    assert torch.equal(upscale_bicubic(image, factor), bicubic_upscale(image, factor))
 
 
 def test_a_tool_of_unknown_reach_gets_the_whole_image() -> None:
@@ -130,7 +134,7 @@ def test_tiles_are_contiguous_and_progress_ends_at_one() -> None:
         return images.view(-1).view(images.shape)
 
     image = torch.rand(1, 3, 40, 50)
-    result = apply_tool(FunctionTool("flat", flat, reach=3), image, tile=16, progress=shares.append)
+    result = apply_tool(FunctionTool("flat", flat, receptive_radius=3), image, tile=16, progress=shares.append)
     assert torch.equal(result, image)
     assert len(shares) == 3 * 4
     assert shares == sorted(shares)
@@ -139,7 +143,9 @@ def test_tiles_are_contiguous_and_progress_ends_at_one() -> None:
 
 def test_a_tool_of_a_wrong_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"'shrink' returned shape \(1, 3, 2, 4\), expected \(1, 3, 4, 4\)"):
-        apply_tool(FunctionTool("shrink", lambda images: images[:, :, ::2], reach=0), torch.zeros(1, 3, 4, 4))
+        apply_tool(
+            FunctionTool("shrink", lambda images: images[:, :, ::2], receptive_radius=0), torch.zeros(1, 3, 4, 4)
+        )
 
 
 @pytest.mark.parametrize(("height", "width"), [(11, 11), (37, 50), (200, 40)])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from restore_env import FunctionTool, Task, Tool, Toolbox
 from restore_env.episodes.batch import EpisodeBatch
-from restore_env.toolbox import BICUBIC_X4, bicubic_enlarge, resolve_toolbox
+from restore_env.toolbox import BICUBIC_X4, bicubic_upscale, resolve_toolbox
 from tests.support.toolkit import pixelwise_toolbox, random_toolbox
 from tools_zoo.catalog import SHAPES, TOOLS, ToolSpec, training_order
 from tools_zoo.networks import NETWORKS, EightLayer, ThreeLayer
@@ -123,7 +123,7 @@ def test_an_import_string_that_names_no_toolbox_is_refused(name: str) -> None:
 class Movable:
     """A tool that knows where it is."""
 
-    name, scale, macs_per_pixel, reach = "movable", 1, 0.0, 0
+    name, scale, macs_per_pixel, receptive_radius = "movable", 1, 0.0, 0
     place = torch.device("cpu")
 
     def to(self, device: torch.device) -> None:
@@ -171,7 +171,7 @@ def test_without_a_device_a_toolbox_is_used_where_it_is(meta_device: torch.devic
 
 
 def test_bicubic_enlargement_keeps_constants_and_size() -> None:
-    enlarged = bicubic_enlarge(torch.full((1, 3, 9, 7), 0.25), 4)
+    enlarged = bicubic_upscale(torch.full((1, 3, 9, 7), 0.25), 4)
     assert enlarged.shape == (1, 3, 36, 28)
     torch.testing.assert_close(enlarged, torch.full_like(enlarged, 0.25))
 
@@ -218,7 +218,7 @@ def test_a_network_looks_exactly_as_far_as_its_reach(name: str) -> None:
     for place in range(68, 72):  # networks that join 4x4 pixels look farther one way than the other
         (seen,) = torch.autograd.grad(network(image)[0, :, place, place].sum(), image)
         farthest = max(farthest, int((seen[0].abs().sum(0).nonzero() - place).abs().max()))
-    assert farthest == network.reach
+    assert farthest == network.receptive_radius
 
 
 def test_the_table_trains_parents_first() -> None:

@@ -53,7 +53,7 @@ class TestEqualsTheFunction:
         blur = ProtocolBlur((2.5, 2.5))
         expected = distortions.gaussian_blur(float_photo, 2.5)
         np.testing.assert_array_equal(blur(image=float_photo)["image"], expected)
-        np.testing.assert_array_equal(blur(image=photo)["image"], distortions.quantise(expected))
+        np.testing.assert_array_equal(blur(image=photo)["image"], distortions.quantize(expected))
 
     def test_noise(self, photo: Pixels, float_photo: Pixels) -> None:
         noise = ProtocolNoise((30, 30))
@@ -62,7 +62,7 @@ class TestEqualsTheFunction:
         np.testing.assert_array_equal(result, distortions.gaussian_noise(float_photo, 30, rng))
         result = noise(image=photo)["image"]
         rng = np.random.default_rng(noise.get_applied_params()["noise_seed"])
-        np.testing.assert_array_equal(result, distortions.quantise(distortions.gaussian_noise(float_photo, 30, rng)))
+        np.testing.assert_array_equal(result, distortions.quantize(distortions.gaussian_noise(float_photo, 30, rng)))
 
     def test_jpeg(self, photo: Pixels, float_photo: Pixels) -> None:
         compress = ProtocolJpeg((20, 20))
@@ -76,7 +76,7 @@ class TestEqualsTheFunction:
         shrink = BicubicDownscale(4)
         expected = distortions.downscale(float_photo, 4)
         np.testing.assert_array_equal(shrink(image=float_photo)["image"], expected)
-        np.testing.assert_array_equal(shrink(image=photo)["image"], distortions.quantise(expected))
+        np.testing.assert_array_equal(shrink(image=photo)["image"], distortions.quantize(expected))
 
     @pytest.mark.parametrize("factor", [1, 4])
     @pytest.mark.parametrize("severity", SEVERITIES)

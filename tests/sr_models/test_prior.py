@@ -36,7 +36,7 @@ from sr_models.training.prior import (
     train_prior,
 )
 from tests.support.scenes import COLOURS, write_scenes
-from tools_zoo.training.trainer import Budget, FitError, Schedule
+from tools_zoo.training.trainer import Budget, Schedule, TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -254,7 +254,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypa
     train_prior(settings(tmp_path / "killed"), images)
     whole, killed = (load_prior(tmp_path / name).state_dict() for name in ("whole", "killed"))
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
-    with pytest.raises(FitError, match="slight_share"):
+    with pytest.raises(TrainingError, match="slight_share"):
         train_prior(settings(tmp_path / "whole", slight_share=0.9), images)
 
 

@@ -25,10 +25,10 @@ from sr_models.super_resolver import read_generator
 from sr_models.training.crops import CropSampler
 from sr_models.training.degradations import DEGRADATIONS
 from sr_models.training.frozen_networks import Eyes
-from sr_models.training.gan import Adversary, Rivals, categories_of
+from sr_models.training.gan import GAN, DiscriminatorConfig, categories_of
 from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining, train_sr
 from tests.support.toolkit import photographs
-from tools_zoo.training.trainer import Budget, FitError, Schedule
+from tools_zoo.training.trainer import Budget, Schedule, TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY: MappingProxyType[str, Any] = MappingProxyType(
@@ -129,7 +129,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
 def test_a_checkpoint_of_another_adversary_is_refused(eyes: Eyes, tmp_path: Path) -> None:
     train_sr(settings(tmp_path), source(), eyes)
     other = replace(settings(tmp_path).rivalry, semantic=False)
-    with pytest.raises(FitError, match="semantic"):
+    with pytest.raises(TrainingError, match="semantic"):
         train_sr(settings(tmp_path, adversary=other), source(), eyes)
 
 
@@ -137,7 +137,7 @@ def test_a_checkpoint_seen_through_other_eyes_is_refused(eyes: Eyes, tmp_path: P
     run = settings(tmp_path, budgets={"psnr": Budget(steps=1)})
     train_sr(run, source(), eyes)
     torch.manual_seed(1)
-    with pytest.raises(FitError, match="features"):
+    with pytest.raises(TrainingError, match="features"):
         train_sr(run, source(), replace(eyes, features=SqueezeNet()))
 
 
@@ -146,7 +146,7 @@ def test_weights_to_start_from_come_before_those_in_the_folder(eyes: Eyes, tmp_p
     other = tmp_path / "other.safetensors"
     weights = read_generator(tmp_path / "psnr.safetensors")
     sr_models.super_resolver.write_generator(other, replace(weights, state=TINY["rrdb_small"]().state_dict()))
-    with pytest.raises(FitError, match="started_from"):
+    with pytest.raises(TrainingError, match="started_from"):
         train_sr(settings(tmp_path, budgets={"gan": Budget(steps=3)}, init=other), source(), eyes)
 
 
@@ -170,18 +170,18 @@ def test_the_gan_stage_needs_a_start(eyes: Eyes, tmp_path: Path) -> None:
         train_sr(settings(tmp_path / "sed", init=tmp_path / "sft" / "psnr.safetensors"), source(), eyes)
 
 
-def rivals(adversary: Adversary) -> tuple[Rivals, torch.Tensor]:
+def rivals(adversary: DiscriminatorConfig) -> tuple[GAN, torch.Tensor]:
     torch.manual_seed(0)
     trunk, prior = SqueezeNet().requires_grad_(False), SemanticPrior().requires_grad_(False)
     network = nn.Conv2d(3, 3, 1)
-    return Rivals(network, adversary, PerceptualLoss(trunk), trunk, prior), torch.rand(2, 3, 32, 32)
+    return GAN(network, adversary, PerceptualLoss(trunk), trunk, prior), torch.rand(2, 3, 32, 32)
 
 
 @pytest.mark.parametrize("form", ["vanilla", "relativistic"])
 @pytest.mark.parametrize(("judging", "semantic"), [("vgg", False), ("patch", True), ("pixel", False)])
 def test_each_side_learns_from_its_own_loss(form: str, judging: Any, semantic: bool) -> None:
     """One backward pass gives each side the gradient that its own loss alone would give."""
-    adversary = Adversary(judging, semantic, 1.0, 0.5, 0.1, 0.1 if judging == "vgg" else 0.0, form, width=4)
+    adversary = DiscriminatorConfig(judging, semantic, 1.0, 0.5, 0.1, 0.1 if judging == "vgg" else 0.0, form, width=4)
     both, targets = rivals(adversary)
     both.eval()  # spectral norms stand still, so that two passes are alike
     inputs = torch.rand(2, 3, 32, 32)
@@ -206,7 +206,7 @@ def test_each_side_learns_from_its_own_loss(form: str, judging: Any, semantic: b
 def test_the_verdict_moves_the_generator() -> None:
     gradients = []
     for weight in (0.0, 10.0):
-        both, targets = rivals(Adversary("patch", False, 1.0, 0.0, weight, 0.0, width=4))
+        both, targets = rivals(DiscriminatorConfig("patch", False, 1.0, 0.0, weight, 0.0, width=4))
         both.loss(both.generator(targets), targets).backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad for parameter in both.generator.parameters()])
     assert any(not torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
@@ -215,9 +215,9 @@ def test_the_verdict_moves_the_generator() -> None:
 def test_missing_eyes_are_named() -> None:
     network, loss = nn.Conv2d(3, 3, 1), PerceptualLoss(SqueezeNet())
     with pytest.raises(ValueError, match="extractor"):
-        Rivals(network, Adversary("patch", True, 1, 1, 1, 0), loss)
+        GAN(network, DiscriminatorConfig("patch", True, 1, 1, 1, 0), loss)
     with pytest.raises(ValueError, match="prior"):
-        Rivals(network, Adversary("vgg", False, 1, 1, 1, 1), loss)
+        GAN(network, DiscriminatorConfig("vgg", False, 1, 1, 1, 1), loss)
 
 
 def test_categories_are_told_only_where_the_prior_is_sure() -> None:

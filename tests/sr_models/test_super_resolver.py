@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import sr_models.super_resolver as module
-from restore_env.toolbox import Tool, bicubic_enlarge
+from restore_env.toolbox import Tool, bicubic_upscale
 from sr_models.generators.conditioning import CATEGORY_COUNT, CONDITIONING, Condition, ConditioningLayer, Modulation
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet, one_category
@@ -74,7 +74,7 @@ def test_an_untrained_generator_is_bicubic_enlargement(name: str) -> None:
     network = TINY[name]()
     inputs = images()
     outputs = network(inputs, one_category(1, inputs)) if network.takes_maps else network(inputs)
-    assert torch.equal(outputs, bicubic_enlarge(inputs))
+    assert torch.equal(outputs, bicubic_upscale(inputs))
 
 
 @pytest.mark.parametrize("name", CONDITIONING)
@@ -98,7 +98,7 @@ def test_conditioning_acts_where_the_maps_differ(name: str) -> None:
     changed[:, :, :, :16] = one_category(3, inputs)[:, :, :, :16]  # the first 4 columns of the input's
     difference = (network(inputs, changed) - network(inputs, maps)).abs().amax((0, 1, 2))
     assert difference[:16].min() > 1e-4
-    assert difference[4 * (4 + network.reach) :].max() == 0
+    assert difference[4 * (4 + network.receptive_radius) :].max() == 0
 
 
 def test_film_knows_no_places() -> None:
@@ -136,14 +136,14 @@ def test_tiles_equal_the_whole(
 @pytest.mark.parametrize("network", [SFTNet("sft", 8, 3), RRDBNet(8, 4, 1)], ids=["sft", "rrdb"])
 def test_nothing_is_seen_beyond_the_reach(network: Any) -> None:
     network = stirred(network).double()
-    side = 2 * network.reach + 9
+    side = 2 * network.receptive_radius + 9
     inputs = torch.rand(1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     changed = inputs.clone()
     changed[..., side // 2, side // 2] += 1
     maps = (one_category(1, inputs),) if network.takes_maps else ()
     difference = (network(changed, *maps) - network(inputs, *maps)).abs().amax((0, 1, 2))
     seen = torch.nonzero(difference).flatten() // 4 - side // 2
-    assert network.reach // 2 < int(seen.abs().max()) <= network.reach
+    assert network.receptive_radius // 2 < int(seen.abs().max()) <= network.receptive_radius
 
 
 def test_a_reach_that_is_too_short_would_show(prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,11 +151,11 @@ def test_a_reach_that_is_too_short_would_show(prior: SemanticPrior, monkeypatch:
     inputs = images(150, 40)
     whole = SuperResolver("x", network)(inputs)
     monkeypatch.setattr(module, "WHOLE_PIXELS", 48 * 48)
-    assert not torch.allclose(SuperResolver("x", network, reach=0)(inputs), whole, atol=1e-4)
+    assert not torch.allclose(SuperResolver("x", network, receptive_radius=0)(inputs), whole, atol=1e-4)
 
 
 def test_film_never_goes_in_tiles() -> None:
-    assert SFTNet("film", 8, 1).reach is None
+    assert SFTNet("film", 8, 1).receptive_radius is None
 
 
 def test_other_images_than_float_rgb_are_refused() -> None:

@@ -56,4 +56,4 @@ def network_of(name: str) -> nn.Module:
 
 
 def tool_of(name: str, backend: str) -> NetworkTool:
-    return NetworkTool(name, network_of(name), macs_per_pixel=1.0, reach=20, backend=backend)
+    return NetworkTool(name, network_of(name), macs_per_pixel=1.0, receptive_radius=20, backend=backend)

@@ -23,9 +23,9 @@ Script = Callable[[Observation], Sequence[int] | npt.NDArray[np.int64]]
 def pixelwise_tools() -> list[FunctionTool]:
     """Tools whose arithmetic does not depend on the batch's size, so that equality can be exact."""
     return [
-        FunctionTool("brighten", lambda images: images * 1.1, macs_per_pixel=3, reach=0),
-        FunctionTool("dim", lambda images: images * 0.9, macs_per_pixel=3, reach=0),
-        FunctionTool("invert", lambda images: 1 - images, macs_per_pixel=6, reach=0),
+        FunctionTool("brighten", lambda images: images * 1.1, macs_per_pixel=3, receptive_radius=0),
+        FunctionTool("dim", lambda images: images * 0.9, macs_per_pixel=3, receptive_radius=0),
+        FunctionTool("invert", lambda images: 1 - images, macs_per_pixel=6, receptive_radius=0),
     ]
 
 
@@ -36,7 +36,11 @@ def double_pixels(images: torch.Tensor) -> torch.Tensor:
 
 def pixelwise_toolbox(super_resolver: bool = False) -> Toolbox:
     """A toolbox of :func:`pixelwise_tools`, with a x4 tool if wanted."""
-    extra = [FunctionTool("nearest_x4", double_pixels, scale=4, macs_per_pixel=0, reach=0)] if super_resolver else []
+    extra = (
+        [FunctionTool("nearest_x4", double_pixels, scale=4, macs_per_pixel=0, receptive_radius=0)]
+        if super_resolver
+        else []
+    )
     return Toolbox([*pixelwise_tools(), *extra])
 
 
@@ -46,7 +50,7 @@ def random_toolbox(seed: int = 0, super_resolver: bool = False) -> Toolbox:
     tools = []
     for spec in TOOLS:
         network = NETWORKS[spec.network()]().eval().requires_grad_(False)
-        tools.append(NetworkTool(spec.name, network, network.macs_per_pixel, network.reach))
+        tools.append(NetworkTool(spec.name, network, network.macs_per_pixel, network.receptive_radius))
     return Toolbox([*tools, BICUBIC_X4] if super_resolver else tools)
 
 

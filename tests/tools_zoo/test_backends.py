@@ -108,7 +108,7 @@ def test_copies_and_pickles_run_alike_and_apart(backend: str) -> None:
     copies = [copy.deepcopy(tool), pickle.loads(pickle.dumps(tool))]
     assert len(pickle.dumps(tool)) < 1.2 * len(pickle.dumps(tool_of("hourglass_32", backend)))
     for other in copies:
-        assert (other.name, other.backend, other.reach) == (tool.name, backend, tool.reach)
+        assert (other.name, other.backend, other.receptive_radius) == (tool.name, backend, tool.receptive_radius)
         torch.testing.assert_close(other(images), expected, rtol=0, atol=TOLERANCE)
         for weight in other.network.parameters():
             weight.zero_()

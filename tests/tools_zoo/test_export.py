@@ -52,7 +52,7 @@ def test_exported_tools_do_what_the_tools_do(
         assert outputs.dtype == np.float32
         torch.testing.assert_close(torch.from_numpy(outputs), own(images), rtol=0, atol=1e-5)
     facts = session.get_modelmeta().custom_metadata_map
-    assert (facts["name"], int(facts["scale"]), int(facts["reach"])) == (tool, 1, own.reach)
+    assert (facts["name"], int(facts["scale"]), int(facts["receptive_radius"])) == (tool, 1, own.receptive_radius)
     assert float(facts["macs_per_pixel"]) == own.macs_per_pixel
 
 

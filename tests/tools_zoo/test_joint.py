@@ -19,7 +19,7 @@ from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, ToolChains, train_jointly
 from tools_zoo.training.patches import PatchSampler
-from tools_zoo.training.trainer import Budget, FitError, as_tensor
+from tools_zoo.training.trainer import Budget, TrainingError, as_tensor
 
 
 class KilledError(Exception):
@@ -51,8 +51,14 @@ def test_the_images_on_the_way_are_what_shorter_chains_make() -> None:
 def test_with_halfway_a_prefix_of_the_chain_learns_to_restore_by_itself(tmp_path: Path) -> None:
     """The second tool undoes what the first one does, so only the image on the way asks the first one to restore."""
 
-    def gain(halfway: float) -> float:
-        chosen = settings(tmp_path, f"out-{halfway}", budget=Budget(steps=120), batch_size=4, halfway=halfway)
+    def gain(intermediate_weight: float) -> float:
+        chosen = settings(
+            tmp_path,
+            f"out-{intermediate_weight}",
+            budget=Budget(steps=120),
+            batch_size=4,
+            intermediate_weight=intermediate_weight,
+        )
         train_jointly(chosen, source(), FixedChain((1, 2), STOP))
         first = ThreeLayer()
         first.load_state_dict(weights(chosen.out, "denoise_2"))
@@ -181,24 +187,24 @@ def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch
         clipped.append(patch.shape)
         return np.arange(256, dtype=np.uint8)
 
-    monkeypatch.setattr("restore_env.distortions.saturation.clipping_curve", curve)
+    monkeypatch.setattr("restore_env.distortions.saturation.saturation_curve", curve)
     for share in (0.0, 1.0):
-        chosen = settings(tmp_path, f"out-{share}", clipped_share=share, budget=Budget(steps=2))
+        chosen = settings(tmp_path, f"out-{share}", saturation_prob=share, budget=Budget(steps=2))
         train_jointly(chosen, source(), FixedChain((0,), STOP))
         recipe = read_tool(chosen.out / f"{NAMES[0]}.safetensors", "three_layer").recipe
-        assert recipe.get("clipped_share", 0.0) == share
+        assert recipe.get("saturation_prob", 0.0) == share
         if share:
             assert len(clipped) >= 2 * chosen.batch_size + VALIDATION_PATCHES
             assert set(clipped) == {(chosen.patch_size, chosen.patch_size, 3)}
         else:
             assert not clipped
-    with pytest.raises(FitError, match=r"clipped_share 1\.0, not 0\.5"):
-        train_jointly(dataclasses.replace(chosen, clipped_share=0.5), source(), FixedChain((0,), STOP))
+    with pytest.raises(TrainingError, match=r"saturation_prob 1\.0, not 0\.5"):
+        train_jointly(dataclasses.replace(chosen, saturation_prob=0.5), source(), FixedChain((0,), STOP))
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     train_jointly(settings(tmp_path, budget=Budget(steps=1)), source(), chain())
-    with pytest.raises(FitError, match=r"exploration 0\.0, not 0\.3"):
+    with pytest.raises(TrainingError, match=r"exploration 0\.0, not 0\.3"):
         train_jointly(settings(tmp_path, exploration=0.3), source(), chain())
 
 
@@ -208,13 +214,13 @@ def test_a_run_does_not_go_on_with_another_toolbox_or_policy(tmp_path: Path) -> 
     torch.manual_seed(5)
     other = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())
     update_toolbox(chosen.toolbox, [other])
-    with pytest.raises(FitError, match="was made with start"):
+    with pytest.raises(TrainingError, match="was made with start"):
         train_jointly(dataclasses.replace(chosen, budget=Budget(steps=4)), source(), chain())
 
 
 def test_a_round_that_started_otherwise_is_not_taken_up(tmp_path: Path) -> None:
     train_jointly(settings(tmp_path, rounds=2, budget=Budget(steps=4)), source(), chain())
-    with pytest.raises(FitError, match=r"round-2\.pt: was made with start"):  # its first round has gone on
+    with pytest.raises(TrainingError, match=r"round-2\.pt: was made with start"):  # its first round has gone on
         train_jointly(settings(tmp_path, rounds=2, budget=Budget(steps=12)), source(), chain())
 
 
@@ -235,7 +241,7 @@ def test_rounds_that_the_clock_ends_are_followed_by_the_next(tmp_path: Path) -> 
         {"severity": "awful"},
         {"exploration": 1.5},
         {"single_share": 2.0},
-        {"clipped_share": -0.5},
+        {"saturation_prob": -0.5},
         {"chain_length": 0},
         {"rounds": 0},
     ],

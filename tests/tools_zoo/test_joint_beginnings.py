@@ -12,7 +12,7 @@ from tools_zoo.networks import NETWORKS, ThreeLayer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.initial_weights import begun
 from tools_zoo.training.joint import train_jointly
-from tools_zoo.training.trainer import Budget, FitError
+from tools_zoo.training.trainer import Budget, TrainingError
 
 
 def test_tools_may_begin_as_others_and_hand_on_what_they_get() -> None:
@@ -45,7 +45,7 @@ def test_whatever_its_network_a_tool_can_hand_on_what_it_gets(network: str) -> N
 
 
 def test_a_tool_that_hands_on_and_is_in_no_chain_says_so(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, budget=Budget(steps=1), handing_on=("denoise_2",))
+    chosen = settings(tmp_path, budget=Budget(steps=1), zero_init=("denoise_2",))
     torch.manual_seed(1)
     tool = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict(), {"steps": 5})
     update_toolbox(chosen.toolbox, [tool])
@@ -56,7 +56,7 @@ def test_a_tool_that_hands_on_and_is_in_no_chain_says_so(tmp_path: Path) -> None
 
 
 def test_tools_to_keep_stay_as_they_are_while_others_learn_what_to_make_of_theirs(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, keeping=("denoise_2",), halfway=0.5)
+    chosen = settings(tmp_path, frozen_tools=("denoise_2",), intermediate_weight=0.5)
     torch.manual_seed(1)
     update_toolbox(chosen.toolbox, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())])
     train_jointly(chosen, source(), FixedChain((1, 2), STOP))
@@ -68,13 +68,13 @@ def test_tools_to_keep_stay_as_they_are_while_others_learn_what_to_make_of_their
     ]
     assert [recipe.get("keep") for recipe in recipes] == [None, "denoise_2"]
     with pytest.raises(ValueError, match="unknown tool 'denoise_9' to keep: choose from deblur_1"):
-        train_jointly(dataclasses.replace(chosen, keeping=("denoise_9",)), source(), chain())
+        train_jointly(dataclasses.replace(chosen, frozen_tools=("denoise_9",)), source(), chain())
 
 
 def test_a_run_does_not_go_on_from_another_beginning(tmp_path: Path) -> None:
     chosen = settings(tmp_path, budget=Budget(steps=1), copies={"dejpeg_1": "denoise_2"})
     train_jointly(chosen, source(), chain())
-    with pytest.raises(FitError, match="was made with begin dejpeg_1=denoise_2, not deblur_1=denoise_2"):
+    with pytest.raises(TrainingError, match="was made with begin dejpeg_1=denoise_2, not deblur_1=denoise_2"):
         train_jointly(dataclasses.replace(chosen, copies={"deblur_1": "denoise_2"}), source(), chain())
 
 

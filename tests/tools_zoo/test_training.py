@@ -27,10 +27,10 @@ from tools_zoo.training.trainer import (
     LOSSES,
     Batch,
     Budget,
-    FitError,
-    Fitted,
     Progress,
     Schedule,
+    TrainingError,
+    TrainingResult,
     fit,
     psnr_loss,
     restoring,
@@ -89,7 +89,7 @@ def test_a_run_does_not_go_on_from_other_weights(tmp_path: Path) -> None:
         train_tools(settings(tmp_path / f"from{seed}", steps=2, seed=seed), source())
     for _ in range(2):  # the second time it goes on
         train_tools(settings(tmp_path / "out", steps=2, init=tmp_path / "from0"), source())
-    with pytest.raises(FitError, match="start"):
+    with pytest.raises(TrainingError, match="start"):
         train_tools(settings(tmp_path / "out", steps=2, init=tmp_path / "from1"), source())
 
 
@@ -121,7 +121,7 @@ def test_training_improves_on_the_input_and_documents_itself(tmp_path: Path) -> 
 
 def test_another_run_in_the_same_folder_is_refused_and_a_longer_one_goes_on(tmp_path: Path) -> None:
     train_tools(settings(tmp_path, steps=2), source())
-    with pytest.raises(FitError, match="seed 0, not 7"):
+    with pytest.raises(TrainingError, match="seed 0, not 7"):
         train_tools(settings(tmp_path, steps=2, seed=7), source())
     assert train_tools(settings(tmp_path, steps=5), source())["denoise_2"].steps == 5
 
@@ -155,7 +155,7 @@ def batch(step: int) -> Batch:
     return 255 - targets, targets
 
 
-def fit_one(*arguments: Any, **named: Any) -> Fitted:
+def fit_one(*arguments: Any, **named: Any) -> TrainingResult:
     network = ThreeLayer()
     return fit(network, batch, restoring(network, squared_error), *arguments, **named)
 
@@ -184,10 +184,10 @@ def test_a_machine_that_was_busy_for_a_while_ends_no_run_early(tmp_path: Path, m
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.pt"
     fit_one(Budget(steps=2), Schedule(), checkpoint)
-    with pytest.raises(FitError, match=r"learning_rate 0\.002, not 1\.0"):
+    with pytest.raises(TrainingError, match=r"learning_rate 0\.002, not 1\.0"):
         fit_one(Budget(steps=4), Schedule(learning_rate=1.0), checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(FitError, match=r"run\.pt: damaged"):
+    with pytest.raises(TrainingError, match=r"run\.pt: damaged"):
         fit_one(Budget(steps=4), Schedule(), checkpoint)
 
 

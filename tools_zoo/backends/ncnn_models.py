@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from restore_env.compute.worker_pool import Cores
+from restore_env.compute.worker_pool import WorkerPool
 from tools_zoo.backends.parity import ParityError
 from tools_zoo.networks import completed
 
@@ -283,8 +283,8 @@ def ncnn_runner(model: NcnnModel) -> Callable[[Tensor], Tensor]:
         if len(whole) < torch.get_num_threads():
             results = [restored(image) for image in whole]
         else:
-            cores = Cores()
-            with cores.apart():
+            cores = WorkerPool()
+            with cores.single_threaded():
                 results = list(cores.run([partial(restored, image) for image in whole]))
         return torch.from_numpy(np.stack(results))[..., :height, :width]
 

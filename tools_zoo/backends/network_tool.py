@@ -41,7 +41,7 @@ class Backend:
     """The extra of this package that installs them."""
     any_device: bool = False
     """Whether it is PyTorch, which runs everywhere."""
-    concurrent: bool = False
+    thread_safe: bool = False
     """Whether calls at the same time pay: it takes PyTorch's number of threads at every call, where others have threads
     of their own."""
 
@@ -79,9 +79,9 @@ def _checked(network: nn.Module, runner: Runner, title: str) -> Runner:
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
-        "torch": Backend("PyTorch, arranged for the CPU", _folded, any_device=True, concurrent=True),
-        "eager": Backend("PyTorch as it is", _plain, any_device=True, concurrent=True),
-        "ncnn": Backend("ncnn", _by_ncnn, ("ncnn",), "ncnn", concurrent=True),
+        "torch": Backend("PyTorch, arranged for the CPU", _folded, any_device=True, thread_safe=True),
+        "eager": Backend("PyTorch as it is", _plain, any_device=True, thread_safe=True),
+        "ncnn": Backend("ncnn", _by_ncnn, ("ncnn",), "ncnn", thread_safe=True),
         "onnx": Backend(
             "ONNX Runtime",
             _through_onnx(onnx_runner, "ONNX Runtime"),
@@ -140,7 +140,7 @@ class NetworkTool(nn.Module):
         name: of the tool.
         network: ``(N, 3, H, W)`` to the same; it is moved to channels-last memory in place.
         macs_per_pixel: multiply-accumulates per pixel.
-        reach: how many pixels away an output pixel looks.
+        receptive_radius: how many pixels away an output pixel looks.
         backend: a key of :data:`BACKENDS`.
 
     Raises:
@@ -151,18 +151,23 @@ class NetworkTool(nn.Module):
     scale = 1
 
     def __init__(
-        self, name: str, network: nn.Module, macs_per_pixel: float, reach: int, backend: str = DEFAULT_BACKEND
+        self,
+        name: str,
+        network: nn.Module,
+        macs_per_pixel: float,
+        receptive_radius: int,
+        backend: str = DEFAULT_BACKEND,
     ) -> None:
         super().__init__()
         check_backend(backend)
         self.name, self.network = name, network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.macs_per_pixel, self.reach, self.backend = macs_per_pixel, reach, backend
+        self.macs_per_pixel, self.receptive_radius, self.backend = macs_per_pixel, receptive_radius, backend
         self._prepared: tuple[object, Runner] | None = None
 
     @property
-    def concurrent(self) -> bool:
+    def thread_safe(self) -> bool:
         """Whether calls at the same time pay."""
-        return BACKENDS[self.backend].concurrent
+        return BACKENDS[self.backend].thread_safe
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)`` float32 RGB."""
@@ -187,7 +192,7 @@ class NetworkTool(nn.Module):
         Raises:
             BackendError: no such backend, or a package that it needs is not installed.
         """
-        return NetworkTool(self.name, self.network, self.macs_per_pixel, self.reach, backend)
+        return NetworkTool(self.name, self.network, self.macs_per_pixel, self.receptive_radius, backend)
 
     def _is_for_backend(self, images: Tensor) -> bool:
         if images.device.type != "cpu" or images.dtype != torch.float32 or self.network.training:

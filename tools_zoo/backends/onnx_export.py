@@ -36,7 +36,7 @@ def export_tool(tool: NetworkTool, path: Path) -> float:
     facts = {
         "name": tool.name,
         "scale": tool.scale,
-        "reach": tool.reach,
+        "receptive_radius": tool.receptive_radius,
         "macs_per_pixel": tool.macs_per_pixel,
         "input": INPUT_FORMAT,
         "source": source_version(),

@@ -14,23 +14,23 @@ from tools_zoo.toolboxes import ToolWeights
 
 
 def begun(
-    tools: Mapping[str, ToolWeights], copies: Mapping[str, str], handing_on: Collection[str] = ()
+    tools: Mapping[str, ToolWeights], copies: Mapping[str, str], zero_init: Collection[str] = ()
 ) -> dict[str, ToolWeights]:
     """The tools as they begin, in their order.
 
     Args:
         tools: as they are, by name.
         copies: the name of a tool, and whose network, weights and recipe it begins with, as those are in ``tools``.
-        handing_on: tools whose last layer begins at zero, copies or not.
+        zero_init: tools whose last layer begins at zero, copies or not.
 
     Raises:
         ValueError: a name that none of the tools has.
     """
-    for name in (*copies, *copies.values(), *handing_on):
+    for name in (*copies, *copies.values(), *zero_init):
         if name not in tools:
             raise ValueError(f"unknown tool {name!r} to begin with: choose from {', '.join(tools)}")
     starts = {name: replace(tools[copies.get(name, name)], name=name) for name in tools}
-    return {name: _handing_on(start) if name in handing_on else start for name, start in starts.items()}
+    return {name: _handing_on(start) if name in zero_init else start for name, start in starts.items()}
 
 
 def _handing_on(tool: ToolWeights) -> ToolWeights:

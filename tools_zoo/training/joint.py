@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from restore_env.distortions.protocol import check_severity, draw_levels
-from restore_env.images.arrays import quantised
+from restore_env.images.arrays import quantized
 from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
 from restore_env.policy import Policy
@@ -37,10 +37,10 @@ from tools_zoo.training.tools import CURVES, INPUT, OUTPUT, split_images, write_
 from tools_zoo.training.trainer import (
     LOSSES,
     Budget,
-    Fitted,
     PixelBatch,
     Progress,
     Schedule,
+    TrainingResult,
     as_tensor,
     digest,
     fit,
@@ -67,17 +67,17 @@ class JointTraining:
     """For all rounds together: minutes, or steps."""
     copies: Mapping[str, str] = field(default_factory=dict)
     """Tools that begin as copies of others, as :func:`tools_zoo.training.initial_weights.begun` takes them."""
-    handing_on: tuple[str, ...] = ()
+    zero_init: tuple[str, ...] = ()
     """Tools that at first hand on what they get."""
-    keeping: tuple[str, ...] = ()
+    frozen_tools: tuple[str, ...] = ()
     """Tools that stay as they are, for the others to learn what to make of their images."""
     severity: str = "moderate"
     single_share: float = 0.0
     """Share of the patches, of those for validation, too, that have one distortion alone, so that tools learn to be
     gentle; the others are of ``severity``."""
-    clipped_share: float = 0.0
+    saturation_prob: float = 0.0
     """Share of the patches, of those for validation, too, of which a part is white or black
-    (:func:`restore_env.distortions.saturation.clipping_curve`)."""
+    (:func:`restore_env.distortions.saturation.saturation_curve`)."""
     chain_length: int = 3
     """Tools in a chain at most."""
     exploration: float = 0.1
@@ -86,7 +86,7 @@ class JointTraining:
     """After each the policy may be refreshed; the learning rate decays anew, from a lower start, in each."""
     loss: str = "psnr"
     """Of the final images: a key of :data:`tools_zoo.training.trainer.LOSSES`; "mse" is the paper's."""
-    halfway: float = 0.0
+    intermediate_weight: float = 0.0
     """Weight of the losses of the images on the way: with it every prefix of a chain restores, so that an agent may
     stop anywhere; the paper has none."""
     batch_size: int = 32
@@ -108,7 +108,7 @@ class JointTraining:
     def __post_init__(self) -> None:
         check_severity(self.severity)
         check_draws(self.draws)
-        for name in ("exploration", "single_share", "clipped_share"):
+        for name in ("exploration", "single_share", "saturation_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.chain_length < 1 or self.rounds < 1 or self.batch_size < 1:
@@ -156,7 +156,7 @@ class ToolChains(nn.Module):
         self.length, self.observe = length, observe
         self.use_policy(policy)
         self.toolbox = Toolbox(
-            [NetworkTool(name, net, net.macs_per_pixel, net.reach) for name, net in networks.items()],
+            [NetworkTool(name, net, net.macs_per_pixel, net.receptive_radius) for name, net in networks.items()],
             next(parameter.device for network in networks.values() for parameter in network.parameters()),
         )
         self.uses = np.zeros(len(networks), dtype=np.int64)
@@ -184,7 +184,7 @@ class ToolChains(nn.Module):
         self._images = n
         for step in range(self.length):
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-                seen = quantised(images) if self.observe == "uint8" else images.detach()
+                seen = quantized(images) if self.observe == "uint8" else images.detach()
                 observation = {
                     "image": seen.permute(0, 2, 3, 1).cpu().numpy(),
                     "last_action": actions,
@@ -211,7 +211,7 @@ def train_jointly(
     policy: Policy,
     refresh: Refresh | None = None,
     report: Callable[[JointProgress], None] = lambda _: None,
-) -> list[Fitted]:
+) -> list[TrainingResult]:
     """Train the tools of a toolbox on a policy's chains and write them into ``settings.out`` after each round.
 
     Repeated after an interruption it goes on where it was.
@@ -229,15 +229,15 @@ def train_jointly(
     usable_device(settings.device)
     rows = read_manifest(settings.toolbox)
     found = {name: read_tool(settings.toolbox / f"{name}.safetensors", network) for name, network in rows}
-    before = begun(found, settings.copies, settings.handing_on)
-    unknown = [name for name in settings.keeping if name not in before]
+    before = begun(found, settings.copies, settings.zero_init)
+    unknown = [name for name in settings.frozen_tools if name not in before]
     if unknown:
         raise ValueError(f"unknown tool {unknown[0]!r} to keep: choose from {', '.join(before)}")
     networks: dict[str, ToolNetwork] = {}
     for name, weights in before.items():
         networks[name] = NETWORKS[weights.network]().to(settings.device)
         networks[name].load_state_dict(dict(weights.state))
-        networks[name].requires_grad_(name not in settings.keeping)
+        networks[name].requires_grad_(name not in settings.frozen_tools)
     chains = ToolChains(networks, policy, settings.chain_length, settings.observe)
     kept, held_out = split_images(len(source))
     results = []
@@ -259,14 +259,14 @@ def _train_round(
     kept: Sequence[int],
     held_out: Sequence[int],
     report: Callable[[JointProgress], None],
-) -> Fitted:
+) -> TrainingResult:
     draw = partial(draw_levels, settings.severity, single_share=settings.single_share)
     cut = partial(
         PatchSampler,
         source,
         patch_size=settings.patch_size,
         draw_levels=draw,
-        clipped_share=settings.clipped_share,
+        saturation_prob=settings.saturation_prob,
     )
     sampler = cut(indices=kept, device=drawn_on(settings.draws, settings.device))
     pairs = cut(indices=held_out).batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
@@ -284,7 +284,9 @@ def _train_round(
     def objective(batch: ChainBatch) -> Tensor:
         degraded, clean = (as_tensor(side, settings.device) for side in batch[:2])
         losses = [LOSSES[settings.loss](images, clean) for images in chains.steps(degraded, batch[2])]
-        return losses[-1] + settings.halfway * sum(losses[:-1], losses[-1].new_zeros(())) / max(1, len(losses) - 1)
+        return losses[-1] + settings.intermediate_weight * sum(losses[:-1], losses[-1].new_zeros(())) / max(
+            1, len(losses) - 1
+        )
 
     def measure() -> dict[str, float]:
         with torch.no_grad():
@@ -313,7 +315,7 @@ def _identity(settings: JointTraining, number: int, images: int) -> dict[str, An
     names = (
         "severity",
         "loss",
-        "halfway",
+        "intermediate_weight",
         "chain_length",
         "exploration",
         "batch_size",
@@ -325,11 +327,11 @@ def _identity(settings: JointTraining, number: int, images: int) -> dict[str, An
     values = {name: getattr(settings, name) for name in names} | drawing(settings.draws)
     if settings.copies:
         values["begin"] = " ".join(f"{name}={other}" for name, other in settings.copies.items())
-    if settings.handing_on:
-        values["hand_on"] = " ".join(settings.handing_on)
-    if settings.keeping:
-        values["keep"] = " ".join(settings.keeping)
-    for name in ("single_share", "clipped_share"):
+    if settings.zero_init:
+        values["hand_on"] = " ".join(settings.zero_init)
+    if settings.frozen_tools:
+        values["keep"] = " ".join(settings.frozen_tools)
+    for name in ("single_share", "saturation_prob"):
         if getattr(settings, name):
             values[name] = getattr(settings, name)
     return {"round": number, "images": images, **values}
@@ -351,7 +353,7 @@ def _write(
     settings: JointTraining,
     chains: ToolChains,
     before: Mapping[str, ToolWeights],
-    results: Sequence[Fitted],
+    results: Sequence[TrainingResult],
     images: int,
 ) -> None:
     recipe = {
@@ -370,7 +372,7 @@ def _write(
     for name, network in chains.networks.items():
         state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
         if all(torch.equal(value, before[name].state[key]) for key, value in state.items()):
-            blank = {"last_layer": "zeros"} if name in settings.handing_on else {}
+            blank = {"last_layer": "zeros"} if name in settings.zero_init else {}
             tools.append(replace(before[name], recipe={**before[name].recipe, **blank}))  # no chain used it
             continue
         tools.append(ToolWeights(name, before[name].network, state, {**recipe, "earlier": passes(before[name].recipe)}))

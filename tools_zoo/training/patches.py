@@ -10,7 +10,7 @@ import torch
 
 from restore_env.distortions.device import Place, distort_patches
 from restore_env.distortions.protocol import SCALES, Levels, distort_patch
-from restore_env.distortions.saturation import Curve, draw_curve, exposed
+from restore_env.distortions.saturation import Curve, apply_curve, draw_curve
 from restore_env.images.sources import ImageSource
 from restore_env.task import DRAWS, check_draws
 from tools_zoo.training.trainer import Batch
@@ -41,8 +41,8 @@ class PatchSampler:
         factor: how many times higher and wider the clean twin is: 4 for super-resolution.
         device: where the patches of a batch are distorted together (:mod:`restore_env.distortions.device`), the batch
             then tensors there; None: on the host, one by one.
-        clipped_share: share of the patches of which a part is white or black, as
-            :func:`restore_env.distortions.saturation.clipping_curve` makes it.
+        saturation_prob: share of the patches of which a part is white or black, as
+            :func:`restore_env.distortions.saturation.saturation_curve` makes it.
 
     Raises:
         ValueError: no image is as large as a patch.
@@ -56,10 +56,10 @@ class PatchSampler:
         draw_levels: Callable[[np.random.Generator], Levels],
         factor: int = 1,
         device: str | torch.device | None = None,
-        clipped_share: float = 0.0,
+        saturation_prob: float = 0.0,
     ) -> None:
         self._source, self._patch_size, self._draw_levels, self._factor = source, patch_size, draw_levels, factor
-        self._device, self._clipped_share = device, clipped_share
+        self._device, self._saturation_prob = device, saturation_prob
         needed = patch_size * factor
         self._choices = [(i, s) for s in SCALES for i in indices if min(source.size(i, s)) >= needed]
         if not self._choices:
@@ -78,7 +78,7 @@ class PatchSampler:
             window, levels = (top, left, size, size), self._draw_levels(rng)
             distorted = distort_patch(image, window, levels, rng, self._factor, curve)
             turns, flip = int(rng.integers(4)), rng.integers(2)
-            for batch, patch in ((inputs, distorted), (targets, exposed(self._clean(image, top, left), curve))):
+            for batch, patch in ((inputs, distorted), (targets, apply_curve(self._clean(image, top, left), curve))):
                 turned = np.rot90(patch, turns)
                 batch[row] = turned[:, ::-1] if flip else turned
         return inputs, targets
@@ -91,7 +91,7 @@ class PatchSampler:
             levels = self._draw_levels(rng)
             ways.append((int(rng.integers(4)), int(rng.integers(2))))
             places.append(Place(image, top, left, levels, int(rng.integers(2**63)), curve))
-            clean.append(exposed(self._clean(image, top, left), curve))
+            clean.append(apply_curve(self._clean(image, top, left), curve))
         inputs = distort_patches(places, self._patch_size, self._factor, device).contiguous()
         targets = torch.from_numpy(np.stack(clean)).to(device)
         for turns, flip in set(ways):
@@ -107,7 +107,7 @@ class PatchSampler:
         image = self._source.pixels(index, scale)
         rows, columns = (length // self._factor - self._patch_size + 1 for length in image.shape[:2])
         top, left = int(rng.integers(rows)), int(rng.integers(columns))
-        return image, top, left, draw_curve(self._clean(image, top, left), self._clipped_share, rng)
+        return image, top, left, draw_curve(self._clean(image, top, left), self._saturation_prob, rng)
 
     def _clean(self, image: npt.NDArray[np.uint8], top: int, left: int) -> npt.NDArray[np.uint8]:
         top, left, size = (self._factor * value for value in (top, left, self._patch_size))

@@ -27,7 +27,7 @@ class RunLog:
         folder: of the log.
         measure: what the weights come to now, by the log's tags.
         seconds: from one measurement to the next.
-        beside: what is logged with it, the same each time: the input's PSNR, say.
+        extra_tasks: what is logged with it, the same each time: the input's PSNR, say.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class RunLog:
         folder: str | os.PathLike[str],
         measure: Callable[[], Mapping[str, float]],
         seconds: float,
-        beside: Mapping[str, float] = NOTHING,
+        constants: Mapping[str, float] = NOTHING,
     ) -> None:
         self._writer = summary_writer(folder)
-        self._measure, self._seconds, self._beside = measure, seconds, beside
+        self._measure, self._seconds, self._constants = measure, seconds, constants
         self._at = -float("inf")
         self._latest: Mapping[str, float] = NOTHING
 
@@ -48,7 +48,7 @@ class RunLog:
             self._at = progress.seconds
             self._latest = self._measure()
             loss = {"train/loss": progress.loss, "train/learning_rate": progress.learning_rate}
-            for tag, value in {**self._latest, **self._beside, **loss}.items():
+            for tag, value in {**self._latest, **self._constants, **loss}.items():
                 self._writer.add_scalar(tag, value, progress.step)
         return self._latest
 

@@ -25,9 +25,9 @@ from tools_zoo.training.run_log import RunLog
 from tools_zoo.training.trainer import (
     LOSSES,
     Budget,
-    Fitted,
     Progress,
     Schedule,
+    TrainingResult,
     as_tensor,
     digest,
     fit,
@@ -133,7 +133,7 @@ def split_images(count: int) -> tuple[list[int], list[int]]:
 
 def train_tools(
     settings: ToolTraining, source: ImageSource, report: Callable[[ToolProgress], None] = lambda _: None
-) -> dict[str, Fitted]:
+) -> dict[str, TrainingResult]:
     """Train the tools one after the other, parents first, and write them into ``settings.out`` as they are done.
 
     A tool that is finished in ``out`` is not trained again; one that was interrupted goes on. Minutes are shared among
@@ -145,7 +145,7 @@ def train_tools(
     order = training_order(settings.tools)
     usable_device(settings.device)
     kept, held_out = split_images(len(source))
-    results: dict[str, Fitted] = {}
+    results: dict[str, TrainingResult] = {}
     minutes_left = settings.budget.minutes
     for position, spec in enumerate(order):
         checkpoint = settings.out / "checkpoints" / f"{spec.name}.pt"
@@ -170,7 +170,7 @@ def _train_one(
     kept: Sequence[int],
     held_out: Sequence[int],
     report: Callable[[ToolProgress], None],
-) -> Fitted:
+) -> TrainingResult:
     row = TOOLS.index(spec)
     start = _start_weights(settings, spec)
     started_from = "random weights" if start is None else start.stem if start.parent == settings.out else "itself"

@@ -76,7 +76,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainingResult:
     """The outcome of a run."""
 
     state: dict[str, Tensor]
@@ -99,7 +99,7 @@ _OFF = 0.1  # share of the budget by which a run may end early or late before it
 _MSE_AT_25_DB, _CEILING = 10**-2.5, 1e-5  # the ceiling lies at 50 dB
 
 
-class FitError(ValueError):
+class TrainingError(ValueError):
     """A run that cannot go on; the message says why and what would help."""
 
 
@@ -148,7 +148,7 @@ def fit(
     identity: Mapping[str, str | int | float] = MappingProxyType({}),
     report: Callable[[Progress], None] = lambda _: None,
     workers: int = 1,
-) -> Fitted:
+) -> TrainingResult:
     """Minimise the objective of ``network`` over the batches, or go on where ``checkpoint`` left off.
 
     The schedule's optimiser with linear warm-up and cosine decay of its rate, gradients clipped by norm, weights
@@ -171,7 +171,7 @@ def fit(
         workers: threads that make batches.
 
     Raises:
-        FitError: the checkpoint is damaged or belongs to a run with another schedule or identity.
+        TrainingError: the checkpoint is damaged or belongs to a run with another schedule or identity.
     """
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     run = _Run(network, schedule, checkpoint, {**asdict(schedule), **identity}, speed)
@@ -306,17 +306,19 @@ class _Run:
                 self.step, self.total = state["step"], state["total"]
                 self.seconds, self.finished = state["seconds"], state["finished"]
         except Exception as error:  # a damaged file makes torch raise nearly anything
-            raise FitError(
+            raise TrainingError(
                 f"{self.checkpoint}: damaged checkpoint ({type(error).__name__}); delete it to start anew"
             ) from None
         for name in sorted({*identity, *self.identity}):
             if identity.get(name) != self.identity.get(name):
                 then, now = (str(values.get(name, "as by default")) for values in (identity, self.identity))
-                raise FitError(f"{self.checkpoint}: was made with {name} {then}, not {now}: repeat it so, or delete it")
+                raise TrainingError(
+                    f"{self.checkpoint}: was made with {name} {then}, not {now}: repeat it so, or delete it"
+                )
 
-    def result(self) -> Fitted:
+    def result(self) -> TrainingResult:
         state = {name: value.detach().cpu().clone() for name, value in self.average.items()}
-        return Fitted(state, self.step, self.seconds, self.finished)
+        return TrainingResult(state, self.step, self.seconds, self.finished)
 
 
 class _Ahead(Generic[AnyBatch]):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.policy import Policy, Scoring
+from restore_env.policy import Policy, ScoringPolicy
 from restore_env.toolbox import Toolbox
 
 MAX_TOOLS = 3
@@ -15,7 +15,7 @@ MAX_TOOLS = 3
 after them."""
 
 
-class Enlarging:
+class Upscaling:
     """Plays a policy of same-size tools; where it stops, or has taken its tools, the super-resolver acts, then stop.
 
     The toolbox is that of the policy and, as its last tool, the super-resolver; an episode needs one step more.
@@ -65,8 +65,8 @@ class Insisting:
     """
 
     def __init__(self, policy: Policy, toolbox: Toolbox) -> None:
-        if not isinstance(policy, Scoring):
-            raise ValueError("a policy without scores cannot be held to enlarging")
+        if not isinstance(policy, ScoringPolicy):
+            raise ValueError("a policy without scores cannot be held to upscaling")
         self.policy: Policy = policy
         self._scores = policy.scores
         self.recipe = getattr(policy, "recipe", None)
@@ -86,7 +86,7 @@ class Insisting:
             steps = np.where(episode_start, 0, steps)
         scores, inner = self._scores(observation, inner, episode_start)
         chosen, stop = scores.argmax(axis=1), len(self._enlarges) - 1
-        enlarging = mask & self._enlarges
-        must = enlarging.any(axis=1) & ((chosen == stop) | (steps >= MAX_TOOLS - 1))
-        chosen = np.where(must, np.where(enlarging, scores, -np.inf).argmax(axis=1), chosen)
+        upscaling = mask & self._enlarges
+        must = upscaling.any(axis=1) & ((chosen == stop) | (steps >= MAX_TOOLS - 1))
+        chosen = np.where(must, np.where(upscaling, scores, -np.inf).argmax(axis=1), chosen)
         return np.where(steps >= MAX_TOOLS, stop, chosen), (inner, steps + 1)
