@@ -1,27 +1,18 @@
-"""The command line: ``imagerestore``. One line and exit code 2 for whatever a person can mend."""
+"""The command line ``imagerestore``."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import io
-import os
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NoReturn
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from agents.command_line import OneLineParser, run_guarded
 
 COMMANDS = ("restore", "evaluate", "explain", "demo", "train", "import_rl_restore", "export")
 """Modules of :mod:`agents.commands`; each has ``register(subparsers)``."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error and leave with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,6 +20,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="imagerestore", description="Restore photographs by chains of small tools that a learned agent composes."
     )
+    parser.add_argument("--version", action="version", version=f"imagerestore {_version()}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error, too")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"agents.commands.{name}").register(commands)
@@ -36,33 +29,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code, as :func:`run_guarded` gives it."""
+    """Run the command line and return the exit code, as :func:`agents.command_line.run_guarded` gives it."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     parsed = build_parser().parse_args(arguments)
-    return run_guarded(lambda: parsed.run(parsed), "imagerestore")
+    return run_guarded(lambda: parsed.run(parsed), "imagerestore", debug=parsed.debug)
 
 
-def _show_warning(program: str, message: Warning | str, *_: object) -> None:
-    print(f"{program}: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def run_guarded(command: Callable[[], int | None], program: str) -> int:
-    """Run a command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
+def _version() -> str:
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = partial(_show_warning, program)
-            return int(command() or 0)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; what is written is whole", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"{program}: error: {message}", file=sys.stderr)
-        return 2
+        return version("imagerestore")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "(not installed)"
 
 
 if __name__ == "__main__":

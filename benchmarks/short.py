@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.cli import OneLineParser, run_guarded
-from benchmarks.machine import environment
-from benchmarks.publishing import COMMAND, TABLES, VERSION, parse
+from agents.command_line import OneLineParser, run_guarded
+from benchmarks.report.machine import environment
+from benchmarks.report.publishing import COMMAND, TABLES, VERSION, parse
 from benchmarks.short_table import PLACES, ROWS, Row
 from restore_env.images.encoding import write_atomically
 from restore_env.images.sources import embedded_paths, list_images
@@ -89,9 +89,13 @@ class Photographs:
 
 def words_of(row: Row, photographs: Photographs, folder: Path) -> list[str]:
     """What a row's process is given: its own arguments, then where its JSON file goes."""
-    paths = (photographs.images, photographs.few, photographs.other, folder)
+    paths = (photographs.images, photographs.few, photographs.other)
     places = {name: os.path.relpath(path) for name, path in zip(PLACES, paths, strict=True)}
-    return [*(word.format(**places) for word in row.arguments.split()), "--json", f"{places['files']}/{row.name}.json"]
+    return [
+        *(word.format(**places) for word in row.arguments.split()),
+        "--json",
+        f"{os.path.relpath(folder)}/{row.name}.json",
+    ]
 
 
 def read_record(row: Row, words: Sequence[str], folder: Path) -> dict[str, Any] | None:

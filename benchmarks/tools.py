@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agents.cli import OneLineParser, run_guarded
-from benchmarks.publishing import add_outputs, check_outputs, parse, publish
+from agents.command_line import OneLineParser, run_guarded
+from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
 from restore_env.images.sources import ImageSource, open_images
 from restore_env.metrics import psnr
 from restore_env.toolbox import Tool, Toolbox

@@ -1,4 +1,4 @@
-"""Command-line arguments that commands share, and parsers of those that must lie in a range."""
+"""Command-line arguments that commands share."""
 
 from __future__ import annotations
 
@@ -7,42 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agents.command_line import positive_float, positive_int, severity, share
+
 if TYPE_CHECKING:
     from tools_zoo.training.trainer import Schedule
-
-
-def positive_float(text: str) -> float:
-    """Parse an argument that must be a positive number."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
-def positive_int(text: str) -> int:
-    """Parse an argument that must be a whole number of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return value
-
-
-def share(text: str) -> float:
-    """Parse an argument that must lie in [0, 1]."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie in [0, 1]")
-    return value
-
-
-def severity(text: str) -> str:
-    """A severity by name or in numbers."""
-    from restore_env.distortions.protocol import check_severity
-
-    try:
-        return check_severity(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.commands.arguments import add_backend, positive_int
+from agents.command_line import positive_int
+from agents.commands.arguments import add_backend
 
 if TYPE_CHECKING:
     from agents.restoration.restorer import Restoration, Restorer

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from agents.command_line import positive_float, positive_int, share
 from agents.commands.arguments import (
     add_backend,
     add_clipped_share,
@@ -13,10 +14,7 @@ from agents.commands.arguments import (
     add_drawing,
     add_schedule,
     add_severity,
-    positive_float,
-    positive_int,
     schedule_of,
-    share,
 )
 
 DISTORTION_SHARE = 0.3

@@ -8,16 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agents.command_line import positive_float, positive_int, share
 from agents.commands.arguments import (
     add_clipped_share,
     add_common,
     add_drawing,
     add_schedule,
     add_severity,
-    positive_float,
-    positive_int,
     schedule_of,
-    share,
 )
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.commands.arguments import positive_float, positive_int, share
+from agents.command_line import positive_float, positive_int, share
 
 
 def register(kinds: Any) -> None:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agents.commands.arguments import add_common, positive_float, positive_int
+from agents.command_line import positive_float, positive_int
+from agents.commands.arguments import add_common
 
 PSNR_SHARE = 0.6
 """Of the minutes, where both stages are trained."""

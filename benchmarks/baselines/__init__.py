@@ -1,5 +1,5 @@
 """One-network rivals of toolchains: their table, networks, weights and training."""
 
-from benchmarks.baselines.table import BASELINES, Baseline
+from benchmarks.baselines.catalog import BASELINES, Baseline
 
 __all__ = ["BASELINES", "Baseline"]

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.baselines.catalog import CLEAN, Baseline
 from benchmarks.baselines.growing import grow, line_up
 from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidual
-from benchmarks.baselines.table import CLEAN, Baseline
 from benchmarks.baselines.weights import (
     FLAT,
     GROWN,
@@ -64,7 +64,7 @@ PATCH_SIZES = {1: 48, 4: 24}
 
 @dataclass(frozen=True)
 class BaselineTraining:
-    """The settings of ``python -m benchmarks.train_baseline``."""
+    """The settings of ``python -m benchmarks.baselines.train``."""
 
     baseline: Baseline
     out: Path

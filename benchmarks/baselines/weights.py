@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from benchmarks.baselines.catalog import BASELINES, Baseline, find_baseline
 from benchmarks.baselines.same_size import BaselineNetwork
-from benchmarks.baselines.table import BASELINES, Baseline, find_baseline
 from tools_zoo.toolboxes import passes
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
@@ -62,7 +62,7 @@ def read_baseline(path: str | os.PathLike[str], name: str | None = None) -> Base
     Raises:
         ValueError: no such file, not weights of a baseline, of another one, or damaged.
     """
-    state, header = read_weights(path, expected="what python -m benchmarks.train_baseline wrote")
+    state, header = read_weights(path, expected="what python -m benchmarks.baselines.train wrote")
     if "baseline" not in header:
         raise ValueError(f"{path}: not weights of a baseline (its header names none)")
     baseline = find_baseline(header["baseline"])

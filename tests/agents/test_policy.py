@@ -10,12 +10,32 @@ from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.ppo.policies import MaskedRecurrentPolicy
+from agents.ppo.policies import MaskedRecurrentPolicy, RestoreFeatures, TensorObservation
 from agents.sb3_env import RestoreVecEnv
-from benchmarks.learning_speed import StepwisePolicy
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class FeaturesOfAll(RestoreFeatures):
+    """Features of padded steps, too, with images contiguous in memory."""
+
+    def __init__(self, *spaces: Any, **arguments: Any) -> None:
+        super().__init__(*spaces, **arguments)
+        self.patch.features.layout = torch.contiguous_format
+
+    def forward(self, observations: TensorObservation) -> torch.Tensor:
+        self.mask = observations["action_mask"]
+        return self._look(observations["image"], observations["last_action"].flatten(1).argmax(dim=1))
+
+
+class StepwisePolicy(MaskedRecurrentPolicy):
+    """The policy as sb3-contrib has it: padding included, sequences step by step."""
+
+    _process_sequence = staticmethod(RecurrentMultiInputActorCriticPolicy._process_sequence)
+
+    def __init__(self, *spaces: Any, **arguments: Any) -> None:
+        super().__init__(*spaces, **{**arguments, "features_extractor_class": FeaturesOfAll})
 
 
 def test_losses_and_gradients_are_those_of_the_stock_policy() -> None:

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import agents.agent
-import benchmarks.agents
+import benchmarks.agents.__main__
 import benchmarks.baselines.weights
-import benchmarks.throughput
+import benchmarks.speed.__main__
 import sr_models.super_resolver
 import tools_zoo.toolboxes
 from agents import Restorer, load_policy
@@ -23,7 +23,7 @@ from agents.cli import main
 from agents.policies.heuristics import FixedChain
 from agents.rollout import draw_starts, play
 from benchmarks.baselines.weights import as_tool, read_baseline
-from benchmarks.upscaling import Insisting
+from benchmarks.compare.upscaling import Insisting
 from restore_env import Task
 from restore_env.distortions.protocol import Levels, distort
 from restore_env.images.decoding import read_image
@@ -105,7 +105,7 @@ def test_the_default_agent_gains_where_images_keep_their_size() -> None:
     toolbox = load_toolbox()
     single = max(play(FixedChain((action,), toolbox.stop), task, starts[:32]).gain for action in range(len(toolbox)))
     assert agent.gain > 1.5
-    # on the same 32 patches, which are few; benchmarks.agents tells with certainty
+    # on the same 32 patches, which are few; benchmarks.agents.__main__ tells with certainty
     assert (agent.psnr - agent.initial_psnr)[:32].mean() > single - 0.3
 
 
@@ -195,7 +195,7 @@ def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_pat
     card.write_text("<!-- mine:begin -->\n<!-- mine:end -->\n")
     arguments = ["--envs", "2", "--seconds", "0.05", "--json", str(tmp_path / "t.json"), "--backend", "eager"]
     arguments += ["--card", str(card), "--section", "mine"]
-    assert benchmarks.throughput.main(arguments) == 0
+    assert benchmarks.speed.__main__.main(arguments) == 0
     printed = capsys.readouterr().out
     for contender in ("bare tool forwards", "native vector env", "SyncVectorEnv", "SB3 DummyVecEnv"):
         assert f"| {contender} | 2 |" in printed
@@ -214,9 +214,9 @@ def test_the_agents_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str
     card = tmp_path / "card.md"
     card.write_text("<!-- agents:begin -->\n<!-- agents:end -->\n")
     arguments = ["--images", str(photos), "--patches", "3", "--search-patches", "1", "--beam", "1", "--card", str(card)]
-    assert benchmarks.agents.main(arguments) == 0
+    assert benchmarks.agents.__main__.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "| agent |" in printed
     assert "best single tool" in card.read_text()
-    assert benchmarks.agents.main(["--images", str(tmp_path / "nowhere")]) == 2
+    assert benchmarks.agents.__main__.main(["--images", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

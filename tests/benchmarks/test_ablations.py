@@ -11,11 +11,9 @@ from agents.agent import RecurrentAgent, save_policy
 from agents.imitation.demonstrations import Demonstrations
 from agents.rollout import draw_starts, play
 from agents.training.algorithms import ALGORITHMS
-from benchmarks import ablations, joint
-from benchmarks.ablations import ABLATIONS, Changed
-from benchmarks.analysis import level_of
+from benchmarks.agents import ablations
+from benchmarks.agents.ablations import ABLATIONS, Changed
 from restore_env import Task
-from restore_env.distortions.protocol import BLUR_EDGES
 from restore_env.episodes.batch import EpisodeBatch
 from tests.support.toolkit import photographs, random_toolbox
 from tools_zoo.catalog import TOOLS
@@ -99,24 +97,3 @@ def test_an_ablation_fills_its_section(
     assert (folder / "figure.png").stat().st_size > 1000
     learning = [(folder / f"figure-by-{unit}.png").exists() for unit in ("steps", "minutes")]
     assert learning == [name == "algorithms"] * 2
-
-
-def test_joint_training_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    side = [str(folder / "box"), str(folder / "agent.safetensors")]
-    arguments = [*words(folder), "--before", *side, "--after", *side, "--patches", "3", "--pure-patches", "2"]
-    assert joint.main(arguments) == 0
-    out = capsys.readouterr().out
-    before, after = (next(line for line in out.splitlines() if line.startswith(f"| {side} |")) for side in joint.SIDES)
-    assert before.split("|")[2:] == after.split("|")[2:]  # the same toolbox twice
-    assert out.count("| denoise_") == 4
-
-
-def test_gains_by_level() -> None:
-    task = Task(images=photographs(1), toolbox=random_toolbox())
-    starts = draw_starts(task, 12, 0)
-    played = play(RecurrentAgent(NAMES), task, starts)
-    levels = joint.level_gains([played], [starts])
-    assert levels.shape == (3, 10)
-    blurs = np.array([level_of(float(start.distortion["blur_sigma"]), BLUR_EDGES) for start in starts])
-    expected = (played.psnr - played.initial_psnr)[blurs == blurs[0]].mean()
-    assert levels[0, blurs[0]] == pytest.approx(expected)

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-import benchmarks.train_baseline
+import benchmarks.baselines.train
 from agents.policies.heuristics import FixedChain
 from agents.rollout import draw_starts, play
 from benchmarks.baselines import BASELINES
-from benchmarks.baselines.counting import count_macs, macs_per_pixel, parameter_count
+from benchmarks.baselines.complexity import count_macs, macs_per_pixel, parameter_count
 from benchmarks.baselines.owan import read_published
 from benchmarks.baselines.training import train_baseline
 from benchmarks.baselines.weights import (
@@ -256,16 +256,20 @@ def test_small_patches_are_those_of_their_targets() -> None:
 def test_the_command_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(photographs(1, 40, 50)[0]).save(tmp_path / "a.png")
     arguments = ["cascade", "--images", str(tmp_path), "--out", str(tmp_path), "--steps", "2", "--patch-size", "12"]
-    assert benchmarks.train_baseline.main(arguments) == 0
+    assert benchmarks.baselines.train.main(arguments) == 0
     assert "fixed cascade: 32 patches" in capsys.readouterr().out
-    assert read_baseline(tmp_path / "cascade.safetensors").recipe["command"].startswith("python -m benchmarks.train_")
+    assert (
+        read_baseline(tmp_path / "cascade.safetensors")
+        .recipe["command"]
+        .startswith("python -m benchmarks.baselines.train")
+    )
     other = [*arguments, "--severity", "12,17", "--saturation-prob", "0.5", "--out", str(tmp_path / "other")]
-    assert benchmarks.train_baseline.main(other) == 0
+    assert benchmarks.baselines.train.main(other) == 0
     recipe = read_baseline(tmp_path / "other" / "cascade.safetensors").recipe
     assert (recipe["severity"], recipe["saturation_prob"]) == ("12,17", 0.5)
     capsys.readouterr()
-    assert benchmarks.train_baseline.main([*arguments, "--severity", "clean"]) == 2
+    assert benchmarks.baselines.train.main([*arguments, "--severity", "clean"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(SystemExit):
-        benchmarks.train_baseline.main(["vgg", "--out", str(tmp_path)])
+        benchmarks.baselines.train.main(["vgg", "--out", str(tmp_path)])
     assert "invalid choice: 'vgg'" in capsys.readouterr().err

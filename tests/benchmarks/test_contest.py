@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import benchmarks.agents
+import benchmarks.agents.__main__
 from agents.agent import RecurrentAgent, save_policy
 from agents.rollout import Played
-from benchmarks.contest import AGENT, GREEDY, as_table, difference, rows_of
+from benchmarks.agents.evaluation import AGENT, GREEDY, as_table, difference, rows_of
 from tests.support.toolkit import photographs
 from tools_zoo.toolboxes import SHIPPED, load_toolbox
 
@@ -91,7 +91,7 @@ def test_rivals_and_oracles_play_the_same_patches(
         "--json",
         str(numbers),
     ]
-    assert benchmarks.agents.main(command(photos, *more)) == 0
+    assert benchmarks.agents.__main__.main(command(photos, *more)) == 0
     printed = capsys.readouterr().out
     record: dict[str, Any] = json.loads(numbers.read_text())
     for severity in ("mild", "severe"):
@@ -120,7 +120,7 @@ def test_mistakes_are_told_in_one_line(
     more: list[str], message: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        code = benchmarks.agents.main(command(photos, *(text.format(photos=photos) for text in more)))
+        code = benchmarks.agents.__main__.main(command(photos, *(text.format(photos=photos) for text in more)))
     except SystemExit as stop:
         code = int(stop.code or 0)
     printed = capsys.readouterr()

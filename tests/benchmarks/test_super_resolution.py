@@ -15,15 +15,22 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks import semantics, sr_chains, sr_contest, sr_peers, super_resolution
-from benchmarks.baselines.counting import macs_per_pixel
-from benchmarks.sr_contest import Scores, contestants, enlarged, load_all, measure, open_photos, parse_extra, score
-from benchmarks.sr_peers import CARNM, PEERS, RFDN, Peer, load_peer
-from restore_env.distortions.protocol import Levels
+from benchmarks.baselines.complexity import macs_per_pixel
+from benchmarks.super_resolution import __main__ as super_resolution
+from benchmarks.super_resolution import evaluation, peers
+from benchmarks.super_resolution.evaluation import (
+    Scores,
+    contestants,
+    enlarged,
+    load_all,
+    measure,
+    open_photos,
+    parse_extra,
+    score,
+)
+from benchmarks.super_resolution.peers import CARNM, PEERS, RFDN, Peer, load_peer
 from restore_env.images.decoding import read_image
-from restore_env.images.tiling import to_tensor
-from restore_env.metrics import psnr
-from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool, Toolbox
+from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool
 from sr_models import super_resolver
 from sr_models.extractors.squeezenet import SqueezeNet
 from sr_models.generators.conditioning import SpatialTransform
@@ -31,7 +38,7 @@ from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
 from sr_models.super_resolver import GeneratorWeights, write_generator
 from sr_models.training.degradations import bicubic
-from tests.support.toolkit import photographs, random_toolbox
+from tests.support.toolkit import photographs
 
 SETS = {"set_a": (2, 134, 131), "set_b": (1, 262, 258)}
 """Photographs of each set: how many, height and width."""
@@ -72,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(RFDN().state_dict(), folder / "peers" / PEERS["RFDN"].file)
     spare = {"upsample.up2.body.0.weight": torch.zeros(1)}  # of another scale, as in the published file
     torch.save({**CARNM().state_dict(), **spare}, folder / "peers" / PEERS["CARN-M"].file)
-    sections = ("super-resolution", sr_chains.SECTION, semantics.SECTION)
+    sections = ("super-resolution",)
     (folder / "card.md").write_text("".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in sections))
     return folder
 
@@ -174,7 +181,7 @@ class TestContest:
             parse_extra(texts)
 
     def test_speed_is_measured_for_all_sizes(self) -> None:
-        speed = sr_contest.measure_speed({"bicubic": BICUBIC_X4}, 2, "cpu", (8, 16))
+        speed = evaluation.measure_speed({"bicubic": BICUBIC_X4}, 2, "cpu", (8, 16))
         assert speed["bicubic"].keys() == {8, 16}
         assert all(taken > 0 for taken in speed["bicubic"].values())
 
@@ -193,7 +200,7 @@ class TestTable:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         monkeypatch.setattr(super_resolution, "SIZES", (16, 24))
-        monkeypatch.setattr(super_resolution, "measure_speed", partial(sr_contest.measure_speed, sizes=(16, 24)))
+        monkeypatch.setattr(super_resolution, "measure_speed", partial(evaluation.measure_speed, sizes=(16, 24)))
         monkeypatch.setattr(super_resolution, "default_extractor", SqueezeNet)
         figure, numbers = tmp_path / "figure.png", tmp_path / "numbers.json"
         extra = f"mine={generators / 'sed' / 'psnr.safetensors'}"
@@ -247,112 +254,11 @@ class TestTable:
         assert abs(columns.start - 82) <= 4
 
 
-class TestChains:
-    def test_the_search_finds_the_tool_that_undoes(self) -> None:
-        shift = FunctionTool("shift", lambda images: images + 0.3)
-        smooth = FunctionTool("smooth", lambda images: torch.nn.functional.avg_pool2d(images, 3, 1, 1))
-        photos = {"a": photographs(1, 260, 256)[0]}
-        chain = sr_chains.search(Toolbox([shift, smooth]), photos, Levels(noise_sigma=30), 4, 2, 0)
-        assert chain
-        assert set(chain) == {1}
-
-    def test_inputs_are_the_same_for_the_same_seed(self) -> None:
-        photos = {"a": photographs(1, 64, 64)[0]}
-        levels = sr_chains.INPUTS[1]
-        one, two, other = (sr_chains.degraded(photos, levels, seed)["a"] for seed in (0, 0, 1))
-        np.testing.assert_array_equal(one, two)
-        assert one.shape == (16, 16, 3)
-        assert (one != other).any()
-
-    def test_the_command(
-        self, folder: Path, generators: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        class Stops:
-            def predict(self, observation: Any, **_: Any) -> tuple[Any, None]:
-                return np.full(len(observation["last_action"]), 12), None
-
-        box = random_toolbox()
-        monkeypatch.setattr(sr_chains, "Restorer", lambda *_: sr_chains_restorer(box, Stops()))
-        monkeypatch.setattr(sr_chains, "INPUTS", sr_chains.INPUTS[:1])
-        words = ["--images", str(folder / "set_a"), "--search-images", str(folder / "set_b")]
-        words += ["--search-patches", "2", "--beam", "1", "--card", str(folder / "card.md")]
-        assert sr_chains.main([*words, "--json", str(folder / "chains.json")]) == 0
-        out = capsys.readouterr().out
-        assert "| sed, gan | not there |" in out
-        record = json.loads((folder / "chains.json").read_text())["inputs"]["noise 10, JPEG 60"]
-        rows = {row["name"]: row["psnr"] for row in record["rows"]}
-        assert rows["RFDN"] is rows["sed, gan"] is None
-        assert rows["bicubic"]["alone"] == rows["bicubic"]["agent's chain"]
-        small = sr_chains.degraded(open_photos(folder / "set_a"), sr_chains.INPUTS[0], 0)
-        expected = [
-            float(psnr(to_tensor(enlarged(BICUBIC_X4, small[name])), to_tensor(target)))
-            for name, target in open_photos(folder / "set_a").items()
-        ]
-        assert rows["bicubic"]["alone"] == pytest.approx(np.mean(expected))
-
-    def test_photographs_too_small_to_search_on(
-        self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        Image.fromarray(photographs(1, 120, 120)[0]).save(tmp_path / "small.png")
-        words = ["--images", str(folder / "set_a"), "--search-images", str(tmp_path)]
-        assert sr_chains.main(words) == 2
-        assert "no photograph of 252x252 pixels or more" in capsys.readouterr().err
-
-
-def sr_chains_restorer(box: Toolbox, policy: Any) -> Any:
-    from agents.restoration.restorer import Restorer
-
-    return Restorer(box, policy)
-
-
-class TestSemantics:
-    @pytest.fixture(autouse=True)
-    def _random_eyes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(super_resolution, "default_extractor", SqueezeNet)
-
-    def test_the_command_draws_and_tells_that_priors_matter(
-        self, folder: Path, generators: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        figure, modulations, numbers = tmp_path / "a.png", tmp_path / "b.svg", tmp_path / "c.json"
-        words = ["--images", str(folder / "set_a"), "--show", "1", "--channels", "3", "--card", str(folder / "card.md")]
-        words += ["--figure", str(figure), "--modulations", str(modulations), "--json", str(numbers)]
-        assert semantics.main(words) == 0
-        rows = json.loads(numbers.read_text())["priors"]
-        names = ["own maps", "sky", "water", "grass", "mountain", "building", "plant", "animal"]
-        assert [row["prior"] for row in rows] == names
-        assert rows[0]["change"] == 0
-        assert all(row["change"] > 0 for row in rows[1:])
-        assert "| own maps | 0.00 |" in capsys.readouterr().out
-        assert read_image(figure).pixels.shape[1] > 500
-        assert modulations.stat().st_size > 1000
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (["--model", "sed", "--stage", "psnr"], "sed: this super-resolver takes no semantic maps"),
-            (["--model", "nothing"], "nothing: no super-resolver"),
-            (["--show", "9"], "--show 9: no such photograph; there are 0, 1"),
-        ],
-    )
-    def test_mistakes_are_one_line(
-        self, folder: Path, generators: Path, change: list[str], message: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert semantics.main(["--images", str(folder / "set_a"), *change]) == 2
-        error = capsys.readouterr().err
-        assert message in error
-        assert error.count("\n") == 1
-
-    def test_texture_is_zero_where_all_is_smooth(self) -> None:
-        ramp = torch.linspace(0, 1, 32).expand(1, 3, 32, 32)
-        assert semantics.texture(ramp) < 1e-6
-        assert semantics.texture(torch.rand(1, 3, 32, 32)) > 0.5
-
-
 def test_peers_are_a_table() -> None:
-    assert all(isinstance(peer, Peer) and peer.file.endswith(".pth") for peer in sr_peers.PEERS.values())
+    assert all(isinstance(peer, Peer) and peer.file.endswith(".pth") for peer in peers.PEERS.values())
 
 
 def test_tensors_of_safetensors_files_are_read_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sr_peers, "PEERS", {"RFDN": Peer(RFDN, "rfdn.safetensors", 32.16)})
+    monkeypatch.setattr(peers, "PEERS", {"RFDN": Peer(RFDN, "rfdn.safetensors", 32.16)})
     save_file(RFDN().state_dict(), tmp_path / "rfdn.safetensors")
     assert load_peer("RFDN", tmp_path).scale == 4

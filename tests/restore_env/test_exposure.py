@@ -14,8 +14,8 @@ from numpy.testing import assert_array_equal
 
 from agents.agent import load_policy
 from agents.cli import main
-from benchmarks.photographs import draw_photographs
-from benchmarks.severities import distortion_of
+from benchmarks.compare.distortions import distortion_of
+from benchmarks.compare.photographs import draw_photographs
 from restore_env import EpisodeRecord, ImageRestoreEnv, Task
 from restore_env import sampling as starts
 from restore_env.distortions.protocol import Levels

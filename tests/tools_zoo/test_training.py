@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from agents.cli import main
-from benchmarks import train_baseline
+from benchmarks.baselines import train as train_baseline
 from restore_env.distortions.device import Place, distort_patches
 from restore_env.distortions.protocol import Levels, draw_levels
 from restore_env.images.sources import ImageSource, open_images

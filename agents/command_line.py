@@ -1,0 +1,89 @@
+"""What all command lines of the project share: one-line errors, exit codes, and arguments that must lie in a range."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import NoReturn
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and leave with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool = False) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        command: what to run; None counts as 0.
+        program: the name that messages begin with.
+        debug: print the traceback of an error before its one line.
+
+    Returns:
+        What the command returned; 2 for an error that one line explains; 1 for a closed pipe; 130 if interrupted.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, program)
+            return int(command() or 0)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; what is written is whole", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
+        if debug:
+            traceback.print_exc()
+        message = " ".join(str(error).split()) or type(error).__name__
+        unexpected = isinstance(error, RuntimeError) and not debug and program == "imagerestore"
+        hint = " (imagerestore --debug COMMAND shows where)" if unexpected else ""
+        print(f"{program}: error: {message}{hint}", file=sys.stderr)
+        return 2
+
+
+def _show_warning(program: str, message: Warning | str, *_: object) -> None:
+    print(f"{program}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def positive_float(text: str) -> float:
+    """Parse an argument that must be a positive number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """Parse an argument that must be a whole number of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """Parse an argument that must lie in [0, 1]."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie in [0, 1]")
+    return value
+
+
+def severity(text: str) -> str:
+    """Parse a severity, by name or in numbers."""
+    from restore_env.distortions.protocol import check_severity
+
+    try:
+        return check_severity(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,1 @@
+"""Agents against constant chains and oracles, and ablations."""

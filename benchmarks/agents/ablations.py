@@ -1,0 +1,271 @@
+"""What each part of the system is worth, one at a time: ``python -m benchmarks.agents.ablations NAME --images DIR``.
+
+``stop`` and ``steps`` play the agent as it is, without ``stop`` or with longer and shorter chains. ``tools`` and
+``memory`` train agents anew by an oracle's demonstrations, all for the same time: with six of the twelve tools; without
+the LSTM's memory; without the previous action. ``algorithms`` trains agents from nothing by RecurrentPPO and DRQN, the
+same time and seeds each, and draws learning curves by steps and by minutes next to the figure. Agents are trained on
+``--train-images`` and measured on ``--images``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from agents.agent import RecurrentAgent, load_policy, policy_of
+from agents.command_line import OneLineParser, positive_float, positive_int, run_guarded
+from agents.encoders import ENCODERS
+from agents.imitation.demonstrations import Demonstrations, demonstrate
+from agents.imitation.imitation import imitate
+from agents.rollout import draw_starts, play
+from agents.training.agent import AgentTraining, train_agent
+from agents.training.algorithms import ALGORITHMS
+from agents.view import View
+from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
+from restore_env import Task, Toolbox
+from restore_env.images.figures import write_figure
+from restore_env.policy import Policy
+from tools_zoo import load_toolbox
+from tools_zoo.training.curves import COLOURS, Curve, draw_curves, read_tensorboard
+from tools_zoo.training.trainer import Budget
+
+PROGRAM = "benchmarks.agents.ablations"
+SEVERITIES = ("mild", "moderate", "severe")
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of an ablation's table."""
+
+    name: str
+    gains: Mapping[str, float]
+    """By severity, dB."""
+    steps: float
+    """Mean length of the chains, ``stop`` included."""
+    spread: float | None = None
+    """Standard deviation of the mean gain over seeds, dB."""
+
+
+class Changed:
+    """A policy that is shown a changed observation, or forgets what it has seen.
+
+    Args:
+        policy: what chooses.
+        stop: False: ``stop`` is masked.
+        previous: False: the previous action is never shown.
+        memory: False: every step is the first one.
+    """
+
+    def __init__(self, policy: Policy, *, stop: bool = True, previous: bool = True, memory: bool = True) -> None:
+        self._policy, self._stop, self._previous, self._memory = policy, stop, previous, memory
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[npt.NDArray[np.int64], Any | None]:
+        """Choose as the policy does on what it is shown."""
+        shown = dict(observation)
+        if not self._stop:
+            shown["action_mask"] = np.array(observation["action_mask"])
+            shown["action_mask"][:, -1] = 0
+        if not self._previous:
+            shown["last_action"] = np.full_like(observation["last_action"], observation["action_mask"].shape[1])
+        return self._policy.predict(shown, state if self._memory else None, episode_start, deterministic)
+
+
+def measure(name: str, policy: Policy, task: Task, setting: argparse.Namespace) -> Variant:
+    """Play the held-out patches of every severity."""
+    gains, lengths = {}, []
+    for severity in SEVERITIES:
+        held_out = replace(task, images=setting.images, severity=severity)
+        played = play(policy, held_out, draw_starts(held_out, setting.patches, setting.seed))
+        gains[severity] = played.gain
+        lengths += [len(actions) for actions in played.actions]
+    return Variant(name, gains, float(np.mean(lengths)))
+
+
+def ablate_stop(setting: argparse.Namespace, report: Report) -> list[Variant]:
+    """The agent with and without its last action."""
+    agent = load_policy(setting.policy)
+    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=View.of(agent).observe)
+    return [
+        measure("with stop", agent, task, setting),
+        measure("without stop", Changed(agent, stop=False), task, setting),
+    ]
+
+
+def ablate_steps(setting: argparse.Namespace, report: Report) -> list[Variant]:
+    """The agent with chains of 1 to 5 tools at most."""
+    agent = load_policy(setting.policy)
+    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=View.of(agent).observe)
+    return [measure(f"{steps} at most", agent, replace(task, max_steps=steps), setting) for steps in range(1, 6)]
+
+
+def ablate_tools(setting: argparse.Namespace, report: Report) -> list[Variant]:
+    """All tools against every other strength of each kind."""
+    toolbox = load_toolbox(setting.toolbox)
+    variants = []
+    for name, tools in (("12 tools", list(toolbox)), ("6 tools", [tool for tool in toolbox if tool.name[-1] in "24"])):
+        report(f"training with {name}")
+        task = Task(images=setting.train_images, toolbox=Toolbox(tools))
+        variants.append(measure(name, _pupil(task, _shown(task, setting), setting), task, setting))
+    return variants
+
+
+def ablate_memory(setting: argparse.Namespace, report: Report) -> list[Variant]:
+    """With and without the LSTM's memory and the previous action, from the same demonstrations."""
+    task = Task(images=setting.train_images, toolbox=load_toolbox(setting.toolbox))
+    report("the oracle plays")
+    shown = _shown(task, setting)
+    none_yet = shown.masks.shape[-1]
+    variants = []
+    for name, previous, memory in (
+        ("LSTM and previous action", True, True),
+        ("no previous action", False, True),
+        ("no LSTM", True, False),
+        ("neither", False, False),
+    ):
+        report(f"training with {name}")
+        own = shown if previous else replace(shown, last_actions=np.full_like(shown.last_actions, none_yet))
+        pupil = _pupil(task, own if memory else _step_by_step(own), setting)
+        variants.append(measure(name, Changed(pupil, previous=previous, memory=memory), task, setting))
+    return variants
+
+
+def ablate_algorithms(setting: argparse.Namespace, report: Report) -> list[Variant]:
+    """RecurrentPPO against DRQN from random weights; learning curves go into the figure."""
+    task = Task(images=setting.train_images, toolbox=load_toolbox(setting.toolbox))
+    variants = []
+    setting.curves = {"environment steps": {}, "minutes": {}}
+    for name, algorithm in ALGORITHMS.items():
+        runs = []
+        for seed in range(setting.seeds):
+            report(f"{name}, seed {seed}")
+            with tempfile.TemporaryDirectory() as folder:
+                training = AgentTraining(
+                    Path(folder),
+                    Budget(setting.minutes),
+                    task,
+                    algorithm.defaults(),
+                    encoder=setting.encoder,
+                    seed=seed,
+                )
+                agent, _ = train_agent(training)
+                for x_label, curves in setting.curves.items():
+                    recorded = read_tensorboard(Path(folder) / "logs", clock=x_label == "minutes")
+                    curves[f"{algorithm.name}, seed {seed}"] = recorded.get("validation/gain_db", ([], []))
+            runs.append(measure(algorithm.name, agent, task, setting))
+        means = {severity: float(np.mean([run.gains[severity] for run in runs])) for severity in SEVERITIES}
+        spread = float(np.std([np.mean(list(run.gains.values())) for run in runs]))
+        variants.append(Variant(algorithm.name, means, float(np.mean([run.steps for run in runs])), spread))
+    return variants
+
+
+ABLATIONS: Mapping[str, Callable[[argparse.Namespace, Report], list[Variant]]] = {
+    "stop": ablate_stop,
+    "steps": ablate_steps,
+    "tools": ablate_tools,
+    "memory": ablate_memory,
+    "algorithms": ablate_algorithms,
+}
+
+
+def _shown(task: Task, setting: argparse.Namespace) -> Demonstrations:
+    return demonstrate(task, setting.minutes * 60, setting.seed)
+
+
+def _pupil(task: Task, shown: Demonstrations, setting: argparse.Namespace) -> RecurrentAgent:
+    torch.manual_seed(setting.seed)
+    toolbox = task.toolbox
+    assert isinstance(toolbox, Toolbox)
+    agent = RecurrentAgent(toolbox.names, encoder=setting.encoder)
+    imitate(agent, shown, setting.minutes * 60, setting.seed)
+    return agent
+
+
+def _step_by_step(shown: Demonstrations) -> Demonstrations:
+    """Every step as an episode of its own."""
+    parts = {name: value.reshape(-1, 1, *value.shape[2:]) for name, value in vars(shown).items()}
+    return Demonstrations(**parts)
+
+
+def as_table(variants: Sequence[Variant]) -> list[str]:
+    """The variants as lines of Markdown."""
+    spread = any(variant.spread is not None for variant in variants)
+    lines = [f"| gain, dB | {' | '.join(SEVERITIES)} | mean | steps |", f"|---|{'---:|' * 5}"]
+    for variant in variants:
+        mean = f"{np.mean(list(variant.gains.values())):+.2f}" + (f" ± {variant.spread:.2f}" if spread else "")
+        cells = [*(f"{variant.gains[severity]:+.2f}" for severity in SEVERITIES), mean, f"{variant.steps:.2f}"]
+        lines.append(f"| {variant.name} | {' | '.join(cells)} |")
+    return lines
+
+
+def draw_variants(path: Path, variants: Sequence[Variant]) -> None:
+    """Draw the gains as bars, a group for each severity; the file appears whole or not at all."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 4.0), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(variants)
+    for number, variant in enumerate(variants):
+        places = np.arange(len(SEVERITIES)) + (number - (len(variants) - 1) / 2) * width
+        heights = [variant.gains[severity] for severity in SEVERITIES]
+        bars = axes.bar(places, heights, 0.92 * width, color=COLOURS[number % len(COLOURS)], label=variant.name)
+        axes.bar_label(bars, fmt="%+.2f", fontsize=7, padding=2)
+    axes.set_xticks(range(len(SEVERITIES)), SEVERITIES)
+    axes.set_ylabel("gain, dB")
+    axes.legend(frameon=False, fontsize=9, ncols=min(3, len(variants)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.spines[["top", "right"]].set_visible(False)
+    write_figure(path, figure)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one ablation, print its table, write it where it was asked for."""
+    check_outputs(arguments, arguments.name)
+    variants = ABLATIONS[arguments.name](arguments, lambda text: print(text, file=sys.stderr, flush=True))
+    record = {"variants": [asdict(variant) for variant in variants]}
+    publish(arguments, arguments.name, "\n".join(as_table(variants)), record)
+    if arguments.figure is not None:
+        draw_variants(arguments.figure, variants)
+        learning: dict[str, dict[str, Curve]] = getattr(arguments, "curves", {})
+        for x_label, curves in learning.items():
+            path = arguments.figure.with_stem(f"{arguments.figure.stem}-by-{x_label.split()[-1]}")
+            draw_curves(path, curves, x_label, "validation gain, dB")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = OneLineParser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("name", choices=tuple(ABLATIONS))
+    parser.add_argument("--images", type=Path, required=True, help="folder of held-out photographs")
+    parser.add_argument("--train-images", type=Path, help="photographs to train on (default: the embedded ones)")
+    parser.add_argument("--toolbox", default="default", help="shipped name or folder")
+    parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
+    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="pooled", help="of agents that are trained")
+    parser.add_argument("--patches", type=positive_int, default=500, help="per severity (default 500)")
+    parser.add_argument("--minutes", type=positive_float, default=5.0, help="of each training (default 5)")
+    parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each algorithm (default 3)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figure", type=Path, help="draw the result: PNG, PDF or SVG")
+    add_outputs(parser)
+    parsed = parse(parser, arguments)
+    parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
+    return run_guarded(lambda: run(parsed), parser.prog)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Policies that play the same patches: what each came to, and by how much one beats another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from agents.agent import check_tools, load_policy
+from agents.policies.heuristics import best_chains
+from agents.rollout import Played, draw_starts, play
+from agents.view import View
+from benchmarks.report.intervals import Estimate, estimate
+from restore_env import Task
+from restore_env.metrics import Metric
+from restore_env.policy import Policy
+from restore_env.sampling import EpisodeStart
+from restore_env.toolbox import Toolbox
+from tools_zoo import load_toolbox
+from tools_zoo.training.trainer import as_tensor
+
+AGENT = "agent"
+"""The name of the agent that is measured."""
+GREEDY = "greedy oracle"
+"""The name of the oracle whose gain is the measure of what plays with the agent's tools."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A policy with the tools that it plays."""
+
+    name: str
+    policy: Policy
+    toolbox: Toolbox
+    measure: str = GREEDY
+    """Name of the greedy oracle with the same tools."""
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        toolbox: str | os.PathLike[str],
+        policy: str | os.PathLike[str],
+        measure: str = GREEDY,
+        device: str = "cpu",
+    ) -> Contender:
+        """A toolbox and the policy that belongs to it, by shipped name, file or folder.
+
+        Raises:
+            ValueError: there is no such toolbox or policy, or the policy was trained with other tools.
+        """
+        tools, agent = load_toolbox(toolbox, device), load_policy(policy, device)
+        check_tools(agent, tools.names, policy)
+        return cls(name, agent, tools, measure)
+
+    def play(
+        self, task: Task, starts: Sequence[EpisodeStart], metrics: Mapping[str, Metric] = MappingProxyType({})
+    ) -> Played:
+        """Play one episode from each start with the contender's own tools, observed as its policy wants it."""
+        own = replace(task, toolbox=self.toolbox, dtype=View.of(self.policy).observe)
+        return play(self.policy, own, starts, metrics=metrics)
+
+
+def search_chains(toolbox: Toolbox, task: Task, count: int, beam: int, seed: int) -> dict[int, list[tuple[int, ...]]]:
+    """The best fixed chains of each length up to ``task.max_steps`` on ``count`` patches, the best one first."""
+    starts = draw_starts(task, count, seed)
+    images, targets = (
+        as_tensor(np.stack([getattr(start, side) for start in starts]), toolbox.device).contiguous()
+        for side in ("degraded", "target")
+    )
+    with torch.inference_mode():
+        return best_chains(toolbox, images, targets, depth=task.max_steps, beam=beam)
+
+
+def parse_contender(text: str) -> Contender:
+    """Load ``NAME=FOLDER``: a toolbox's folder with its ``agent.safetensors``, as ``import-rl-restore`` writes it.
+
+    Raises:
+        ValueError: not of that form, or nothing that can be loaded.
+    """
+    name, separator, folder = text.partition("=")
+    if not (name.strip() and separator and folder):
+        raise ValueError(f"--against takes NAME=FOLDER, got {text!r}")
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    return Contender.load(name.strip(), folder, folder, measure=f"{GREEDY}, {name.strip()} tools")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: means over the patches."""
+
+    policy: str
+    psnr: float
+    """dB, of the restored patches."""
+    gain: float
+    """dB."""
+    interval: float
+    """Half of the gain's 95 % confidence interval, dB, by bootstrap over photographs."""
+    share: float | None
+    """The gain, as a share of that of the greedy oracle with the same tools; None if that one did not play."""
+    steps: float
+    gmacs: float
+    """Of the tools, a patch."""
+    milliseconds: float
+    """Wall time a patch, of choosing, tools and measuring, in this run."""
+
+
+def rows_of(played: Mapping[str, Played], measures: Mapping[str, str]) -> list[Row]:
+    """The lines of one severity's table.
+
+    Args:
+        played: what came of each policy, by name.
+        measures: the name of the greedy oracle that a policy is measured by, where it is not :data:`GREEDY`.
+    """
+    gains = {name: result.gain for name, result in played.items()}
+    bounds = {name: gains.get(measures.get(name, GREEDY)) for name in played}
+    return [
+        Row(
+            policy=name,
+            psnr=float(result.psnr.mean()),
+            gain=result.gain,
+            interval=estimate((result.psnr - result.initial_psnr, result.images)).half,
+            share=None if not (bound := bounds[name]) else result.gain / bound,
+            steps=float(np.mean([len(actions) for actions in result.actions])),
+            gmacs=float(result.gmacs.mean()),
+            milliseconds=1000 * result.seconds / len(result.psnr),
+        )
+        for name, result in played.items()
+    ]
+
+
+def as_table(rows: Sequence[Row]) -> list[str]:
+    """The rows as lines of Markdown."""
+    with_share = any(row.share is not None for row in rows)
+    names = ["policy", "PSNR, dB", "gain, dB (95 %)", "of greedy", "steps", "GMAC a patch", "ms a patch"]
+    if not with_share:
+        names.remove("of greedy")
+    lines = [f"| {' | '.join(names)} |", f"|---|{'---:|' * (len(names) - 1)}"]
+    for row in rows:
+        share = "" if row.share is None else f" {row.share:.0%} |"
+        lines.append(
+            f"| {row.policy} | {row.psnr:.2f} | {row.gain:+.2f} ± {row.interval:.2f} |{share}"
+            f" {row.steps:.2f} | {row.gmacs:.2f} | {row.milliseconds:.0f} |"
+        )
+    return lines
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The agent's PSNR minus a rival's on the same patches, dB."""
+
+    rival: str
+    by_severity: Mapping[str, Estimate]
+    mean: Estimate
+    """Of the severities, each counting the same."""
+
+
+def difference(rival: str, played: Mapping[str, Mapping[str, Played]]) -> Difference:
+    """Compare the agent with a rival, patch by patch, in every severity that was ``played``."""
+    ahead = {
+        severity: (results[AGENT].psnr - results[rival].psnr, results[AGENT].images)
+        for severity, results in played.items()
+    }
+    by_severity = {severity: estimate(part) for severity, part in ahead.items()}
+    return Difference(rival, by_severity, estimate(*ahead.values()))
+
+
+def rivals_table(differences: Sequence[Difference]) -> list[str]:
+    """The differences as lines of Markdown."""
+    severities = list(differences[0].by_severity)
+    lines = [
+        f"| the agent against | {' | '.join(f'{name}, dB' for name in severities)} | mean, dB |",
+        f"|---|{'---:|' * (len(severities) + 1)}",
+    ]
+    for row in differences:
+        cells = [*row.by_severity.values(), row.mean]
+        lines.append(f"| {row.rival} | {' | '.join(f'{cell.mean:+.2f} ± {cell.half:.2f}' for cell in cells)} |")
+    return lines

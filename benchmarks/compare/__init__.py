@@ -1,0 +1,1 @@
+"""Toolchains against single networks on the same images."""

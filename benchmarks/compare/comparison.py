@@ -1,0 +1,119 @@
+"""One comparison: the test sets, what is measured on them, and what a method comes to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.rollout import Played
+from benchmarks.compare.methods import METHODS, Method, Setting
+from benchmarks.compare.photographs import measure_cost, play_photographs
+from benchmarks.compare.store import Failure, Kept, Results, fingerprint_of
+from benchmarks.report.machine import machine_fingerprint
+from restore_env import Task
+from restore_env.metrics import Metric, ssim
+from restore_env.sampling import EpisodeStart
+from sr_models.losses.perceptual import perceptual_quality
+
+
+def perceptual_distance(images: Tensor, targets: Tensor) -> Tensor:
+    """The distance of ``sr_models.losses.perceptual`` as a number per image, lower is better."""
+    return -perceptual_quality(images, targets)
+
+
+def metrics_of(factor: int) -> tuple[dict[str, Metric], str]:
+    """What is measured besides PSNR for a task, by name; and why the perceptual distance is not, where it cannot be."""
+    if factor == 1:
+        return {"ssim": ssim}, ""
+    trial = torch.zeros(1, 3, 32, 32)
+    try:
+        perceptual_distance(trial, trial)
+    except (ImportError, OSError, ValueError) as error:
+        return {"ssim": ssim}, f"no perceptual distance: {' '.join(str(error).split())}"
+    return {"ssim": ssim, "perceptual": perceptual_distance}, ""
+
+
+def play_patches(
+    method: Method,
+    task: Task,
+    starts: Sequence[EpisodeStart],
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+) -> Played:
+    """Restore patches; computation includes the policy's looks."""
+    played = method.contender.play(task, starts, metrics)
+    looks = np.array([len(chain) for chain in played.actions])
+    return replace(played, gmacs=played.gmacs + looks * method.look_gmacs)
+
+
+class Comparison:
+    """The test sets of a comparison, and what methods come to on them.
+
+    Args:
+        tasks: by severity.
+        starts: what is restored, by severity.
+        metrics: what is measured besides PSNR.
+        photographs: whether ``starts`` are whole photographs.
+        costly: a photograph that time and memory are measured on, and its task.
+        kept: measurements of an earlier start of the same comparison.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        starts: Mapping[str, Sequence[EpisodeStart]],
+        metrics: Mapping[str, Metric],
+        *,
+        photographs: bool,
+        costly: tuple[Task, EpisodeStart],
+        kept: Kept,
+    ) -> None:
+        self._tasks, self._starts, self._metrics = tasks, starts, metrics
+        self._photographs, self._costly, self._kept = photographs, costly, kept
+        self._sets = {name: fingerprint_of(drawn, list(metrics)) for name, drawn in starts.items()}
+
+    def measure(self, method: Method) -> Results:
+        """Restore everything by one method."""
+        own, machine = method.fingerprint(), machine_fingerprint(method.contender.toolbox.device)
+        results = Results(
+            method.name,
+            method.title,
+            method.parameters,
+            method.training,
+            method.undertrained,
+            method.sees_target,
+            played={},
+        )
+        for severity in self._tasks:
+            key = f"{method.name}-{severity}-{own}-{self._sets[severity]}-{machine}"
+            played = self._kept.load_played(key)
+            if played is None:
+                played = self._play(method, severity)
+                self._kept.keep_played(key, played)
+            results.played[severity] = played
+        if not method.sees_target:
+            key = f"{method.name}-cost-{own}-{fingerprint_of([self._costly[1]], [])}-{machine}"
+            results.cost = self._kept.load_cost(key)
+            if results.cost is None:
+                results.cost = measure_cost(method, *self._costly)
+                self._kept.keep_cost(key, results.cost)
+        return results
+
+    def _play(self, method: Method, severity: str) -> Played:
+        restore = play_photographs if self._photographs else play_patches
+        return restore(method, self._tasks[severity], self._starts[severity], self._metrics)
+
+
+def attempt(name: str, setting: Setting, comparison: Comparison) -> Results | Failure:
+    """Make and measure one method; whatever goes wrong is told, and stops no other method."""
+    try:
+        return comparison.measure(METHODS[setting.factor][name](setting))
+    except Exception as error:
+        reason = " ".join(str(error).split()).replace(f"{Path.cwd()}{os.sep}", "")
+        return Failure(name, reason or type(error).__name__)

@@ -1,0 +1,163 @@
+"""Methods on whole photographs: agents by their tiles' vote, everything else tool by tool, all in bounded memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.restoration.restorer import Restorer
+from agents.rollout import Played, joined
+from benchmarks.compare.methods import Method
+from benchmarks.compare.upscaling import MAX_TOOLS, Insisting, Upscaling
+from benchmarks.report.machine import peak_memory
+from restore_env import Task
+from restore_env.distortions.protocol import distort, downscale, draw_levels, quantize
+from restore_env.distortions.saturation import apply_curve, draw_curve
+from restore_env.images.sources import ImageSource, open_images
+from restore_env.images.tiling import apply_tool, to_tensor
+from restore_env.metrics import Metric, psnr
+from restore_env.policy import ScoringPolicy
+from restore_env.sampling import EpisodeStart
+from restore_env.toolbox import Tool, Toolbox, bicubic_upscale
+
+COST_SIDE = 512
+"""Pixels along a side, of the result, of the photograph that costs are measured on."""
+
+COST_ROUNDS = 3
+"""How often it is restored."""
+
+
+@dataclass(frozen=True)
+class TiledTool:
+    """A tool that takes large images piece by piece, one after the other."""
+
+    tool: Tool
+
+    @property
+    def name(self) -> str:
+        """The tool's."""
+        return self.tool.name
+
+    @property
+    def scale(self) -> int:
+        """The tool's."""
+        return self.tool.scale
+
+    @property
+    def macs_per_pixel(self) -> float:
+        """The tool's, without what tiles share."""
+        return self.tool.macs_per_pixel
+
+    @property
+    def receptive_radius(self) -> int | None:
+        """The tool's."""
+        return self.tool.receptive_radius
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Restore a batch ``(N, 3, H, W)``."""
+        return torch.cat([apply_tool(self.tool, image, images.device) for image in torch.split(images, 1)])
+
+
+def draw_photographs(task: Task, factor: int, seed: int, side: int | None = None) -> list[EpisodeStart]:
+    """Distort every photograph of a task as a whole.
+
+    Args:
+        task: photographs and distortion.
+        factor: 1 same size, 4 low resolution; photographs are cropped to a multiple of it.
+        seed: of the distortions.
+        side: crop to the centre of this many pixels, at most, along each side; None: do not crop.
+
+    Raises:
+        ValueError: the images are pairs.
+    """
+    source = open_images(task.images, min_size=task.patch_size * factor)
+    if not isinstance(source, ImageSource):
+        raise ValueError("methods are compared on clean photographs, not on pairs")
+    return [_distorted(task, source, index, factor, seed, side) for index in range(len(source))]
+
+
+def _distorted(task: Task, source: ImageSource, index: int, factor: int, seed: int, side: int | None) -> EpisodeStart:
+    rng = np.random.default_rng([seed, index])
+    image = source.pixels(index)
+    sizes = [min(length, side or length) // factor * factor for length in image.shape[:2]]
+    top, left = ((length - size) // 2 for length, size in zip(image.shape[:2], sizes, strict=True))
+    target = np.ascontiguousarray(image[top : top + sizes[0], left : left + sizes[1]])
+    target = apply_curve(target, draw_curve(target, task.saturation_prob, rng))
+    distortion = task.made_distortion
+    if distortion is None:
+        levels = draw_levels(task.severity, rng)
+        degraded = distort(target, levels, rng, factor)
+        return EpisodeStart(degraded, target, factor, source.identity(index), seed, levels.as_dict())
+    degraded = target if factor == 1 else quantize(downscale(target.astype(np.float32) / np.float32(255), factor))
+    distortion.set_random_state(rng, random.Random(int(rng.integers(2**31))))
+    degraded = np.asarray(distortion(image=degraded)["image"])
+    return EpisodeStart(degraded, target, factor, source.identity(index), seed, {})
+
+
+def play_photographs(
+    method: Method,
+    task: Task,
+    starts: Sequence[EpisodeStart],
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+) -> Played:
+    """Restore whole photographs, one by one.
+
+    An agent's tiles vote, as :class:`agents.Restorer` lets them; computation includes its looks at them. Other policies
+    play an episode with the whole photograph as its patch.
+    """
+    contender = method.contender
+    tools, policy = list(contender.toolbox), contender.policy
+    final_upscaler = tools.pop() if isinstance(policy, Upscaling) else None
+    policy = policy.policy if isinstance(policy, (Upscaling, Insisting)) else policy
+    if isinstance(policy, ScoringPolicy):
+        device = contender.toolbox.device
+        restorer = Restorer(Toolbox(tools, device), policy, str(device), MAX_TOOLS, super_resolver=final_upscaler)
+        return joined([_restore(method, restorer, start, metrics) for start in starts])
+    tiled = Toolbox([TiledTool(tool) for tool in contender.toolbox])
+    tiled.device = contender.toolbox.device
+    whole = replace(contender, toolbox=tiled)
+    return joined([whole.play(task, [start], metrics) for start in starts])
+
+
+def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: Mapping[str, Metric]) -> Played:
+    result = restorer.restore(start.degraded, scale=start.factor, keep_float=True)
+    assert result.float_image is not None
+    before, after, target = (to_tensor(image) for image in (start.degraded, result.float_image, start.target))
+    toolbox, looks = restorer.toolbox, sum(vote.grid.size for vote in result.votes)
+    initial = psnr(bicubic_upscale(before, start.factor), target).numpy()
+    final = psnr(after, target).numpy()
+    return Played(
+        initial_psnr=initial,
+        psnr=final,
+        returns=final - initial,
+        gmacs=np.array([result.gmacs + looks * method.look_gmacs]),
+        actions=(tuple(toolbox.action(vote.action) for vote in result.votes),),
+        seconds=result.seconds,
+        images=(start.image,),
+        scores={name: np.asarray(metric(after.clamp(0, 1), target)) for name, metric in metrics.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method costs on a photograph."""
+
+    seconds_per_megapixel: float
+    """Of the result."""
+    peak_mib: float | None
+    """Memory beyond what was taken before; None where the system does not tell."""
+
+
+def measure_cost(method: Method, task: Task, start: EpisodeStart) -> Cost:
+    """Restore one photograph a few times; take memory at the first, and the shortest time."""
+    with peak_memory(method.contender.toolbox.device) as peak:
+        seconds = [play_photographs(method, task, [start]).seconds]
+    seconds += [play_photographs(method, task, [start]).seconds for _ in range(COST_ROUNDS - 1)]
+    height, width = start.target.shape[:2]
+    return Cost(min(seconds) / (height * width / 1e6), peak.mib)

@@ -1,0 +1,1 @@
+"""What benchmarks share: published tables, the machine's facts, confidence intervals."""

@@ -1,0 +1,1 @@
+"""The x4 super-resolvers against published networks."""

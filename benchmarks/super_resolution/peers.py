@@ -1,0 +1,240 @@
+"""Published small x4 super-resolvers, to measure next to the project's own: RFDN and CARN-M.
+
+The networks are built from their papers; their layers bear the names that the authors' weight files use. The files are
+not part of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.baselines.complexity import macs_per_pixel
+from restore_env.toolbox import FunctionTool
+from sr_models.extractors.extractor import load_frozen
+
+SCALE = 4
+
+
+class SpatialAttention(nn.Module):
+    """ESA (Liu et al., CVPR workshops 2020): weights in 0..1 for features, from strided and pooled surroundings."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, inner, 1)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride=2)
+        self.conv_max = nn.Conv2d(inner, inner, 3, padding=1)
+        self.conv3 = nn.Conv2d(inner, inner, 3, padding=1)
+        self.conv3_ = nn.Conv2d(inner, inner, 3, padding=1)
+        self.conv_f = nn.Conv2d(inner, inner, 1)
+        self.conv4 = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Weigh ``(N, C, H, W)``; height and width must be 15 or more."""
+        narrow = self.conv1(features)
+        pooled = F.max_pool2d(self.conv2(narrow), 7, stride=3)
+        around = self.conv3_(F.relu(self.conv3(F.relu(self.conv_max(pooled)))))
+        around = F.interpolate(around, size=features.shape[-2:], mode="bilinear", align_corners=False)
+        weighed: Tensor = features * torch.sigmoid(self.conv4(around + self.conv_f(narrow)))
+        return weighed
+
+
+class DistillationBlock(nn.Module):
+    """RFDB: three steps, each frozen_tools half the channels aside (1x1) and refining the rest (3x3, residual)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.c1_d, self.c2_d, self.c3_d = (nn.Conv2d(channels, half, 1) for _ in range(3))
+        self.c1_r, self.c2_r, self.c3_r = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3))
+        self.c4 = nn.Conv2d(channels, half, 3, padding=1)
+        self.c5 = nn.Conv2d(4 * half, channels, 1)
+        self.esa = SpatialAttention(channels, channels // 4)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine ``(N, C, H, W)``."""
+        kept = []
+        for keep, refine in ((self.c1_d, self.c1_r), (self.c2_d, self.c2_r), (self.c3_d, self.c3_r)):
+            kept.append(F.leaky_relu(keep(features), 0.05))
+            features = F.leaky_relu(features + refine(features), 0.05)
+        kept.append(F.leaky_relu(self.c4(features), 0.05))
+        refined: Tensor = self.esa(self.c5(torch.cat(kept, dim=1)))
+        return refined
+
+
+class RFDN(nn.Module):
+    """The residual feature distillation network that won AIM 2020's efficient super-resolution: 433 k parameters.
+
+    Source: Liu, Tang and Wu, "Residual Feature Distillation Network for Lightweight Image Super-Resolution", ECCV
+    workshops 2020, arXiv 2009.11551 (E-RFDN: 4 blocks of 50 channels).
+    """
+
+    def __init__(self, channels: int = 50) -> None:
+        super().__init__()
+        self.fea_conv = nn.Conv2d(3, channels, 3, padding=1)
+        self.B1, self.B2, self.B3, self.B4 = (DistillationBlock(channels) for _ in range(4))
+        self.c = nn.Sequential(nn.Conv2d(4 * channels, channels, 1), nn.LeakyReLU(0.05))
+        self.LR_conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.upsampler = nn.Sequential(nn.Conv2d(channels, 3 * SCALE**2, 3, padding=1), nn.PixelShuffle(SCALE))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Enlarge ``(N, 3, H, W)`` RGB in [0, 1], height and width 15 or more; inside, the range is 0..255."""
+        first = self.fea_conv(images * 255)
+        depths = [first]
+        for block in (self.B1, self.B2, self.B3, self.B4):
+            depths.append(block(depths[-1]))
+        features = first + self.LR_conv(self.c(torch.cat(depths[1:], dim=1)))
+        enlarged: Tensor = self.upsampler(features) / 255
+        return enlarged
+
+
+class Stage(nn.Module):
+    """A convolution and a ReLU, under the name that the files give it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Mix channels."""
+        mixed: Tensor = self.body(features)
+        return mixed
+
+
+class EfficientResidual(nn.Module):
+    """Residual-E: two 3x3 convolutions in groups and a 1x1, plus the input."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=groups),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, groups=groups),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine ``(N, C, H, W)``."""
+        return F.relu(features + self.body(features))
+
+
+class Cascade(nn.Module):
+    """Three steps; behind each a 1x1 convolution looks at the input and at what all steps so far have made."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.c1, self.c2, self.c3 = (Stage(count * channels, channels) for count in (2, 3, 4))
+
+    def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """The three steps."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine ``(N, C, H, W)``."""
+        seen = features
+        for step, join in zip(self.steps(), (self.c1, self.c2, self.c3), strict=True):
+            seen = torch.cat([seen, step(features)], dim=1)
+            features = join(seen)
+        return features
+
+
+class CascadingBlock(Cascade):
+    """A cascade of one residual block, applied three times."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(channels)
+        self.b1 = EfficientResidual(channels, groups)
+
+    def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """The same block three times."""
+        return self.b1, self.b1, self.b1
+
+
+class MeanShift(nn.Module):
+    """Subtracts or adds the training images' mean colour; the file holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shifter = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shift."""
+        shifted: Tensor = self.shifter(images)
+        return shifted
+
+
+class Upsample4(nn.Module):
+    """Twice: convolution in groups, ReLU, pixel shuffle of 2."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        steps = [
+            (nn.Conv2d(channels, 4 * channels, 3, padding=1, groups=groups), nn.ReLU(), nn.PixelShuffle(2))
+            for _ in range(2)
+        ]
+        self.body = nn.Sequential(*steps[0], *steps[1])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Enlarge ``(N, C, H, W)`` to ``(N, C, 4H, 4W)``."""
+        enlarged: Tensor = self.body(features)
+        return enlarged
+
+
+class CARNM(Cascade):
+    """CARN-M, the mobile cascading residual network: 294 k parameters (412 k with the x2 and x3 upsamplers).
+
+    Source: Ahn, Kang and Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network", ECCV
+    2018, arXiv 1803.08664 (groups of 4, shared residual blocks).
+    """
+
+    def __init__(self, channels: int = 64, groups: int = 4) -> None:
+        super().__init__(channels)
+        self.sub_mean, self.add_mean = MeanShift(), MeanShift()
+        self.entry = nn.Conv2d(3, channels, 3, padding=1)
+        self.b1, self.b2, self.b3 = (CascadingBlock(channels, groups) for _ in range(3))
+        self.upsample = nn.ModuleDict({"up4": Upsample4(channels, groups)})
+        self.exit = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """The three cascading blocks."""
+        return self.b1, self.b2, self.b3
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Enlarge ``(N, 3, H, W)`` RGB in [0, 1]."""
+        features = super().forward(self.entry(self.sub_mean(images)))
+        enlarged: Tensor = self.add_mean(self.exit(self.upsample["up4"](features)))
+        return enlarged
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A published network and what its weights are called."""
+
+    network: Callable[[], nn.Module]
+    file: str
+    set5_psnr: float
+    """dB on Y, 4 px cropped: what the file gives, to tell whether a rebuilt network is the same."""
+
+
+PEERS: Mapping[str, Peer] = MappingProxyType(
+    {"RFDN": Peer(RFDN, "RFDN_AIM.pth", 32.16), "CARN-M": Peer(CARNM, "carn_m.pth", 31.88)}
+)
+"""The peers by name."""
+
+
+def load_peer(name: str, folder: Path) -> FunctionTool:
+    """A peer as a tool, frozen, in evaluation mode; its weights lie in ``folder``.
+
+    Raises:
+        ValueError: the file is missing, damaged, or holds another network.
+    """
+    peer = PEERS[name]
+    network = load_frozen(peer.network, folder / peer.file, name, f"put the authors' {peer.file} there")
+    return FunctionTool(name, network, SCALE, macs_per_pixel(network, size=128))

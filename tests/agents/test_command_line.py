@@ -1,0 +1,42 @@
+"""What every command shares: version, traceback on request, exit codes."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import pytest
+
+from agents.cli import main
+from agents.command_line import run_guarded
+
+
+def fail(error: BaseException) -> int:
+    raise error
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out == f"imagerestore {version('imagerestore')}\n"
+
+
+def test_debug_shows_the_traceback_before_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--debug", "evaluate", "--degraded", "none", "--target", "none"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback")
+    assert error.endswith("imagerestore: error: none: no such folder\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("a\nb"), 2, "imagerestore: error: a b\n"),
+        (RuntimeError("odd"), 2, "imagerestore: error: odd (imagerestore --debug COMMAND shows where)\n"),
+        (MemoryError(), 2, "imagerestore: error: MemoryError\n"),
+        (KeyboardInterrupt(), 130, "imagerestore: interrupted; what is written is whole\n"),
+    ],
+)
+def test_errors_are_one_line(error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_guarded(lambda: fail(error), "imagerestore") == code
+    assert capsys.readouterr().err == text
