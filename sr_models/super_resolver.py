@@ -29,7 +29,7 @@ SCALE = 4
 SHIPPED = Path(__file__).parent / "weights"
 STAGES = ("psnr", "gan")
 """The stages of training that each super-resolver has weights of."""
-WHOLE_PIXELS = 192 * 192
+MAX_PIXELS = 192 * 192
 """Input pixels that go through a network at once; more go in tiles, or in smaller batches."""
 
 
@@ -65,7 +65,7 @@ class SuperResolverError(ValueError):
 class SuperResolver(nn.Module):
     """A x4 network as a :class:`restore_env.Tool`, with the semantic prior that it needs, if it needs one.
 
-    Images of any size: beyond :data:`WHOLE_PIXELS` they go through the network in tiles that overlap by its receptive
+    Images of any size: beyond :data:`MAX_PIXELS` they go through the network in tiles that overlap by its receptive
     field, so that the result is that of the whole image (up to rounding) and memory is bounded.
 
     Args:
@@ -123,10 +123,10 @@ class SuperResolver(nn.Module):
                 raise ValueError(f"{self.name} takes no semantic maps")
             maps = check_maps(maps, images)
         pixels = images.shape[-2] * images.shape[-1]
-        if pixels <= WHOLE_PIXELS or self._reach is None:
-            together = max(1, WHOLE_PIXELS // max(1, pixels))
+        if pixels <= MAX_PIXELS or self._reach is None:
+            together = max(1, MAX_PIXELS // max(1, pixels))
             parts = [slice(first, first + together) for first in range(0, len(images), together)]
-            outputs = [self._enlarge(images[part], None if maps is None else maps[part]) for part in parts]
+            outputs = [self._upscale(images[part], None if maps is None else maps[part]) for part in parts]
             return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else self._empty(images)
         return torch.cat([self._in_tiles(images[n : n + 1], maps, n) for n in range(len(images))])
 
@@ -134,15 +134,15 @@ class SuperResolver(nn.Module):
         """What the prior sees in images, ``(N, 8, 4H, 4W)``; None where the network takes no maps."""
         return self.prior(images) if self.takes_maps and self.prior is not None else None
 
-    def _enlarge(self, images: Tensor, maps: Tensor | None) -> Tensor:
+    def _upscale(self, images: Tensor, maps: Tensor | None) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
         if maps is None:
             maps = self.maps(images)
-        enlarged: Tensor = self.network(images) if maps is None else self.network(images, maps)
+        upscaled: Tensor = self.network(images) if maps is None else self.network(images, maps)
         expected = (len(images), 3, SCALE * images.shape[-2], SCALE * images.shape[-1])
-        if tuple(enlarged.shape) != expected:
-            raise ValueError(f"{self.name}: its network returned {tuple(enlarged.shape)}, expected {expected}")
-        return enlarged.contiguous()
+        if tuple(upscaled.shape) != expected:
+            raise ValueError(f"{self.name}: its network returned {tuple(upscaled.shape)}, expected {expected}")
+        return upscaled.contiguous()
 
     def _in_tiles(self, image: Tensor, maps: Tensor | None, row: int) -> Tensor:
         """One image, its maps carried along as 128 more channels: the 16 places of the 8 maps in each pixel."""
@@ -151,9 +151,9 @@ class SuperResolver(nn.Module):
 
         def upscale_piece(piece: Tensor) -> Tensor:
             here = None if own is None else F.pixel_shuffle(piece[:, 3:], SCALE)
-            return self._enlarge(piece[:, :3], here)
+            return self._upscale(piece[:, :3], here)
 
-        side = int(WHOLE_PIXELS**0.5)
+        side = int(MAX_PIXELS**0.5)
         return apply_tool(
             FunctionTool(self.name, upscale_piece, SCALE, receptive_radius=self._reach),
             carried,

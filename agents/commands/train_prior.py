@@ -84,7 +84,7 @@ def train_prior(arguments: argparse.Namespace) -> int:
     with TrainingDisplay("prior") as display:
 
         def show(now: PriorProgress) -> None:
-            accuracy = "" if now.agreement is None else f", accuracy {100 * now.agreement.accuracy:.1f} % kept apart"
+            accuracy = "" if now.scores is None else f", accuracy {100 * now.scores.accuracy:.1f} % kept apart"
             display.show_steps("prior", now.progress, f"loss {now.progress.loss:.3f}{accuracy}")
 
         fitted, agreement = train(settings, images, show)

@@ -56,7 +56,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
 
     from agents.commands.training_display import TrainingDisplay, clean_photographs
     from sr_models.super_resolver import STAGES
-    from sr_models.training.frozen_networks import Eyes
+    from sr_models.training.frozen_networks import FrozenNetworks
     from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining
     from sr_models.training.super_resolution import train_sr as train
     from tools_zoo.training.cards import command_line
@@ -72,7 +72,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
         "perceptual": PIXEL_PERCEPTUAL if arguments.discriminator == "pixel" and arguments.model == "sed" else None,
         "category": None if arguments.discriminator in (None, "vgg") else 0.0,
     }
-    adversary = replace(model.adversary, **{key: value for key, value in changes.items() if value is not None})
+    gan = replace(model.gan, **{key: value for key, value in changes.items() if value is not None})
     minutes = arguments.minutes or 60.0
     shares = {"psnr": PSNR_SHARE, "gan": 1 - PSNR_SHARE} if len(stages) > 1 else dict.fromkeys(stages, 1.0)
     settings = SrTraining(
@@ -83,7 +83,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
             for stage in stages
         },
         generator=arguments.generator,
-        adversary=adversary,
+        gan=gan,
         init=arguments.init,
         degradation=arguments.degradation,
         crop_size=arguments.crop_size,
@@ -94,14 +94,14 @@ def train_sr(arguments: argparse.Namespace) -> int:
         command=command_line("imagerestore", sys.argv[1:]),
     ).with_schedule(arguments.learning_rate, arguments.precision)
     source = clean_photographs(arguments, arguments.crop_size)
-    eyes = Eyes.open(arguments.prior, arguments.squeezenet, arguments.vgg, arguments.clip)
+    frozen = FrozenNetworks.open(arguments.prior, arguments.squeezenet, arguments.vgg, arguments.clip)
     with TrainingDisplay(*stages) as display:
 
         def show(now: SrProgress) -> None:
             quality = f"{now.psnr_bicubic:.2f} -> {now.psnr_output:.2f} dB, distance {now.distance:.3f}"
             display.show_steps(now.stage, now.progress, quality)
 
-        fitted = train(settings, source, eyes, show)
+        fitted = train(settings, source, frozen, show)
     for stage, result in fitted.items():
         state = "finished" if result.finished else "out of time; the same command with more minutes goes on"
         print(f"{stage}: {result.steps} steps, {result.seconds:.0f} s, {state}")

@@ -20,7 +20,7 @@ SMALLEST_CROP = 32
 _POOLED, _HIDDEN = 6, 100
 
 
-class Verdict(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What SFT-GAN's discriminator says of a batch."""
 
     real: Tensor
@@ -57,7 +57,7 @@ class VGGDiscriminator(nn.Module):
             for outputs in (1, categories)
         )
 
-    def judge(self, images: Tensor) -> Verdict:
+    def heads(self, images: Tensor) -> DiscriminatorOutput:
         """Both heads' logits of ``(N, 3, H, W)``.
 
         Raises:
@@ -65,10 +65,10 @@ class VGGDiscriminator(nn.Module):
         """
         _check_crops(images)
         features = self.features(images)
-        return Verdict(self.real_head(features), self.category_head(features))
+        return DiscriminatorOutput(self.real_head(features), self.category_head(features))
 
     def forward(self, images: Tensor, semantics: Tensor | None = None) -> Tensor:
-        """Logits ``(N, 1)`` of "real"; semantics are not looked at. See :meth:`judge` for both heads."""
+        """Logits ``(N, 1)`` of "real"; semantics are not looked at. See :meth:`heads` for both heads."""
         _check_crops(images)
         logits: Tensor = self.real_head(self.features(images))
         return logits
@@ -178,9 +178,9 @@ class PixelDiscriminator(_Fusing):
         quarter = F.leaky_relu(self.down2(half), SLOPE)
         features = F.leaky_relu(self.down3(quarter), SLOPE)
         features = self._fuse(0, features, semantics)
-        features = self._fuse(1, _raised(features, self.up2, quarter), semantics)
-        features = self._fuse(2, _raised(features, self.up1, half), semantics)
-        features = _raised(features, self.up0, whole)
+        features = self._fuse(1, _upsample_and_add(features, self.up2, quarter), semantics)
+        features = self._fuse(2, _upsample_and_add(features, self.up1, half), semantics)
+        features = _upsample_and_add(features, self.up0, whole)
         features = F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(features), SLOPE)), SLOPE)
         logits: Tensor = self.conv3(features)
         return logits
@@ -188,15 +188,17 @@ class PixelDiscriminator(_Fusing):
 
 Discriminator: TypeAlias = VGGDiscriminator | PatchDiscriminator | PixelDiscriminator
 """Any of them."""
-Judging = Literal["vgg", "patch", "pixel"]
+DiscriminatorName = Literal["vgg", "patch", "pixel"]
 """What a verdict is about: the image (SFT-GAN's, with the category head), each patch, or each pixel."""
 
 
-def make_discriminator(judging: Judging, semantics: int | None = None, width: int = PUBLISHED_WIDTH) -> Discriminator:
+def make_discriminator(
+    name: DiscriminatorName, semantics: int | None = None, width: int = PUBLISHED_WIDTH
+) -> Discriminator:
     """A discriminator by name, with random weights.
 
     Args:
-        judging: "vgg" (SFT-GAN's), "patch" (P) or "pixel" (U).
+        name: "vgg" (SFT-GAN's), "patch" (P) or "pixel" (U).
         semantics: channels of the semantics to fuse (``extractor.channels[-1]``), or None to judge without.
         width: of the first layer; 64 as published, less to train on a CPU.
 
@@ -205,15 +207,15 @@ def make_discriminator(judging: Judging, semantics: int | None = None, width: in
     """
     if width < 1:
         raise ValueError(f"a discriminator's width must be 1 or more, got {width}")
-    if judging == "vgg":
+    if name == "vgg":
         if semantics is not None:
             raise ValueError('the "vgg" discriminator takes no semantics; use "patch" or "pixel"')
         return VGGDiscriminator(width)
-    if judging == "patch":
+    if name == "patch":
         return PatchDiscriminator(semantics, width)
-    if judging == "pixel":
+    if name == "pixel":
         return PixelDiscriminator(semantics, width)
-    raise ValueError(f"unknown discriminator {judging!r}; expected vgg, patch or pixel")
+    raise ValueError(f"unknown discriminator {name!r}; expected vgg, patch or pixel")
 
 
 def _normed(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
@@ -224,7 +226,7 @@ def _normed(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Modu
     ]
 
 
-def _raised(features: Tensor, convolution: nn.Module, skipped: Tensor) -> Tensor:
+def _upsample_and_add(features: Tensor, convolution: nn.Module, skipped: Tensor) -> Tensor:
     """Enlarge features to the size of those skipped to, convolve and add them."""
     larger = F.interpolate(features, skipped.shape[-2:], mode="bilinear", align_corners=False)
     return F.leaky_relu(convolution(larger), SLOPE) + skipped

@@ -88,5 +88,5 @@ class RRDBNet(nn.Module):
         features = first + self.join(self.blocks(first))
         features = F.leaky_relu(self.up1(F.interpolate(features, scale_factor=2, mode="nearest")), 0.2)
         features = F.leaky_relu(self.up2(F.interpolate(features, scale_factor=2, mode="nearest")), 0.2)
-        enlarged: Tensor = bicubic_upscale(images) + self.tail(F.leaky_relu(self.last(features), 0.2))
-        return enlarged
+        upscaled: Tensor = bicubic_upscale(images) + self.tail(F.leaky_relu(self.last(features), 0.2))
+        return upscaled

@@ -92,8 +92,8 @@ class SFTNet(nn.Module):
         features = first + self.join(F.relu(self.last_condition(features, condition)))
         features = F.relu(F.pixel_shuffle(self.up1(features), 2))
         features = F.relu(F.pixel_shuffle(self.up2(features), 2))
-        enlarged: Tensor = bicubic_upscale(images) + self.tail(features)
-        return enlarged
+        upscaled: Tensor = bicubic_upscale(images) + self.tail(features)
+        return upscaled
 
     @torch.no_grad()
     def modulations(self, maps: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -41,5 +41,5 @@ class Swin2SR(nn.Module):
         """Enlarge ``(N, 3, H, W)`` float RGB in [0, 1] to ``(N, 3, 4H, 4W)``, neither clipped nor rounded."""
         height, width = images.shape[-2:]
         whole = F.pad(images, (0, -width % WINDOW, 0, -height % WINDOW), mode="replicate").contiguous()
-        enlarged: Tensor = self.network(pixel_values=whole).reconstruction
-        return enlarged[..., : 4 * height, : 4 * width]
+        upscaled: Tensor = self.network(pixel_values=whole).reconstruction
+        return upscaled[..., : 4 * height, : 4 * width]

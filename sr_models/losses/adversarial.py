@@ -29,25 +29,25 @@ class AdversarialLoss:
 
     generator: Callable[[Tensor, Tensor], Tensor]
     discriminator: Callable[[Tensor, Tensor], Tensor]
-    compares: bool
+    uses_real: bool
     """Whether the generator's side looks at the real logits; if not, they need not be computed for it."""
 
 
-def _called_real(logits: Tensor) -> Tensor:
+def _real_error(logits: Tensor) -> Tensor:
     """Binary cross-entropy of logits that should say "real"."""
     return F.softplus(-logits.float()).mean()
 
 
-def _called_fake(logits: Tensor) -> Tensor:
+def _fake_error(logits: Tensor) -> Tensor:
     return F.softplus(logits.float()).mean()
 
 
 def _vanilla_generator(_real: Tensor, fake: Tensor) -> Tensor:
-    return _called_real(fake)
+    return _real_error(fake)
 
 
 def _vanilla_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    return (_called_real(real) + _called_fake(fake)) / 2
+    return (_real_error(real) + _fake_error(fake)) / 2
 
 
 def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
@@ -55,13 +55,13 @@ def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def _relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    return (_called_real(real - fake.mean()) + _called_fake(fake - real.mean())) / 2
+    return (_real_error(real - fake.mean()) + _fake_error(fake - real.mean())) / 2
 
 
 ADVERSARIAL_LOSSES: Mapping[str, AdversarialLoss] = MappingProxyType(
     {
-        "vanilla": AdversarialLoss(_vanilla_generator, _vanilla_discriminator, compares=False),
-        "relativistic": AdversarialLoss(_relativistic_generator, _relativistic_discriminator, compares=True),
+        "vanilla": AdversarialLoss(_vanilla_generator, _vanilla_discriminator, uses_real=False),
+        "relativistic": AdversarialLoss(_relativistic_generator, _relativistic_discriminator, uses_real=True),
     }
 )
 """By name: the binary cross-entropy of Goodfellow et al. (2014; the generator's side not saturating), and the

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from restore_env.images.decoding import one_line
 from restore_env.toolbox import usable_device
 from sr_models.prior.categories import ADE20K_NAMES, CATEGORIES, category_of
-from sr_models.prior.semantic_prior import SCALE, PriorError, looked_at
+from sr_models.prior.semantic_prior import SCALE, PriorError, network_input
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """RGB statistics that its inputs are normalised by."""
@@ -63,7 +63,7 @@ class SegformerPrior(nn.Module):
         height, width = images.shape[-2:]
         below, beside = max(0, SMALLEST - height), max(0, SMALLEST - width)
         images = F.pad(images, (0, beside, 0, below), mode="replicate")
-        logits: Tensor = self.model(pixel_values=(looked_at(images) - self.mean) / self.std).logits
+        logits: Tensor = self.model(pixel_values=(network_input(images) - self.mean) / self.std).logits
         maps = torch.einsum("kc,nchw->nkhw", self.table, logits.float().softmax(dim=1))
         size = (SCALE * (height + below), SCALE * (width + beside))
         maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SCALE = 4
 """How much larger the maps are than the image."""
-LOOK_PIXELS = 2**19
+MAX_INPUT_PIXELS = 2**19
 """The network looks at no larger a picture than this: what an image shows is seen as well in a smaller one."""
 SEGFORMER = "segformer:"
 """What stands before the name of a SegFormer where a prior is named."""
@@ -106,8 +106,8 @@ class SemanticPrior(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The probability of each category.
 
-        A picture of more than :data:`LOOK_PIXELS` is looked at in a smaller size, so that beside the result (8 floats
-        per pixel) memory and time are bounded.
+        An input of more than `MAX_INPUT_PIXELS` is shrunk to that size, so that memory and time are bounded (beside the
+        result of 8 floats per pixel).
 
         Args:
             images: ``(N, 3, H, W)`` float low-resolution RGB in [0, 1], of any size.
@@ -122,17 +122,17 @@ class SemanticPrior(nn.Module):
 
     def scores(self, images: Tensor) -> Tensor:
         """What the softmax is taken of, at a quarter of the size that is looked at: ``(N, 8, about H, about W)``."""
-        scores: Tensor = self.decoder(self.trunk(looked_at(images)))
+        scores: Tensor = self.decoder(self.trunk(network_input(images)))
         return scores
 
 
-def looked_at(images: Tensor) -> Tensor:
-    """The image as the network sees it: four times enlarged, or, if that were too large, to :data:`LOOK_PIXELS`."""
+def network_input(images: Tensor) -> Tensor:
+    """The network's input: the image upscaled x4, or, if that were too large, to :data:`MAX_INPUT_PIXELS`."""
     height, width = images.shape[-2:]
     large = SCALE * math.sqrt(height * width)
-    if large**2 <= LOOK_PIXELS:
+    if large**2 <= MAX_INPUT_PIXELS:
         return bicubic_upscale(images, SCALE)
-    factor = SCALE * math.sqrt(LOOK_PIXELS) / large
+    factor = SCALE * math.sqrt(MAX_INPUT_PIXELS) / large
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
     return F.interpolate(images, size=size, mode="bicubic", antialias=True)
 

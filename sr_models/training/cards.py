@@ -9,7 +9,7 @@ from sr_models.training.validation import CROPS
 from tools_zoo.training.cards import write_card
 
 _LOSSES = ("discriminator", "width", "semantic", "pixel", "perceptual", "adversarial", "category", "form")
-_EYES = ("prior", "features", "semantics")
+_FROZEN = ("prior", "features", "semantics")
 
 
 def write_sr_card(folder: Path) -> None:
@@ -36,7 +36,7 @@ def write_sr_card(folder: Path) -> None:
     commands = [f"{each.recipe.get('command')}  # {each.recipe.get('version')}" for each in weights]
     gan = next((each.recipe for each in weights if each.stage == "gan"), {})
     losses = [f"- GAN stage: {name} {gan[name]}" for name in _LOSSES if name in gan]
-    seen = [f"- seen through: {name} {weights[-1].recipe[name]}" for name in _EYES if name in weights[-1].recipe]
+    seen = [f"- seen through: {name} {weights[-1].recipe[name]}" for name in _FROZEN if name in weights[-1].recipe]
     text = f"""# A x4 super-resolver: {weights[0].network if weights else "none yet"}
 
 For RGB scaled to [0, 1]; load with `sr_models.load_super_resolver`. The PSNR stage minimises the mean absolute error,

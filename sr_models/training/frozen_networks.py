@@ -15,7 +15,7 @@ from tools_zoo.training.trainer import digest
 
 
 @dataclass(frozen=True)
-class Eyes:
+class FrozenNetworks:
     """The frozen networks that training looks through; none of them is needed to use what it makes."""
 
     prior: SemanticPrior | SegformerPrior
@@ -33,7 +33,7 @@ class Eyes:
         squeezenet: str | os.PathLike[str] | None = None,
         vgg: str | os.PathLike[str] | None = None,
         clip: str | os.PathLike[str] | None = None,
-    ) -> Eyes:
+    ) -> FrozenNetworks:
         """Load them: a prior by name or file; files of SqueezeNet's (default: the prior's trunk), VGG19's, CLIP's.
 
         Raises:
@@ -42,7 +42,7 @@ class Eyes:
         network = open_prior(prior)
         own = network if isinstance(network, SemanticPrior) else load_prior()
         trunk = copy.deepcopy(own.trunk) if squeezenet is None else load_squeezenet(squeezenet)
-        return Eyes(
+        return FrozenNetworks(
             prior=network,
             distance=trunk,
             features=trunk if vgg is None else load_vgg19(vgg),
@@ -53,7 +53,7 @@ class Eyes:
         """What each of them is, with a short name of its weights: other weights, another run."""
         return {name: f"{type(network).__name__} {digest(network)}" for name, network in vars(self).items()}
 
-    def to(self, device: str) -> Eyes:
+    def to(self, device: str) -> FrozenNetworks:
         """Copies on a device, frozen."""
         copied = copy.deepcopy(self)
         for network in (copied.prior, copied.distance, copied.features, copied.semantics):

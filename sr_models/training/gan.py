@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_models.discriminators.networks import Judging, VGGDiscriminator, make_discriminator
+from sr_models.discriminators.networks import DiscriminatorName, VGGDiscriminator, make_discriminator
 from sr_models.extractors.extractor import Extractor, semantics
 from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
 from sr_models.losses.perceptual import PerceptualLoss
@@ -24,7 +24,7 @@ SURE = 0.5
 class DiscriminatorConfig:
     """A discriminator and the weights of the losses; data, so that a comparison changes one field of it."""
 
-    discriminator: Judging
+    discriminator: DiscriminatorName
     """What it judges: the image and its category ("vgg"), patches, or pixels."""
     semantic: bool
     """Whether the discriminator is told what the image shows (SeD)."""
@@ -50,34 +50,34 @@ class GAN(nn.Module):
 
     Args:
         generator: a x4 super-resolver.
-        adversary: the discriminator and the weights of the losses.
+        config: the discriminator and the weights of the losses.
         perceptual: compares features.
         extractor: gives a semantic discriminator the semantics of the targets.
         prior: gives a discriminator with a category head the targets' categories.
 
     Raises:
-        ValueError: the adversary needs an extractor or a prior, and none is given.
+        ValueError: the discriminator needs an extractor or a prior, and none is given.
     """
 
     def __init__(
         self,
         generator: nn.Module,
-        adversary: DiscriminatorConfig,
+        config: DiscriminatorConfig,
         perceptual: PerceptualLoss,
         extractor: Extractor | None = None,
         prior: Prior | None = None,
     ) -> None:
         super().__init__()
-        check_discriminator(adversary)
-        if adversary.semantic and extractor is None:
+        check_discriminator(config)
+        if config.semantic and extractor is None:
             raise ValueError("a semantic discriminator needs an extractor of semantics")
-        if adversary.category and prior is None:
+        if config.category and prior is None:
             raise ValueError("a category loss needs a prior that tells the categories")
         self.generator = generator
-        channels = extractor.channels[-1] if adversary.semantic and extractor is not None else None
-        self.discriminator = make_discriminator(adversary.discriminator, channels, adversary.width)
-        self._adversary = adversary
-        self._game = ADVERSARIAL_LOSSES[adversary.form]
+        channels = extractor.channels[-1] if config.semantic and extractor is not None else None
+        self.discriminator = make_discriminator(config.discriminator, channels, config.width)
+        self._config = config
+        self._adversarial = ADVERSARIAL_LOSSES[config.form]
         self._frozen = perceptual, extractor, prior  # in a tuple: they are neither trained nor kept with the rivals
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -87,21 +87,21 @@ class GAN(nn.Module):
             outputs: the generator's, ``(N, 3, H, W)`` float RGB.
             targets: the same shape, in [0, 1].
         """
-        adversary = self._adversary
+        config = self._config
         perceptual, extractor, prior = self._frozen
-        shown = semantics(extractor, targets) if adversary.semantic and extractor is not None else None
-        categories = None if prior is None or not adversary.category else categories_of(prior, targets)
-        with _held(self.discriminator):
-            real, _ = self._judge(targets, shown) if self._game.compares else (None, None)
+        shown = semantics(extractor, targets) if config.semantic and extractor is not None else None
+        categories = None if prior is None or not config.category else categories_of(prior, targets)
+        with _frozen_weights(self.discriminator):
+            real, _ = self._judge(targets, shown) if self._adversarial.uses_real else (None, None)
             fake, seen = self._judge(outputs, shown)
-        verdict = self._game.generator(fake if real is None else real, fake)
-        loss: Tensor = adversary.perceptual * perceptual(outputs, targets) + adversary.adversarial * verdict
-        if adversary.pixel:
-            loss = loss + adversary.pixel * F.l1_loss(outputs, targets)
+        verdict = self._adversarial.generator(fake if real is None else real, fake)
+        loss: Tensor = config.perceptual * perceptual(outputs, targets) + config.adversarial * verdict
+        if config.pixel:
+            loss = loss + config.pixel * F.l1_loss(outputs, targets)
         if categories is not None and seen is not None:
-            loss = loss + adversary.category * category_loss(seen, categories)
+            loss = loss + config.category * category_loss(seen, categories)
         (real, seen), (fake, _) = self._judge(targets, shown), self._judge(outputs.detach(), shown)
-        loss = loss + self._game.discriminator(real, fake)
+        loss = loss + self._adversarial.discriminator(real, fake)
         if categories is not None and seen is not None:
             loss = loss + category_loss(seen, categories)
         return loss
@@ -109,24 +109,26 @@ class GAN(nn.Module):
     def _judge(self, images: Tensor, shown: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Logits of "real", and of the categories if the discriminator has that head."""
         if isinstance(self.discriminator, VGGDiscriminator):
-            return self.discriminator.judge(images)
+            return self.discriminator.heads(images)
         logits: Tensor = self.discriminator(images, shown)
         return logits, None
 
 
-def check_discriminator(adversary: DiscriminatorConfig) -> None:
+def check_discriminator(config: DiscriminatorConfig) -> None:
     """Raise ``ValueError`` if there is no such discriminator or loss, or the one does not go with the other."""
-    make_discriminator(adversary.discriminator, 32 if adversary.semantic else None, min(adversary.width, 1))
-    if adversary.form not in ADVERSARIAL_LOSSES:
-        raise ValueError(f"unknown adversarial loss {adversary.form!r}: choose from {', '.join(ADVERSARIAL_LOSSES)}")
-    if adversary.category and adversary.discriminator != "vgg":
-        raise ValueError(
-            f'the {adversary.discriminator} discriminator tells no categories: "vgg" does, or weigh them 0'
-        )
+    make_discriminator(
+        config.discriminator,
+        32 if config.semantic else None,
+        min(config.width, 1),
+    )
+    if config.form not in ADVERSARIAL_LOSSES:
+        raise ValueError(f"unknown adversarial loss {config.form!r}: choose from {', '.join(ADVERSARIAL_LOSSES)}")
+    if config.category and config.discriminator != "vgg":
+        raise ValueError(f'the {config.discriminator} discriminator tells no categories: "vgg" does, or weigh them 0')
 
 
 @contextmanager
-def _held(network: nn.Module) -> Iterator[None]:
+def _frozen_weights(network: nn.Module) -> Iterator[None]:
     """Let gradients through a network, but none to its weights."""
     network.requires_grad_(False)
     try:

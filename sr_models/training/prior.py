@@ -70,7 +70,7 @@ class PriorTraining:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class SegmentationScores:
     """How maps agree with labels, over all pixels whose category is known."""
 
     confusion: npt.NDArray[np.int64]
@@ -100,7 +100,7 @@ class PriorProgress:
     """A glance at a run, for display."""
 
     progress: Progress
-    agreement: Agreement | None
+    scores: SegmentationScores | None
     """On the photographs kept apart, at the last look; None before the first one."""
 
 
@@ -171,9 +171,9 @@ def recoloured(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.ND
     return np.asarray(np.clip(pixels, 0, 1), np.float32)
 
 
-def measure_prior(
+def evaluate_prior(
     prior: Prior, images: LabelledImages, indices: Sequence[int], device: str | torch.device = "cpu"
-) -> Agreement:
+) -> SegmentationScores:
     """Compare the maps of whole photographs, shrunk to a quarter and given to the prior, with their labels."""
     confusion = np.zeros((len(CATEGORIES), len(CATEGORIES)), np.int64)
     for index in indices:
@@ -185,7 +185,7 @@ def measure_prior(
         known = ids[:height, :width] != IGNORE
         pairs = ids[:height, :width][known].astype(np.int64) * len(CATEGORIES) + found[known]
         confusion += np.bincount(pairs, minlength=confusion.size).reshape(confusion.shape)
-    return Agreement(confusion)
+    return SegmentationScores(confusion)
 
 
 def label_error(prior: SemanticPrior, device: str | torch.device = "cpu") -> Callable[[Labelled], Tensor]:
@@ -204,7 +204,7 @@ def label_error(prior: SemanticPrior, device: str | torch.device = "cpu") -> Cal
 
 def train_prior(
     settings: PriorTraining, images: LabelledImages, report: Callable[[PriorProgress], None] = lambda _: None
-) -> tuple[TrainingResult, Agreement]:
+) -> tuple[TrainingResult, SegmentationScores]:
     """Train the prior and write ``prior.safetensors``, a learning curve and a model card into ``settings.out``.
 
     A run that was stopped goes on.
@@ -227,7 +227,7 @@ def train_prior(
     trunk_speed = settings.trunk_speed if settings.squeezenet is not None else 1.0
     logs, checkpoint = settings.out / "logs", settings.out / "checkpoints" / "prior.pt"
     writer = summary_writer(logs)
-    looks: list[Agreement] = []
+    looks: list[SegmentationScores] = []
     done = [0]
 
     def show(now: Progress) -> None:
@@ -235,7 +235,7 @@ def train_prior(
         if due > done[0]:
             done[0] = due
             prior.eval()
-            looks.append(measure_prior(prior, images, held_out, settings.device))
+            looks.append(evaluate_prior(prior, images, held_out, settings.device))
             prior.train()
             writer.add_scalar("held_out/accuracy", looks[-1].accuracy, now.step)
             writer.add_scalar("held_out/iou", looks[-1].mean_iou, now.step)
@@ -270,7 +270,7 @@ def train_prior(
     draw_run(settings.out / "prior.png", logs, CURVES, "of the photographs kept apart")
     prior.load_state_dict(fitted.state)
     prior.eval()
-    agreement = measure_prior(prior, images, held_out, settings.device)
+    scores = evaluate_prior(prior, images, held_out, settings.device)
     prior.recipe = {
         "steps": fitted.steps,
         "seconds": round(fitted.seconds, 1),
@@ -285,23 +285,23 @@ def train_prior(
         "started_from": "random weights" if settings.squeezenet is None else "SqueezeNet 1.1 trained on ImageNet",
         "images": len(kept),
         "held_out": len(held_out) if len(kept) + len(held_out) == len(images) else 0,
-        "accuracy": round(agreement.accuracy, 4),
-        "ious": {n: round(float(i), 4) for n, i in zip(NAMES, agreement.ious, strict=True) if np.isfinite(i)},
+        "accuracy": round(scores.accuracy, 4),
+        "ious": {n: round(float(i), 4) for n, i in zip(NAMES, scores.ious, strict=True) if np.isfinite(i)},
         "version": source_version(),
         "command": settings.command,
     }
     save_prior(prior, settings.out / "prior.safetensors")
-    write_prior_card(settings.out / "README.md", prior, agreement)
-    return fitted, agreement
+    write_prior_card(settings.out / "README.md", prior, scores)
+    return fitted, scores
 
 
-def write_prior_card(card: Path, prior: SemanticPrior, agreement: Agreement) -> None:
+def write_prior_card(card: Path, prior: SemanticPrior, scores: SegmentationScores) -> None:
     """Write the model card of a prior that :func:`train_prior` made."""
     recipe = prior.recipe
-    pixels = agreement.confusion.sum(axis=1)
-    found = agreement.confusion.sum(axis=0)
+    pixels = scores.confusion.sum(axis=1)
+    found = scores.confusion.sum(axis=0)
     lines = ["| category | IoU | share of the pixels | share found |", "|---|---|---|---|"]
-    for name, iou, own, got in zip(NAMES, agreement.ious, pixels, found, strict=True):
+    for name, iou, own, got in zip(NAMES, scores.ious, pixels, found, strict=True):
         shares = " | ".join(f"{100 * n / max(1, pixels.sum()):.1f} %" for n in (own, got))
         lines.append(f"| {name} | {'-' if np.isnan(iou) else f'{iou:.3f}'} | {shares} |")
     apart = (
@@ -327,7 +327,7 @@ slight noise and JPEG. Cross-entropy, Adam with warm-up and cosine decay ({rates
 weights averaged; {steps}, {time}.
 
 Measured on {apart}, whole, shrunk to a quarter:
-pixel accuracy {agreement.accuracy:.3f}, mean IoU {agreement.mean_iou:.3f}.
+pixel accuracy {scores.accuracy:.3f}, mean IoU {scores.mean_iou:.3f}.
 
 {chr(10).join(lines)}
 

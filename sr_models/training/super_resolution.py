@@ -22,7 +22,7 @@ from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_
 from sr_models.training.cards import write_sr_card
 from sr_models.training.crops import CropSampler
 from sr_models.training.degradations import DEGRADATIONS, SCALE
-from sr_models.training.frozen_networks import Eyes
+from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN, DiscriminatorConfig, check_discriminator
 from sr_models.training.grids import write_grid
 from sr_models.training.validation import Validation
@@ -46,7 +46,7 @@ class Model:
 
     generator: str
     """A key of :data:`sr_models.super_resolver.GENERATORS`."""
-    adversary: DiscriminatorConfig
+    gan: DiscriminatorConfig
     vgg_depths: tuple[float, ...]
     """Weights of VGG19's depths in the perceptual loss, where that is what looks."""
     faster: str = ""
@@ -84,7 +84,7 @@ class SrTraining:
     """By stage; a stage without one is left out."""
     generator: str | None = None
     """A key of :data:`sr_models.super_resolver.GENERATORS`, in place of the model's."""
-    adversary: DiscriminatorConfig | None = None
+    gan: DiscriminatorConfig | None = None
     """In place of the model's."""
     init: Path | None = None
     """Generator weights to start from."""
@@ -112,7 +112,7 @@ class SrTraining:
             if name is not None and name not in table:
                 raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(table)}")
         if "gan" in self.budgets:
-            check_discriminator(self.rivalry)
+            check_discriminator(self.gan_config)
             if self.crop_size < SMALLEST_CROP:
                 raise ValueError(
                     f"crops of {self.crop_size} pixels are too small for a discriminator: {SMALLEST_CROP} or more"
@@ -124,9 +124,9 @@ class SrTraining:
         return self.generator or MODELS[self.model].generator
 
     @property
-    def rivalry(self) -> DiscriminatorConfig:
+    def gan_config(self) -> DiscriminatorConfig:
         """The GAN stage's discriminator and losses."""
-        return self.adversary or MODELS[self.model].adversary
+        return self.gan or MODELS[self.model].gan
 
     def with_schedule(self, learning_rate: float | None, precision: Literal["fp32", "bf16"]) -> SrTraining:
         """The same settings with another learning rate (if any is given) and precision, in all stages."""
@@ -152,7 +152,7 @@ class SrProgress:
 def train_sr(
     settings: SrTraining,
     source: ImageSource,
-    eyes: Eyes,
+    frozen: FrozenNetworks,
     report: Callable[[SrProgress], None] = lambda _: None,
 ) -> dict[str, TrainingResult]:
     """Train a super-resolver's stages one after the other; each one's weights are written when it ends.
@@ -163,7 +163,7 @@ def train_sr(
     Args:
         settings: what to train and how long.
         source: photographs.
-        eyes: what training looks through.
+        frozen: the networks that losses and validation use.
         report: called about twice a second.
 
     Returns:
@@ -176,7 +176,7 @@ def train_sr(
     results: dict[str, TrainingResult] = {}
     for stage in STAGES:
         if stage in settings.budgets:
-            run = _Stage(settings, stage, source, eyes.to(settings.device))
+            run = _Stage(settings, stage, source, frozen.to(settings.device))
             results[stage] = run.train(report)
     return results
 
@@ -184,24 +184,24 @@ def train_sr(
 class _Stage:
     """One stage of a run: what it starts from, what it minimises, what it leaves behind."""
 
-    def __init__(self, settings: SrTraining, stage: str, source: ImageSource, eyes: Eyes) -> None:
-        self.settings, self.stage, self.eyes = settings, stage, eyes
+    def __init__(self, settings: SrTraining, stage: str, source: ImageSource, frozen: FrozenNetworks) -> None:
+        self.settings, self.stage, self.frozen = settings, stage, frozen
         torch.manual_seed(settings.seed)
         self.generator = GENERATORS[settings.network]()
         self.started_from = self._load_start()
         self.network: nn.Module = self.generator
         if stage == "gan":
             model = MODELS[settings.model]
-            depths = SQUEEZENET_DEPTHS if isinstance(eyes.features, SqueezeNet) else model.vgg_depths
-            loss = PerceptualLoss(eyes.features, depths)
-            self.network = GAN(self.generator, settings.rivalry, loss, eyes.semantics, eyes.prior)
+            depths = SQUEEZENET_DEPTHS if isinstance(frozen.features, SqueezeNet) else model.vgg_depths
+            loss = PerceptualLoss(frozen.features, depths)
+            self.network = GAN(self.generator, settings.gan_config, loss, frozen.semantics, frozen.prior)
         kept, held_out = split_images(len(source))
         self.images = len(kept)
         degrade = DEGRADATIONS[settings.degradation]
         self.sampler = CropSampler(source, kept, settings.crop_size, degrade)
         largest = max(min(source.size(index)) for index in held_out)
         held = CropSampler(source, held_out, min(VALIDATION_SIZE, largest // SCALE * SCALE), degrade)
-        self.validation = Validation(held, eyes.distance, settings.seed, settings.device)
+        self.validation = Validation(held, frozen.distance, settings.seed, settings.device)
 
     def train(self, report: Callable[[SrProgress], None]) -> TrainingResult:
         settings, stage = self.settings, self.stage
@@ -242,7 +242,7 @@ class _Stage:
         if not getattr(self.generator, "takes_maps", False):
             return ()
         with torch.no_grad():
-            return (self.eyes.prior(images),)
+            return (self.frozen.prior(images),)
 
     def _objective(self, batch: Batch) -> Tensor:
         inputs, targets = (as_tensor(side, self.settings.device) for side in batch)
@@ -272,9 +272,9 @@ class _Stage:
         settings = self.settings
         names = ("model", "network", "degradation", "crop_size", "batch_size", "seed")
         own = {name: getattr(settings, name) for name in names}
-        rivalry = asdict(settings.rivalry) if self.stage == "gan" else {}
+        gan = asdict(settings.gan_config) if self.stage == "gan" else {}
         run = {"stage": self.stage, "images": self.images, "started_from": self.started_from}
-        return {**own, **rivalry, **self.eyes.names(), **run}
+        return {**own, **gan, **self.frozen.names(), **run}
 
     def _write(self, fitted: TrainingResult) -> None:
         settings = self.settings
@@ -302,7 +302,7 @@ class _Stage:
         write_generator(settings.out / f"{self.stage}.safetensors", weights)
         columns = [
             self.validation.bicubic,
-            self.validation.enlarged(self.generator, self.maps),
+            self.validation.upscaled(self.generator, self.maps),
             self.validation.targets,
         ]
         write_grid(settings.out / f"{self.stage}.png", columns)

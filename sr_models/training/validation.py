@@ -31,10 +31,10 @@ class Validation:
     @torch.no_grad()
     def measure(self, generator: nn.Module, maps: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[float, float]:
         """PSNR (dB) and perceptual distance of a generator's outputs."""
-        return self._compare(self.enlarged(generator, maps))
+        return self._compare(self.upscaled(generator, maps))
 
     @torch.no_grad()
-    def enlarged(self, generator: nn.Module, maps: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
+    def upscaled(self, generator: nn.Module, maps: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
         """What a generator makes of the crops, clipped."""
         training = generator.training
         outputs = generator.eval()(self.inputs, *maps(self.inputs))

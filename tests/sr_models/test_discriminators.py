@@ -27,22 +27,22 @@ def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def small(judging: Any, channels: int | None = 64) -> nn.Module:
+def small(name: Any, channels: int | None = 64) -> nn.Module:
     torch.manual_seed(0)
-    return make_discriminator(judging, channels, width=8)
+    return make_discriminator(name, channels, width=8)
 
 
 @pytest.mark.parametrize(
-    ("judging", "channels", "millions"),
+    ("name", "channels", "millions"),
     [("patch", 1024, 10.1), ("pixel", 1024, 10.2), ("patch", None, 2.76), ("pixel", None, 4.38)],
 )
-def test_published_sizes(judging: Any, channels: int | None, millions: float) -> None:
-    assert parameters(make_discriminator(judging, channels)) / 1e6 == pytest.approx(millions, rel=0.006)
+def test_published_sizes(name: Any, channels: int | None, millions: float) -> None:
+    assert parameters(make_discriminator(name, channels)) / 1e6 == pytest.approx(millions, rel=0.006)
 
 
 def test_the_same_but_for_the_fusion_blocks() -> None:
-    for judging in PATCH_AND_PIXEL:
-        fusing, plain = small(judging), small(judging, None)
+    for name in PATCH_AND_PIXEL:
+        fusing, plain = small(name), small(name, None)
         shared = {name: value.shape for name, value in fusing.state_dict().items() if not name.startswith("fusions")}
         assert shared == {name: value.shape for name, value in plain.state_dict().items()}
 
@@ -61,7 +61,7 @@ def test_shapes(size: tuple[int, int], channels: int | None) -> None:
 def test_two_heads(size: tuple[int, int]) -> None:
     network = small("vgg", None)
     assert isinstance(network, VGGDiscriminator)
-    verdict = network.judge(random(2, 3, *size))
+    verdict = network.heads(random(2, 3, *size))
     assert verdict.real.shape == (2, 1)
     assert verdict.categories.shape == (2, 8)
     torch.testing.assert_close(network(random(2, 3, *size)), verdict.real)
@@ -80,13 +80,13 @@ def test_keeps_no_statistics_of_batches() -> None:
 
 
 def test_every_state_can_be_averaged() -> None:
-    for judging, channels in (("vgg", None), ("patch", 64), ("pixel", 64)):
-        assert all(value.is_floating_point() for value in small(judging, channels).state_dict().values())
+    for name, channels in (("vgg", None), ("patch", 64), ("pixel", 64)):
+        assert all(value.is_floating_point() for value in small(name, channels).state_dict().values())
 
 
-@pytest.mark.parametrize("judging", PATCH_AND_PIXEL)
-def test_gradients_reach_the_generator_and_the_zero_convolutions(judging: Any) -> None:
-    network, fake, real = small(judging), random(1, 3, 48, 48).requires_grad_(), random(1, 3, 48, 48, seed=1)
+@pytest.mark.parametrize("name", PATCH_AND_PIXEL)
+def test_gradients_reach_the_generator_and_the_zero_convolutions(name: Any) -> None:
+    network, fake, real = small(name), random(1, 3, 48, 48).requires_grad_(), random(1, 3, 48, 48, seed=1)
     maps = random(1, 64, 3, 3, seed=2)
     for game in ADVERSARIAL_LOSSES.values():
         network.zero_grad()
@@ -101,9 +101,9 @@ def test_gradients_reach_the_generator_and_the_zero_convolutions(judging: Any) -
             assert float(fusion.out.weight.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize("judging", PATCH_AND_PIXEL)
-def test_semantics_count_once_the_zero_convolution_has_moved(judging: Any) -> None:
-    network, images = small(judging).eval(), random(1, 3, 48, 48)
+@pytest.mark.parametrize("name", PATCH_AND_PIXEL)
+def test_semantics_count_once_the_zero_convolution_has_moved(name: Any) -> None:
+    network, images = small(name).eval(), random(1, 3, 48, 48)
     # in a random network the semantics' share is small; group norm takes the scale of the maps away, not their pattern
     one, other = random(1, 64, 3, 3, seed=1), random(1, 64, 3, 3, seed=2)
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_category_head_learns() -> None:
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(15):
-        loss = category_loss(network.judge(images).categories, ids)
+        loss = category_loss(network.heads(images).categories, ids)
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
@@ -188,9 +188,9 @@ def test_errors() -> None:
         network(random(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"expected semantics \(1, 64, h, w\), got \(1, 32, 2, 2\)"):
         network(random(1, 3, 32, 32), random(1, 32, 2, 2))
-    for judging, channels in (("vgg", None), ("patch", 64), ("pixel", 64)):
+    for name, channels in (("vgg", None), ("patch", 64), ("pixel", 64)):
         with pytest.raises(ValueError, match="32x32 or more"):
-            small(judging, channels)(random(1, 3, 31, 32), random(1, 64, 2, 2))
+            small(name, channels)(random(1, 3, 31, 32), random(1, 64, 2, 2))
     with pytest.raises(ValueError, match="takes no semantics"):
         make_discriminator("vgg", 512)
     with pytest.raises(ValueError, match="expected vgg, patch or pixel"):

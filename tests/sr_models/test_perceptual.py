@@ -154,7 +154,7 @@ def test_only_the_relativistic_generator_looks_at_real_images() -> None:
     fake, real = torch.randn(3, 1), torch.randn(3, 1)
     for game in ADVERSARIAL_LOSSES.values():
         moved = game.generator(real + 1, fake) != game.generator(real, fake)
-        assert bool(moved) == game.compares
+        assert bool(moved) == game.uses_real
     game = ADVERSARIAL_LOSSES["relativistic"]
     torch.testing.assert_close(game.discriminator(real + 7, fake + 7), game.discriminator(real, fake))
 

@@ -16,23 +16,23 @@ from sr_models.prior.categories import IGNORE, NAMES
 from sr_models.prior.labels import LabelledImages
 from sr_models.prior.segformer import load_segformer
 from sr_models.prior.semantic_prior import (
-    LOOK_PIXELS,
+    MAX_INPUT_PIXELS,
     SHIPPED,
     Prior,
     PriorError,
     SemanticPrior,
     check_maps,
     load_prior,
-    looked_at,
+    network_input,
 )
 from sr_models.prior.semantic_prior import save_prior as save
 from sr_models.training.prior import (
-    Agreement,
     LabelledPatches,
     PriorTraining,
+    SegmentationScores,
     cut_patch,
+    evaluate_prior,
     label_error,
-    measure_prior,
     train_prior,
 )
 from tests.support.scenes import COLOURS, write_scenes
@@ -64,10 +64,10 @@ def test_an_image_is_seen_alike_alone_and_in_a_batch(shipped: SemanticPrior) -> 
 
 def test_a_large_photograph_is_looked_at_in_a_smaller_size(shipped: SemanticPrior) -> None:
     images = torch.rand(1, 3, 300, 420)
-    height, width = looked_at(images).shape[-2:]
-    assert LOOK_PIXELS * 0.98 < height * width < LOOK_PIXELS * 1.02
+    height, width = network_input(images).shape[-2:]
+    assert MAX_INPUT_PIXELS * 0.98 < height * width < MAX_INPUT_PIXELS * 1.02
     assert height / width == pytest.approx(300 / 420, rel=0.01)
-    assert looked_at(images[..., :100, :100]).shape[-2:] == (400, 400)
+    assert network_input(images[..., :100, :100]).shape[-2:] == (400, 400)
     assert shipped(images).shape == (1, 8, 1200, 1680)
 
 
@@ -95,8 +95,8 @@ def test_the_shipped_prior_does_about_as_well_as_its_card_says(shared: Path, shi
         pytest.skip("no labelled photographs in the shared data")
     images = LabelledImages(folders)
     _, held_out = images.split()
-    agreement = measure_prior(shipped, images, held_out[::4])
-    assert agreement.accuracy == pytest.approx(shipped.recipe["accuracy"], abs=0.1)  # of them all
+    scores = evaluate_prior(shipped, images, held_out[::4])
+    assert scores.accuracy == pytest.approx(shipped.recipe["accuracy"], abs=0.1)  # of them all
 
 
 def test_weights_survive_saving(tmp_path: Path) -> None:
@@ -152,12 +152,12 @@ def test_maps_that_are_no_prior_are_refused() -> None:
 def test_agreement_counts_what_is_known() -> None:
     confusion = np.zeros((8, 8), np.int64)
     confusion[1, 1], confusion[1, 2], confusion[2, 2] = 6, 2, 2
-    agreement = Agreement(confusion)
-    assert agreement.accuracy == 0.8
-    assert agreement.ious[1] == 6 / 8
-    assert agreement.ious[2] == 2 / 4
-    assert np.isnan(agreement.ious[0])
-    assert agreement.mean_iou == pytest.approx((6 / 8 + 2 / 4) / 2)
+    scores = SegmentationScores(confusion)
+    assert scores.accuracy == 0.8
+    assert scores.ious[1] == 6 / 8
+    assert scores.ious[2] == 2 / 4
+    assert np.isnan(scores.ious[0])
+    assert scores.mean_iou == pytest.approx((6 / 8 + 2 / 4) / 2)
 
 
 class ByColour(torch.nn.Module):
@@ -172,10 +172,10 @@ class ByColour(torch.nn.Module):
 
 def test_a_prior_that_tells_the_scenes_apart_is_measured_so(tmp_path: Path) -> None:
     images = LabelledImages(write_scenes(tmp_path, 6, 42, 50))
-    agreement = measure_prior(ByColour(), images, range(6))
+    scores = evaluate_prior(ByColour(), images, range(6))
     known = sum(int((images.pair(i)[1][:40, :48] != IGNORE).sum()) for i in range(6))
-    assert agreement.confusion.sum() == known
-    assert agreement.accuracy > 0.85
+    assert scores.confusion.sum() == known
+    assert scores.accuracy > 0.85
 
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 2.1])
@@ -222,15 +222,15 @@ def test_training_learns_and_writes_weights_card_and_curve(tmp_path: Path) -> No
     losses: list[float] = []
     schedule = Schedule(learning_rate=2e-3, warmup_steps=5, clip_norm=1.0)
     chosen = settings(tmp_path / "out", 25, schedule=schedule, command="imagerestore train prior")
-    fitted, agreement = train_prior(chosen, images, lambda now: losses.append(now.progress.loss))
+    fitted, scores = train_prior(chosen, images, lambda now: losses.append(now.progress.loss))
     assert fitted.finished
     assert losses[-1] < 1.8 < losses[0]
     loaded = load_prior(tmp_path / "out")
-    assert loaded.recipe["accuracy"] == round(agreement.accuracy, 4)
-    assert measure_prior(loaded, images, images.split()[1]).accuracy == agreement.accuracy
+    assert loaded.recipe["accuracy"] == round(scores.accuracy, 4)
+    assert evaluate_prior(loaded, images, images.split()[1]).accuracy == scores.accuracy
     assert loaded.recipe["held_out"] == 2
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"pixel accuracy {agreement.accuracy:.3f}" in card
+    assert f"pixel accuracy {scores.accuracy:.3f}" in card
     assert "| animal |" in card
     assert (tmp_path / "out" / "prior.png").stat().st_size > 0
 

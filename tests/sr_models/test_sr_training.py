@@ -24,7 +24,7 @@ from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import read_generator
 from sr_models.training.crops import CropSampler
 from sr_models.training.degradations import DEGRADATIONS
-from sr_models.training.frozen_networks import Eyes
+from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN, DiscriminatorConfig, categories_of
 from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining, train_sr
 from tests.support.toolkit import photographs
@@ -49,10 +49,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def eyes() -> Eyes:
+def frozen() -> FrozenNetworks:
     torch.manual_seed(0)
     prior, trunk = SemanticPrior(), SqueezeNet()
-    return Eyes(prior, trunk, trunk, trunk)
+    return FrozenNetworks(prior, trunk, trunk, trunk)
 
 
 def source() -> ImageSource:
@@ -62,10 +62,10 @@ def source() -> ImageSource:
 
 
 def settings(out: Path, model: str = "sed", steps: int = 3, **changes: Any) -> SrTraining:
-    adversary = replace(MODELS[model].adversary, width=4)
+    gan = replace(MODELS[model].gan, width=4)
     values: dict[str, Any] = {
         "budgets": {"psnr": Budget(steps=steps), "gan": Budget(steps=steps)},
-        "adversary": adversary,
+        "gan": gan,
         "crop_size": 32,
         "batch_size": 2,
         "schedules": {stage: Schedule(learning_rate=2e-3, warmup_steps=1) for stage in ("psnr", "gan")},
@@ -78,9 +78,9 @@ def state(path: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_both_stages_leave_weights_samples_and_a_card(model: str, eyes: Eyes, tmp_path: Path) -> None:
+def test_both_stages_leave_weights_samples_and_a_card(model: str, frozen: FrozenNetworks, tmp_path: Path) -> None:
     seen: list[SrProgress] = []
-    train_sr(settings(tmp_path, model), source(), eyes, seen.append)
+    train_sr(settings(tmp_path, model), source(), frozen, seen.append)
     assert {progress.stage for progress in seen} == {"psnr", "gan"}
     psnr, gan = (read_generator(tmp_path / f"{stage}.safetensors") for stage in ("psnr", "gan"))
     assert gan.recipe["steps"] == psnr.recipe["steps"] == 3
@@ -92,7 +92,7 @@ def test_both_stages_leave_weights_samples_and_a_card(model: str, eyes: Eyes, tm
     assert {"psnr.png", "gan.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_training_lowers_the_error(eyes: Eyes, tmp_path: Path) -> None:
+def test_training_lowers_the_error(frozen: FrozenNetworks, tmp_path: Path) -> None:
     # crops of the smooth test pictures are nearly solved by bicubic: a wrong start shows the descent
     run = settings(tmp_path, steps=40, budgets={"psnr": Budget(steps=40)}, batch_size=4)
     network = TINY["rrdb_small"]()
@@ -101,60 +101,60 @@ def test_training_lowers_the_error(eyes: Eyes, tmp_path: Path) -> None:
     weights = sr_models.super_resolver.GeneratorWeights("rrdb_small", "psnr", network.state_dict())
     sr_models.super_resolver.write_generator(start, weights)
     schedule = Schedule(learning_rate=1e-2, warmup_steps=1, ema_decay=0.9)
-    train_sr(replace(run, init=start, schedules={"psnr": schedule}), source(), eyes)
+    train_sr(replace(run, init=start, schedules={"psnr": schedule}), source(), frozen)
     assert read_generator(tmp_path / "psnr.safetensors").recipe["psnr_output"] > 25  # the start is at 14 dB
 
 
 @pytest.mark.parametrize("stage", ["psnr", "gan"])
 def test_a_killed_stage_goes_on_to_the_same_weights(
-    stage: str, eyes: Eyes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, frozen: FrozenNetworks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", 0.0)
     whole, killed = settings(tmp_path / "whole", steps=4), settings(tmp_path / "killed", steps=4)
-    train_sr(whole, source(), eyes)
+    train_sr(whole, source(), frozen)
 
     def kill(progress: SrProgress) -> None:
         if progress.stage == stage and progress.progress.step == 3:
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_sr(killed, source(), eyes, kill)
-    train_sr(killed, source(), eyes)
+        train_sr(killed, source(), frozen, kill)
+    train_sr(killed, source(), frozen)
     for name in ("psnr", "gan"):
         one, other = (state(run.out / f"{name}.safetensors") for run in (whole, killed))
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_checkpoint_of_another_adversary_is_refused(eyes: Eyes, tmp_path: Path) -> None:
-    train_sr(settings(tmp_path), source(), eyes)
-    other = replace(settings(tmp_path).rivalry, semantic=False)
+def test_a_checkpoint_of_another_discriminator_is_refused(frozen: FrozenNetworks, tmp_path: Path) -> None:
+    train_sr(settings(tmp_path), source(), frozen)
+    other = replace(settings(tmp_path).gan_config, semantic=False)
     with pytest.raises(TrainingError, match="semantic"):
-        train_sr(settings(tmp_path, adversary=other), source(), eyes)
+        train_sr(settings(tmp_path, gan=other), source(), frozen)
 
 
-def test_a_checkpoint_seen_through_other_eyes_is_refused(eyes: Eyes, tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_frozen_networks_is_refused(frozen: FrozenNetworks, tmp_path: Path) -> None:
     run = settings(tmp_path, budgets={"psnr": Budget(steps=1)})
-    train_sr(run, source(), eyes)
+    train_sr(run, source(), frozen)
     torch.manual_seed(1)
     with pytest.raises(TrainingError, match="features"):
-        train_sr(run, source(), replace(eyes, features=SqueezeNet()))
+        train_sr(run, source(), replace(frozen, features=SqueezeNet()))
 
 
-def test_weights_to_start_from_come_before_those_in_the_folder(eyes: Eyes, tmp_path: Path) -> None:
-    train_sr(settings(tmp_path), source(), eyes)
+def test_weights_to_start_from_come_before_those_in_the_folder(frozen: FrozenNetworks, tmp_path: Path) -> None:
+    train_sr(settings(tmp_path), source(), frozen)
     other = tmp_path / "other.safetensors"
     weights = read_generator(tmp_path / "psnr.safetensors")
     sr_models.super_resolver.write_generator(other, replace(weights, state=TINY["rrdb_small"]().state_dict()))
     with pytest.raises(TrainingError, match="started_from"):
-        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=3)}, init=other), source(), eyes)
+        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=3)}, init=other), source(), frozen)
 
 
 def test_what_cannot_be_trained_is_refused_before_the_first_stage(tmp_path: Path) -> None:
     wrong: dict[str, dict[str, Any]] = {
-        "takes no semantics": {"adversary": replace(MODELS["sed"].adversary, discriminator="vgg")},
-        "no categories": {"adversary": replace(MODELS["sft"].adversary, discriminator="patch")},
-        "adversarial loss 'x'": {"adversary": replace(MODELS["sed"].adversary, form="x")},
+        "takes no semantics": {"gan": replace(MODELS["sed"].gan, discriminator="vgg")},
+        "no categories": {"gan": replace(MODELS["sft"].gan, discriminator="patch")},
+        "adversarial loss 'x'": {"gan": replace(MODELS["sed"].gan, form="x")},
         "too small": {"crop_size": 16},
     }
     for message, changes in wrong.items():
@@ -162,27 +162,27 @@ def test_what_cannot_be_trained_is_refused_before_the_first_stage(tmp_path: Path
             settings(tmp_path, **changes)
 
 
-def test_the_gan_stage_needs_a_start(eyes: Eyes, tmp_path: Path) -> None:
+def test_the_gan_stage_needs_a_start(frozen: FrozenNetworks, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train the PSNR stage first"):
-        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=1)}), source(), eyes)
-    train_sr(settings(tmp_path / "sft", "sft", budgets={"psnr": Budget(steps=1)}), source(), eyes)
+        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=1)}), source(), frozen)
+    train_sr(settings(tmp_path / "sft", "sft", budgets={"psnr": Budget(steps=1)}), source(), frozen)
     with pytest.raises(ValueError, match="weights of sft, to train rrdb_small"):
-        train_sr(settings(tmp_path / "sed", init=tmp_path / "sft" / "psnr.safetensors"), source(), eyes)
+        train_sr(settings(tmp_path / "sed", init=tmp_path / "sft" / "psnr.safetensors"), source(), frozen)
 
 
-def rivals(adversary: DiscriminatorConfig) -> tuple[GAN, torch.Tensor]:
+def gan_network(gan: DiscriminatorConfig) -> tuple[GAN, torch.Tensor]:
     torch.manual_seed(0)
     trunk, prior = SqueezeNet().requires_grad_(False), SemanticPrior().requires_grad_(False)
     network = nn.Conv2d(3, 3, 1)
-    return GAN(network, adversary, PerceptualLoss(trunk), trunk, prior), torch.rand(2, 3, 32, 32)
+    return GAN(network, gan, PerceptualLoss(trunk), trunk, prior), torch.rand(2, 3, 32, 32)
 
 
 @pytest.mark.parametrize("form", ["vanilla", "relativistic"])
-@pytest.mark.parametrize(("judging", "semantic"), [("vgg", False), ("patch", True), ("pixel", False)])
-def test_each_side_learns_from_its_own_loss(form: str, judging: Any, semantic: bool) -> None:
+@pytest.mark.parametrize(("name", "semantic"), [("vgg", False), ("patch", True), ("pixel", False)])
+def test_each_side_learns_from_its_own_loss(form: str, name: Any, semantic: bool) -> None:
     """One backward pass gives each side the gradient that its own loss alone would give."""
-    adversary = DiscriminatorConfig(judging, semantic, 1.0, 0.5, 0.1, 0.1 if judging == "vgg" else 0.0, form, width=4)
-    both, targets = rivals(adversary)
+    gan = DiscriminatorConfig(name, semantic, 1.0, 0.5, 0.1, 0.1 if name == "vgg" else 0.0, form, width=4)
+    both, targets = gan_network(gan)
     both.eval()  # spectral norms stand still, so that two passes are alike
     inputs = torch.rand(2, 3, 32, 32)
     both.loss(both.generator(inputs), targets).backward()  # type: ignore[no-untyped-call]
@@ -206,13 +206,13 @@ def test_each_side_learns_from_its_own_loss(form: str, judging: Any, semantic: b
 def test_the_verdict_moves_the_generator() -> None:
     gradients = []
     for weight in (0.0, 10.0):
-        both, targets = rivals(DiscriminatorConfig("patch", False, 1.0, 0.0, weight, 0.0, width=4))
+        both, targets = gan_network(DiscriminatorConfig("patch", False, 1.0, 0.0, weight, 0.0, width=4))
         both.loss(both.generator(targets), targets).backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad for parameter in both.generator.parameters()])
     assert any(not torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
 
 
-def test_missing_eyes_are_named() -> None:
+def test_missing_networks_are_named() -> None:
     network, loss = nn.Conv2d(3, 3, 1), PerceptualLoss(SqueezeNet())
     with pytest.raises(ValueError, match="extractor"):
         GAN(network, DiscriminatorConfig("patch", True, 1, 1, 1, 0), loss)

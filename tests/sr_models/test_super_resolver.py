@@ -125,7 +125,7 @@ def test_tiles_equal_the_whole(
     resolver = SuperResolver(name, network, prior)
     inputs = images(*size)
     whole = resolver(inputs)
-    monkeypatch.setattr(module, "WHOLE_PIXELS", 48 * 48)
+    monkeypatch.setattr(module, "MAX_PIXELS", 48 * 48)
     pieces = []
     network.register_forward_pre_hook(lambda _, given: pieces.append(given[0].shape))
     assert torch.allclose(resolver(inputs), whole, atol=2e-6)
@@ -150,7 +150,7 @@ def test_a_reach_that_is_too_short_would_show(prior: SemanticPrior, monkeypatch:
     network = stirred(TINY["rrdb_small"]())
     inputs = images(150, 40)
     whole = SuperResolver("x", network)(inputs)
-    monkeypatch.setattr(module, "WHOLE_PIXELS", 48 * 48)
+    monkeypatch.setattr(module, "MAX_PIXELS", 48 * 48)
     assert not torch.allclose(SuperResolver("x", network, receptive_radius=0)(inputs), whole, atol=1e-4)
 
 
@@ -179,7 +179,7 @@ def test_large_batches_go_in_parts(prior: SemanticPrior, monkeypatch: pytest.Mon
     network = stirred(TINY["sft"]())
     resolver, inputs = SuperResolver("sft", network, prior), images(20, 20, 7)
     whole = resolver(inputs)
-    monkeypatch.setattr(module, "WHOLE_PIXELS", 1000)
+    monkeypatch.setattr(module, "MAX_PIXELS", 1000)
     counts: list[int] = []
     network.register_forward_pre_hook(lambda _, given: counts.append(len(given[0])))
     assert torch.allclose(resolver(inputs), whole, atol=2e-6)
