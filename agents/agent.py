@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.encoders import ENCODERS, EncoderName
+from restore_env.errors import ImageRestoreError
 from restore_env.toolbox import usable_device
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
@@ -35,7 +36,7 @@ PATCH_SIZE = 63
 HIDDEN = 50
 
 
-class PolicyError(ValueError):
+class PolicyError(ImageRestoreError):
     """A policy that cannot be loaded or does not fit; the message says what is wrong, in one line."""
 
 

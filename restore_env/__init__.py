@@ -9,6 +9,7 @@ import gymnasium as gym
 
 from restore_env.env import ImageRestoreEnv
 from restore_env.episodes.record import EpisodeRecord
+from restore_env.errors import ImageRestoreError
 from restore_env.images.decoding import ImageError
 from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
@@ -19,6 +20,7 @@ __all__ = [
     "FunctionTool",
     "ImageError",
     "ImageRestoreEnv",
+    "ImageRestoreError",
     "ImageRestoreVectorEnv",
     "Task",
     "Tool",

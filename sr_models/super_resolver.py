@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore_env.errors import ImageRestoreError
 from restore_env.images.tiling import apply_tool
 from restore_env.toolbox import FunctionTool, Toolbox, usable_device
 from sr_models.generators.conditioning import CONDITIONING
@@ -58,7 +59,7 @@ GENERATORS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
 """The generators by the name that weight files use: SFT-Net by its conditioning, RRDBNet at two sizes, Swin2SR."""
 
 
-class SuperResolverError(ValueError):
+class SuperResolverError(ImageRestoreError):
     """A super-resolver that cannot be loaded; the message names the file and says what is wrong, in one line."""
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from restore_env.errors import ImageRestoreError
 from restore_env.images.encoding import write_atomically
 from restore_env.toolbox import Toolbox
 from tools_zoo.backends.network_tool import DEFAULT_BACKEND, NetworkTool, check_backend
@@ -25,7 +26,7 @@ SHIPPED = Path(__file__).parent / "weights"
 """The folder of the toolboxes that come with the package."""
 
 
-class ToolboxError(ValueError):
+class ToolboxError(ImageRestoreError):
     """A toolbox that cannot be loaded; the message names the file and says what is wrong, in one line."""
 
 

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from restore_env.errors import ImageRestoreError
+
 Pixels = npt.NDArray[np.uint8]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
@@ -39,7 +41,7 @@ _LAYOUT_TAGS = frozenset((700, 34377, 34675, *(tag for first, last in _STORAGE f
 _FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-class ImageError(ValueError):
+class ImageError(ImageRestoreError):
     """An image that cannot be used; the message names it and says what is wrong, in one line."""
 
 

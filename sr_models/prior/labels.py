@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from restore_env.errors import ImageRestoreError
 from restore_env.images.decoding import SUFFIXES, read_image
 from restore_env.images.sources import PixelCache
 from sr_models.prior.categories import CATEGORIES, IGNORE
@@ -23,7 +24,7 @@ HELD_OUT_EVERY = 5
 _KNOWN = np.isin(np.arange(256), [*(category.id for category in CATEGORIES), IGNORE])
 
 
-class LabelError(ValueError):
+class LabelError(ImageRestoreError):
     """Labelled photographs that cannot be used; the message names the file and says what is wrong, in one line."""
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore_env.errors import ImageRestoreError
 from restore_env.toolbox import bicubic_upscale, usable_device
 from sr_models.extractors.squeezenet import FIRES, WIDTHS, SqueezeNet
 from sr_models.prior.categories import CATEGORIES
@@ -37,7 +38,7 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 """The folder of the weights that come with the package."""
 
 
-class PriorError(ValueError):
+class PriorError(ImageRestoreError):
     """A prior that cannot be loaded; the message names the file and says what is wrong, in one line."""
 
 

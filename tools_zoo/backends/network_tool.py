@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from restore_env.errors import ImageRestoreError
 from restore_env.toolbox import Toolbox
 from tools_zoo.backends.folding import fold, piecewise
 from tools_zoo.backends.ncnn_models import ncnn_model, ncnn_runner
@@ -101,7 +102,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
 DEFAULT_BACKEND = "torch"
 
 
-class BackendError(ValueError):
+class BackendError(ImageRestoreError):
     """A backend that does not exist or cannot be used here; one line."""
 
 

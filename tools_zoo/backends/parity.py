@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore_env.errors import ImageRestoreError
+
 TOLERANCE = 1e-5
 """How far from eager PyTorch a result may be, for values of 0 to 1."""
 
 _SIZES = ((1, 63, 63), (3, 40, 66), (2, 33, 22))  # of the batches that results are compared on: odd and even
 
 
-class ParityError(ValueError):
+class ParityError(ImageRestoreError):
     """A network that cannot be converted, or a conversion of other results; one line."""
 
 

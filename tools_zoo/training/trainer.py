@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from restore_env.errors import ImageRestoreError
 from restore_env.images.encoding import write_atomically
 from tools_zoo.training.muon import Muon
 
@@ -99,7 +100,7 @@ _OFF = 0.1  # share of the budget by which a run may end early or late before it
 _MSE_AT_25_DB, _CEILING = 10**-2.5, 1e-5  # the ceiling lies at 50 dB
 
 
-class TrainingError(ValueError):
+class TrainingError(ImageRestoreError):
     """A run that cannot go on; the message says why and what would help."""
 
 
