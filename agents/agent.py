@@ -1,8 +1,7 @@
 """The recurrent agent's network and its weights on disk.
 
-What is seen of the patch (:mod:`agents.encoders`), joined with the previous action, goes into an LSTM, whose output
-scores
-every tool and ``stop``. With the published way of looking this is RL-Restore's design, 87,863 parameters with twelve
+The features of the patch (:mod:`agents.encoders`), joined with the previous action, go into an LSTM, whose output
+scores every tool and ``stop``. With the published encoder this is RL-Restore's design, 87,863 parameters with twelve
 tools (200 more here: PyTorch's LSTM has a second bias). Source: Yu et al., CVPR 2018, section 3.2 and the published
 checkpoint.
 """
@@ -41,7 +40,7 @@ class PolicyError(ImageRestoreError):
 
 
 class PatchFeatures(nn.Module):
-    """Observations to features: what is seen of the patch, as a few numbers, joined with the previous tool.
+    """Maps observations to features: the encoded patch, joined with the previous tool as one-hot.
 
     Args:
         n_tools: tools in the toolbox; the previous action is one-hot over them, all zero at an episode's start.
@@ -52,16 +51,16 @@ class PatchFeatures(nn.Module):
         super().__init__()
         self.n_tools, self.encoder = n_tools, encoder
         self.features = ENCODERS[encoder]()
-        self.embed = nn.Linear(self.features.width, self.features.embedded)
-        self.width = self.features.embedded + n_tools
+        self.embed = nn.Linear(self.features.width, self.features.embedding_size)
+        self.width = self.features.embedding_size + n_tools
 
     def forward(self, images: Tensor, last_action: Tensor) -> Tensor:
         """Map RGB patches ``(N, 3, 63, 63)`` in [0, 1] and previous actions ``(N,)`` to ``(N, width)``."""
-        return self.join(self.features(images), last_action)
+        return self.combine(self.features(images), last_action)
 
-    def join(self, seen: Tensor, last_action: Tensor) -> Tensor:
-        """Join what the eyes told of patches, ``(N, features.width)``, with previous actions: ``(N, width)``."""
-        embedded = F.relu(self.embed(seen))
+    def combine(self, encoded: Tensor, last_action: Tensor) -> Tensor:
+        """Combine encoded patches ``(N, features.width)`` with previous actions: ``(N, width)``."""
+        embedded = F.relu(self.embed(encoded))
         previous = F.one_hot(last_action.long(), self.n_tools + 2)[:, : self.n_tools]
         return torch.cat([embedded, previous.to(embedded)], dim=1)
 
@@ -73,7 +72,7 @@ class RecurrentAgent(nn.Module):
         tools: names of the tools it was trained with, in the order of its actions.
         kind: what the scores are: "logits" of a distribution over actions, or "q" values.
         recipe: how it was trained, as plain numbers and strings.
-        encoder: how it looks at a patch, a key of :data:`agents.encoders.ENCODERS`.
+        encoder: a key of :data:`agents.encoders.ENCODERS`.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class RecurrentAgent(nn.Module):
         Args:
             observation: as the vector environment gives it; uint8 images, or float in [0, 1].
             state: what the last call returned; None at the start.
-            episode_start: ``(N,)``, where the state is to be forgotten.
+            episode_start: ``(N,)``, where the state is reset.
 
         Returns:
             Scores ``(N, n_tools + 1)``, minus infinity where the mask forbids an action, and the next state.
@@ -120,7 +119,7 @@ class RecurrentAgent(nn.Module):
         images = images.permute(0, 3, 1, 2).float().div(scale)
         if images.shape[1:] != (3, self.patch_size, self.patch_size):
             raise PolicyError(
-                f"the policy looks at {self.patch_size}x{self.patch_size} patches, the observation holds"
+                f"the policy takes {self.patch_size}x{self.patch_size} patches, the observation holds"
                 f" {images.shape[3]}x{images.shape[2]}"
             )
         n = len(images)
@@ -146,7 +145,7 @@ class RecurrentAgent(nn.Module):
     ) -> tuple[npt.NDArray[np.int64], State]:
         """Choose an action for each observation, with the signature of Stable-Baselines3's ``predict``.
 
-        Not ``deterministic``: drawn from the distribution (kind "logits" only; torch's global generator).
+        Not ``deterministic``: sampled from the distribution (kind "logits" only; torch's global generator).
         """
         scores, state = self.scores(observation, state, episode_start)
         if deterministic or self.kind == "q":
@@ -156,12 +155,12 @@ class RecurrentAgent(nn.Module):
 
 
 def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object = "the policy") -> RecurrentAgent:
-    """The agent with more tools to choose from.
+    """Extend an agent to more tools.
 
-    Of those it knows it thinks as before, of the others what it thinks of those on average.
+    The scores of its own tools stay as they are; each new tool starts with their average weights.
 
     Raises:
-        PolicyError: a tool that it knows is not among ``tools``.
+        PolicyError: one of its own tools is not among ``tools``.
     """
     if not set(agent.tools) <= set(tools):
         check_tools(agent, tools, name)
@@ -188,9 +187,9 @@ def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object 
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the policies that come with the package."""
 UPSCALING = "super"
-"""The shipped policy that knows the default tools and the super-resolvers."""
+"""The shipped policy for the default tools and the super-resolvers."""
 PHOTO = "photo"
-"""The shipped policy of the default tools that has seen single distortions as well as mixtures; photographs get it."""
+"""The shipped policy for photographs: trained on single distortions as well as mixtures."""
 
 
 def policy_names() -> list[str]:
@@ -229,7 +228,7 @@ def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | 
 
 
 def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy") -> None:
-    """Raise PolicyError if the agent says that it was trained with other tools than these."""
+    """Raise PolicyError if the agent was trained with other tools than these."""
     own = getattr(agent, "tools", None)
     if own is not None and tuple(own) != tools:
         raise PolicyError(
@@ -239,13 +238,12 @@ def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy")
 
 
 def policy_of(toolbox: Any, upscaling: bool = False, photo: bool = False) -> str | Path:
-    """The policy that belongs to a toolbox: of its name, from its folder, or else the default one.
+    """Find the policy for a toolbox: of its name, from its folder, or else the default one.
 
     Args:
         toolbox: a shipped toolbox's name, a folder, or anything else.
-        upscaling: where the default one would be taken, take the one that knows the shipped super-resolvers, too
-            (:data:`UPSCALING`), if there is one.
-        photo: likewise, take the one for what photographs may have (:data:`PHOTO`), not the protocol's mixtures alone.
+        upscaling: instead of the default policy return the one for super-resolution (:data:`UPSCALING`).
+        photo: instead of the default policy return the one for photographs (:data:`PHOTO`).
     """
     named = "default"
     if isinstance(toolbox, str) and toolbox in policy_names():
@@ -256,8 +254,8 @@ def policy_of(toolbox: Any, upscaling: bool = False, photo: bool = False) -> str
     chosen = special if named == "default" and (upscaling or photo) and special in policy_names() else named
     if isinstance(toolbox, (str, os.PathLike)) and toolbox != named and Path(toolbox).is_dir():
         warnings.warn(
-            f"{toolbox} has no agent of its own (agent.safetensors): {chosen!r} is taken, which learnt with the default"
-            " tools; imagerestore train agent makes one",
+            f"{toolbox} has no agent of its own (agent.safetensors): using {chosen!r}, trained with the default tools;"
+            " imagerestore train agent trains one",
             stacklevel=2,
         )
     return chosen

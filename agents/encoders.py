@@ -1,4 +1,4 @@
-"""Ways of looking at a patch: what an agent sees before its LSTM thinks about it.
+"""Encoders: networks that map an image patch to features.
 
 Source of the published one: Yu et al., CVPR 2018, section 3.2 and the published checkpoint.
 """
@@ -14,21 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools_zoo.networks import ResidualBlock
-
 KERNELS = (9, 5, 5, 5)
 
 
 class PublishedEncoder(nn.ModuleList):
-    """The published way to look at a patch: four convolutions of stride 2, then ``(N, 384)``."""
+    """RL-Restore's encoder: four convolutions of stride 2, flattened to ``(N, 384)``."""
 
-    embedded = 32
-    seeing = 0.2
-    """Share of a warm start in which eyes that know nothing learn to tell how strong the distortions are."""
+    embedding_size = 32
+    """Width of the layer after the encoder."""
+    pretrain_share = 0.2
+    """Share of a warm start in which an untrained encoder learns to estimate the distortions' strengths."""
     calibrated: bool | Tensor = False
-    """Whether they stay as they are while choices are learnt on what they tell."""
-    layout = torch.channels_last
-    """Of images in memory: on CPUs learning is a fifth faster so."""
+    """Whether the encoder is frozen while the policy learns from demonstrations."""
+    memory_format = torch.channels_last
+    """Of images in memory: on CPUs training is a fifth faster with channels last."""
 
     def __init__(self) -> None:
         widths = (3, 32, 24, 24, 24)
@@ -36,74 +35,38 @@ class PublishedEncoder(nn.ModuleList):
         self.width = widths[-1] * 4 * 4
 
     def forward(self, images: Tensor) -> Tensor:
-        """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]."""
-        images = images.contiguous(memory_format=self.layout)
+        """Encode RGB patches ``(N, 3, 63, 63)`` in [0, 1]."""
+        images = images.contiguous(memory_format=self.memory_format)
         for conv, kernel in zip(self, KERNELS, strict=True):
             images = F.relu(conv(_pad_same(images, kernel)))
         return images.flatten(1)
 
 
-class PooledEncoder(nn.Module):
-    """Residual blocks at 1/2, 1/4 and 1/8 of the resolution; mean and deviation of what they see over the patch.
-
-    How blurred, noisy or blocky a patch is does not depend on where in it one looks. About 32 M multiply-accumulates.
-    """
-
-    embedded = 64
-    seeing = 0.2
-    calibrated: bool | Tensor = False
-    layout = torch.channels_last
-
-    def __init__(self) -> None:
-        widths = (32, 48, 64)
-        super().__init__()
-        self.blocks = nn.Sequential(
-            nn.Conv2d(12, widths[0], 3, padding=1),
-            ResidualBlock(widths[0]),
-            nn.Conv2d(widths[0], widths[1], 3, stride=2, padding=1),
-            ResidualBlock(widths[1]),
-            nn.Conv2d(widths[1], widths[2], 3, stride=2, padding=1),
-            ResidualBlock(widths[2]),
-        )
-        self.width = 2 * widths[-1]
-        self.norm = nn.LayerNorm(self.width)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Look at RGB patches ``(N, 3, 63, 63)`` in [0, 1]: ``(N, 128)``."""
-        seen = F.pixel_unshuffle(F.pad(images, (0, 1, 0, 1), mode="replicate") - 0.5, 2)
-        seen = seen.contiguous(memory_format=self.layout)
-        seen = F.relu(self.blocks(seen))
-        deviation, mean = torch.std_mean(seen.float().flatten(2), dim=2)
-        normed: Tensor = self.norm(torch.cat([mean, deviation], dim=1))
-        return normed
-
-
 class SpectralEncoder(nn.Module):
-    """The cosine transform of the luma, in windows all over the patch: how strong each frequency is, how often none.
+    """Statistics of the luma's windowed cosine transform, followed by two layers: ``(N, 64)``.
 
-    Blur empties the high frequencies, noise fills them all, and JPEG, whose own transform this is, sets those that are
-    weak to nought. Of 64 frequencies the mean and the deviation of the logarithm over the windows are taken, and how
-    often one is missing; two layers tell from them. The transform is not learnt, so learning takes little time. About
-    3 M multiply-accumulates.
+    Blur removes high frequencies, noise adds to all of them, and JPEG, which uses the same transform, sets weak ones to
+    zero. For each of 64 frequencies the encoder computes mean and standard deviation of the log magnitude over the
+    windows, and the share of windows in which it is missing. Only the two layers are learned. About 3 M
+    multiply-accumulates.
     """
 
-    embedded = 64
-    seeing = 0.35
+    embedding_size = 64
+    pretrain_share = 0.35
     calibrated: Tensor
-    """True once they are accustomed (:meth:`calibrate`): before that they have not learnt to see."""
+    """True after :meth:`calibrate`; before that the encoder is untrained."""
     width = 64
     window = 8
     stride = 2
     luma = (0.299, 0.587, 0.114)
-    silence = 0.4
-    """Magnitudes well below it, in grey levels of 255, are rounding: their logarithm is this one's."""
-    farthest = 4.0
-    """Deviations from what is usual, in units of their spread, that are larger count as this: a patch of one colour is
-    like nothing that was learnt from."""
+    rounding_floor = 0.4
+    """Magnitudes well below it, in grey levels of 255, are rounding errors: their logarithm is that of this value."""
+    max_deviation = 4.0
+    """Normalized statistics are clamped to this many standard deviations. A patch of one colour would exceed it."""
     kernels: Tensor
     grey_levels: Tensor
-    usual: Tensor
-    spread: Tensor
+    feature_mean: Tensor
+    feature_std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,26 +77,26 @@ class SpectralEncoder(nn.Module):
         kernels = np.einsum("ux,vy->uvxy", waves, waves).reshape(-1, 1, size, size)
         self.register_buffer("kernels", torch.from_numpy(kernels).float(), persistent=False)
         self.register_buffer("grey_levels", 255 * torch.tensor(self.luma)[:, None, None], persistent=False)
-        seen = 3 * size**2
+        statistics = 3 * size**2
         self.register_buffer("calibrated", torch.tensor(False))
-        self.register_buffer("usual", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(size**2))
-        self.register_buffer("spread", torch.tensor([1.2, 0.3, 0.25]).repeat_interleave(size**2))
-        self.layers = nn.Sequential(nn.Linear(seen, 192), nn.ReLU(), nn.Linear(192, self.width), nn.ReLU())
+        self.register_buffer("feature_mean", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(size**2))
+        self.register_buffer("feature_std", torch.tensor([1.2, 0.3, 0.25]).repeat_interleave(size**2))
+        self.layers = nn.Sequential(nn.Linear(statistics, 192), nn.ReLU(), nn.Linear(192, self.width), nn.ReLU())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Look at RGB patches ``(N, 3, H, W)`` in [0, 1], of 8 pixels or more: ``(N, 64)``."""
-        unusual = ((self.spectrum(images) - self.usual) / self.spread).clamp(-self.farthest, self.farthest)
-        told: Tensor = self.layers(unusual)
-        return told
+        """Encode RGB patches ``(N, 3, H, W)`` in [0, 1], of 8 pixels or more."""
+        normalized = (self.spectrum(images) - self.feature_mean) / self.feature_std
+        features: Tensor = self.layers(normalized.clamp(-self.max_deviation, self.max_deviation))
+        return features
 
     def calibrate(self, images: Tensor) -> None:
-        """Take the spectra of these patches, a hundred or more, as the usual ones: what differs from them is seen.
+        """Set the normalization to mean and standard deviation over these patches, a hundred or more.
 
-        For eyes that are about to learn to see; when choices are learnt after that they stay as they are.
+        For an encoder that is about to be pretrained; afterwards it is frozen while the policy learns.
         """
-        spread, usual = torch.std_mean(self.spectrum(images), dim=0)
-        self.usual.copy_(usual)
-        self.spread.copy_(spread + 1e-3)
+        std, mean = torch.std_mean(self.spectrum(images), dim=0)
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(std + 1e-3)
         self.calibrated.fill_(True)
 
     def spectrum(self, images: Tensor) -> Tensor:
@@ -141,19 +104,18 @@ class SpectralEncoder(nn.Module):
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # bf16 has no 8 bits for grey levels
             grey = (images.float() * self.grey_levels).sum(1, keepdim=True) - 128
             power = F.conv2d(grey, self.kernels, stride=self.stride).flatten(2).square_()
-            missing = torch.exp(power.clamp(max=60) / -2).mean(-1)  # beyond, numbers so small that they are slow
-            logarithm = torch.log(power + self.silence**2).div_(2)
+            missing = torch.exp(power.clamp(max=60) / -2).mean(-1)  # above 60: denormal numbers, which are slow
+            logarithm = torch.log(power + self.rounding_floor**2).div_(2)
             mean = logarithm.mean(-1)
             deviation = (logarithm.square_().mean(-1) - mean**2).clamp_(min=0).sqrt_()
             return torch.cat([mean, deviation, missing], dim=1)
 
 
-Eyes = PublishedEncoder | PooledEncoder | SpectralEncoder
-EncoderName = Literal["published", "pooled", "spectral"]
-ENCODERS: Mapping[EncoderName, Callable[[], Eyes]] = MappingProxyType(
-    {"published": PublishedEncoder, "pooled": PooledEncoder, "spectral": SpectralEncoder}
+Encoder = PublishedEncoder | SpectralEncoder
+EncoderName = Literal["published", "spectral"]
+ENCODERS: Mapping[EncoderName, Callable[[], Encoder]] = MappingProxyType(
+    {"published": PublishedEncoder, "spectral": SpectralEncoder}
 )
-"""The ways to look at a patch."""
 
 
 def _pad_same(images: Tensor, kernel: int) -> Tensor:

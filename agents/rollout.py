@@ -1,4 +1,4 @@
-"""Playing episodes with a policy, and what they gained: for validation during training and for benchmarks."""
+"""Run episodes with a policy and measure the results, for validation during training and for benchmarks."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 
 BATCH = 64
-"""Episodes that are played side by side."""
+"""Episodes in a batch."""
 
 
 @dataclass(frozen=True)
-class Played:
-    """What a number of episodes came to, an entry each."""
+class EpisodeResults:
+    """Results of a number of episodes, an entry each."""
 
     initial_psnr: npt.NDArray[np.float64]
-    """dB, as the episodes began."""
+    """dB, at the start."""
     psnr: npt.NDArray[np.float64]
-    """dB, as they ended."""
+    """dB, at the end."""
     returns: npt.NDArray[np.float64]
     """Sums of rewards."""
     gmacs: npt.NDArray[np.float64]
     """Computation of the chosen tools."""
     actions: tuple[tuple[int, ...], ...]
-    """What was chosen, ``stop`` included where it was."""
+    """The chosen actions, with ``stop`` where it was chosen."""
     seconds: float = 0.0
-    """Wall time: choosing, tools and measuring PSNR, without drawing the starts and other metrics."""
+    """Wall time: choosing, tools and measuring PSNR, without sampling the starts and other metrics."""
     images: tuple[str, ...] = ()
     """The photograph that each episode's patch was cut from."""
     scores: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-    """What other metrics say of the images at the end, by name."""
+    """Other metrics of the final images, by name."""
 
     @property
     def gain(self) -> float:
@@ -66,25 +66,25 @@ def play(
     *,
     deterministic: bool = True,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
-) -> Played:
+) -> EpisodeResults:
     """Play one episode from each start.
 
     Args:
-        policy: chooses the actions; it is shown the episodes if it has a method ``bind`` for that.
+        policy: chooses the actions; a :class:`PrivilegedPolicy` is bound to the episodes first.
         task: toolbox, limits and reward.
         starts: as :func:`draw_starts` gives them.
         deterministic: passed on to the policy.
-        metrics: what else is measured at the end, of the images as they would be shown.
+        metrics: other metrics to compute of the final images, clipped to [0, 1].
     """
     batches = (starts[first : first + BATCH] for first in range(0, len(starts), BATCH))
-    return joined([_play_batch(policy, task, batch, deterministic, metrics) for batch in batches])
+    return concatenate([_play_batch(policy, task, batch, deterministic, metrics) for batch in batches])
 
 
-def joined(parts: Sequence[Played]) -> Played:
-    """What came of several lots of episodes, as one."""
+def concatenate(parts: Sequence[EpisodeResults]) -> EpisodeResults:
+    """Concatenate the results of several batches."""
     names = ("initial_psnr", "psnr", "returns", "gmacs")
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return Played(
+    return EpisodeResults(
         **columns,
         actions=tuple(chain for part in parts for chain in part.actions),
         seconds=sum(part.seconds for part in parts),
@@ -99,7 +99,7 @@ def _play_batch(
     starts: Sequence[EpisodeStart],
     deterministic: bool,
     metrics: Mapping[str, Metric],
-) -> Played:
+) -> EpisodeResults:
     began = time.perf_counter()
     episodes = EpisodeBatch(task, len(starts))
     slots = np.arange(len(starts))
@@ -115,7 +115,7 @@ def _play_batch(
         returns[going_on] += episodes.step(going_on, np.asarray(actions)[going_on])
         episode_start = np.zeros(len(starts), dtype=np.bool_)
     traces = episodes.psnr_trace
-    return Played(
+    return EpisodeResults(
         initial_psnr=np.array([trace[0] for trace in traces]),
         psnr=np.array([trace[-1] for trace in traces]),
         returns=returns,

@@ -75,11 +75,11 @@ def explain(arguments: argparse.Namespace) -> int:
 
 def steps_of(result: Restoration, tools: tuple[str, ...], kind: Any) -> list[dict[str, Any]]:
     """What was thought at each step, as plain data."""
-    from agents.restoration.explanation import opinion_of
+    from agents.restoration.explanation import summarize_vote
 
     steps, names = [], (*tools, "stop")
     for vote, stage in zip(result.votes, result.stages, strict=False):  # an image may be left after the last vote
-        opinion = opinion_of(vote, kind, len(names))
+        opinion = summarize_vote(vote, kind, len(names))
         named = {name: float(value) for name, value in zip(names, opinion.values, strict=True)}
         steps.append(
             {

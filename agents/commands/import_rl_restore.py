@@ -24,7 +24,7 @@ def import_rl_restore(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from agents.agent import load_policy, save_policy
-    from agents.view import PUBLISHED
+    from agents.policy_input import PUBLISHED
     from tools_zoo.catalog import TOOLS
     from tools_zoo.published.checkpoints import AGENT
     from tools_zoo.published.checkpoints import import_rl_restore as import_checkpoints

@@ -146,10 +146,10 @@ def _register_agent(kinds: Any) -> None:
     parser.add_argument("--init", help="policy to start from, of these tools or some of them: shipped name or file")
     parser.add_argument(
         "--encoder",
-        choices=("published", "pooled", "spectral"),
+        choices=("published", "spectral"),
         default="published",
-        help="how an agent without --init looks at a patch: published, RL-Restore's four convolutions (default);"
-        " pooled, deeper ones; spectral, a cosine transform and two layers, quickly taught by --warm-start",
+        help="network that encodes a patch, without --init: published, RL-Restore's four convolutions (default);"
+        " spectral, a cosine transform and two layers, which --warm-start trains quickly",
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget (default 30)")

@@ -120,10 +120,10 @@ def train_joint(arguments: argparse.Namespace) -> int:
 
     from agents.agent import check_tools, load_policy, policy_of, save_policy
     from agents.commands.training_display import TrainingDisplay, clean_photographs
-    from agents.imitation.demonstrations import singles
+    from agents.imitation.demonstrations import single_distortion_tasks
     from agents.imitation.imitation import learn_from_oracle
     from agents.policies.heuristics import FixedChain
-    from agents.view import View
+    from agents.policy_input import PolicyInput
     from restore_env.policy import Policy
     from restore_env.task import Task
     from restore_env.toolbox import Toolbox
@@ -184,7 +184,7 @@ def train_joint(arguments: argparse.Namespace) -> int:
         intermediate_weight=arguments.intermediate_weight,
         batch_size=arguments.batch_size,
         patch_size=arguments.patch_size or agent.patch_size,
-        observe=View.of(agent).observe,
+        observe=PolicyInput.of(agent).observe,
         seed=arguments.seed,
         device=arguments.device,
         draws=arguments.draws,
@@ -241,9 +241,9 @@ def train_joint(arguments: argparse.Namespace) -> int:
                 task,
                 arguments.refresh * 60,
                 settings.seed + number,
-                plays=True,
+                pretrained=True,
                 precision=arguments.precision,
-                extra_tasks=singles(task, settings.single_share),
+                extra_tasks=single_distortion_tasks(task, settings.single_share),
                 report=learning,
             )
             agent.recipe = recipe

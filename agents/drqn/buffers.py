@@ -21,29 +21,29 @@ from torch import Tensor
 
 ACTION_MASK = "action_mask"
 """The key of a Dict observation, or of an info, that says which actions are allowed."""
-_ALONE = "observation"  # what an observation that is not a Dict is kept under
+_PLAIN = "observation"  # the key under which an observation that is not a Dict is stored
 
 Array = npt.NDArray[Any]
 Observations = Array | dict[str, Array]
 
 
-class EpisodeBatch(NamedTuple):
-    """``N`` episodes, padded to the longest of them, ``L`` steps."""
+class ReplayedEpisodes(NamedTuple):
+    """A batch of ``N`` episodes, padded to the longest of them, ``L`` steps."""
 
     observations: Tensor | dict[str, Tensor]
-    """``(N, L + 1, ...)`` in the space's dtype; zeros where ``seen`` is false."""
-    seen: Tensor
-    """``(N, L + 1)`` bool: there is an observation. None follows a terminating step: nothing depends on it."""
+    """``(N, L + 1, ...)`` in the space's dtype; zeros where ``observed`` is false."""
+    observed: Tensor
+    """``(N, L + 1)`` bool: there is an observation. None follows a terminating step."""
     action_masks: Tensor
-    """``(N, L + 1, A)`` bool: allowed actions; all of them where ``seen`` is false."""
+    """``(N, L + 1, A)`` bool: allowed actions; all of them where ``observed`` is false."""
     actions: Tensor
     """``(N, L)`` int64."""
     rewards: Tensor
     """``(N, L)`` float32."""
     terminated: Tensor
-    """``(N, L)`` bool: the step ended the episode for good. A step that a time limit cut off did not."""
-    taught: Tensor
-    """``(N, L)`` bool: the step exists and its target can be known."""
+    """``(N, L)`` bool: the step ended the episode. A step that a time limit truncated did not."""
+    has_target: Tensor
+    """``(N, L)`` bool: the step exists and has a target."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class _Recording:
 
 @dataclass(frozen=True)
 class _Episode:
-    """A finished episode of ``T`` steps: ``T`` observations, and one more if it may go on after its last step."""
+    """A finished episode of ``T`` steps: ``T`` observations, and a last one if it was truncated."""
 
     observations: dict[str, Array]
     masks: npt.NDArray[np.bool_]
@@ -71,20 +71,20 @@ class _Episode:
 
 
 class EpisodeReplayBuffer(ReplayBuffer):
-    """Keeps whole episodes and gives batches of them, each from its beginning.
+    """Stores whole episodes and samples batches of them.
 
-    Observations are kept in the dtype of their space (images as uint8). The oldest episodes leave first, whole.
+    Observations are stored in the dtype of their space (images as uint8). The oldest episodes are removed first.
 
     Args:
-        buffer_size: transitions to keep at most, those of the episodes in progress included. An episode in progress is
-            cut, as by a time limit, when it has ``buffer_size // n_envs`` steps; the newest episode always stays.
+        buffer_size: most transitions to store, those of episodes in progress included. An episode in progress is
+            truncated, as by a time limit, at ``buffer_size // n_envs`` steps; the newest episode is always kept.
         observation_space: Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these.
         action_space: Discrete, counted from 0.
         device: of the batches.
-        n_envs: environments that are played side by side.
-        optimize_memory_usage: must be False; it is there for Stable-Baselines3.
-        max_episodes: to keep at most; None: as many as ``buffer_size`` allows.
-        sequence_length: None: whole episodes; otherwise windows of at most so many steps from anywhere in an episode.
+        n_envs: parallel environments.
+        optimize_memory_usage: must be False; part of Stable-Baselines3's signature.
+        max_episodes: most episodes to store; None: as many as ``buffer_size`` allows.
+        sequence_length: None: whole episodes; otherwise windows of at most this length from anywhere in an episode.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class EpisodeReplayBuffer(ReplayBuffer):
             raise ValueError("optimize_memory_usage is for replay of transitions; episodes share observations anyway")
         if min(buffer_size, *(size for size in (max_episodes, sequence_length) if size is not None), buffer_size) < 1:
             raise ValueError("buffer_size, max_episodes and sequence_length must be 1 or more")
-        nested = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {_ALONE: observation_space}
+        nested = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {_PLAIN: observation_space}
         self._spaces: dict[str, spaces.Space[Any]] = dict(nested)
         self.optimize_memory_usage, self.handle_timeout_termination = False, True
         self.n_actions = int(action_space.n)
         self.max_episodes, self.sequence_length = max_episodes, sequence_length
         self.rng = np.random.default_rng()
-        """Draws the batches; :class:`agents.drqn.drqn.DRQN` seeds it."""
+        """Samples the batches; :class:`agents.drqn.drqn.DRQN` seeds it."""
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Remove all transitions."""
         self._episodes: deque[_Episode] = deque()
         self._recordings = [_Recording() for _ in range(self.n_envs)]
         self._stored = 0
@@ -123,7 +123,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         """Transitions that were ever added."""
 
     def discard_unfinished(self) -> None:
-        """Forget the episodes in progress: the environments were reset."""
+        """Remove the episodes in progress: the environments were reset."""
         self._recordings = [_Recording() for _ in range(self.n_envs)]
 
     def __len__(self) -> int:
@@ -147,7 +147,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         """Add one step of every environment.
 
         Args:
-            obs: what the actions were chosen by, ``(n_envs, ...)``.
+            obs: the observations before the actions, ``(n_envs, ...)``.
             next_obs: what a vector environment returned; after an episode's end, the next one's first observation.
             action: ``(n_envs,)``.
             reward: ``(n_envs,)``.
@@ -155,9 +155,9 @@ class EpisodeReplayBuffer(ReplayBuffer):
             infos: with ``terminal_observation`` and ``TimeLimit.truncated`` as Stable-Baselines3's have them, and
                 optionally ``action_mask``, for the terminal observation.
             action_masks: ``(n_envs, A)`` for ``obs``, from an environment with the method ``action_masks``; None: the
-                observation has them under ``action_mask``, or nothing is forbidden. Such an environment cannot be
-                asked any more for the mask after an episode that was cut off: if its info does not have it either,
-                the last step is kept, but not learnt from.
+                observation has them under ``action_mask``, or every action is allowed. After a truncated episode that
+                method no longer gives the last observation's mask: without ``action_mask`` in the info the last step
+                has no target.
         """
         actions = np.asarray(action).reshape(-1)
         for slot, recording in enumerate(self._recordings):
@@ -183,8 +183,8 @@ class EpisodeReplayBuffer(ReplayBuffer):
                     recording.masks.append(mask)
             self._finish(slot, terminated)
 
-    def sample(self, batch_size: int, env: VecNormalize | None = None) -> EpisodeBatch:  # type: ignore[override]
-        """Draw episodes, all equally likely, with replacement.
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayedEpisodes:  # type: ignore[override]
+        """Sample episodes uniformly, with replacement.
 
         Raises:
             ValueError: no episode is finished yet.
@@ -199,46 +199,47 @@ class EpisodeReplayBuffer(ReplayBuffer):
         if length is None or length >= len(episode):
             return episode
         first = int(self.rng.integers(len(episode) - length + 1))
-        steps, seen = slice(first, first + length), slice(first, first + length + 1)
+        steps, observed = slice(first, first + length), slice(first, first + length + 1)
         return _Episode(
-            {key: values[seen] for key, values in episode.observations.items()},
-            episode.masks[seen],
+            {key: values[observed] for key, values in episode.observations.items()},
+            episode.masks[observed],
             episode.actions[steps],
             episode.rewards[steps],
             episode.terminated and first + length == len(episode),
         )
 
-    def _padded(self, drawn: Iterable[_Episode]) -> EpisodeBatch:
+    def _padded(self, drawn: Iterable[_Episode]) -> ReplayedEpisodes:
         episodes = list(drawn)
         n, longest = len(episodes), max(map(len, episodes))
         observations = {
             key: np.zeros((n, longest + 1, *(space.shape or ())), dtype=space.dtype)
             for key, space in self._spaces.items()
         }
-        seen = np.zeros((n, longest + 1), dtype=bool)
+        observed = np.zeros((n, longest + 1), dtype=bool)
         masks = np.ones((n, longest + 1, self.n_actions), dtype=bool)
         actions = np.zeros((n, longest), dtype=np.int64)
         rewards = np.zeros((n, longest), dtype=np.float32)
-        terminated, taught = np.zeros((n, longest), dtype=bool), np.zeros((n, longest), dtype=bool)
+        terminated, has_target = np.zeros((n, longest), dtype=bool), np.zeros((n, longest), dtype=bool)
         for row, episode in enumerate(episodes):
             length, known = len(episode), len(episode.masks)
             for key, values in episode.observations.items():
                 observations[key][row, :known] = values
-            seen[row, :known] = True
+            observed[row, :known] = True
             masks[row, :known] = episode.masks
             actions[row, :length] = episode.actions
             rewards[row, :length] = episode.rewards
             terminated[row, length - 1] = episode.terminated
-            taught[row, : length if episode.terminated else known - 1] = True
+            has_target[row, : length if episode.terminated else known - 1] = True
         tensors = {key: torch.as_tensor(values, device=self.device) for key, values in observations.items()}
         rest = (
-            torch.as_tensor(part, device=self.device) for part in (seen, masks, actions, rewards, terminated, taught)
+            torch.as_tensor(part, device=self.device)
+            for part in (observed, masks, actions, rewards, terminated, has_target)
         )
-        return EpisodeBatch(tensors if isinstance(self.observation_space, spaces.Dict) else tensors[_ALONE], *rest)
+        return ReplayedEpisodes(tensors if isinstance(self.observation_space, spaces.Dict) else tensors[_PLAIN], *rest)
 
     def _row(self, observations: Observations, slot: Any) -> dict[str, Array]:
         """A copy of one environment's observation, in its space's dtype."""
-        nested = observations if isinstance(observations, dict) else {_ALONE: observations}
+        nested = observations if isinstance(observations, dict) else {_PLAIN: observations}
         return {
             key: np.array(np.asarray(nested[key])[slot], dtype=space.dtype).reshape(space.shape or ())
             for key, space in self._spaces.items()

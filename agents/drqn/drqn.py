@@ -26,7 +26,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.drqn.buffers import ACTION_MASK, EpisodeBatch, EpisodeReplayBuffer, Observations
+from agents.drqn.buffers import ACTION_MASK, EpisodeReplayBuffer, Observations, ReplayedEpisodes
 from agents.drqn.policies import CnnLstmPolicy, MlpLstmPolicy, MultiInputLstmPolicy, RecurrentQPolicy, greedy
 
 SelfDRQN = TypeVar("SelfDRQN", bound="DRQN")
@@ -36,30 +36,30 @@ class DRQN(OffPolicyAlgorithm):
     """Deep recurrent Q-learning for any environment with discrete actions.
 
     Whole episodes are replayed from their beginnings. Actions that the environment forbids, by an ``action_mask`` in a
-    Dict observation or by a method ``action_masks`` (sb3-contrib's convention), are neither played nor bootstrapped
-    from. Episodes that a time limit cut off bootstrap from their last observation.
+    Dict observation or by a method ``action_masks`` (sb3-contrib's convention), are neither chosen nor bootstrapped
+    from. Episodes that a time limit truncated bootstrap from their last observation.
 
-    A model that was loaded starts with an empty buffer (see ``save_replay_buffer``), and learns again as soon as it has
+    A loaded model starts with an empty buffer (see ``save_replay_buffer``) and trains again once it has
     ``learning_starts`` transitions.
 
     Args:
         policy: "MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy", or a :class:`RecurrentQPolicy`.
         env: environment, vector environment of Stable-Baselines3, or a registered name.
         learning_rate: Adam's; a number, or a function of the progress that remains (1 to 0).
-        buffer_size: transitions to keep.
-        learning_starts: transitions that are played at random before learning.
+        buffer_size: transitions to store.
+        learning_starts: transitions collected by random actions before training.
         batch_size: episodes in a batch.
-        tau: share of the Q-network that the target network takes over each time; 1: a copy.
+        tau: interpolation weight of target updates; 1 copies the Q-network.
         gamma: discount.
-        train_freq: steps of all environments between two trainings.
-        gradient_steps: updates in a training; -1: as many as transitions since the last one.
-        double_q: let the Q-network choose the action that the target network values.
+        train_freq: steps of all environments between two training phases.
+        gradient_steps: updates in a training phase; -1: as many as transitions since the last one.
+        double_q: use double Q-learning: the Q-network chooses the action that the target network evaluates.
         target_update_interval: transitions between two updates of the target network.
         exploration_fraction: share of the training over which epsilon falls.
         exploration_initial_eps: epsilon at the start.
         exploration_final_eps: epsilon at the end.
         exploration_schedule: epsilon as a function of the progress that remains, in place of the three numbers.
-        max_grad_norm: the gradient is clipped to this norm; an LSTM's gradients explode if they are not.
+        max_grad_norm: the gradient is clipped to this norm.
         replay_buffer_kwargs: ``max_episodes``, ``sequence_length`` of :class:`EpisodeReplayBuffer`.
         stats_window_size: episodes over which the log averages.
         tensorboard_log: folder for TensorBoard.
@@ -135,7 +135,7 @@ class DRQN(OffPolicyAlgorithm):
         self.exploration_final_eps = exploration_final_eps
         self.exploration_schedule = exploration_schedule
         self.exploration_rate = exploration_initial_eps
-        """Epsilon at present."""
+        """The current epsilon."""
         self.max_grad_norm = max_grad_norm
         self._state: tuple[npt.NDArray[Any], ...] | None = None
         self._masks: npt.NDArray[np.bool_] | None = None
@@ -180,12 +180,12 @@ class DRQN(OffPolicyAlgorithm):
         deterministic: bool = False,
         action_masks: npt.NDArray[Any] | None = None,
     ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
-        """Choose actions, and return the state to be passed on.
+        """Choose actions and return the next state.
 
         Args:
             observation: one, or a batch of ``N``.
             state: what the last call returned; None at the start.
-            episode_start: ``(N,)``, where the state is to be forgotten.
+            episode_start: ``(N,)``, where the state is reset.
             deterministic: greedy; otherwise epsilon-greedy with the epsilon of the training so far.
             action_masks: ``(N, A)``, for an environment whose observations have no ``action_mask``.
         """
@@ -203,13 +203,13 @@ class DRQN(OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDRQN:
-        """Play and learn; the arguments are those of Stable-Baselines3's algorithms (``log_interval``: episodes)."""
+        """Train; the arguments are those of Stable-Baselines3's algorithms (``log_interval``: episodes)."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
-        """Take over the finished episodes of a saved buffer; the environments are reset by the next ``learn``.
+        """Load the finished episodes of a saved buffer; the next ``learn`` resets the environments.
 
-        The file is unpickled: load none that you do not trust.
+        The file is unpickled: only load files that you trust.
         """
         super().load_replay_buffer(path, truncate_last_traj)
         assert self.replay_buffer is not None
@@ -242,12 +242,12 @@ class DRQN(OffPolicyAlgorithm):
         learning_starts: int = 0,
         log_interval: int | None = None,
     ) -> RolloutReturn:
-        """Play and store, as Stable-Baselines3 does."""
+        """Collect transitions, as Stable-Baselines3 does."""
         rollout = super().collect_rollouts(
             env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
         )
         if not rollout.continue_training:
-            self._last_obs = None  # a callback ended it before the last step was stored: episodes start anew
+            self._last_obs = None  # a callback ended it before the last step was stored: start new episodes
         return rollout
 
     def _sample_action(
@@ -289,7 +289,7 @@ class DRQN(OffPolicyAlgorithm):
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
-        """Update the Q-network; does nothing as long as the buffer was given too little to learn from."""
+        """Update the Q-network; does nothing before ``learning_starts`` transitions."""
         buffer = self.replay_buffer
         assert buffer is not None
         if buffer.added < self.learning_starts or not len(buffer):
@@ -310,16 +310,16 @@ class DRQN(OffPolicyAlgorithm):
         self.logger.record("train/loss", np.mean(losses))
         self.logger.record("train/grad_norm", np.mean(norms))
 
-    def loss(self, batch: EpisodeBatch) -> Tensor:
+    def loss(self, batch: ReplayedEpisodes) -> Tensor:
         """The Huber loss of the values of the actions that were taken, averaged over the steps that have a target."""
-        values = self.policy.q_net.along_episodes(batch.observations, batch.seen)
+        values = self.policy.q_net.along_episodes(batch.observations, batch.observed)
         taken = values[:, :-1].gather(2, batch.actions[..., None])[..., 0]
         with torch.no_grad():
-            target_values = self.policy.q_net_target.along_episodes(batch.observations, batch.seen)
+            target_values = self.policy.q_net_target.along_episodes(batch.observations, batch.observed)
             chooser = values.detach() if self.double_q else target_values
             targets = bellman_targets(batch, chooser, target_values, self.gamma)
-        losses = F.smooth_l1_loss(taken, targets, reduction="none") * batch.taught
-        return losses.sum() / batch.taught.sum().clamp(min=1)
+        losses = F.smooth_l1_loss(taken, targets, reduction="none") * batch.has_target
+        return losses.sum() / batch.has_target.sum().clamp(min=1)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_state", "_masks", "_rng", "_epsilon"]
@@ -328,7 +328,7 @@ class DRQN(OffPolicyAlgorithm):
         return ["policy", "policy.optimizer"], []
 
 
-def bellman_targets(batch: EpisodeBatch, chooser: Tensor, target_values: Tensor, gamma: float) -> Tensor:
+def bellman_targets(batch: ReplayedEpisodes, chooser: Tensor, target_values: Tensor, gamma: float) -> Tensor:
     """One-step targets ``(N, L)``: the reward, and the discounted value of the best allowed action that follows.
 
     Args:

@@ -19,7 +19,9 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from agents.agent import HIDDEN, RecurrentAgent
 from agents.drqn.buffers import ACTION_MASK
+from agents.features_extractor import RestoreFeatures
 
 State = tuple[Tensor, Tensor]
 """The LSTM's hidden and cell state, each ``(n_lstm_layers, N, lstm_hidden_size)``."""
@@ -35,7 +37,7 @@ class RecurrentQNetwork(BaseModel):
         features_dim: width of the features.
         lstm_hidden_size: width of the LSTM.
         n_lstm_layers: layers of the LSTM.
-        recurrent: False: a dense layer of the same width takes the LSTM's place, so that nothing is remembered.
+        recurrent: False: a dense layer of the same width takes the LSTM's place, without memory.
         net_arch: widths of the layers between the LSTM and the values.
         activation_fn: between those layers.
         normalize_images: divide uint8 images by 255.
@@ -67,30 +69,34 @@ class RecurrentQNetwork(BaseModel):
         Args:
             observations: ``(N, ...)``.
             state: from the step before.
-            episode_starts: ``(N,)`` bool: the state is forgotten there.
+            episode_starts: ``(N,)`` bool: where the state is reset.
         """
         latent = self._features(observations)
         if self.lstm is None:
             assert self.dense is not None
             latent = self.dense(latent)
         else:
-            going_on = (~episode_starts).to(latent)[None, :, None]
-            latent, state = self.lstm(latent[None], (state[0] * going_on, state[1] * going_on))
+            continues = (~episode_starts).to(latent)[None, :, None]
+            latent, state = self.lstm(latent[None], (state[0] * continues, state[1] * continues))
             latent = latent[0]
         values: Tensor = self.head(latent)
         return values, state
 
-    def along_episodes(self, observations: PyTorchObs, seen: Tensor) -> Tensor:
-        """Values ``(N, S, A)`` along episodes from their beginnings; of no meaning where nothing was seen.
+    def along_episodes(self, observations: PyTorchObs, observed: Tensor) -> Tensor:
+        """Values ``(N, S, A)`` along episodes from their beginnings; meaningless where nothing was observed.
 
         Args:
             observations: ``(N, S, ...)``.
-            seen: ``(N, S)`` bool; an episode's unseen steps are its last. They are not looked at.
+            observed: ``(N, S)`` bool; unobserved steps are at an episode's end and are skipped.
         """
-        flat = {k: v[seen] for k, v in observations.items()} if isinstance(observations, dict) else observations[seen]
+        flat = (
+            {k: v[observed] for k, v in observations.items()}
+            if isinstance(observations, dict)
+            else observations[observed]
+        )
         features = self._features(flat)
-        latent = features.new_zeros(*seen.shape, features.shape[1])
-        latent[seen] = features
+        latent = features.new_zeros(*observed.shape, features.shape[1])
+        latent[observed] = features
         if self.lstm is None:
             assert self.dense is not None
             latent = self.dense(latent)
@@ -115,7 +121,7 @@ class RecurrentQPolicy(BasePolicy):
         lr_schedule: of the learning rate.
         lstm_hidden_size: width of the LSTM.
         n_lstm_layers: layers of the LSTM.
-        recurrent: False: no memory, to see what it is worth.
+        recurrent: False: no memory.
         net_arch: widths of the layers between the LSTM and the values (default: none).
         activation_fn: between those layers.
         features_extractor_class: maps observations to features.
@@ -193,37 +199,37 @@ class RecurrentQPolicy(BasePolicy):
         epsilon: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
-        """Choose actions, and return the state to be passed on.
+        """Choose actions and return the next state.
 
         Args:
             observation: one, or a batch of ``N``.
             state: what the last call returned; None at the start.
-            episode_start: ``(N,)``, where the state is to be forgotten.
+            episode_start: ``(N,)``, where the state is reset.
             deterministic: with no epsilon.
             action_masks: ``(N, A)`` or ``(A,)``, allowed actions, on top of the observation's own mask.
-            epsilon: how likely it is that an action is drawn from the allowed ones instead.
-            rng: draws them.
+            epsilon: probability of a random allowed action instead.
+            rng: for the random actions.
         """
         self.set_training_mode(False)
         observations, vectorized = self.obs_to_tensor(observation)
         n = _batch_size(observations)
         starts = torch.zeros(n) if episode_start is None else torch.as_tensor(np.asarray(episode_start)).reshape(n)
         with torch.no_grad():
-            memory = self._empty(n) if state is None else self._loaded(state)
-            values, memory = self.q_net.step(observations, memory, starts.bool().to(self.device))
+            lstm_state = self._empty(n) if state is None else self._loaded(state)
+            values, lstm_state = self.q_net.step(observations, lstm_state, starts.bool().to(self.device))
             allowed = self._allowed(observations, n)
             if action_masks is not None:
                 allowed &= torch.as_tensor(np.asarray(action_masks, dtype=bool), device=self.device).reshape(n, -1)
             actions: npt.NDArray[Any] = greedy(values, allowed).cpu().numpy()
         if epsilon > 0 and not deterministic:
             rng = rng or np.random.default_rng()
-            lots = np.where(allowed.cpu().numpy(), rng.random((n, int(self.action_space.n))), -1)
-            actions = np.where(rng.random(n) < epsilon, lots.argmax(axis=1), actions)
-        hidden, cell = (part.cpu().numpy() for part in memory)
+            draws = np.where(allowed.cpu().numpy(), rng.random((n, int(self.action_space.n))), -1)
+            actions = np.where(rng.random(n) < epsilon, draws.argmax(axis=1), actions)
+        hidden, cell = (part.cpu().numpy() for part in lstm_state)
         return (actions if vectorized else actions[0]), (hidden, cell)
 
     def forward(self, observations: PyTorchObs, deterministic: bool = True) -> Tensor:
-        """Greedy actions ``(N,)`` at the beginnings of episodes."""
+        """Greedy actions ``(N,)`` at the start of episodes."""
         return self._predict(observations, deterministic)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
@@ -302,3 +308,44 @@ class MultiInputLstmPolicy(RecurrentQPolicy):
         super().__init__(
             observation_space, action_space, lr_schedule, **{"features_extractor_class": CombinedExtractor, **kwargs}
         )
+
+
+class RestoreQPolicy(MultiInputLstmPolicy):
+    """The policy for DRQN in ``ImageRestore-v0``: the published network, with Q-values.
+
+    It is an LSTM over :class:`agents.features_extractor.RestoreFeatures`, with RL-Restore's widths.
+
+    ``DRQN(RestoreQPolicy, env)`` needs no ``policy_kwargs``.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        **kwargs: Any,
+    ) -> None:
+        published: dict[str, Any] = {"features_extractor_class": RestoreFeatures, "lstm_hidden_size": HIDDEN}
+        super().__init__(observation_space, action_space, lr_schedule, **{**published, **kwargs})
+
+    def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:
+        """Export the Q-network as an agent that runs without Stable-Baselines3 and chooses the same actions."""
+        extractor = self.q_net.features_extractor
+        encoder = extractor.patch.encoder if isinstance(extractor, RestoreFeatures) else "published"
+        agent = RecurrentAgent(tools, "q", recipe, encoder)
+        for target, source in _shared_parts(agent, self.q_net):
+            target.load_state_dict(source.state_dict())
+        return agent.eval().requires_grad_(False).to(self.device)
+
+    def load_agent(self, agent: RecurrentAgent) -> None:
+        """Load an agent's weights into the Q-network and the target network."""
+        for network in (self.q_net, self.q_net_target):
+            for source, target in _shared_parts(agent, network):
+                target.load_state_dict(source.state_dict())
+
+
+def _shared_parts(agent: RecurrentAgent, network: RecurrentQNetwork) -> list[tuple[nn.Module, nn.Module]]:
+    extractor, lstm = network.features_extractor, network.lstm
+    if not isinstance(extractor, RestoreFeatures) or lstm is None or len(network.head) != 1:
+        raise ValueError("an agent has RestoreFeatures, an LSTM and one linear layer; this policy has others")
+    return [(agent.extractor, extractor.patch), (agent.lstm, lstm), (agent.head, network.head[0])]

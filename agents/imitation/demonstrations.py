@@ -1,7 +1,7 @@
-"""Demonstrations: episodes in which the reward of every action is noted, for an agent to learn from.
+"""Demonstrations: episodes with the reward of every action at every step, for imitation learning.
 
-They are played by a greedy oracle that now and then picks at random, and by the agent itself if it can play already:
-that its own mistakes are among the situations shown is the idea of DAgger (Ross et al., AISTATS 2011).
+A greedy oracle with random exploration plays them. A trained agent plays half of them itself, so that states after its
+own mistakes are included, as in DAgger (Ross et al., AISTATS 2011).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 
 EPISODES = 32
-"""Played side by side."""
+"""Episodes in a batch."""
 MOST_EPISODES = 40_000
-"""Demonstrations that are kept at most: 1.4 GB."""
+"""Most demonstrations in memory: 1.4 GB."""
 EXPLORE = 0.35
-"""Share of the steps at which a random tool takes the place of the best one."""
+"""Probability of a random tool instead of the best one."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Demonstrations:
         return len(self.images)
 
     @property
-    def spread(self) -> float:
-        """By how much the rewards of the allowed tools differ: their standard deviation, averaged over the steps."""
+    def reward_std(self) -> float:
+        """Standard deviation of the rewards of the allowed tools, averaged over the steps."""
         allowed = self.masks[..., :-1]
         count = np.maximum(allowed.sum(-1, keepdims=True), 1)
         rewards = np.where(allowed, self.rewards[..., :-1], 0)
@@ -54,16 +54,16 @@ class Demonstrations:
         return float(np.sqrt((deviations**2).sum(-1) / count[..., 0]).mean())
 
 
-def singles(task: Task, share: float) -> list[tuple[Task, float]]:
-    """One distortion alone for a share of what is shown, so that an agent learns to do little; nothing for none."""
+def single_distortion_tasks(task: Task, share: float) -> list[tuple[Task, float]]:
+    """Extra task of single distortions with its share, so that an agent learns short chains; empty for a share of 0."""
     return [(replace(task, severity=SINGLE, distortion=None), share)] if share else []
 
 
 def check_shares(extra_tasks: Sequence[tuple[Task, float]]) -> None:
-    """Raise ``ValueError`` if what is shown beside a task leaves less than nothing for the task."""
+    """Raise ``ValueError`` if the shares of the extra tasks exceed 1 together."""
     total = sum(share for _, share in extra_tasks)
     if total > 1:
-        raise ValueError(f"the shares of what is shown must not exceed 1 together, got {total:g}")
+        raise ValueError(f"the shares of the extra tasks must not exceed 1 together, got {total:g}")
 
 
 def demonstrate(
@@ -74,23 +74,22 @@ def demonstrate(
     agent: RecurrentAgent | None = None,
     extra_tasks: Sequence[tuple[Task, float]] = (),
 ) -> Demonstrations:
-    """Play episodes for so many seconds (one batch at least, :data:`MOST_EPISODES` at most), exploring.
+    """Collect demonstrations for so many seconds: at least one batch, at most :data:`MOST_EPISODES`.
 
     Args:
-        task: what is to be learnt; its observations must be uint8.
+        task: of the episodes; its observations must be uint8.
         seconds: how long.
         seed: of starts and exploration.
-        report: called with the share of the time that has passed.
+        report: called with the elapsed share of the time.
         agent: plays half of the episodes; the oracle plays the others. None: the oracle plays all.
-        extra_tasks: other tasks of the same toolbox and patches, each with the share of the batches of episodes that
-        are
-            its; what remains is ``task``'s.
+        extra_tasks: other tasks with the same toolbox and patch size, each with its share of the batches; the rest are
+            ``task``'s.
     """
     if task.dtype != "uint8":
-        raise ValueError(f"demonstrations are kept as uint8, the task observes {task.dtype}")
+        raise ValueError(f"demonstrations are stored as uint8, the task observes {task.dtype}")
     rng = np.random.default_rng(seed)
     episodes = EpisodeBatch(task, EPISODES)
-    draw = drawing(task, extra_tasks, rng)
+    draw = start_sampler(task, extra_tasks, rng)
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
     batches: list[
@@ -99,28 +98,28 @@ def demonstrate(
     began = time.monotonic()
     while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
         episodes.begin(slots, draw(EPISODES))
-        seen, state = [], None
+        steps, state = [], None
         for _ in range(task.max_steps):
             observation = episodes.observe(slots)
             actions = oracle.choose(episodes, slots)
             mask = observation["action_mask"].astype(bool)
-            seen.append((observation["image"], observation["last_action"], mask, oracle.rewards.astype(np.float32)))
+            steps.append((observation["image"], observation["last_action"], mask, oracle.rewards.astype(np.float32)))
             if agent is not None:
                 scores, state = agent.scores(observation, state)
                 follow = (slots % 2 == 0) & (rng.random(EPISODES) >= EXPLORE)
                 actions = np.where(follow, scores[:, :-1].argmax(axis=1), actions)
             episodes.step(slots, actions)
-        images, last, masks, gains = (np.stack(part, axis=1) for part in zip(*seen, strict=True))
+        images, last, masks, gains = (np.stack(part, axis=1) for part in zip(*steps, strict=True))
         batches.append((images, last, masks, gains))
         report(min(1.0, (time.monotonic() - began) / seconds))
     images, last, masks, gains = (np.concatenate(part) for part in zip(*batches, strict=True))
     return Demonstrations(images, last, masks, gains)
 
 
-def drawing(
+def start_sampler(
     task: Task, extra_tasks: Sequence[tuple[Task, float]], rng: np.random.Generator
 ) -> Callable[[int], list[EpisodeStart]]:
-    """Draws batches of starts, each of one of the tasks: of those beside it by their shares, of ``task`` the rest."""
+    """Return a function that samples batches of starts, each from one task, drawn by the shares."""
     check_shares(extra_tasks)
     samplers = [one.sampler() for one in (task, *(other for other, _ in extra_tasks))]
     shares = [1 - sum(share for _, share in extra_tasks), *(share for _, share in extra_tasks)]

@@ -1,9 +1,7 @@
-"""Warm start: learning from what every tool would have gained, before learning from what the chosen one did.
+"""Imitation learning: trains an agent on the rewards of all actions, before reinforcement learning.
 
-Demonstrations (:mod:`agents.imitation.demonstrations`) note the reward of *all* actions at every step. The agent
-learns to prefer
-actions by these rewards, which say more per tool run than reinforcement learning's one reward per step; the algorithm
-goes on from there.
+Demonstrations (:mod:`agents.imitation.demonstrations`) have the reward of *every* action at every step. That is more
+information per tool run than the one reward per step of reinforcement learning, which continues from there.
 """
 
 from __future__ import annotations
@@ -22,27 +20,28 @@ from torch.nn import functional as F
 
 from agents.agent import HIDDEN, RecurrentAgent
 from agents.encoders import SpectralEncoder
-from agents.imitation.demonstrations import EPISODES, Demonstrations, demonstrate, drawing
+from agents.imitation.demonstrations import EPISODES, Demonstrations, demonstrate, start_sampler
 from restore_env.distortions.protocol import Levels
 from restore_env.metrics import psnr, resolve_metric
 from restore_env.task import Task
 
-WORST = -3.0
-"""Rewards below it, in dB, count as this when the expected one is learnt."""
+MIN_REWARD = -3.0
+"""dB; lower rewards are clamped to it in the expected reward."""
 SPREAD = 0.4
-"""Standard deviation of what the tools gain at a step, dB: by it other rewards are brought to the scale of PSNR."""
-CHOOSING: Mapping[bool, float] = MappingProxyType({False: 0.5, True: 0.12})
-"""Share of the time after that in which it learns to choose, by whether its eyes are calibrated; else it is shown."""
+"""Standard deviation of PSNR rewards between tools, dB; other rewards are scaled to it."""
+IMITATION_SHARE: Mapping[bool, float] = MappingProxyType({False: 0.5, True: 0.12})
+"""Share of the time after pretraining for imitation, by whether the encoder is frozen; the rest is for
+demonstrations."""
 DECAY = 0.1
-"""Of the weights while choices are learnt on what calibrated eyes tell: what was not shown is met more soberly."""
+"""Weight decay with a frozen encoder, against overfitting to the demonstrations."""
 CALIBRATION_DRAWS = 64
-"""Draws of eight patches from which eyes that need it learn what is usual."""
+"""Batches of eight patches from which the encoder is calibrated."""
 _FORBIDDEN = -1e8
 
 
 def imitate(
     agent: RecurrentAgent,
-    shown: Demonstrations,
+    demonstrations: Demonstrations,
     seconds: float,
     seed: int,
     *,
@@ -52,50 +51,52 @@ def imitate(
     unit: float = 1.0,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Train the agent, in place, to choose what pays most at each step, for so many seconds.
+    """Train the agent, in place, to choose the action with the highest reward at each step, for so many seconds.
 
-    The loss is the cross-entropy to the softmax of the rewards at first, by and by the reward that is to be expected;
-    an agent of kind "q" is taught the rewards themselves (Huber loss), the beginning of their sums that it goes on to
-    learn. Images are flipped and turned at random, which leaves the rewards nearly as they are. Settled eyes look at
-    every image once, as it is, and do not learn here: a step of what is left to learn takes a fraction of the time.
+    The loss moves from the cross-entropy to the softmax of the rewards to the negative expected reward. For an agent of
+    kind "q" it is the Huber loss to the rewards themselves. Images are flipped and rotated at random, which hardly
+    changes the rewards. A calibrated encoder is frozen: it encodes every image once, without flips and rotations.
 
     Args:
         agent: of either kind.
-        shown: what to learn from.
+        demonstrations: the training data.
         seconds: how long; the learning rate falls to zero over it.
         seed: of the batches.
         learning_rate: AdamW's, after a short warm-up.
         batch_size: episodes.
         temperature: of the softmax, dB.
         unit: the reward that counts as 1 dB; for an agent of kind "q" rewards are what they are.
-        report: called with the share of the time that has passed.
+        report: called with the elapsed share of the time.
     """
-    rng, eyes, began = np.random.default_rng(seed), agent.extractor.features, time.monotonic()
+    rng, encoder, began = np.random.default_rng(seed), agent.extractor.features, time.monotonic()
     agent.train().requires_grad_(True)
-    told = None
-    if eyes.calibrated:
-        eyes.requires_grad_(False)
+    encoded_once = None
+    if encoder.calibrated:
+        encoder.requires_grad_(False)
+        chunks = [demonstrations.images[i : i + EPISODES] for i in range(0, len(demonstrations), EPISODES)]
         with torch.autocast(agent.device.type, enabled=False):
-            told = torch.cat([_look(agent, shown.images[i : i + EPISODES]) for i in range(0, len(shown), EPISODES)])
+            encoded_once = torch.cat([_encode(agent, images) for images in chunks])
 
     def loss_at(share: float) -> Tensor:
-        rows = rng.integers(len(shown), size=batch_size)
-        if told is None:
-            seen = _look(agent, _turned(shown.images[rows], int(rng.integers(4)), bool(rng.integers(2))))
+        rows = rng.integers(len(demonstrations), size=batch_size)
+        if encoded_once is None:
+            images = _augmented(demonstrations.images[rows], int(rng.integers(4)), bool(rng.integers(2)))
+            encoded = _encode(agent, images)
         else:
-            seen = told[torch.from_numpy(rows).to(told.device)]
-        logits = sequence_logits(agent, seen, shown.last_actions[rows], shown.masks[rows])
-        rewards = torch.from_numpy(np.where(shown.masks[rows], shown.rewards[rows], _FORBIDDEN)).float().to(logits)
+            encoded = encoded_once[torch.from_numpy(rows).to(encoded_once.device)]
+        masks = demonstrations.masks[rows]
+        logits = sequence_logits(agent, encoded, demonstrations.last_actions[rows], masks)
+        rewards = torch.from_numpy(np.where(masks, demonstrations.rewards[rows], _FORBIDDEN)).float().to(logits)
         if agent.kind == "q":
             return F.smooth_l1_loss(logits, rewards)  # zero where both are forbidden
         logits, rewards = logits.flatten(0, 1), rewards.flatten(0, 1) / unit
-        likeness = F.cross_entropy(logits, F.softmax(rewards / temperature, -1))
-        expected = (F.softmax(logits, -1) * rewards.clamp(min=WORST)).sum(-1).mean()
-        return (1 - share) * likeness - share * expected
+        cross_entropy = F.cross_entropy(logits, F.softmax(rewards / temperature, -1))
+        expected = (F.softmax(logits, -1) * rewards.clamp(min=MIN_REWARD)).sum(-1).mean()
+        return (1 - share) * cross_entropy - share * expected
 
     weights = [parameter for parameter in agent.parameters() if parameter.requires_grad]
     left = max(seconds / 2, seconds - (time.monotonic() - began))
-    _descend(weights, loss_at, left, learning_rate, report, DECAY if eyes.calibrated else 0.0)
+    _descend(weights, loss_at, left, learning_rate, report, DECAY if encoder.calibrated else 0.0)
     agent.eval().requires_grad_(False)
 
 
@@ -110,26 +111,26 @@ def pretrain_encoder(
     batch_size: int = 64,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Train the agent's eyes, in place, to tell how blurred, noisy and compressed a patch is, for so many seconds.
+    """Train the agent's encoder, in place, to estimate a patch's blur, noise and JPEG strengths, for so many seconds.
 
-    What pays hangs on that, and patches that tell it need no tool to be run. In mixtures of one severity what is strong
-    tells that the rest is weak; who has seen single distortions beside them does not guess one from the others.
+    The best tool depends on them, and no tool has to be run for these labels. In mixtures of one severity the three are
+    correlated; extra tasks of single distortions avoid that the encoder infers one from the others.
 
     Args:
         agent: of either kind.
-        task: whose patches; by the protocol's distortions.
+        task: of the patches; with the protocol's distortions.
         seconds: how long; the learning rate falls to zero over it.
         seed: of the patches.
-        extra_tasks: other tasks with the shares of what is looked at that are theirs, as of :func:`demonstrate`.
+        extra_tasks: other tasks with their shares, as in :func:`demonstrate`.
         learning_rate: AdamW's, after a short warm-up.
         batch_size: patches.
-        report: called with the share of the time that has passed.
+        report: called with the elapsed share of the time.
     """
     began = time.monotonic()
-    looked_at = [(replace(other, draws="host"), share) for other, share in extra_tasks]
-    draw = drawing(replace(task, draws="host"), looked_at, np.random.default_rng(seed))
-    eyes = agent.extractor.features.train().requires_grad_(True)
-    tell = torch.nn.Linear(agent.extractor.features.width, 3).to(agent.device)
+    on_host = [(replace(other, draws="host"), share) for other, share in extra_tasks]
+    draw = start_sampler(replace(task, draws="host"), on_host, np.random.default_rng(seed))
+    encoder = agent.extractor.features.train().requires_grad_(True)
+    estimator = torch.nn.Linear(agent.extractor.features.width, 3).to(agent.device)
 
     def patches(count: int) -> tuple[Tensor, list[tuple[float, float, float]]]:
         starts = draw(count)
@@ -139,17 +140,17 @@ def pretrain_encoder(
         ]
         return images.permute(0, 3, 1, 2).float().div_(255), strengths
 
-    if isinstance(eyes, SpectralEncoder):
-        eyes.calibrate(torch.cat([patches(8)[0] for _ in range(CALIBRATION_DRAWS)]))
+    if isinstance(encoder, SpectralEncoder):
+        encoder.calibrate(torch.cat([patches(8)[0] for _ in range(CALIBRATION_DRAWS)]))
 
     def loss_at(_: float) -> Tensor:
         images, strengths = patches(batch_size)
-        told = tell(eyes(images))
-        return F.smooth_l1_loss(told.float(), torch.tensor(strengths).to(agent.device), beta=0.5)
+        estimates = estimator(encoder(images))
+        return F.smooth_l1_loss(estimates.float(), torch.tensor(strengths).to(agent.device), beta=0.5)
 
     left = max(seconds / 2, seconds - (time.monotonic() - began))
-    _descend([*eyes.parameters(), *tell.parameters()], loss_at, left, learning_rate, report)
-    eyes.eval().requires_grad_(False)
+    _descend([*encoder.parameters(), *estimator.parameters()], loss_at, left, learning_rate, report)
+    encoder.eval().requires_grad_(False)
 
 
 def learn_from_oracle(
@@ -158,50 +159,58 @@ def learn_from_oracle(
     seconds: float,
     seed: int,
     *,
-    plays: bool,
+    pretrained: bool,
     precision: Literal["fp32", "bf16"] = "fp32",
     extra_tasks: Sequence[tuple[Task, float]] = (),
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Let an agent, in place, be shown what pays and learn it (:data:`CHOOSING` says for how long each).
+    """Train an agent, in place, by imitation of a greedy oracle: collect demonstrations, then learn from them.
 
-    One that knows nothing yet first learns to see (:func:`pretrain_encoder`), if distortions' strengths are known.
+    The encoder of an untrained agent is pretrained first (:func:`pretrain_encoder`), if the distortions' strengths are
+    known. :data:`IMITATION_SHARE` divides the rest of the time.
 
     Args:
-        agent: learns.
-        task: what is to be learnt.
+        agent: to train.
+        task: of the episodes.
         seconds: how long.
         seed: of starts, exploration and batches.
-        plays: the agent knows something already, so that half of the episodes shown are its own.
+        pretrained: the agent is trained already; it plays half of the episodes itself.
         precision: bf16 is faster only where the hardware has it.
-        extra_tasks: other tasks with the shares of what is shown that are theirs, as of :func:`demonstrate`.
-        report: called with the share of the time that has passed.
+        extra_tasks: other tasks with their shares, as in :func:`demonstrate`.
+        report: called with the elapsed share of the time.
     """
-    began, eyes = time.monotonic(), agent.extractor.features
-    looking = 0.0 if plays or not _has_levels(task) else eyes.seeing * seconds
+    began, encoder = time.monotonic(), agent.extractor.features
+    pretraining = 0.0 if pretrained or not _has_levels(task) else encoder.pretrain_share * seconds
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
     with autocast, torch.enable_grad():  # no cache: weights change inside
-        if looking:
+        if pretraining:
             known = [(other, share) for other, share in extra_tasks if _has_levels(other)]
             pretrain_encoder(
-                agent, task, looking, seed, extra_tasks=known, report=lambda share: report(share * looking / seconds)
+                agent,
+                task,
+                pretraining,
+                seed,
+                extra_tasks=known,
+                report=lambda share: report(share * pretraining / seconds),
             )
 
-        choosing = (seconds - looking) * CHOOSING[bool(eyes.calibrated)]
-        showing = seconds - looking - choosing
-        shown = demonstrate(
+        imitating = (seconds - pretraining) * IMITATION_SHARE[bool(encoder.calibrated)]
+        collecting = seconds - pretraining - imitating
+        demonstrations = demonstrate(
             task,
-            showing,
+            collecting,
             seed,
-            lambda share: report((looking + share * showing) / seconds),
-            agent if plays else None,
+            lambda share: report((pretraining + share * collecting) / seconds),
+            agent if pretrained else None,
             extra_tasks,
         )
-        choosing = max(choosing, began + seconds - time.monotonic())  # what the most demonstrations left over
-        unit = 1.0 if resolve_metric(task.reward) is psnr else max(shown.spread, 1e-12) / SPREAD
-        imitate(
-            agent, shown, choosing, seed, unit=unit, report=lambda share: report(1 - (1 - share) * choosing / seconds)
-        )
+        imitating = max(imitating, began + seconds - time.monotonic())  # collecting ends early at MOST_EPISODES
+        unit = 1.0 if resolve_metric(task.reward) is psnr else max(demonstrations.reward_std, 1e-12) / SPREAD
+
+        def report_imitation(share: float) -> None:
+            report(1 - (1 - share) * imitating / seconds)
+
+        imitate(agent, demonstrations, imitating, seed, unit=unit, report=report_imitation)
 
 
 def _descend(
@@ -212,7 +221,7 @@ def _descend(
     report: Callable[[float], None],
     decay: float = 0.0,
 ) -> None:
-    """Lower a loss, which is told the share of the time that has passed, for so many seconds; one step at least."""
+    """Minimize a loss, a function of the elapsed share of the time, for so many seconds; at least one step."""
     matrices, vectors = ([weight for weight in weights if (weight.ndim > 1) is wide] for wide in (True, False))
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate)
@@ -231,30 +240,30 @@ def _descend(
 
 
 def _has_levels(task: Task) -> bool:
-    """Whether the strengths of its distortions are known: not of one's own, nor of pairs."""
+    """Whether the distortions' strengths are known: not for an own distortion or image pairs."""
     return task.distortion is None and "blur_sigma" in task.sampler().draw(0).distortion
 
 
-def _look(agent: RecurrentAgent, images: npt.NDArray[np.uint8]) -> Tensor:
-    """What the agent's eyes tell of ``(E, T, P, P, 3)`` images: ``(E, T, width)``."""
+def _encode(agent: RecurrentAgent, images: npt.NDArray[np.uint8]) -> Tensor:
+    """Encode ``(E, T, P, P, 3)`` images: ``(E, T, width)``."""
     pixels = torch.from_numpy(images).to(agent.device).flatten(0, 1).permute(0, 3, 1, 2).float().div_(255)
-    told: Tensor = agent.extractor.features(pixels)
-    return told.view(*images.shape[:2], -1)
+    encoded: Tensor = agent.extractor.features(pixels)
+    return encoded.view(*images.shape[:2], -1)
 
 
 def sequence_logits(
-    agent: RecurrentAgent, seen: Tensor, last_actions: npt.NDArray[np.int64], masks: npt.NDArray[np.bool_]
+    agent: RecurrentAgent, encoded: Tensor, last_actions: npt.NDArray[np.int64], masks: npt.NDArray[np.bool_]
 ) -> Tensor:
-    """The agent's logits along whole episodes: what its eyes told, ``(E, T, width)``, to ``(E, T, A)``."""
-    n, length = seen.shape[:2]
+    """The agent's logits ``(E, T, A)`` along whole episodes of encoded images ``(E, T, width)``."""
+    n, length = encoded.shape[:2]
     previous = torch.from_numpy(last_actions).to(agent.device).flatten()
-    features = agent.extractor.join(seen.flatten(0, 1), previous)
+    features = agent.extractor.combine(encoded.flatten(0, 1), previous)
     zeros = features.new_zeros(1, n, HIDDEN)
     latent, _ = agent.lstm(features.reshape(n, length, -1).transpose(0, 1), (zeros, zeros))
     logits: Tensor = agent.head(latent.transpose(0, 1)).float()
     return logits.masked_fill(~torch.from_numpy(masks).to(logits.device), _FORBIDDEN)
 
 
-def _turned(images: npt.NDArray[np.uint8], turns: int, flip: bool) -> npt.NDArray[np.uint8]:
-    turned = np.rot90(images, turns, axes=(2, 3))
-    return np.ascontiguousarray(turned[:, :, :, ::-1] if flip else turned)
+def _augmented(images: npt.NDArray[np.uint8], turns: int, flip: bool) -> npt.NDArray[np.uint8]:
+    rotated = np.rot90(images, turns, axes=(2, 3))
+    return np.ascontiguousarray(rotated[:, :, :, ::-1] if flip else rotated)

@@ -24,7 +24,7 @@ _SHOWN = 900  # pixels along an image's longer side
 
 
 @dataclass(frozen=True)
-class Opinion:
+class ActionScores:
     """What the tiles made of every action at one step."""
 
     measure: Literal["probability", "Q value", "share of votes"]
@@ -32,7 +32,7 @@ class Opinion:
     """``(n_actions,)``, of a policy with scores the mean over the tiles; NaN where an action is forbidden."""
 
 
-def opinion_of(vote: Vote, kind: Literal["logits", "q"] | None, n_actions: int) -> Opinion:
+def summarize_vote(vote: Vote, kind: Literal["logits", "q"] | None, n_actions: int) -> ActionScores:
     """Sum up a vote.
 
     Args:
@@ -45,13 +45,15 @@ def opinion_of(vote: Vote, kind: Literal["logits", "q"] | None, n_actions: int) 
     """
     if vote.scores is None or kind is None:
         counts = np.bincount(vote.grid.ravel(), minlength=n_actions)
-        return Opinion("share of votes", counts / vote.grid.size)
+        return ActionScores("share of votes", counts / vote.grid.size)
     scores = vote.scores.reshape(-1, vote.scores.shape[-1]).astype(np.float64)
     forbidden = np.isneginf(scores).all(axis=0)
     if kind == "logits":
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
-    return Opinion("probability" if kind == "logits" else "Q value", np.where(forbidden, np.nan, scores.mean(axis=0)))
+    return ActionScores(
+        "probability" if kind == "logits" else "Q value", np.where(forbidden, np.nan, scores.mean(axis=0))
+    )
 
 
 def draw_explanation(
@@ -94,7 +96,7 @@ def draw_explanation(
     figure.suptitle(title, fontsize=12, color=INK, fontweight="bold", parse_math=False)
     axes = figure.subplots(3, columns, squeeze=False, height_ratios=heights)
     captions = _captions(result)
-    opinions = [opinion_of(vote, kind, len(names)) for vote in result.votes]
+    opinions = [summarize_vote(vote, kind, len(names)) for vote in result.votes]
     limits = _limits(opinions)
     for step, vote in enumerate(result.votes):
         image, (top, middle, bottom) = result.stages[step].image, axes[:, step]
@@ -136,7 +138,7 @@ def _captions(result: Restoration) -> list[str]:
     return captions
 
 
-def _limits(opinions: Sequence[Opinion]) -> tuple[float, float]:
+def _limits(opinions: Sequence[ActionScores]) -> tuple[float, float]:
     """One scale for the bars of all steps, with room for what stands beside them."""
     values = np.concatenate([opinion.values for opinion in opinions])
     low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))
@@ -182,7 +184,7 @@ def _show_votes(axes: Any, image: npt.NDArray[np.uint8], vote: Vote, colours: Se
 
 def _show_opinion(
     axes: Any,
-    opinion: Opinion,
+    opinion: ActionScores,
     counts: npt.NDArray[np.int64],
     chosen: int,
     names: Sequence[str],

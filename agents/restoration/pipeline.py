@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from agents.agent import PATCH_SIZE, check_tools
-from agents.view import View
+from agents.policy_input import PolicyInput
 from restore_env.policy import Policy
 from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox, resolve_toolbox
 from tools_zoo.toolboxes import load_toolbox
@@ -36,8 +36,8 @@ class Pipeline:
     policy: Policy
     toolbox: Toolbox
     """What the policy chooses among."""
-    view: View
-    """How it looks at images."""
+    policy_input: PolicyInput
+    """What the policy gets as input."""
     permitted: npt.NDArray[np.int8]
     """``(len(toolbox) + 1,)``: 0 for the super-resolvers that are not wanted, 1 for all other actions."""
     final_upscaler: Tool | None = None
@@ -52,7 +52,7 @@ class Pipeline:
 def make_pipeline(
     policy: Policy,
     tools: Toolbox,
-    view: View,
+    policy_input: PolicyInput,
     *,
     upscaling: bool = False,
     super_resolver: SuperResolverLike | None = None,
@@ -62,7 +62,7 @@ def make_pipeline(
     Args:
         policy: it knows the tools that its field ``tools`` names; without that field, all of them.
         tools: those, with or without the super-resolvers among them, or with more super-resolvers.
-        view: how it looks at images.
+        policy_input: what it gets as input.
         upscaling: images are to be enlarged.
         super_resolver: what enlarges them. None: what the policy chooses; after one that knows none the first of the
             tools that enlarges, or else the shipped :data:`DEFAULT_SUPER_RESOLVER`.
@@ -74,11 +74,11 @@ def make_pipeline(
     permitted = np.ones(len(known) + 1, dtype=np.int8)
     enlarges = [tool for tool in known if tool.scale > 1]
     if not upscaling or (super_resolver is None and enlarges):
-        return Pipeline(policy, known, view, permitted)
+        return Pipeline(policy, known, policy_input, permitted)
     final_upscaler = _find_super_resolver(super_resolver, [*known, *tools], tools.device)
     permitted[:-1] = [tool.scale == 1 or tool is final_upscaler for tool in known]
     chosen_by_policy = any(tool is final_upscaler for tool in known)
-    return Pipeline(policy, known, view, permitted, None if chosen_by_policy else final_upscaler)
+    return Pipeline(policy, known, policy_input, permitted, None if chosen_by_policy else final_upscaler)
 
 
 def open_toolbox(toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str], device: torch.device) -> Toolbox:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 
 from agents.agent import load_policy, policy_of
+from agents.policy_input import PolicyInput
 from agents.restoration.pipeline import Pipeline, SuperResolverLike, make_pipeline, open_toolbox
 from agents.restoration.tiled_episode import Progress, TiledEpisode, Vote
-from agents.view import View
 from restore_env.images.decoding import MAX_PIXELS, ImageError, Photo
 from restore_env.images.encoding import write_image
 from restore_env.images.sources import PhotoLike, open_photo
@@ -84,7 +84,7 @@ class Restorer:
     on these alone, if none has run. After a policy that knows none, a super-resolver enlarges what its chain leaves.
 
     Source: Yu et al., CVPR 2018, by whose published code every full 63x63 tile from the top left votes
-    (:data:`agents.view.PUBLISHED`, which the file of the imported agent says, so that nobody has to).
+    (:data:`agents.policy_input.PUBLISHED`, which the file of the imported agent says, so that nobody has to).
 
     Args:
         toolbox: a shipped name, a toolbox's folder, "package.module:factory", a :class:`Toolbox` or a list of tools.
@@ -99,7 +99,7 @@ class Restorer:
         super_resolver: what enlarges: the name of a tool, a file of weights, or a tool. None: what the policy chooses;
             after one that knows none the toolbox's first one, or else the shipped "sft_gan".
         borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over. None:
-            as the policy's recipe says (:class:`agents.view.View`), else True.
+            as the policy's recipe says (:class:`agents.policy_input.PolicyInput`), else True.
         observe: what the policy sees, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
             the working image as it is. None: as the policy's recipe says, else "uint8".
         backend: what runs the tools' networks on a CPU, a key of :data:`tools_zoo.backends.network_tool.BACKENDS`;
@@ -145,13 +145,13 @@ class Restorer:
         if upscaling not in self._pipelines:
             policy = policy_of(self._named, upscaling, photo=True) if self._policy is None else self._policy
             actor: Policy = load_policy(policy, self.device) if isinstance(policy, (str, os.PathLike)) else policy
-            own = View.of(actor)
-            view = View(
+            own = PolicyInput.of(actor)
+            policy_input = PolicyInput(
                 own.observe if self._observe is None else self._observe,
                 own.borders if self._borders is None else self._borders,
             )
             self._pipelines[upscaling] = make_pipeline(
-                actor, self._tools, view, upscaling=upscaling, super_resolver=self._super_resolver
+                actor, self._tools, policy_input, upscaling=upscaling, super_resolver=self._super_resolver
             )
         return self._pipelines[upscaling]
 
@@ -166,9 +166,9 @@ class Restorer:
         return self.pipeline().toolbox
 
     @property
-    def view(self) -> View:
-        """How the policy looks at images."""
-        return self.pipeline().view
+    def policy_input(self) -> PolicyInput:
+        """What the policy gets as input."""
+        return self.pipeline().policy_input
 
     @torch.inference_mode()
     def restore(

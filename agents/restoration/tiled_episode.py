@@ -187,7 +187,7 @@ class TiledEpisode:
         """The tiles as the policy sees them, ``(N, P, P, 3)``."""
         size = self._pipeline.patch_size
         patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
-        if self._pipeline.view.observe == "uint8":
+        if self._pipeline.policy_input.observe == "uint8":
             patches = quantized(patches)
         return np.ascontiguousarray(patches.permute(0, 2, 3, 1).numpy())
 
@@ -200,8 +200,8 @@ class TiledEpisode:
         pipeline = self._pipeline
         height, width = self.working.shape[-2:]
         return (
-            tile_starts(height, pipeline.patch_size, pipeline.view.borders),
-            tile_starts(width, pipeline.patch_size, pipeline.view.borders),
+            tile_starts(height, pipeline.patch_size, pipeline.policy_input.borders),
+            tile_starts(width, pipeline.patch_size, pipeline.policy_input.borders),
         )
 
     def _move_tiles(self, factor: int) -> None:

@@ -18,9 +18,9 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
 from agents.encoders import EncoderName
-from agents.imitation.demonstrations import check_shares, singles
+from agents.imitation.demonstrations import check_shares, single_distortion_tasks
 from agents.imitation.imitation import learn_from_oracle
-from agents.rollout import Played, draw_starts, play
+from agents.rollout import EpisodeResults, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from agents.training.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
 from restore_env.compute.memory import retained_memory
@@ -86,7 +86,7 @@ class AgentTraining:
     def extra_tasks(self, task: Task) -> list[tuple[Task, float]]:
         """What the warm start shows beside a task, and for which share of its episodes."""
         own = [(replace(task, distortion=self.distortion), self.distortion_share)] if self.distortion_share else []
-        return [*singles(task, self.single_share), *own]
+        return [*single_distortion_tasks(task, self.single_share), *own]
 
 
 @dataclass(frozen=True)
@@ -170,13 +170,13 @@ def _warm_start(
         report(AgentProgress(0, 0.0, float("nan"), float("nan"), warm_start=share))
 
     agent = policy.to_agent(tools)
-    seconds, plays = settings.warm_start_minutes * 60, settings.init is not None
+    seconds, pretrained = settings.warm_start_minutes * 60, settings.init is not None
     learn_from_oracle(
         agent,
         task,
         seconds,
         settings.seed,
-        plays=plays,
+        pretrained=pretrained,
         precision=settings.precision,
         extra_tasks=settings.extra_tasks(task),
         report=show,
@@ -316,7 +316,7 @@ class _Run:
     def best_path(self) -> Path:
         return self.settings.out / "agent.safetensors"
 
-    def keep_best(self, agent: RecurrentAgent, played: Played) -> None:
+    def keep_best(self, agent: RecurrentAgent, played: EpisodeResults) -> None:
         """Write the agent, with how it came to be, if no agent before it had a higher return in validation."""
         if played.value < self.best_gain and self.best_path.exists():
             return

@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.drqn.drqn import DRQN
-from agents.drqn.restore_policy import RestoreQPolicy
+from agents.drqn.policies import RestoreQPolicy
 from agents.encoders import EncoderName
 from agents.ppo.policies import MaskedRecurrentPolicy
 from restore_env import ENV_ID

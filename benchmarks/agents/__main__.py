@@ -18,7 +18,7 @@ from agents.agent import policy_of
 from agents.command_line import OneLineParser, positive_int, run_guarded
 from agents.policies.heuristics import FixedChain, RandomPolicy
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
-from agents.rollout import Played, draw_starts, play
+from agents.rollout import EpisodeResults, draw_starts, play
 from benchmarks.agents.evaluation import (
     AGENT,
     GREEDY,
@@ -41,7 +41,7 @@ PROGRAM = "benchmarks.agents"
 
 def best_of(
     name: str, chains: Sequence[tuple[int, ...]], toolbox: Toolbox, task: Task, starts: Sequence[EpisodeStart]
-) -> tuple[str, Played]:
+) -> tuple[str, EpisodeResults]:
     """Play fixed chains and return the best one's name and what it came to."""
     policies = [FixedChain(chain, toolbox.stop) for chain in chains]
     results = [play(policy, task, starts) for policy in policies]
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     test_sets = {name: draw_starts(task, arguments.patches, arguments.seed) for name, task in tasks.items()}
     search = Task(images=arguments.search_images, toolbox=toolbox)
     chains = search_chains(toolbox, search, arguments.search_patches, arguments.beam, seed=arguments.seed + 1)
-    played: dict[str, dict[str, Played]] = {}
+    played: dict[str, dict[str, EpisodeResults]] = {}
     lines: list[str] = []
     for severity, task in tasks.items():
         starts = test_sets[severity]

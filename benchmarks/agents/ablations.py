@@ -26,10 +26,10 @@ from agents.command_line import OneLineParser, positive_float, positive_int, run
 from agents.encoders import ENCODERS
 from agents.imitation.demonstrations import Demonstrations, demonstrate
 from agents.imitation.imitation import imitate
+from agents.policy_input import PolicyInput
 from agents.rollout import draw_starts, play
 from agents.training.agent import AgentTraining, train_agent
 from agents.training.algorithms import ALGORITHMS
-from agents.view import View
 from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task, Toolbox
 from restore_env.images.figures import write_figure
@@ -100,7 +100,7 @@ def measure(name: str, policy: Policy, task: Task, setting: argparse.Namespace) 
 def ablate_stop(setting: argparse.Namespace, report: Report) -> list[Variant]:
     """The agent with and without its last action."""
     agent = load_policy(setting.policy)
-    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=View.of(agent).observe)
+    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=PolicyInput.of(agent).observe)
     return [
         measure("with stop", agent, task, setting),
         measure("without stop", Changed(agent, stop=False), task, setting),
@@ -110,7 +110,7 @@ def ablate_stop(setting: argparse.Namespace, report: Report) -> list[Variant]:
 def ablate_steps(setting: argparse.Namespace, report: Report) -> list[Variant]:
     """The agent with chains of 1 to 5 tools at most."""
     agent = load_policy(setting.policy)
-    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=View.of(agent).observe)
+    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=PolicyInput.of(agent).observe)
     return [measure(f"{steps} at most", agent, replace(task, max_steps=steps), setting) for steps in range(1, 6)]
 
 
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-images", type=Path, help="photographs to train on (default: the embedded ones)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
     parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
-    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="pooled", help="of agents that are trained")
+    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="spectral", help="of agents that are trained")
     parser.add_argument("--patches", type=positive_int, default=500, help="per severity (default 500)")
     parser.add_argument("--minutes", type=positive_float, default=5.0, help="of each training (default 5)")
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each algorithm (default 3)")

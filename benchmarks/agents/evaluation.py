@@ -13,8 +13,8 @@ import torch
 
 from agents.agent import check_tools, load_policy
 from agents.policies.heuristics import best_chains
-from agents.rollout import Played, draw_starts, play
-from agents.view import View
+from agents.policy_input import PolicyInput
+from agents.rollout import EpisodeResults, draw_starts, play
 from benchmarks.report.intervals import Estimate, estimate
 from restore_env import Task
 from restore_env.metrics import Metric
@@ -60,9 +60,9 @@ class Contender:
 
     def play(
         self, task: Task, starts: Sequence[EpisodeStart], metrics: Mapping[str, Metric] = MappingProxyType({})
-    ) -> Played:
+    ) -> EpisodeResults:
         """Play one episode from each start with the contender's own tools, observed as its policy wants it."""
-        own = replace(task, toolbox=self.toolbox, dtype=View.of(self.policy).observe)
+        own = replace(task, toolbox=self.toolbox, dtype=PolicyInput.of(self.policy).observe)
         return play(self.policy, own, starts, metrics=metrics)
 
 
@@ -111,7 +111,7 @@ class Row:
     """Wall time a patch, of choosing, tools and measuring, in this run."""
 
 
-def rows_of(played: Mapping[str, Played], measures: Mapping[str, str]) -> list[Row]:
+def rows_of(played: Mapping[str, EpisodeResults], measures: Mapping[str, str]) -> list[Row]:
     """The lines of one severity's table.
 
     Args:
@@ -161,7 +161,7 @@ class Difference:
     """Of the severities, each counting the same."""
 
 
-def difference(rival: str, played: Mapping[str, Mapping[str, Played]]) -> Difference:
+def difference(rival: str, played: Mapping[str, Mapping[str, EpisodeResults]]) -> Difference:
     """Compare the agent with a rival, patch by patch, in every severity that was ``played``."""
     ahead = {
         severity: (results[AGENT].psnr - results[rival].psnr, results[AGENT].images)

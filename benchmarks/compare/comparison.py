@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.rollout import Played
+from agents.rollout import EpisodeResults
 from benchmarks.compare.methods import METHODS, Method, Setting
 from benchmarks.compare.photographs import measure_cost, play_photographs
 from benchmarks.compare.store import Failure, Kept, Results, fingerprint_of
@@ -45,7 +45,7 @@ def play_patches(
     task: Task,
     starts: Sequence[EpisodeStart],
     metrics: Mapping[str, Metric] = MappingProxyType({}),
-) -> Played:
+) -> EpisodeResults:
     """Restore patches; computation includes the policy's looks."""
     played = method.contender.play(task, starts, metrics)
     looks = np.array([len(chain) for chain in played.actions])
@@ -105,7 +105,7 @@ class Comparison:
                 self._kept.keep_cost(key, results.cost)
         return results
 
-    def _play(self, method: Method, severity: str) -> Played:
+    def _play(self, method: Method, severity: str) -> EpisodeResults:
         restore = play_photographs if self._photographs else play_patches
         return restore(method, self._tasks[severity], self._starts[severity], self._metrics)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from agents.restoration.restorer import Restorer
-from agents.rollout import Played, joined
+from agents.rollout import EpisodeResults, concatenate
 from benchmarks.compare.methods import Method
 from benchmarks.compare.upscaling import MAX_TOOLS, Insisting, Upscaling
 from benchmarks.report.machine import peak_memory
@@ -105,7 +105,7 @@ def play_photographs(
     task: Task,
     starts: Sequence[EpisodeStart],
     metrics: Mapping[str, Metric] = MappingProxyType({}),
-) -> Played:
+) -> EpisodeResults:
     """Restore whole photographs, one by one.
 
     An agent's tiles vote, as :class:`agents.Restorer` lets them; computation includes its looks at them. Other policies
@@ -118,21 +118,21 @@ def play_photographs(
     if isinstance(policy, ScoringPolicy):
         device = contender.toolbox.device
         restorer = Restorer(Toolbox(tools, device), policy, str(device), MAX_TOOLS, super_resolver=final_upscaler)
-        return joined([_restore(method, restorer, start, metrics) for start in starts])
+        return concatenate([_restore(method, restorer, start, metrics) for start in starts])
     tiled = Toolbox([TiledTool(tool) for tool in contender.toolbox])
     tiled.device = contender.toolbox.device
     whole = replace(contender, toolbox=tiled)
-    return joined([whole.play(task, [start], metrics) for start in starts])
+    return concatenate([whole.play(task, [start], metrics) for start in starts])
 
 
-def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: Mapping[str, Metric]) -> Played:
+def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: Mapping[str, Metric]) -> EpisodeResults:
     result = restorer.restore(start.degraded, scale=start.factor, keep_float=True)
     assert result.float_image is not None
     before, after, target = (to_tensor(image) for image in (start.degraded, result.float_image, start.target))
     toolbox, looks = restorer.toolbox, sum(vote.grid.size for vote in result.votes)
     initial = psnr(bicubic_upscale(before, start.factor), target).numpy()
     final = psnr(after, target).numpy()
-    return Played(
+    return EpisodeResults(
         initial_psnr=initial,
         psnr=final,
         returns=final - initial,

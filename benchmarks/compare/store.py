@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.rollout import Played
+from agents.rollout import EpisodeResults
 from benchmarks.compare.photographs import Cost
 from restore_env.images.encoding import write_atomically
 from restore_env.sampling import EpisodeStart
@@ -29,7 +29,7 @@ class Results:
     training: str
     undertrained: bool
     sees_target: bool
-    played: dict[str, Played]
+    played: dict[str, EpisodeResults]
     """By severity."""
     cost: Cost | None = None
 
@@ -71,12 +71,12 @@ class Kept:
             except (FileExistsError, NotADirectoryError) as error:
                 raise ValueError(f"{folder}: no folder, and none can be made there: a file is in its place") from error
 
-    def load_played(self, key: str) -> Played | None:
+    def load_played(self, key: str) -> EpisodeResults | None:
         """What was played under that key, if it was."""
         values = self._load(key)
         if values is None:
             return None
-        return Played(
+        return EpisodeResults(
             **{name: np.array(values[name], dtype=np.float64) for name in _ARRAYS},
             actions=tuple(tuple(chain) for chain in values["actions"]),
             seconds=float(values["seconds"]),
@@ -84,7 +84,7 @@ class Kept:
             scores={name: np.array(scores, dtype=np.float64) for name, scores in values["scores"].items()},
         )
 
-    def keep_played(self, key: str, played: Played) -> None:
+    def keep_played(self, key: str, played: EpisodeResults) -> None:
         """Keep what was played."""
         values = {name: getattr(played, name).tolist() for name in _ARRAYS}
         scores = {name: scores.tolist() for name, scores in played.scores.items()}

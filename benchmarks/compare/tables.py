@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.rollout import Played
+from agents.rollout import EpisodeResults
 from benchmarks.compare.store import Failure, Results
 from benchmarks.report.intervals import Estimate, Values, estimate
 from restore_env.images.figures import check_figure, write_figure
@@ -40,7 +40,7 @@ class Line:
     """Wall time an image, in this run."""
 
 
-def metrics_of(played: Played) -> dict[str, Values]:
+def metrics_of(played: EpisodeResults) -> dict[str, Values]:
     """All that was measured of the results, by name."""
     return {"psnr": played.psnr, **played.scores}
 
@@ -51,7 +51,7 @@ def lines_of(results: Sequence[Results], severity: str, reference: str | None) -
     return [_line(one, one.played[severity], rival) for one in results]
 
 
-def _line(result: Results, played: Played, reference: Played | None) -> Line:
+def _line(result: Results, played: EpisodeResults, reference: EpisodeResults | None) -> Line:
     values = metrics_of(played)
     theirs = {} if reference is None or reference is played else metrics_of(reference)
     return Line(

@@ -22,8 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from agents.agent import RecurrentAgent, load_policy, save_policy
 from agents.drqn.buffers import EpisodeReplayBuffer
 from agents.drqn.drqn import DRQN
-from agents.drqn.policies import MultiInputLstmPolicy, RecurrentQPolicy
-from agents.drqn.restore_policy import RestoreQPolicy
+from agents.drqn.policies import MultiInputLstmPolicy, RecurrentQPolicy, RestoreQPolicy
 from agents.sb3_env import RestoreVecEnv
 from tests.support.recall import SMALL, Recall, recalling
 from tests.support.toolkit import photographs, pixelwise_toolbox
@@ -108,9 +107,9 @@ def test_forbidden_actions_are_never_played(inside: bool) -> None:
     assert model.exploration_rate == pytest.approx(0.1)
     batch = model.replay_buffer.sample(8) if model.replay_buffer else None
     assert batch is not None
-    assert batch.action_masks[batch.seen].sum(dim=1).eq(2).all()
+    assert batch.action_masks[batch.observed].sum(dim=1).eq(2).all()
     # after a time limit the method speaks of the next episode already: the last step is then left out
-    assert batch.taught.sum(dim=1).tolist() == [5 if inside else 4] * 8
+    assert batch.has_target.sum(dim=1).tolist() == [5 if inside else 4] * 8
     env.close()
 
 
@@ -156,7 +155,7 @@ def test_cartpole_gets_its_values() -> None:
     model.learn(800)
     assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
     batch = model.replay_buffer.sample(32)
-    values = model.policy.q_net.along_episodes(batch.observations, batch.seen)
+    values = model.policy.q_net.along_episodes(batch.observations, batch.observed)
     assert values[:, 5].mean().item() == pytest.approx(2, abs=0.15)  # 1 / (1 - gamma), in mid-episode
 
 

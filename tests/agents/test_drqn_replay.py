@@ -41,21 +41,21 @@ def test_episodes_of_different_lengths_get_the_right_targets() -> None:
     batch = buffer._padded(buffer._episodes)
     assert isinstance(batch.observations, torch.Tensor)
     assert batch.observations[..., 0].tolist() == [[10, 11, 12, 0], [20, 21, 22, 0]]
-    assert batch.seen.tolist() == [[True, True, True, False], [True, True, True, False]]
+    assert batch.observed.tolist() == [[True, True, True, False], [True, True, True, False]]
     assert batch.actions.tolist() == [[0, 1, 0], [0, 1, 0]]
     assert batch.rewards.tolist() == [[10, 11, 12], [20, 21, 0]]
     assert batch.terminated.tolist() == [[False, False, True], [False, False, False]]
-    assert batch.taught.tolist() == [[True, True, True], [True, True, False]]
+    assert batch.has_target.tolist() == [[True, True, True], [True, True, False]]
     target = torch.tensor([[[0.0, 0.0], [1, 2], [4, 3], [9, 9]], [[0, 0], [5, 6], [8, 7], [9, 9]]])
     online = torch.tensor([[[0.0, 0.0], [1, 0], [0, 1], [9, 9]], [[0, 0], [1, 0], [0, 1], [9, 9]]])
     plain = bellman_targets(batch, target, target, 0.5)
-    assert plain[batch.taught].tolist() == [10 + 1, 11 + 2, 12, 20 + 3, 21 + 4]
+    assert plain[batch.has_target].tolist() == [10 + 1, 11 + 2, 12, 20 + 3, 21 + 4]
     double = bellman_targets(batch, online, target, 0.5)
-    assert double[batch.taught].tolist() == [10 + 0.5, 11 + 1.5, 12, 20 + 2.5, 21 + 3.5]
+    assert double[batch.has_target].tolist() == [10 + 0.5, 11 + 1.5, 12, 20 + 2.5, 21 + 3.5]
     masks = batch.action_masks.clone()
     masks[0, 1] = torch.tensor([True, False])
     forbidden = bellman_targets(batch._replace(action_masks=masks), target, target, 0.5)
-    assert forbidden[batch.taught].tolist() == [10 + 0.5, 11 + 2, 12, 20 + 3, 21 + 4]
+    assert forbidden[batch.has_target].tolist() == [10 + 0.5, 11 + 2, 12, 20 + 3, 21 + 4]
 
 
 @pytest.mark.parametrize("double_q", [True, False])
@@ -121,7 +121,7 @@ def test_an_endless_episode_is_cut_and_goes_on() -> None:
     batch = buffer._padded(buffer._episodes)
     assert isinstance(batch.observations, torch.Tensor)
     assert batch.observations[-1, :, 0].tolist() == [4, 5, 6, 7, 8]
-    assert batch.taught.all()
+    assert batch.has_target.all()
     assert not batch.terminated.any()
 
 
@@ -135,8 +135,8 @@ def test_windows_come_from_inside_an_episode() -> None:
     assert seen == {(10, 11, 12), (11, 12, 13), (12, 13, 0)}
     last = batch.observations[:, 0, 0] == 12
     assert torch.equal(batch.terminated[:, 1], last)
-    assert torch.equal(batch.seen[:, 2], ~last)
-    assert batch.taught.all()
+    assert torch.equal(batch.observed[:, 2], ~last)
+    assert batch.has_target.all()
 
 
 def test_an_empty_buffer_says_so() -> None:
@@ -171,7 +171,7 @@ def test_play_remembers_what_replay_remembers() -> None:
     assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
     batch = model.replay_buffer.sample(64)
     assert isinstance(batch.observations, torch.Tensor)
-    greedy = model.policy.q_net.along_episodes(batch.observations, batch.seen).argmax(dim=2)[:, :-1]
-    assert torch.equal(greedy[batch.taught], batch.actions[batch.taught])
-    forgetful = model.policy(batch.observations[:, :-1][batch.taught])
-    assert not torch.equal(forgetful, batch.actions[batch.taught])
+    greedy = model.policy.q_net.along_episodes(batch.observations, batch.observed).argmax(dim=2)[:, :-1]
+    assert torch.equal(greedy[batch.has_target], batch.actions[batch.has_target])
+    forgetful = model.policy(batch.observations[:, :-1][batch.has_target])
+    assert not torch.equal(forgetful, batch.actions[batch.has_target])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agents.agent import RecurrentAgent, load_policy
-from agents.restoration.explanation import action_colours, draw_explanation, opinion_of
+from agents.restoration.explanation import action_colours, draw_explanation, summarize_vote
 from agents.restoration.restorer import Restorer, Stage, quality
 from agents.restoration.tiled_episode import Vote
 from restore_env.images.decoding import Photo, read_image
@@ -88,13 +88,13 @@ def test_votes_know_their_scores_and_places() -> None:
 
 
 def test_logits_become_mean_probabilities() -> None:
-    opinion = opinion_of(vote_of([[0, np.log(3), -np.inf], [np.log(4), 0, -np.inf]]), "logits", 3)
+    opinion = summarize_vote(vote_of([[0, np.log(3), -np.inf], [np.log(4), 0, -np.inf]]), "logits", 3)
     assert opinion.measure == "probability"
     np.testing.assert_allclose(opinion.values, [(0.25 + 0.8) / 2, (0.75 + 0.2) / 2, np.nan], atol=1e-6)
 
 
 def test_q_values_are_averaged_as_they_are() -> None:
-    opinion = opinion_of(vote_of([[1, -2, -np.inf], [3, 0, -np.inf]]), "q", 3)
+    opinion = summarize_vote(vote_of([[1, -2, -np.inf], [3, 0, -np.inf]]), "q", 3)
     assert opinion.measure == "Q value"
     np.testing.assert_allclose(opinion.values, [2, -1, np.nan])
 
@@ -102,7 +102,7 @@ def test_q_values_are_averaged_as_they_are() -> None:
 def test_without_scores_votes_are_counted() -> None:
     policy = Scripted(lambda seen: np.array([0, 1, 0, 2]))
     (vote,) = Restorer(pixelwise_toolbox(), policy, max_steps=1).restore(picture(16, 16)).votes
-    opinion = opinion_of(vote, None, 4)
+    opinion = summarize_vote(vote, None, 4)
     assert opinion.measure == "share of votes"
     np.testing.assert_allclose(opinion.values, [2 / 4, 1 / 4, 1 / 4, 0])
 

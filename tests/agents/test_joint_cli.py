@@ -26,7 +26,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
 
     monkeypatch.setattr("agents.imitation.imitation.learn_from_oracle", teach)
     start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES, encoder="pooled"), policy)
+    save_policy(RecurrentAgent(NAMES, encoder="spectral"), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
     words += ["--steps", "2", "--rounds", "2", "--refresh", "0.02", "--batch-size", "2"]
     words += ["--single-share", "0.5", "--saturation-prob", "0.25"]
@@ -34,7 +34,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "round 2: 1 steps" in capsys.readouterr().out
     assert load_toolbox(tmp_path / "out").names == NAMES
     refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
-    assert (refreshed.extractor.encoder, refreshed.recipe["single_share"]) == ("pooled", 0.5)
+    assert (refreshed.extractor.encoder, refreshed.recipe["single_share"]) == ("spectral", 0.5)
     assert taught == [("single", 0.5)] * 2
     assert (clipped, refreshed.recipe["saturation_prob"]) == ([0.25, 0.25], 0.25)
     assert main(words) == 0
@@ -54,7 +54,7 @@ def test_an_agent_that_was_taught_before_there_were_clipped_patches_is_taken_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start, policy = toolbox(tmp_path / "start"), tmp_path / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES, encoder="pooled"), policy)
+    save_policy(RecurrentAgent(NAMES, encoder="spectral"), policy)
     words = ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(tmp_path / "out")]
     words += ["--steps", "1", "--refresh", "0.02", "--batch-size", "2"]
     assert main(words) == 0

@@ -97,7 +97,7 @@ def test_the_spread_is_that_of_the_allowed_tools() -> None:
     masks = np.array([[[True, True, True, True], [True, True, False, True]]])
     rewards = np.array([[[1.0, 3.0, 5.0, 99.0], [2.0, 4.0, 77.0, 99.0]]], np.float32)
     shown = Demonstrations(np.zeros((1, 2, 63, 63, 3), np.uint8), np.zeros((1, 2), np.int64), masks, rewards)
-    assert shown.spread == pytest.approx((np.std([1, 3, 5]) + np.std([2, 4])) / 2)
+    assert shown.reward_std == pytest.approx((np.std([1, 3, 5]) + np.std([2, 4])) / 2)
 
 
 def test_small_rewards_teach_as_much_as_large_ones() -> None:
@@ -107,7 +107,7 @@ def test_small_rewards_teach_as_much_as_large_ones() -> None:
         torch.manual_seed(0)
         agent = RecurrentAgent(NAMES)
         scaled = dataclasses.replace(shown, rewards=shown.rewards * np.float32(factor))
-        unit = scaled.spread / SPREAD
+        unit = scaled.reward_std / SPREAD
         imitate(agent, scaled, 1e-6, seed=0, unit=unit)  # a step
         states.append(agent.head.weight.clone())
     torch.testing.assert_close(*states)
@@ -133,7 +133,7 @@ def test_imitation_copes_with_both_tasks_and_any_reward(kind: Any, reward: str) 
     torch.manual_seed(0)
     agent = RecurrentAgent(gentle().names, kind)
     before = agent.head.weight.clone()
-    learn_from_oracle(agent, task(toolbox=gentle(), reward=reward), 0.5, seed=0, plays=True)
+    learn_from_oracle(agent, task(toolbox=gentle(), reward=reward), 0.5, seed=0, pretrained=True)
     assert not torch.equal(agent.head.weight, before)
     assert all(bool(torch.isfinite(parameter).all()) for parameter in agent.parameters())
 

@@ -24,8 +24,8 @@ import torch
 
 from agents.agent import RecurrentAgent, load_policy
 from agents.cli import main
+from agents.policy_input import PUBLISHED, PolicyInput
 from agents.restoration.restorer import Restorer, quality
-from agents.view import PUBLISHED, View
 from restore_env import ImageRestoreVectorEnv
 from restore_env.images.decoding import Photo, read_image
 from restore_env.images.encoding import write_image
@@ -68,7 +68,7 @@ def test_in_the_vector_env(severity: str, published: Path, imported: Path) -> No
         4,
         published / "test" / f"{severity}_gt",
         toolbox=load_toolbox(imported),
-        dtype=View.of(agent).observe,
+        dtype=PolicyInput.of(agent).observe,
         autoreset_mode="Disabled",
     )
     observation, info = env.reset(options=pairs(published, severity))
@@ -89,7 +89,7 @@ def test_in_the_single_env(published: Path, imported: Path) -> None:
     expected, agent = expected_of(published, "moderate"), load_policy(imported)
     images = pairs(published, "moderate")
     env = gym.make(
-        "ImageRestore-v0", images=images["target"], toolbox=load_toolbox(imported), dtype=View.of(agent).observe
+        "ImageRestore-v0", images=images["target"], toolbox=load_toolbox(imported), dtype=PolicyInput.of(agent).observe
     )
     for index in range(4):
         observation, info = env.reset(options={key: values[index] for key, values in images.items()})
@@ -173,11 +173,11 @@ def test_a_policys_recipe_says_how_it_looks() -> None:
     toolbox = random_toolbox()
     plain = RecurrentAgent(toolbox.names)
     unclipped = RecurrentAgent(toolbox.names, recipe={"source": "x", "observe": "float32", "borders": False})
-    assert Restorer(toolbox, plain).view == View("uint8", True)
-    assert Restorer(toolbox, unclipped).view == PUBLISHED
-    assert Restorer(toolbox, unclipped, borders=True).view == View("float32", True)
-    assert Restorer(toolbox, unclipped, observe="uint8").view == View("uint8", False)
-    assert Restorer(pixelwise_toolbox(), object()).view == View()  # type: ignore[arg-type]
+    assert Restorer(toolbox, plain).policy_input == PolicyInput("uint8", True)
+    assert Restorer(toolbox, unclipped).policy_input == PUBLISHED
+    assert Restorer(toolbox, unclipped, borders=True).policy_input == PolicyInput("float32", True)
+    assert Restorer(toolbox, unclipped, observe="uint8").policy_input == PolicyInput("uint8", False)
+    assert Restorer(pixelwise_toolbox(), object()).policy_input == PolicyInput()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("recipe", [{"observe": "uint16"}, {"borders": "no"}])

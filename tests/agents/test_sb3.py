@@ -148,8 +148,8 @@ def test_a_warm_start_learns_from_the_oracle(
     algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 32)
-    monkeypatch.setattr("agents.imitation.imitation.CHOOSING", {False: 0.95})  # what these tools do is shown in no time
-    monkeypatch.setattr("agents.imitation.imitation._has_levels", lambda _: False)  # and takes no eyes
+    monkeypatch.setattr("agents.imitation.imitation.IMITATION_SHARE", {False: 0.95})
+    monkeypatch.setattr("agents.imitation.imitation._has_levels", lambda _: False)
     cold, warm = (settings(tmp_path / name, 48, algorithm) for name in ("cold", "warm"))
     _, before = train_agent(cold)
     _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.2))
@@ -166,7 +166,7 @@ def test_eyes_that_a_warm_start_settled_are_kept_and_taken_up(
     train_agent(dataclasses.replace(taught, precision="bf16"))
     eyes = load_policy(tmp_path / "agent.safetensors").extractor.features
     assert eyes.calibrated
-    assert not torch.equal(eyes.state_dict()["usual"], SpectralEncoder().usual)
+    assert not torch.equal(eyes.state_dict()["feature_mean"], SpectralEncoder().feature_mean)
     _, progress = train_agent(dataclasses.replace(taught, precision="bf16", budget=Budget(steps=96)))
     assert progress.steps == 96
 
@@ -217,7 +217,7 @@ def test_training_starts_from_an_agent_that_looks_in_another_way(
 ) -> None:
     monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
     path = tmp_path / "other.safetensors"
-    ways: tuple[EncoderName, ...] = ("pooled", "spectral")
+    ways: tuple[EncoderName, ...] = ("published", "spectral")
     for algorithm, encoder in itertools.product(SMALL, ways):
         save_policy(RecurrentAgent(("brighten", "dim", "invert"), encoder=encoder), path)
         out = tmp_path / f"{algorithm.name}-{encoder}"

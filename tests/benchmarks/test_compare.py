@@ -13,7 +13,7 @@ from PIL import Image
 
 from agents.agent import RecurrentAgent
 from agents.policies.heuristics import FixedChain
-from agents.rollout import Played, draw_starts, play
+from agents.rollout import EpisodeResults, draw_starts, play
 from benchmarks.agents.evaluation import Contender
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.weights import BaselineWeights, write_baseline
@@ -59,7 +59,7 @@ class TestIntervals:
         psnr, images = np.random.default_rng(0).normal(25, 5, 8), tuple("aabbccdd")
         rows = []
         for name, values in (("one", psnr), ("other", psnr + 0.1)):
-            played = Played(psnr, values, values - psnr, np.ones(8), ((0,),) * 8, images=images)
+            played = EpisodeResults(psnr, values, values - psnr, np.ones(8), ((0,),) * 8, images=images)
             rows.append(Results(name, name, 0, "", False, False, {"mild": played}))
         against = lines_of(rows, "mild", "one")[1].against["psnr"]
         assert (against.low, against.mean, against.high) == pytest.approx((0.1, 0.1, 0.1))

@@ -12,7 +12,7 @@ from PIL import Image
 
 import benchmarks.agents.__main__
 from agents.agent import RecurrentAgent, save_policy
-from agents.rollout import Played
+from agents.rollout import EpisodeResults
 from benchmarks.agents.evaluation import AGENT, GREEDY, as_table, difference, rows_of
 from tests.support.toolkit import photographs
 from tools_zoo.toolboxes import SHIPPED, load_toolbox
@@ -20,9 +20,9 @@ from tools_zoo.toolboxes import SHIPPED, load_toolbox
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def played(*psnr: float, seconds: float = 0.2) -> Played:
+def played(*psnr: float, seconds: float = 0.2) -> EpisodeResults:
     values = np.array(psnr)
-    return Played(
+    return EpisodeResults(
         np.full(len(psnr), 20.0), values, values - 20, np.full(len(psnr), 0.5), ((0, 2),) * len(psnr), seconds
     )
 

@@ -10,7 +10,8 @@ from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.ppo.policies import MaskedRecurrentPolicy, RestoreFeatures, TensorObservation
+from agents.features_extractor import RestoreFeatures, TensorObservation
+from agents.ppo.policies import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
@@ -22,11 +23,11 @@ class FeaturesOfAll(RestoreFeatures):
 
     def __init__(self, *spaces: Any, **arguments: Any) -> None:
         super().__init__(*spaces, **arguments)
-        self.patch.features.layout = torch.contiguous_format
+        self.patch.features.memory_format = torch.contiguous_format
 
     def forward(self, observations: TensorObservation) -> torch.Tensor:
         self.mask = observations["action_mask"]
-        return self._look(observations["image"], observations["last_action"].flatten(1).argmax(dim=1))
+        return self._encode(observations["image"], observations["last_action"].flatten(1).argmax(dim=1))
 
 
 class StepwisePolicy(MaskedRecurrentPolicy):

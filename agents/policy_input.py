@@ -1,4 +1,4 @@
-"""How a policy looks at images: what whole-image restoration and benchmarks must know of it, and its file says."""
+"""How a policy's input is made from an image; the policy's file says it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
-class View:
-    """What a policy sees. The policies of this project see the default."""
+class PolicyInput:
+    """What a policy gets as input. The defaults are those of this project's policies."""
 
     observe: Literal["uint8", "float32"] = "uint8"
     """The environment's ``dtype``: "uint8", clipped and rounded; or "float32", the working image as it is."""
     borders: bool = True
-    """Of whole images: a last row and column of tiles, flush with the border, votes on what full tiles leave over."""
+    """Of whole images: add a last row and column of tiles, flush with the border, for what full tiles leave over."""
 
     def __post_init__(self) -> None:
         if self.observe not in ("uint8", "float32"):
@@ -22,15 +22,15 @@ class View:
             raise ValueError(f"borders must be true or false, got {self.borders!r}")
 
     @classmethod
-    def of(cls, policy: object) -> View:
-        """What the policy's recipe says under the names of the fields; the default where it says nothing.
+    def of(cls, policy: object) -> PolicyInput:
+        """The input that the policy's recipe names under this class's field names, else the default.
 
         Raises:
-            ValueError: a value that is none.
+            ValueError: an invalid value.
         """
         recipe: dict[str, Any] = getattr(policy, "recipe", None) or {}
         return cls(**{name: recipe[name] for name in cls.__dataclass_fields__ if name in recipe})
 
 
-PUBLISHED = View(observe="float32", borders=False)
-"""How the published RL-Restore agent looks, by its authors' code: unclipped images, full tiles from the top left."""
+PUBLISHED = PolicyInput(observe="float32", borders=False)
+"""Input of the published RL-Restore agent, by its authors' code: unclipped images, full tiles from the top left."""

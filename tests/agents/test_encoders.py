@@ -105,7 +105,7 @@ def test_what_eyes_are_accustomed_to_is_zero_to_them_and_is_kept_with_the_weight
     eyes = agent.extractor.features
     assert isinstance(eyes, SpectralEncoder)
     eyes.calibrate(images)
-    seen = (eyes.spectrum(images) - eyes.usual) / eyes.spread
+    seen = (eyes.spectrum(images) - eyes.feature_mean) / eyes.feature_std
     torch.testing.assert_close(seen.mean(0), torch.zeros(192), atol=1e-3, rtol=0)
     assert seen.std(0).max() < 1.01
     save_policy(agent, tmp_path / "agent.safetensors")
@@ -119,10 +119,10 @@ def test_a_patch_of_one_colour_does_not_carry_eyes_away() -> None:
     eyes = SpectralEncoder()
     eyes.calibrate(torch.rand(100, 3, 63, 63, generator=torch.Generator().manual_seed(0)))
     with torch.no_grad():
-        usual = eyes.spectrum(torch.ones(1, 3, 63, 63)).sub(eyes.usual).div(eyes.spread)
+        usual = eyes.spectrum(torch.ones(1, 3, 63, 63)).sub(eyes.feature_mean).div(eyes.feature_std)
         assert usual.abs().max() > 20
         told = eyes(torch.ones(1, 3, 63, 63))
-        eyes.spread.mul_(usual.abs().clamp(min=eyes.farthest)[0] / eyes.farthest)  # as if that were nothing unusual
+        eyes.feature_std.mul_(usual.abs().clamp(min=eyes.max_deviation)[0] / eyes.max_deviation)
         torch.testing.assert_close(told, eyes(torch.ones(1, 3, 63, 63)))
 
 
@@ -138,7 +138,7 @@ def usual(agent: RecurrentAgent) -> float:
     """How strong the frequencies are that the agent's eyes are accustomed to."""
     eyes = agent.extractor.features
     assert isinstance(eyes, SpectralEncoder)
-    return float(eyes.usual[:64].mean())
+    return float(eyes.feature_mean[:64].mean())
 
 
 def test_eyes_are_shown_the_tasks_beside_too() -> None:
@@ -156,8 +156,8 @@ def test_a_lesson_lets_eyes_see_the_tasks_beside_whose_strengths_are_known() -> 
     textured, grey = beside_grey()
     unknown = dataclasses.replace(textured, distortion="tests.support.toolkit:inverted")
     alone, both = (RecurrentAgent(NAMES, encoder="spectral") for _ in range(2))
-    learn_from_oracle(alone, textured, 1e-6, 0, plays=False, extra_tasks=[(unknown, 0.5)])
-    learn_from_oracle(both, textured, 1e-6, 0, plays=False, extra_tasks=[(grey, 0.9), (unknown, 0.1)])
+    learn_from_oracle(alone, textured, 1e-6, 0, pretrained=False, extra_tasks=[(unknown, 0.5)])
+    learn_from_oracle(both, textured, 1e-6, 0, pretrained=False, extra_tasks=[(grey, 0.9), (unknown, 0.1)])
     assert usual(alone) - 1 > usual(both)
 
 

@@ -14,8 +14,8 @@ import agents.agent
 import sr_models
 from agents import Restorer, load_policy
 from agents.agent import RecurrentAgent, policy_of, save_policy, with_more_tools
+from agents.policy_input import PolicyInput
 from agents.restoration.pipeline import make_pipeline
-from agents.view import View
 from restore_env import FunctionTool, ImageRestoreEnv
 from restore_env.images.tiling import to_pixels, to_tensor, upscale_bicubic
 from restore_env.toolbox import BICUBIC_X4
@@ -50,44 +50,44 @@ def agent_of(tools: tuple[str, ...], *chain: str) -> RecurrentAgent:
 class TestCast:
     def test_a_policy_that_knows_none_is_followed_by_the_shipped_super_resolver(self) -> None:
         agent = RecurrentAgent(PIXELWISE)
-        pipeline = make_pipeline(agent, pixelwise_toolbox(), View(), upscaling=True)
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=True)
         assert pipeline.toolbox.names == PIXELWISE
         assert pipeline.final_upscaler is not None
         assert pipeline.final_upscaler.name == "sft_gan"
-        assert make_pipeline(agent, pixelwise_toolbox(), View()).final_upscaler is None
+        assert make_pipeline(agent, pixelwise_toolbox(), PolicyInput()).final_upscaler is None
 
     def test_a_policy_that_knows_none_leaves_those_of_the_toolbox_alone(self) -> None:
         tools = pixelwise_toolbox(super_resolver=True)
         for upscaling in (True, False):
-            pipeline = make_pipeline(RecurrentAgent(PIXELWISE), tools, View(), upscaling=upscaling)
+            pipeline = make_pipeline(RecurrentAgent(PIXELWISE), tools, PolicyInput(), upscaling=upscaling)
             assert pipeline.toolbox.names == PIXELWISE
             assert pipeline.final_upscaler is (tools[3] if upscaling else None)
 
     @pytest.mark.parametrize("upscaling", [True, False])
     def test_a_policy_that_knows_the_shipped_ones_gets_them(self, upscaling: bool) -> None:
         agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
-        pipeline = make_pipeline(agent, pixelwise_toolbox(), View(), upscaling=upscaling)
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=upscaling)
         assert pipeline.toolbox.names == agent.tools
         assert pipeline.permitted.tolist() == [1] * 6
         assert pipeline.final_upscaler is None
 
     def test_a_super_resolver_that_is_wanted_is_the_only_one(self) -> None:
         agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
-        pipeline = make_pipeline(agent, pixelwise_toolbox(), View(), upscaling=True, super_resolver="sed")
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=True, super_resolver="sed")
         assert pipeline.permitted.tolist() == [1, 1, 1, 0, 1, 1]
         assert pipeline.final_upscaler is None
         mine = FunctionTool("sed", double_pixels, scale=4)  # the name of another
         for wanted in (mine, "bicubic_x4"):
-            pipeline = make_pipeline(agent, pixelwise_toolbox(), View(), upscaling=True, super_resolver=wanted)
+            pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=True, super_resolver=wanted)
             assert pipeline.permitted.tolist() == [1, 1, 1, 0, 0, 1]
             assert pipeline.final_upscaler is (BICUBIC_X4 if wanted == "bicubic_x4" else mine)
 
     def test_a_policy_that_names_no_tools_knows_those_of_the_toolbox(self) -> None:
         policy: Any = object()
         tools = pixelwise_toolbox(super_resolver=True)
-        assert make_pipeline(policy, tools, View(), upscaling=True).toolbox is tools
-        assert make_pipeline(policy, tools, View(), upscaling=True).final_upscaler is None
-        pipeline = make_pipeline(policy, pixelwise_toolbox(), View(), upscaling=True)
+        assert make_pipeline(policy, tools, PolicyInput(), upscaling=True).toolbox is tools
+        assert make_pipeline(policy, tools, PolicyInput(), upscaling=True).final_upscaler is None
+        pipeline = make_pipeline(policy, pixelwise_toolbox(), PolicyInput(), upscaling=True)
         assert pipeline.final_upscaler is not None
 
     @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ class TestCast:
     )
     def test_a_policy_of_other_tools_is_refused(self, tools: tuple[str, ...], message: str) -> None:
         with pytest.raises(ValueError, match=message) as caught:
-            make_pipeline(RecurrentAgent(tools), pixelwise_toolbox(), View(), upscaling=True)
+            make_pipeline(RecurrentAgent(tools), pixelwise_toolbox(), PolicyInput(), upscaling=True)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(

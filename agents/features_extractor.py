@@ -1,0 +1,59 @@
+"""The agent's features as a features extractor of Stable-Baselines3, shared by all algorithms."""
+
+from __future__ import annotations
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor
+
+from agents.agent import PATCH_SIZE, PatchFeatures
+from agents.encoders import EncoderName
+
+TensorObservation = dict[str, Tensor]
+
+
+class RestoreFeatures(BaseFeaturesExtractor):
+    """The agent's patch features for Stable-Baselines3's observations (images scaled, ``last_action`` one-hot).
+
+    Padding rows, whose mask forbids every action, even ``stop``, get zeros as features without being encoded.
+
+    Args:
+        observation_space: the environment's.
+        encoder: a key of :data:`agents.encoders.ENCODERS`.
+        half: compute features in bf16.
+    """
+
+    def __init__(self, observation_space: spaces.Dict, encoder: EncoderName = "published", half: bool = False) -> None:
+        last_action = observation_space["last_action"]
+        assert isinstance(last_action, spaces.Discrete)
+        shape = observation_space["image"].shape or ()
+        if PATCH_SIZE not in shape[-2:]:
+            raise ValueError(
+                f"the policy takes patches of {PATCH_SIZE} pixels; make the environment with that patch_size"
+            )
+        features = PatchFeatures(int(last_action.n) - 2, encoder)
+        super().__init__(observation_space, features.width)
+        self.patch, self.half_precision = features, half
+        self._channels_last = shape[-1] == 3
+        self.mask = torch.ones(1)
+        """The action mask of the latest batch, for the policy that gets its features."""
+
+    def forward(self, observations: TensorObservation) -> Tensor:
+        """Map a batch of observations to ``(N, width + n_tools)`` and store its mask."""
+        self.mask = observations["action_mask"]
+        images, last_action = observations["image"], observations["last_action"].flatten(1).argmax(dim=1)
+        if self._channels_last:
+            images = images.permute(0, 3, 1, 2)
+        real = self.mask.any(dim=1)
+        if real.all():
+            return self._encode(images, last_action)
+        encoded = self._encode(images[real], last_action[real])
+        features = encoded.new_zeros(len(real), encoded.shape[1])
+        features[real] = encoded
+        return features
+
+    def _encode(self, images: Tensor, last_action: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half_precision):
+            features: Tensor = self.patch(images, last_action)
+        return features.float()
