@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agents.command_line import positive_float, positive_int, severity, share
 
 if TYPE_CHECKING:
-    from tools_zoo.training.trainer import Schedule
+    from tools_zoo.training.settings import Schedule
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +90,7 @@ def add_schedule(parser: argparse.ArgumentParser, rates: Mapping[str, float]) ->
 
 def schedule_of(arguments: argparse.Namespace) -> Schedule:
     """What the arguments of :func:`add_schedule` ask for."""
-    from tools_zoo.training.trainer import Schedule
+    from tools_zoo.training.settings import Schedule
 
     return Schedule(
         learning_rate=arguments.learning_rate or arguments.rates[arguments.optimizer],

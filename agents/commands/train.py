@@ -75,9 +75,9 @@ def train_tools(arguments: argparse.Namespace) -> int:
     from tools_zoo.catalog import TOOLS, training_order
     from tools_zoo.toolboxes import toolbox_folder
     from tools_zoo.training.cards import command_line
+    from tools_zoo.training.settings import Budget
     from tools_zoo.training.tools import ToolProgress, ToolTraining
     from tools_zoo.training.tools import train_tools as train
-    from tools_zoo.training.trainer import Budget
 
     names = tuple(spec.name for spec in TOOLS) if "all" in arguments.tools else tuple(arguments.tools)
     training_order(names)
@@ -210,7 +210,7 @@ def train_agent(arguments: argparse.Namespace) -> int:
     from sr_models import with_super_resolvers
     from tools_zoo.toolboxes import load_toolbox
     from tools_zoo.training.cards import command_line
-    from tools_zoo.training.trainer import Budget
+    from tools_zoo.training.settings import Budget
 
     toolbox = load_toolbox(arguments.toolbox, arguments.device, arguments.backend)
     if max(arguments.upscale) > 1:

@@ -130,7 +130,8 @@ def train_joint(arguments: argparse.Namespace) -> int:
     from tools_zoo.toolboxes import read_manifest, toolbox_folder
     from tools_zoo.training.cards import command_line, source_version
     from tools_zoo.training.joint import JointProgress, JointTraining, train_jointly
-    from tools_zoo.training.trainer import Budget, digest
+    from tools_zoo.training.settings import Budget
+    from tools_zoo.training.trainer import digest
 
     policy = arguments.policy or policy_of(arguments.toolbox)
     agent = load_policy(policy, arguments.device)

@@ -61,7 +61,7 @@ def train_prior(arguments: argparse.Namespace) -> int:
     from sr_models.training.prior import PriorProgress, PriorTraining
     from sr_models.training.prior import train_prior as train
     from tools_zoo.training.cards import command_line
-    from tools_zoo.training.trainer import Budget
+    from tools_zoo.training.settings import Budget
 
     settings = PriorTraining(
         out=arguments.out,

@@ -60,7 +60,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
     from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining
     from sr_models.training.super_resolution import train_sr as train
     from tools_zoo.training.cards import command_line
-    from tools_zoo.training.trainer import Budget
+    from tools_zoo.training.settings import Budget
 
     stages = STAGES if arguments.stage == "both" else (arguments.stage,)
     model = MODELS[arguments.model]

@@ -29,7 +29,8 @@ from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from tools_zoo.training.cards import source_version, write_card
 from tools_zoo.training.curves import draw_run
-from tools_zoo.training.trainer import Budget, digest
+from tools_zoo.training.settings import Budget
+from tools_zoo.training.trainer import digest
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_EPISODES = 128

@@ -36,7 +36,7 @@ from restore_env.images.figures import write_figure
 from restore_env.policy import Policy
 from tools_zoo import load_toolbox
 from tools_zoo.training.curves import COLOURS, Curve, draw_curves, read_tensorboard
-from tools_zoo.training.trainer import Budget
+from tools_zoo.training.settings import Budget
 
 PROGRAM = "benchmarks.agents.ablations"
 SEVERITIES = ("mild", "moderate", "severe")

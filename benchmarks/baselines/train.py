@@ -23,7 +23,7 @@ from agents.commands.training_display import TrainingDisplay, clean_photographs
 from benchmarks.baselines.catalog import BASELINES, CLEAN
 from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, PassProgress, train_baseline
 from benchmarks.report.publishing import parse
-from tools_zoo.training.trainer import Budget
+from tools_zoo.training.settings import Budget
 
 PROGRAM = "benchmarks.baselines.train"
 

@@ -43,18 +43,9 @@ from tools_zoo.training.cards import recorded_command, source_version, write_car
 from tools_zoo.training.curves import draw_run
 from tools_zoo.training.patches import PatchSampler, drawing, drawn_on
 from tools_zoo.training.run_log import RunLog
+from tools_zoo.training.settings import Budget, Schedule
 from tools_zoo.training.tools import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held_out_of, split_images, validate
-from tools_zoo.training.trainer import (
-    LOSSES,
-    Budget,
-    Progress,
-    Schedule,
-    TrainingResult,
-    as_tensor,
-    digest,
-    fit,
-    restoring,
-)
+from tools_zoo.training.trainer import LOSSES, Progress, TrainingResult, as_tensor, digest, fit, restoring
 
 VALIDATION_PATCHES = 192
 VALIDATION_SECONDS = 15.0

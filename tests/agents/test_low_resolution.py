@@ -19,7 +19,7 @@ from agents.training.algorithms import AlgorithmSettings, DRQNSettings, PPOSetti
 from restore_env import FunctionTool, Task, Toolbox
 from restore_env.toolbox import bicubic_upscale
 from tests.support.toolkit import photographs, pixelwise_toolbox
-from tools_zoo.training.trainer import Budget
+from tools_zoo.training.settings import Budget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

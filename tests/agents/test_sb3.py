@@ -25,7 +25,7 @@ from agents.training.agent import AgentTraining, train_agent
 from agents.training.algorithms import ALGORITHMS, AlgorithmSettings, DRQNSettings, PPOSettings
 from restore_env import ImageRestoreEnv, Task
 from tests.support.toolkit import photographs, pixelwise_toolbox
-from tools_zoo.training.trainer import Budget
+from tools_zoo.training.settings import Budget
 
 N = 4
 

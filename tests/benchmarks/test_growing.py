@@ -19,7 +19,7 @@ from tests.support.baseline_training import settings, shaken, source
 from tools_zoo import load_toolbox
 from tools_zoo.networks import last_layer
 from tools_zoo.toolboxes import SHIPPED, passes, read_tool
-from tools_zoo.training.trainer import Budget
+from tools_zoo.training.settings import Budget
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_validation_patches")
 

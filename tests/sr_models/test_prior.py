@@ -36,7 +36,8 @@ from sr_models.training.prior import (
     train_prior,
 )
 from tests.support.scenes import COLOURS, write_scenes
-from tools_zoo.training.trainer import Budget, Schedule, TrainingError
+from tools_zoo.training.settings import Budget, Schedule
+from tools_zoo.training.trainer import TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -28,7 +28,8 @@ from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN, DiscriminatorConfig, categories_of
 from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining, train_sr
 from tests.support.toolkit import photographs
-from tools_zoo.training.trainer import Budget, Schedule, TrainingError
+from tools_zoo.training.settings import Budget, Schedule
+from tools_zoo.training.trainer import TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY: MappingProxyType[str, Any] = MappingProxyType(

@@ -12,7 +12,7 @@ from benchmarks.baselines.same_size import BaselineNetwork
 from benchmarks.baselines.training import BaselineTraining
 from restore_env.images.sources import ImageSource, open_images
 from tests.support.toolkit import photographs
-from tools_zoo.training.trainer import Budget
+from tools_zoo.training.settings import Budget
 
 
 def shaken(name: str) -> BaselineNetwork:

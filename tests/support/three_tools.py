@@ -14,7 +14,7 @@ from tests.support.toolkit import photographs
 from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.joint import JointTraining
-from tools_zoo.training.trainer import Budget, Schedule
+from tools_zoo.training.settings import Budget, Schedule
 
 NAMES = ("deblur_1", "denoise_2", "dejpeg_1")
 STOP = len(NAMES)

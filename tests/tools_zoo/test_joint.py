@@ -19,7 +19,8 @@ from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, ToolChains, train_jointly
 from tools_zoo.training.patches import PatchSampler
-from tools_zoo.training.trainer import Budget, TrainingError, as_tensor
+from tools_zoo.training.settings import Budget
+from tools_zoo.training.trainer import TrainingError, as_tensor
 
 
 class KilledError(Exception):

@@ -12,7 +12,8 @@ from tools_zoo.networks import NETWORKS, ThreeLayer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.initial_weights import begun
 from tools_zoo.training.joint import train_jointly
-from tools_zoo.training.trainer import Budget, TrainingError
+from tools_zoo.training.settings import Budget
+from tools_zoo.training.trainer import TrainingError
 
 
 def test_tools_may_begin_as_others_and_hand_on_what_they_get() -> None:

@@ -22,13 +22,12 @@ from tools_zoo.catalog import SPECS
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolboxError, read_tool
 from tools_zoo.training.patches import PatchSampler
+from tools_zoo.training.settings import Budget, Schedule
 from tools_zoo.training.tools import ToolProgress, ToolTraining, draw_band, draw_mixed, train_tools
 from tools_zoo.training.trainer import (
     LOSSES,
     Batch,
-    Budget,
     Progress,
-    Schedule,
     TrainingError,
     TrainingResult,
     fit,

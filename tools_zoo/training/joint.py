@@ -33,18 +33,9 @@ from tools_zoo.training.curves import draw_run
 from tools_zoo.training.initial_weights import begun
 from tools_zoo.training.patches import PatchSampler, drawing, drawn_on
 from tools_zoo.training.run_log import RunLog
+from tools_zoo.training.settings import Budget, Schedule
 from tools_zoo.training.tools import CURVES, INPUT, OUTPUT, split_images, write_tools_card
-from tools_zoo.training.trainer import (
-    LOSSES,
-    Budget,
-    PixelBatch,
-    Progress,
-    Schedule,
-    TrainingResult,
-    as_tensor,
-    digest,
-    fit,
-)
+from tools_zoo.training.trainer import LOSSES, PixelBatch, Progress, TrainingResult, as_tensor, digest, fit
 
 FOLLOW = -1
 """In a batch's explored actions: follow the policy here."""

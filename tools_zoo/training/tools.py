@@ -22,17 +22,8 @@ from tools_zoo.training.cards import recorded_command, source_version, write_car
 from tools_zoo.training.curves import draw_run
 from tools_zoo.training.patches import PatchSampler, drawing, drawn_on
 from tools_zoo.training.run_log import RunLog
-from tools_zoo.training.trainer import (
-    LOSSES,
-    Budget,
-    Progress,
-    Schedule,
-    TrainingResult,
-    as_tensor,
-    digest,
-    fit,
-    restoring,
-)
+from tools_zoo.training.settings import Budget, Schedule
+from tools_zoo.training.trainer import LOSSES, Progress, TrainingResult, as_tensor, digest, fit, restoring
 
 SLIGHT_NOISE = (0.0, 10.0)
 """Sigma of 255 of the noise that may accompany a blur or JPEG tool's distortion."""

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from restore_env.errors import ImageRestoreError
 from restore_env.images.encoding import write_atomically
 from tools_zoo.training.muon import Muon
+from tools_zoo.training.settings import Budget, Schedule
 
 PixelBatch = npt.NDArray[np.uint8] | Tensor
 """uint8 RGB ``(N, H, W, 3)``, on the host or on a device."""
@@ -34,34 +35,6 @@ Batch = tuple[PixelBatch, PixelBatch]
 """Inputs and targets."""
 AnyBatch = TypeVar("AnyBatch")
 """What a step is computed from, in whatever form its objective takes."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop: after ``steps``, or, by the wall clock, after ``minutes`` (which plans the steps)."""
-
-    minutes: float | None = None
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.steps is None):
-            raise ValueError("give either minutes or steps")
-        if (self.minutes or self.steps or 0) <= 0:
-            raise ValueError("the budget must be positive")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How the weights move. The defaults were found on small CNN restorers with minutes of computation."""
-
-    learning_rate: float = 2e-3
-    warmup_steps: int = 100
-    clip_norm: float = 0.1
-    ema_decay: float = 0.998
-    optimizer: Literal["adam", "muon"] = "adam"
-    """What moves them; Muon suits the tools' networks (:mod:`tools_zoo.training.muon`)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 halves the time where the processor has it (AVX512-BF16, AMX, CUDA) and costs ten times it elsewhere."""
 
 
 @dataclass(frozen=True)
