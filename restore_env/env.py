@@ -10,29 +10,13 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from restore_env.episodes.batch import EpisodeBatch
+from restore_env.episodes.observation import Observation, observation_space
 from restore_env.episodes.record import EpisodeRecord
 from restore_env.episodes.rendering import EpisodeView, check_display, render_episode
 from restore_env.sampling import EpisodeStart, own_pair
 from restore_env.task import Task
 
-Observation = dict[str, npt.NDArray[Any]]
 _ONLY = np.zeros(1, dtype=np.int64)
-
-
-def observation_space(task: Task, n_tools: int) -> spaces.Dict:
-    """The space of one observation."""
-    shape = (task.patch_size, task.patch_size, 3)
-    if task.dtype == "uint8":
-        image: spaces.Space[Any] = spaces.Box(0, 255, shape, dtype=np.uint8)
-    else:
-        image = spaces.Box(-np.inf, np.inf, shape, dtype=np.float32)
-    return spaces.Dict(
-        {
-            "image": image,
-            "last_action": spaces.Discrete(n_tools + 2),
-            "action_mask": spaces.MultiBinary(n_tools + 1),
-        }
-    )
 
 
 def choose_start(rng: np.random.Generator, options: dict[str, Any] | None) -> int | EpisodeStart:
@@ -124,7 +108,7 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
         self._episodes: EpisodeBatch = EpisodeBatch(self.task, 1)
         self._sampler = self.task.sampler()
         self.toolbox = self._episodes.toolbox
-        self.observation_space = observation_space(self.task, len(self.toolbox))  # type: ignore[assignment]
+        self.observation_space = observation_space(self.task.patch_size, self.task.dtype, len(self.toolbox))  # type: ignore[assignment]
         self.action_space = spaces.Discrete(len(self.toolbox) + 1)
         self._view: EpisodeView | None = None
 
@@ -179,12 +163,7 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
             self._view.close()
 
     def _observation(self) -> Observation:
-        batch = self._episodes.observe(_ONLY)
-        return {
-            "image": batch["image"][0],
-            "last_action": batch["last_action"][0],
-            "action_mask": batch["action_mask"][0],
-        }
+        return {key: values[0] for key, values in self._episodes.observe(_ONLY).items()}
 
     def _show(self) -> None:
         if self.render_mode == "human" and self._view is not None:

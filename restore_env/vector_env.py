@@ -14,9 +14,10 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from restore_env.env import ImageRestoreEnv, Observation, check_render_mode, choose_start, observation_space
+from restore_env.env import ImageRestoreEnv, check_render_mode, choose_start
 from restore_env.episodes.batch import EpisodeBatch, PreparedStarts
 from restore_env.episodes.image_batch import Slots
+from restore_env.episodes.observation import Observation, observation_space
 from restore_env.episodes.record import EpisodeRecord
 from restore_env.episodes.rendering import EpisodeView, render_episode
 from restore_env.sampling import EpisodeStart, StartSampler
@@ -64,7 +65,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         self._episodes = EpisodeBatch(self.task, self.num_envs)
         self._sampler = self.task.sampler()
         self.toolbox = self._episodes.toolbox
-        self.single_observation_space = observation_space(self.task, len(self.toolbox))
+        self.single_observation_space = observation_space(self.task.patch_size, self.task.dtype, len(self.toolbox))
         self.single_action_space = spaces.Discrete(len(self.toolbox) + 1)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)

@@ -208,8 +208,8 @@ class Restorer:
         pipeline = self.pipeline(scale)
         started = time.perf_counter()
         tell = progress or (lambda what, share: None)
-        episode = TiledEpisode(pipeline, to_tensor(pixels), scale, self.device, tell, keep_stages)
-        episode.play(self.max_steps)
+        episode = TiledEpisode(pipeline, to_tensor(pixels), scale, self.device, tell, self.max_steps, keep_stages)
+        episode.play()
         working = episode.shown()
         result = to_pixels(working)
         seconds = time.perf_counter() - started

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from agents.restoration.pipeline import Pipeline
-from restore_env.images.arrays import quantized
+from restore_env.episodes.observation import observe, observed_patch
+from restore_env.episodes.transition import StepRules
 from restore_env.images.tiling import Pixels, apply_tool, tile_starts, to_pixels, upscale_bicubic
 from restore_env.policy import ScoringPolicy
 from restore_env.toolbox import Tool
@@ -53,6 +54,7 @@ class TiledEpisode:
         scale: how many times higher and wider it is to become.
         device: where tools and policy run.
         progress: called now and then.
+        max_steps: tools at most.
         keep_stages: keep what the image was before each tool.
     """
 
@@ -63,10 +65,12 @@ class TiledEpisode:
         scale: int,
         device: torch.device,
         progress: Progress,
+        max_steps: int,
         keep_stages: bool = False,
     ) -> None:
         self._pipeline, self._toolbox, self._device, self._progress = pipeline, pipeline.toolbox, device, progress
         self._keep_stages = keep_stages
+        self._rules = StepRules(pipeline.toolbox, max_steps)
         self.working = image
         self.remaining = scale
         """How many times the working image has yet to be enlarged."""
@@ -76,7 +80,7 @@ class TiledEpisode:
         self.gmacs = 0.0
         self.passed: list[Pixels] = []
         """The image at the result's size before each tool, if stages are kept."""
-        self._last_action = len(self._toolbox) + 1  # none yet
+        self._last_action = self._rules.no_action
         self._state: tuple[npt.NDArray[Any], ...] | None = None
         self._rows, self._columns = self._tile_starts()
 
@@ -84,8 +88,9 @@ class TiledEpisode:
         """The working image at the result's size."""
         return upscale_bicubic(self.working, self.remaining, self._device)
 
-    def play(self, max_steps: int) -> None:
-        """Vote and do what won, up to so many times, and see to it that the image is enlarged if it is to be."""
+    def play(self) -> None:
+        """Vote and apply the tool that won, until stop or the last step, and upscale an image that still has to be."""
+        max_steps = self._rules.max_steps
         for step in range(1, max_steps + 1):
             action = self._vote(f"step {step}: looking", last=step == max_steps)
             if action == self._toolbox.stop:
@@ -113,8 +118,8 @@ class TiledEpisode:
         At the last step, or when the tiles want to stop, an image that is yet to be enlarged and can be is: then
         super-resolvers alone are put to the vote.
         """
-        mask = self._toolbox.action_mask(self.remaining) * self._pipeline.permitted
-        upscaling = mask * np.append(self._toolbox.scales > 1, False)
+        mask = self._rules.action_mask(self.remaining) * self._pipeline.permitted
+        upscaling = self._rules.upscaling_mask(mask)
         state = self._state
         vote = self._put_to_vote(upscaling if last and upscaling.any() else mask, what)
         if vote.action == self._toolbox.STOP_NAME and upscaling.any():
@@ -155,11 +160,8 @@ class TiledEpisode:
         for start in range(0, len(tiles), BATCH_SIZE):
             batch = slice(start, min(start + BATCH_SIZE, len(tiles)))
             n = batch.stop - batch.start
-            observation = {
-                "image": self._look(tiles[batch]),
-                "last_action": np.full(n, self._last_action, dtype=np.int64),
-                "action_mask": np.tile(mask, (n, 1)),
-            }
+            last_action = np.full(n, self._last_action, dtype=np.int64)
+            observation = observe(self._look(tiles[batch]), last_action, np.tile(mask, (n, 1)))
             state = None if self._state is None else tuple(part[:, batch] for part in self._state)
             policy, started = self._pipeline.policy, np.full(n, first)
             if isinstance(policy, ScoringPolicy):  # what its deterministic predict takes the highest of
@@ -187,9 +189,7 @@ class TiledEpisode:
         """The tiles as the policy sees them, ``(N, P, P, 3)``."""
         size = self._pipeline.patch_size
         patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
-        if self._pipeline.policy_input.observe == "uint8":
-            patches = quantized(patches)
-        return np.ascontiguousarray(patches.permute(0, 2, 3, 1).numpy())
+        return observed_patch(patches, self._pipeline.policy_input.observe)
 
     def _patch(self, row: int, column: int, size: int) -> Tensor:
         patch = self.working[:, :, row : row + size, column : column + size]

@@ -97,7 +97,7 @@ class Method:
         """10^9 multiply-accumulates of the policy for one look at a patch."""
         policy, actions = self.contender.policy, len(self.contender.toolbox) + 1
         if isinstance(policy, Upscaling):
-            actions = policy.tools + 1
+            actions -= 1
         if isinstance(policy, (Upscaling, Insisting)):
             policy = policy.policy
         if not isinstance(policy, nn.Module) or not isinstance(policy, ScoringPolicy):
@@ -221,7 +221,7 @@ def _chain_x4(name: str, setting: Setting) -> Method:
     if pipeline.final_upscaler is None:
         raise ValueError(f"the agent of {toolbox} enlarges by itself")
     tools = Toolbox([*pipeline.toolbox, pipeline.final_upscaler], setting.device)
-    contender = Contender(name, Upscaling(pipeline.policy, pipeline.toolbox.stop), tools)
+    contender = Contender(name, Upscaling(pipeline.policy, tools), tools)
     return Method(name, f"toolchain, {toolbox}, then {slot}", contender, parameter_count(*tools, pipeline.policy))
 
 

@@ -1,4 +1,4 @@
-"""Policies of patches that are to be enlarged, held to what :class:`agents.Restorer` holds them to."""
+"""Policies of x4 episodes on patches, under the rules of whole-image restoration (:class:`agents.Restorer`)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from restore_env.episodes.observation import observe
+from restore_env.episodes.transition import StepRules
 from restore_env.policy import Policy, ScoringPolicy
 from restore_env.toolbox import Toolbox
 
 MAX_TOOLS = 3
-"""Tools that a policy may take, as :class:`agents.Restorer` allows them; a super-resolver that it does not know comes
-after them."""
+"""Tools at most, as in :class:`agents.Restorer`; a super-resolver that the policy does not know comes on top."""
 
 
 class Upscaling:
-    """Plays a policy of same-size tools; where it stops, or has taken its tools, the super-resolver acts, then stop.
+    """A policy of same-size tools, followed by a super-resolver when it stops or has used its steps.
 
-    The toolbox is that of the policy and, as its last tool, the super-resolver; an episode needs one step more.
+    An episode has one step more than the policy uses.
 
     Args:
         policy: chooses among the same-size tools.
-        tools: how many of them there are.
+        toolbox: the policy's tools and, as the last tool, the super-resolver.
     """
 
-    def __init__(self, policy: Policy, tools: int) -> None:
-        self.policy, self.tools = policy, tools
+    def __init__(self, policy: Policy, toolbox: Toolbox) -> None:
+        self.policy, self._super_resolver = policy, len(toolbox) - 1
+        self._rules = StepRules(Toolbox(toolbox.tools[:-1], toolbox.device), MAX_TOOLS)
         self.recipe = getattr(policy, "recipe", None)
 
     def predict(
@@ -37,27 +39,24 @@ class Upscaling:
         deterministic: bool = True,
     ) -> tuple[npt.NDArray[np.int64], Any]:
         """Choose an action for each observation; the state holds the policy's own and counts the steps."""
-        last = np.asarray(observation["last_action"])
-        mask = np.asarray(observation["action_mask"])
-        super_resolver, stop = self.tools, self.tools + 1
-        inner, steps = (None, np.zeros(len(last), np.int64)) if state is None else state
+        mask, rules = np.asarray(observation["action_mask"]), self._rules
+        own_stop, stop = rules.toolbox.stop, self._super_resolver + 1
+        inner, steps = (None, np.zeros(len(mask), np.int64)) if state is None else state
         if episode_start is not None:
             steps = np.where(episode_start, 0, steps)
-        seen = {
-            "image": observation["image"],
-            "last_action": np.where(last < self.tools, last, self.tools + 1),
-            "action_mask": np.concatenate([mask[:, : self.tools], mask[:, stop:]], axis=1),
-        }
-        chosen, inner = self.policy.predict(seen, inner, episode_start, deterministic)
-        done = (chosen == self.tools) | (steps >= MAX_TOOLS)
-        actions = np.where(done, np.where(mask[:, super_resolver], super_resolver, stop), chosen)
+        last = np.asarray(observation["last_action"])
+        own_mask = np.delete(mask, self._super_resolver, axis=1)
+        own = observe(observation["image"], np.where(last < own_stop, last, rules.no_action), own_mask)
+        chosen, inner = self.policy.predict(own, inner, episode_start, deterministic)
+        done = (chosen == own_stop) | (steps >= rules.max_steps)
+        actions = np.where(done, np.where(mask[:, self._super_resolver], self._super_resolver, stop), chosen)
         return actions, (inner, steps + 1)
 
 
 class Insisting:
-    """Plays a policy that knows super-resolvers, three tools at most; where an image is yet to be enlarged it must be.
+    """A policy that knows super-resolvers and must use one before its episode ends.
 
-    At its last tool, or where it would stop, the policy takes the super-resolver that it thinks most of.
+    At its last step, or where it would stop, it takes the super-resolver with the highest score.
 
     Args:
         policy: chooses among all of the toolbox.
@@ -70,7 +69,7 @@ class Insisting:
         self.policy: Policy = policy
         self._scores = policy.scores
         self.recipe = getattr(policy, "recipe", None)
-        self._enlarges = np.append(toolbox.scales > 1, False)
+        self._rules = StepRules(toolbox, MAX_TOOLS)
 
     def predict(
         self,
@@ -85,8 +84,8 @@ class Insisting:
         if episode_start is not None:
             steps = np.where(episode_start, 0, steps)
         scores, inner = self._scores(observation, inner, episode_start)
-        chosen, stop = scores.argmax(axis=1), len(self._enlarges) - 1
-        upscaling = mask & self._enlarges
-        must = upscaling.any(axis=1) & ((chosen == stop) | (steps >= MAX_TOOLS - 1))
+        chosen, rules = scores.argmax(axis=1), self._rules
+        upscaling = rules.upscaling_mask(mask.astype(np.int8)).astype(bool)
+        must = upscaling.any(axis=1) & rules.is_last(chosen, steps)
         chosen = np.where(must, np.where(upscaling, scores, -np.inf).argmax(axis=1), chosen)
-        return np.where(steps >= MAX_TOOLS, stop, chosen), (inner, steps + 1)
+        return np.where(steps >= rules.max_steps, rules.toolbox.stop, chosen), (inner, steps + 1)

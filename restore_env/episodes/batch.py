@@ -16,6 +16,8 @@ from torch import Tensor
 
 from restore_env.compute.worker_pool import WorkerPool
 from restore_env.episodes.image_batch import ImageBatch, Slots, pieces, rows_of
+from restore_env.episodes.observation import Observation, centre_patch, observe
+from restore_env.episodes.transition import StepRules
 from restore_env.images.arrays import quantized, to_hwc
 from restore_env.metrics import METRICS, Metric, psnr, resolve_metric
 from restore_env.sampling import EpisodeStart
@@ -50,6 +52,7 @@ class EpisodeBatch:
 
     def __init__(self, task: Task, n: int) -> None:
         self.task, self.n, self.toolbox = task, n, task.made_toolbox
+        self.rules = StepRules(self.toolbox, task.max_steps, task.cost_weight, task.stop_if_worse)
         self._metric = resolve_metric(task.reward)
         self._working = ImageBatch(n, self.toolbox.device)
         self._targets = ImageBatch(n, self.toolbox.device)
@@ -63,24 +66,18 @@ class EpisodeBatch:
         """The images as they are observed, but for those of slots that ``_changed`` names."""
         self._changed = np.ones(n, dtype=np.bool_)
         self._score = np.zeros(n)
-        self._factor = np.ones(n, dtype=np.int64)
-        self._enlarged = np.ones(n, dtype=np.int64)
+        self._remaining = np.ones(n, dtype=np.int64)
         self.starts: list[EpisodeStart | None] = [None] * n
         self.actions: list[list[int]] = [[] for _ in range(n)]
         self.psnr_trace: list[list[float]] = [[] for _ in range(n)]
-        self.last_action = np.full(n, self.no_action, dtype=np.int64)
+        self.last_action = np.full(n, self.rules.no_action, dtype=np.int64)
         self.gmacs = np.zeros(n)
         self.over = np.ones(n, dtype=np.bool_)
 
     @property
     def n_actions(self) -> int:
         """Tools and ``stop``."""
-        return len(self.toolbox) + 1
-
-    @property
-    def no_action(self) -> int:
-        """What ``last_action`` is before the first action."""
-        return self.n_actions
+        return self.rules.n_actions
 
     def single_threaded(self) -> AbstractContextManager[None]:
         """While it lasts tools run side by side, each on a core, if there are episodes enough and all tools bear it."""
@@ -114,7 +111,7 @@ class EpisodeBatch:
             rows = np.array([row for row, other in enumerate(kinds) if other == kind])
             degraded = self._stacked([starts[row].degraded for row in rows])
             targets = self._stacked([starts[row].target for row in rows])
-            parts.append((rows, degraded, targets, self._look(degraded)))
+            parts.append((rows, degraded, targets, self._observed(degraded)))
             judged += [
                 (rows[here], *self._quality(degraded[here], targets[here])) for here in pieces(len(rows), targets)
             ]
@@ -130,11 +127,10 @@ class EpisodeBatch:
             self.starts[slot] = start
             self.actions[slot] = []
             self.psnr_trace[slot] = [value]
-        self._factor[slots] = [start.factor for start in beginning.starts]
+        self._remaining[slots] = [start.factor for start in beginning.starts]
         self._score[slots] = beginning.scores
         self._changed[slots] = False
-        self._enlarged[slots] = 1
-        self.last_action[slots] = self.no_action
+        self.last_action[slots] = self.rules.no_action
         self.gmacs[slots] = 0
         self.over[slots] = False
 
@@ -146,13 +142,8 @@ class EpisodeBatch:
         Raises:
             ValueError: an action that is none of the toolbox's.
         """
-        actions = np.asarray(actions)
-        if not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(f"actions must be whole numbers, got {actions.tolist()}")
-        if not ((actions >= 0) & (actions < self.n_actions)).all():
-            raise ValueError(f"actions must lie in 0..{self.n_actions - 1}, got {actions.tolist()}")
-        lengths = np.array([len(self.actions[slot]) for slot in slots.tolist()])
-        return np.asarray((actions == self.toolbox.stop) | (lengths + 1 >= self.task.max_steps))
+        steps = np.array([len(self.actions[slot]) for slot in slots.tolist()])
+        return self.rules.is_last(self.rules.checked(actions), steps)
 
     def step(
         self, slots: Slots, actions: npt.NDArray[np.int64], meanwhile: Iterable[None] = ()
@@ -173,7 +164,7 @@ class EpisodeBatch:
         acting = np.flatnonzero(allowed & (actions != self.toolbox.stop))
         spent, scores, psnrs = self._apply(slots[acting], actions[acting], meanwhile)
         rewards = np.zeros(len(slots))
-        rewards[acting] = scores - self._score[slots[acting]] - self.task.cost_weight * spent
+        rewards[acting] = self.rules.reward(self._score[slots[acting]], scores, spent)
         self._score[slots[acting]] = scores
         self.gmacs[slots[acting]] += spent
         self.last_action[slots] = actions
@@ -184,7 +175,7 @@ class EpisodeBatch:
         for slot, action, value in zip(chosen, actions.tolist(), latest.tolist(), strict=True):
             self.actions[slot].append(action)
             self.psnr_trace[slot].append(value)
-            if self.task.stop_if_worse and value < self.psnr_trace[slot][0]:
+            if self.rules.has_failed(value, self.psnr_trace[slot][0]):
                 self.over[slot] = True
         return rewards
 
@@ -217,7 +208,7 @@ class EpisodeBatch:
         for mine, theirs in ((self._working, branch._working), (self._targets, branch._targets)):
             for positions, images in mine.groups(slots):
                 theirs.put(positions, images)
-        branch._score, branch._factor, branch._enlarged = self._score[slots], self._factor[slots], self._enlarged[slots]
+        branch._score, branch._remaining = self._score[slots], self._remaining[slots]
         branch.last_action, branch.gmacs, branch.over = self.last_action[slots], self.gmacs[slots], self.over[slots]
         branch.starts = [self.starts[slot] for slot in slots]
         branch.actions = [list(self.actions[slot]) for slot in slots]
@@ -226,20 +217,16 @@ class EpisodeBatch:
 
     def action_mask(self) -> npt.NDArray[np.int8]:
         """``(n, n_actions)``: 1 where the action is allowed; a super-resolver must not exceed the target."""
-        return self.toolbox.action_mask(self._factor // self._enlarged)
+        return self.rules.action_mask(self._remaining)
 
-    def observe(self, slots: Slots) -> dict[str, npt.NDArray[Any]]:
+    def observe(self, slots: Slots) -> Observation:
         """Observations of ``slots``, batched along the first axis; new arrays at each call."""
         changed = slots[self._changed[slots]]
         if len(changed):
             for positions, working in self._working.pieces(changed):
-                self._seen[changed[positions]] = self._look(working)
+                self._seen[changed[positions]] = self._observed(working)
             self._changed[changed] = False
-        return {
-            "image": self._seen[slots],
-            "last_action": self.last_action[slots],
-            "action_mask": self.action_mask()[slots],
-        }
+        return observe(self._seen[slots], self.last_action[slots], self.action_mask()[slots])
 
     def infos(self, slots: Slots) -> dict[str, list[Any]]:
         """What is known of episodes beyond their observations, a column for each: plain values, for analysis."""
@@ -251,7 +238,7 @@ class EpisodeBatch:
             "initial_psnr": [self.psnr_trace[slot][0] for slot in chosen],
             "toolchain": [tuple(map(names, self.actions[slot])) for slot in chosen],
             "gmacs": self.gmacs[slots].tolist(),
-            "upscale": self._factor[slots].tolist(),
+            "upscale": [start.factor for start in starts],
             "image": [start.image for start in starts],
             "episode_seed": [start.seed for start in starts],
             "distortion": [dict(start.distortion) for start in starts],
@@ -329,14 +316,14 @@ class EpisodeBatch:
                     self._seen[slots[rows]] = seen
             for (_, rows), (_, _, judged) in zip(parts, results, strict=True):  # a device has all its work by now
                 scores[rows], psnrs[rows] = _known(judged, len(rows))
-        self._enlarged[slots] *= self.toolbox.scales[actions]
+        self._remaining[slots] = self.rules.remaining_after(self._remaining[slots], actions)
         return spent, scores, psnrs
 
     @torch.inference_mode()
     def _act(self, action: int, slots: Slots) -> tuple[Tensor, npt.NDArray[Any] | None, Judged]:
         """As :meth:`_use`, and in second place what is observed of it, on a CPU: its core has it at hand."""
         outputs, judged = self._use(action, slots)
-        return outputs, self._look(outputs) if outputs.device.type == "cpu" else None, judged
+        return outputs, self._observed(outputs) if outputs.device.type == "cpu" else None, judged
 
     @torch.inference_mode()
     def _use(self, action: int, slots: Slots) -> tuple[Tensor, Judged]:
@@ -346,14 +333,16 @@ class EpisodeBatch:
 
     def _worth(self, action: int, slots: Slots) -> npt.NDArray[np.float64]:
         """The reward that a tool would pay for the images of slots, all of one size."""
-        price = self.task.cost_weight * self._spent(slots, np.full(len(slots), action))
+        spent = self._spent(slots, np.full(len(slots), action))
         scores, _ = _known(self._use(action, slots)[1], len(slots))
-        return scores - self._score[slots] - price
+        return self.rules.reward(self._score[slots], scores, spent)
 
     def _spent(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """What actions cost in slots as they are, GMAC."""
-        pixels = self._working.shapes(slots).prod(axis=1)
-        return np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
+        return self.rules.cost(actions, self._working.shapes(slots).prod(axis=1))
+
+    def _observed(self, images: Tensor) -> npt.NDArray[Any]:
+        return centre_patch(images, self.task.patch_size, self.task.dtype)
 
     def _compare(self, images: Tensor, slots: Slots) -> Judged:
         """Images of one size against the targets of ``slots``."""
@@ -369,13 +358,6 @@ class EpisodeBatch:
         if self._metric is psnr:
             return psnrs, psnrs
         return _checked(self._metric(images.clone(), targets.clone()), len(images)), psnrs  # it may change them
-
-    def _look(self, images: Tensor) -> npt.NDArray[Any]:
-        """What is observed of working images of one size: the patch in their middle, ``(N, P, P, 3)``."""
-        size = self.task.patch_size
-        top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
-        patch = images[..., top : top + size, left : left + size]
-        return to_hwc(patch if self.task.dtype == "float32" else quantized(patch))
 
 
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:

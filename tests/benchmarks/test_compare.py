@@ -317,7 +317,7 @@ def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
     task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
     starts = draw_starts(task, 2, 0)
     for chain, expected in (((), (3, 4)), ((0,), (0, 3, 4)), ((0, 1, 0), (0, 1, 0, 3))):
-        policy = Upscaling(FixedChain(chain, 3), 3)
+        policy = Upscaling(FixedChain(chain, 3), toolbox)
         assert play(policy, task, starts).actions == (expected, expected)
 
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from restore_env.distortions.protocol import check_severity, draw_levels
-from restore_env.images.arrays import quantized
+from restore_env.episodes.observation import observe, observed_patch
+from restore_env.episodes.transition import StepRules
 from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
 from restore_env.policy import Policy
@@ -132,7 +133,7 @@ class ToolChains(nn.Module):
         networks: the tools, in the order of their actions.
         policy: picks them; it sees what the environment would show it.
         length: tools in a chain at most.
-        observe: what it sees, as the environment's ``dtype``.
+        image_type: of what it observes, as the environment's ``dtype``.
     """
 
     def __init__(
@@ -140,16 +141,17 @@ class ToolChains(nn.Module):
         networks: Mapping[str, ToolNetwork],
         policy: Policy,
         length: int,
-        observe: Literal["uint8", "float32"] = "uint8",
+        image_type: Literal["uint8", "float32"] = "uint8",
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleDict(dict(networks))
-        self.length, self.observe = length, observe
+        self.image_type = image_type
         self.use_policy(policy)
         self.toolbox = Toolbox(
             [NetworkTool(name, net, net.macs_per_pixel, net.receptive_radius) for name, net in networks.items()],
             next(parameter.device for network in networks.values() for parameter in network.parameters()),
         )
+        self.rules = StepRules(self.toolbox, length)
         self.uses = np.zeros(len(networks), dtype=np.int64)
         """How often each tool was used in the latest batch."""
         self._images = 1
@@ -168,26 +170,23 @@ class ToolChains(nn.Module):
     def steps(self, images: Tensor, explored: npt.NDArray[np.int64] | None = None) -> list[Tensor]:
         """The images after each step of the chains, as :meth:`forward` makes them; a chain that stopped stays."""
         after: list[Tensor] = []
-        n, stop = len(images), self.toolbox.stop
-        actions = np.full(n, stop + 1, dtype=np.int64)  # none yet
-        going_on, state = np.ones(n, dtype=np.bool_), None
+        n, rules = len(images), self.rules
+        actions = np.full(n, rules.no_action, dtype=np.int64)
+        over, state = np.zeros(n, dtype=np.bool_), None
+        mask = rules.action_mask(np.ones(n, dtype=np.int64))
         self.uses[:] = 0
         self._images = n
-        for step in range(self.length):
+        for step in range(rules.max_steps):
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-                seen = quantized(images) if self.observe == "uint8" else images.detach()
-                observation = {
-                    "image": seen.permute(0, 2, 3, 1).cpu().numpy(),
-                    "last_action": actions,
-                    "action_mask": np.ones((n, stop + 1), dtype=np.int8),
-                }
+                observation = observe(observed_patch(images.detach(), self.image_type), actions, mask)
                 chosen, state = self._picks(observation, state, np.full(n, step == 0), deterministic=True)
             if explored is not None:
                 chosen = np.where(explored[:, step] == FOLLOW, chosen, explored[:, step])
-            actions = np.where(going_on, chosen, stop)
-            going_on &= actions != stop
+            actions = np.where(over, self.toolbox.stop, chosen)
+            used = actions[actions != self.toolbox.stop]
+            over = rules.is_last(actions, step)
             images = self.toolbox.apply(images, actions)
-            self.uses += np.bincount(actions[going_on], minlength=len(self.toolbox))
+            self.uses += np.bincount(used, minlength=len(self.toolbox))
             after.append(images)
         return after
 

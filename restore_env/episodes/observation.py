@@ -1,0 +1,51 @@
+"""What a policy observes: the centre of the working image, the previous action, and the allowed actions."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from torch import Tensor
+
+from restore_env.images.arrays import quantized, to_hwc
+
+Observation = dict[str, npt.NDArray[Any]]
+"""``image``, ``last_action`` and ``action_mask``; of a batch along the first axis of each."""
+ImageType = Literal["uint8", "float32"]
+"""Of the observed image: uint8, clipped and rounded; or float32, the working image as it is."""
+
+
+def observation_space(patch_size: int, dtype: ImageType, n_tools: int) -> spaces.Dict:
+    """The space of one observation."""
+    shape = (patch_size, patch_size, 3)
+    if dtype == "uint8":
+        image: spaces.Space[Any] = spaces.Box(0, 255, shape, dtype=np.uint8)
+    else:
+        image = spaces.Box(-np.inf, np.inf, shape, dtype=np.float32)
+    return spaces.Dict(
+        {
+            "image": image,
+            "last_action": spaces.Discrete(n_tools + 2),
+            "action_mask": spaces.MultiBinary(n_tools + 1),
+        }
+    )
+
+
+def observe(
+    image: npt.NDArray[Any], last_action: npt.NDArray[np.int64], action_mask: npt.NDArray[np.int8]
+) -> Observation:
+    """A batch of observations: images ``(N, P, P, 3)``, previous actions ``(N,)`` and masks ``(N, n_actions)``."""
+    return {"image": image, "last_action": last_action, "action_mask": action_mask}
+
+
+def centre_patch(images: Tensor, size: int, dtype: ImageType) -> npt.NDArray[Any]:
+    """The patches in the middle of working images ``(N, 3, H, W)`` as they are observed: ``(N, size, size, 3)``."""
+    top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
+    return observed_patch(images[..., top : top + size, left : left + size], dtype)
+
+
+def observed_patch(patches: Tensor, dtype: ImageType) -> npt.NDArray[Any]:
+    """Patches of working images ``(N, 3, P, P)`` as they are observed: ``(N, P, P, 3)`` of the type."""
+    return to_hwc(patches if dtype == "float32" else quantized(patches))

@@ -1,0 +1,92 @@
+"""The rules of a step: which actions are allowed, what they cost and pay, and when an episode ends.
+
+The environments, whole-image restoration, joint training and the benchmarks all ask this module; what a tool does to
+an image is :meth:`restore_env.toolbox.Toolbox.run`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from restore_env.toolbox import Toolbox
+
+Actions = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class StepRules:
+    """The rules of a step for a toolbox; all methods take batches of episodes."""
+
+    toolbox: Toolbox
+    max_steps: int
+    """Tools at most; an episode that has used them is over."""
+    cost_weight: float = 0.0
+    """Price of computation, in reward per GMAC."""
+    stop_if_worse: bool = False
+    """Whether an episode ends when its PSNR falls below where it began."""
+
+    @property
+    def n_actions(self) -> int:
+        """Tools and ``stop``, which is the last action."""
+        return len(self.toolbox) + 1
+
+    @property
+    def no_action(self) -> int:
+        """The previous action at the start of an episode: one more than the last action."""
+        return self.n_actions
+
+    def action_mask(self, remaining: int | npt.NDArray[np.int64]) -> Mask:
+        """1 where an action is allowed on images that are ``remaining`` times smaller than their targets.
+
+        A super-resolver is allowed if its result does not exceed the target.
+
+        Args:
+            remaining: any shape, ``(...)``.
+
+        Returns:
+            ``(..., n_actions)``.
+        """
+        return self.toolbox.action_mask(remaining)
+
+    def upscaling_mask(self, mask: Mask) -> Mask:
+        """Of the allowed actions those that upscale: ``(..., n_actions)``, as ``mask``."""
+        return np.asarray(mask * np.append(self.toolbox.scales > 1, False), dtype=np.int8)
+
+    def remaining_after(self, remaining: npt.NDArray[np.int64], actions: Actions) -> npt.NDArray[np.int64]:
+        """How many times smaller than their targets images are after tools ``(N,)``; ``stop`` is no tool."""
+        return np.asarray(remaining // self.toolbox.scales[actions])
+
+    def checked(self, actions: npt.NDArray[np.int64]) -> Actions:
+        """Return the actions.
+
+        Raises:
+            ValueError: not whole numbers, or none of the toolbox's actions.
+        """
+        actions = np.asarray(actions)
+        if not np.issubdtype(actions.dtype, np.integer):
+            raise ValueError(f"actions must be whole numbers, got {actions.tolist()}")
+        if not ((actions >= 0) & (actions < self.n_actions)).all():
+            raise ValueError(f"actions must lie in 0..{self.n_actions - 1}, got {actions.tolist()}")
+        return actions
+
+    def is_last(self, actions: Actions, steps: int | npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether actions ``(N,)`` after so many earlier ones surely end their episodes: ``stop``, or no steps left."""
+        return np.asarray((actions == self.toolbox.stop) | (np.asarray(steps) + 1 >= self.max_steps))
+
+    def cost(self, actions: Actions, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """GMACs of tools ``(N,)`` on images of so many pixels ``(N,)``."""
+        return np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
+
+    def reward(
+        self, before: npt.NDArray[np.float64], after: npt.NDArray[np.float64], gmacs: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Quality gained, minus the price of the computation: ``(N,)``."""
+        return np.asarray(after - before - self.cost_weight * gmacs)
+
+    def has_failed(self, psnr: float, initial_psnr: float) -> bool:
+        """Whether an episode is over because its image has become worse than it was at the start."""
+        return self.stop_if_worse and psnr < initial_psnr

@@ -1,0 +1,99 @@
+"""The rules of a step, and that everything that plays episodes follows the same ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.policy_input import PolicyInput
+from agents.restoration.pipeline import make_pipeline
+from agents.restoration.tiled_episode import TiledEpisode
+from restore_env import Task
+from restore_env.episodes.batch import EpisodeBatch
+from restore_env.episodes.observation import centre_patch
+from restore_env.episodes.transition import StepRules
+from restore_env.images.tiling import to_tensor
+from restore_env.sampling import own_pair
+from restore_env.toolbox import BICUBIC_X4, FunctionTool, Toolbox
+from tests.support.toolkit import picture, random_toolbox
+from tools_zoo.training.joint import ToolChains
+
+TOOLS = Toolbox([FunctionTool("same", lambda images: images, macs_per_pixel=2e6), BICUBIC_X4])
+RULES = StepRules(TOOLS, max_steps=3, cost_weight=0.5, stop_if_worse=True)
+
+
+class Recorder:
+    """A policy that keeps what it observes and takes the tools in turn."""
+
+    patch_size = 63
+
+    def __init__(self) -> None:
+        self.observed: list[dict[str, Any]] = []
+
+    def predict(self, observation: Any, state: Any = None, *_: Any, **__: Any) -> tuple[Any, None]:
+        self.observed.append({key: np.array(value) for key, value in observation.items()})
+        return np.full(len(observation["last_action"]), len(self.observed) - 1), None
+
+
+def test_super_resolvers_must_not_exceed_the_target() -> None:
+    assert RULES.action_mask(np.array([1, 4])).tolist() == [[1, 0, 1], [1, 1, 1]]
+    assert RULES.upscaling_mask(RULES.action_mask(np.array([1, 4]))).tolist() == [[0, 0, 0], [0, 1, 0]]
+    assert RULES.remaining_after(np.array([4, 4]), np.array([0, 1])).tolist() == [4, 1]
+
+
+def test_stop_and_the_last_step_end_an_episode() -> None:
+    assert RULES.is_last(np.array([0, 2, 0]), np.array([0, 0, 2])).tolist() == [False, True, True]
+    assert RULES.has_failed(20.0, 20.1)
+    assert not RULES.has_failed(20.1, 20.1)
+    assert not StepRules(TOOLS, 3).has_failed(20.0, 20.1)
+
+
+def test_computation_has_its_price() -> None:
+    gmacs = RULES.cost(np.array([0]), np.array([1000]))
+    assert gmacs.tolist() == [2.0]
+    assert RULES.reward(np.array([20.0]), np.array([23.0]), gmacs).tolist() == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"), [([0.5], "whole numbers"), ([3], r"must lie in 0\.\.2"), ([-1], r"must lie in 0\.\.2")]
+)
+def test_other_actions_are_refused(actions: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RULES.checked(np.array(actions))
+
+
+def test_environment_photographs_and_joint_training_observe_the_same() -> None:
+    pixels, toolbox = picture(63, 63), random_toolbox()
+    in_environment, whole, joint = Recorder(), Recorder(), Recorder()
+
+    episodes = EpisodeBatch(Task(images=[pixels], toolbox=toolbox, max_steps=2), 1)
+    slots = np.arange(1)
+    episodes.begin(slots, [own_pair(pixels, pixels)])
+    while not episodes.over.all():
+        episodes.step(slots, in_environment.predict(episodes.observe(slots))[0])
+
+    pipeline = make_pipeline(whole, toolbox, PolicyInput())
+    TiledEpisode(pipeline, to_tensor(pixels), 1, torch.device("cpu"), lambda *_: None, max_steps=2).play()
+
+    networks = {tool.name: tool.network for tool in toolbox}  # type: ignore[attr-defined]
+    with torch.no_grad():
+        ToolChains(networks, joint, 2)(to_tensor(pixels))
+
+    assert len(in_environment.observed) == len(whole.observed) == len(joint.observed) == 2
+    for one, two, three in zip(in_environment.observed, whole.observed, joint.observed, strict=True):
+        for key, value in one.items():
+            np.testing.assert_allclose(value, two[key], atol=1)
+            np.testing.assert_allclose(value, three[key], atol=1)
+            assert np.array_equal(value, two[key]) or key == "image"
+
+
+def test_the_patch_is_the_centre_clipped_and_rounded() -> None:
+    images = torch.linspace(-0.5, 1.5, 3 * 5 * 5).reshape(1, 3, 5, 5)
+    patch = centre_patch(images, 3, "uint8")
+    assert patch.shape == (1, 3, 3, 3)
+    assert patch[0, 0, 0, 0] == 0
+    assert patch[0, 2, 2, 2] == 255
+    assert np.array_equal(centre_patch(images, 3, "float32")[0, 1, 1], images[0, :, 2, 2].numpy())
