@@ -18,20 +18,19 @@ from torch.nn import functional as F
 from restore_env.errors import ImageRestoreError
 from restore_env.images.tiling import apply_tool
 from restore_env.toolbox import FunctionTool, Toolbox, usable_device
+from sr_models.generators import UPSCALE
 from sr_models.generators.conditioning import CONDITIONING
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
-from sr_models.generators.swin2sr import Swin2SR
-from sr_models.prior.semantic_prior import Prior, check_maps, load_prior
+from sr_models.prior.loading import SHIPPED, load_prior
+from sr_models.prior.semantic_prior import Prior, check_maps
 from tools_zoo import default_toolbox as same_size_toolbox
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
-SCALE = 4
-SHIPPED = Path(__file__).parent / "weights"
 STAGES = ("psnr", "gan")
-"""The stages of training that each super-resolver has weights of."""
+"""The stages of training; each super-resolver has weights of both."""
 MAX_PIXELS = 192 * 192
-"""Input pixels that go through a network at once; more go in tiles, or in smaller batches."""
+"""Input pixels that go through a network at once; more go in tiles or smaller batches."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Slot:
     """One of the toolbox's two super-resolvers."""
 
     name: str
-    """What toolchains call it."""
+    """Its name in toolchains."""
     network: str
     """A key of :data:`GENERATORS`."""
 
@@ -53,10 +52,9 @@ GENERATORS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
         **{name: partial(SFTNet, name) for name in CONDITIONING},
         "rrdb_small": partial(RRDBNet, channels=48, growth=16, blocks=4),
         "rrdb": RRDBNet,
-        "swin2sr": Swin2SR,
     }
 )
-"""The generators by the name that weight files use: SFT-Net by its conditioning, RRDBNet at two sizes, Swin2SR."""
+"""The generators by the name that weight files use: SFT-Net by its conditioning, RRDBNet at two sizes."""
 
 
 class SuperResolverError(ImageRestoreError):
@@ -70,17 +68,17 @@ class SuperResolver(nn.Module):
     field, so that the result is that of the whole image (up to rounding) and memory is bounded.
 
     Args:
-        name: what toolchains call it.
+        name: its name in toolchains.
         network: takes ``(N, 3, H, W)``, and the maps if it has a true ``takes_maps``; gives ``(N, 3, 4H, 4W)``. Any
             torch module of scale 4 will do.
         prior: makes the maps.
-        macs_per_pixel: of the network, per input pixel; by default what the network says.
-        receptive_radius: input pixels away that an output pixel looks; by default what the network says; None: never
-        in tiles.
+        macs_per_pixel: of the network, per input pixel; by default the network's own.
+        receptive_radius: how many input pixels away an output pixel depends on; by default the network's own; without
+            one, images never go in tiles.
     """
 
-    scale, thread_safe = SCALE, True
-    receptive_radius = None  # for the toolbox: whole images come in, and tiles are cut here, where the maps are known
+    scale, thread_safe = UPSCALE, True
+    receptive_radius = None  # the toolbox gives whole images; tiles are cut here, where the maps are known
 
     def __init__(
         self,
@@ -97,12 +95,12 @@ class SuperResolver(nn.Module):
         self.takes_maps = bool(getattr(network, "takes_maps", False))
         if self.takes_maps and prior is None:
             raise ValueError(f"{name}: its network takes semantic maps, so it needs a prior")
-        self._reach = getattr(network, "receptive_radius", None) if receptive_radius is None else receptive_radius
+        self._radius = getattr(network, "receptive_radius", None) if receptive_radius is None else receptive_radius
         own = getattr(network, "macs_per_pixel", 0.0) if macs_per_pixel is None else macs_per_pixel
         self.macs_per_pixel = float(own) + (float(getattr(prior, "macs_per_pixel", 0.0)) if self.takes_maps else 0.0)
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
-        """Enlarge four times.
+        """Upscale four times.
 
         Args:
             images: ``(N, 3, H, W)`` float32 RGB in [0, 1].
@@ -116,7 +114,7 @@ class SuperResolver(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or not min(images.shape[2:]):
             raise ValueError(
-                f"{self.name} enlarges float RGB images (N, 3, H, W), got {images.dtype} {tuple(images.shape)}"
+                f"{self.name} takes float RGB images (N, 3, H, W), got {images.dtype} {tuple(images.shape)}"
             )
         images = images.float()
         if maps is not None:
@@ -124,15 +122,15 @@ class SuperResolver(nn.Module):
                 raise ValueError(f"{self.name} takes no semantic maps")
             maps = check_maps(maps, images)
         pixels = images.shape[-2] * images.shape[-1]
-        if pixels <= MAX_PIXELS or self._reach is None:
-            together = max(1, MAX_PIXELS // max(1, pixels))
-            parts = [slice(first, first + together) for first in range(0, len(images), together)]
+        if pixels <= MAX_PIXELS or self._radius is None:
+            batch = max(1, MAX_PIXELS // max(1, pixels))
+            parts = [slice(first, first + batch) for first in range(0, len(images), batch)]
             outputs = [self._upscale(images[part], None if maps is None else maps[part]) for part in parts]
             return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else self._empty(images)
         return torch.cat([self._in_tiles(images[n : n + 1], maps, n) for n in range(len(images))])
 
     def maps(self, images: Tensor) -> Tensor | None:
-        """What the prior sees in images, ``(N, 8, 4H, 4W)``; None where the network takes no maps."""
+        """The prior's maps of images, ``(N, 8, 4H, 4W)``; None where the network takes no maps."""
         return self.prior(images) if self.takes_maps and self.prior is not None else None
 
     def _upscale(self, images: Tensor, maps: Tensor | None) -> Tensor:
@@ -140,35 +138,35 @@ class SuperResolver(nn.Module):
         if maps is None:
             maps = self.maps(images)
         upscaled: Tensor = self.network(images) if maps is None else self.network(images, maps)
-        expected = (len(images), 3, SCALE * images.shape[-2], SCALE * images.shape[-1])
+        expected = (len(images), 3, UPSCALE * images.shape[-2], UPSCALE * images.shape[-1])
         if tuple(upscaled.shape) != expected:
             raise ValueError(f"{self.name}: its network returned {tuple(upscaled.shape)}, expected {expected}")
         return upscaled.contiguous()
 
     def _in_tiles(self, image: Tensor, maps: Tensor | None, row: int) -> Tensor:
-        """One image, its maps carried along as 128 more channels: the 16 places of the 8 maps in each pixel."""
+        """Upscale one image in tiles; its maps are carried as 128 more channels, 16 values of the 8 maps per pixel."""
         own = self.maps(image) if maps is None else maps[row : row + 1]
-        carried = image if own is None else torch.cat([image, F.pixel_unshuffle(own, SCALE)], dim=1)
+        carried = image if own is None else torch.cat([image, F.pixel_unshuffle(own, UPSCALE)], dim=1)
 
-        def upscale_piece(piece: Tensor) -> Tensor:
-            here = None if own is None else F.pixel_shuffle(piece[:, 3:], SCALE)
-            return self._upscale(piece[:, :3], here)
+        def upscale_tile(piece: Tensor) -> Tensor:
+            tile_maps = None if own is None else F.pixel_shuffle(piece[:, 3:], UPSCALE)
+            return self._upscale(piece[:, :3], tile_maps)
 
         side = int(MAX_PIXELS**0.5)
         return apply_tool(
-            FunctionTool(self.name, upscale_piece, SCALE, receptive_radius=self._reach),
+            FunctionTool(self.name, upscale_tile, UPSCALE, receptive_radius=self._radius),
             carried,
             image.device,
             tile=side,
         )
 
     def _empty(self, images: Tensor) -> Tensor:
-        return images.new_empty(0, 3, SCALE * images.shape[-2], SCALE * images.shape[-1])
+        return images.new_empty(0, 3, UPSCALE * images.shape[-2], UPSCALE * images.shape[-1])
 
 
 @dataclass(frozen=True)
 class GeneratorWeights:
-    """A generator as it lies on disk."""
+    """A generator's weights file."""
 
     network: str
     """A key of :data:`GENERATORS`."""
@@ -201,7 +199,7 @@ def read_generator(path: str | os.PathLike[str]) -> GeneratorWeights:
 
 
 def generator_path(name_or_folder: str | os.PathLike[str], stage: str) -> Path:
-    """Where the weights of a shipped super-resolver, or of one in a folder that training wrote, lie.
+    """The weights file of a shipped super-resolver, or of one in a folder that training wrote.
 
     Raises:
         SuperResolverError: no such super-resolver, or stage.
@@ -243,9 +241,7 @@ def load_super_resolver(
         name_or_path: shipped name, folder of both stages' weights, or weights file.
         device: where it runs.
         stage: where there are both: "psnr", "gan", or the GAN stage's share, from 0 to 1, to mix the two.
-        prior: makes the maps (:mod:`sr_models.prior.semantic_prior`, or anything called like it); None: the shipped
-        one, if the
-            network takes maps.
+        prior: makes the maps; by default the shipped one, if the network takes maps.
 
     Raises:
         ValueError: a device that cannot be used.
@@ -277,7 +273,7 @@ def super_resolvers(device: str | torch.device = "cpu") -> list[SuperResolver]:
 
 
 def with_super_resolvers(toolbox: Toolbox) -> Toolbox:
-    """A toolbox with the two super-resolvers behind its own tools; itself if it has any tool that enlarges."""
+    """A toolbox with the two super-resolvers behind its own tools; itself if it has any tool that upscales."""
     if any(tool.scale > 1 for tool in toolbox):
         return toolbox
     return Toolbox([*toolbox, *super_resolvers(toolbox.device)], toolbox.device)

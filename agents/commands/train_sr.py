@@ -30,7 +30,7 @@ def register(kinds: Any) -> None:
     budget.add_argument("--minutes", type=positive_float, help="wall-clock budget of all stages (default 60)")
     budget.add_argument("--steps", type=positive_int, help="steps of each stage, instead of minutes")
     parser.add_argument("--init", type=Path, help="generator weights to start from (default: random)")
-    parser.add_argument("--generator", help="another generator: rrdb, swin2sr, or SFT-Net by its conditioning")
+    parser.add_argument("--generator", help="another generator: rrdb, or SFT-Net by its conditioning")
     parser.add_argument("--degradation", default="bicubic", help="bicubic (default) or blind")
     parser.add_argument("--crop-size", type=positive_int, default=96, help="pixels of the targets (default 96)")
     parser.add_argument("--batch-size", type=positive_int, default=8)
@@ -68,7 +68,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
         "discriminator": arguments.discriminator,
         "width": arguments.discriminator_width,
         "semantic": False if arguments.no_semantics else None,
-        "form": arguments.adversarial,
+        "adversarial_loss": arguments.adversarial,
         "perceptual": PIXEL_PERCEPTUAL if arguments.discriminator == "pixel" and arguments.model == "sed" else None,
         "category": None if arguments.discriminator in (None, "vgg") else 0.0,
     }
@@ -94,7 +94,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
         command=command_line("imagerestore", sys.argv[1:]),
     ).with_schedule(arguments.learning_rate, arguments.precision)
     source = clean_photographs(arguments, arguments.crop_size)
-    frozen = FrozenNetworks.open(arguments.prior, arguments.squeezenet, arguments.vgg, arguments.clip)
+    frozen = FrozenNetworks.load(arguments.prior, arguments.squeezenet, arguments.vgg, arguments.clip)
     with TrainingDisplay(*stages) as display:
 
         def show(now: SrProgress) -> None:

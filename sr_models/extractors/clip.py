@@ -60,7 +60,7 @@ class Bottleneck(nn.Module):
 class CLIPResNet50(nn.Module):
     """Stem and stages 1 to 3, giving the features after each stage; random weights until some are loaded.
 
-    It stays in evaluation mode: its batch norm keeps to the published statistics inside a network that trains.
+    It stays in evaluation mode, so that its batch norm uses the published statistics inside a network that trains.
     """
 
     mean: Tensor
@@ -90,7 +90,7 @@ class CLIPResNet50(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features at three depths.
+        """Compute the features at three depths.
 
         Args:
             images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more.

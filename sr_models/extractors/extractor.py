@@ -1,4 +1,4 @@
-"""What looks at images for losses, rewards and discriminators: frozen networks that give features at several depths."""
+"""Feature extractors of losses, rewards and discriminators: frozen networks that give features at several depths."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,7 +17,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Extractor(Protocol):
-    """Images in, features out: SqueezeNet, VGG19's or CLIP's trunk, or anything else that keeps to this.
+    """Interface of an extractor: SqueezeNet, the trunk of VGG19 or CLIP, or anything called alike.
 
     Called with ``(N, 3, H, W)`` float RGB in [0, 1], it returns one map ``(N, channels[i], h, w)`` per depth, the
     shallowest first. It normalises its input itself.
@@ -31,11 +32,11 @@ class Extractor(Protocol):
 
 
 def semantics(extractor: Extractor, images: Tensor) -> Tensor:
-    """What an image shows and where: the extractor's deepest features, without gradients.
+    """The extractor's deepest features of images, without gradients.
 
     Args:
         extractor: SqueezeNet, or CLIP as published for SeD.
-        images: the high-resolution targets, ``(N, 3, H, W)`` float RGB in [0, 1]; for real and for fake alike.
+        images: the high-resolution targets, ``(N, 3, H, W)`` float RGB in [0, 1], also for the fake images.
 
     Returns:
         ``(N, extractor.channels[-1], h, w)``, for the present extractors 1/16 of the size.
@@ -53,7 +54,8 @@ def load_frozen(
 
     Args:
         build: makes the network.
-        path: ``.safetensors``, or a state dict saved by ``torch.save`` (read without unpickling code).
+        path: ``.safetensors``, ``.npz`` ("/" in its names read as "."), or a state dict saved by ``torch.save`` (read
+            without unpickling code).
         what: the network's name, for errors.
         remedy: what a user should do about a file that is missing, for errors.
         prefix: what may stand before the names in the file ("visual.").
@@ -69,7 +71,7 @@ def load_frozen(
     state = {}
     for name, value in network.state_dict().items():
         if name.endswith("num_batches_tracked"):
-            state[name] = value  # counts training steps; evaluation does not look at it
+            state[name] = value  # a counter of training steps, without effect in evaluation
             continue
         found = tensors.get(prefix + name, tensors.get(name))
         if found is None or found.shape != value.shape:
@@ -84,6 +86,9 @@ def _read(path: Path, what: str, remedy: str) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name.replace("/", "."): torch.from_numpy(file[name]) for name in file.files}
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); expected {what}: {remedy}") from None
@@ -93,7 +98,9 @@ def _read(path: Path, what: str, remedy: str) -> Mapping[str, Tensor]:
                 f"{path}: a TorchScript archive, which is a program; save torch.jit.load(path).state_dict() of one that"
                 f" you trust by torch.save and give that file, or else {remedy}"
             ) from None
-        raise ValueError(f"{path}: not a readable state dict ({type(error).__name__}); {remedy}") from None
+        raise ValueError(
+            f"{path}: not a readable {path.suffix} file of tensors ({type(error).__name__}); {remedy}"
+        ) from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: not a state dict of tensors; expected {what}: {remedy}")
     return state

@@ -1,19 +1,19 @@
-"""SqueezeNet 1.1 without its classifier: what the semantic prior, the perceptual distance and SeD look through.
+"""SqueezeNet 1.1 without its classifier: trunk of the semantic prior, features of the perceptual distance and of SeD.
 
 Source: Iandola et al., 2016, arXiv 1602.07360, and its release 1.1; 723 k parameters. Every convolution and pooling
-keeps the borders (padding), so that maps of any size line up with the image.
+keeps the borders (padding), so that feature maps of any size line up with the image.
 """
 
 from __future__ import annotations
 
 import os
 from itertools import pairwise
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sr_models.extractors.extractor import load_frozen
 
 FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
 """Fire modules by number: channels of the squeeze layer and of each of the two expand layers."""
@@ -55,7 +55,7 @@ class SqueezeNet(nn.Module):
             self.add_module(f"fire{number}", Fire(inputs[number], squeeze, expand))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features at four depths.
+        """Compute the features at four depths.
 
         Args:
             images: ``(N, 3, H, W)`` float RGB in [0, 1].
@@ -76,26 +76,12 @@ class SqueezeNet(nn.Module):
 def load_squeezenet(path: str | os.PathLike[str]) -> SqueezeNet:
     """Load the ImageNet weights of SqueezeNet 1.1 from a local ``.npz`` of Caffe's names ("fire2/squeeze1x1.weight").
 
+    The classifier ("conv10") is left out.
+
     Returns:
-        The trunk, in evaluation mode, frozen. The classifier ("conv10") is left out.
+        The trunk, in evaluation mode, frozen.
 
     Raises:
         ValueError: the file is missing or damaged, or does not hold SqueezeNet 1.1's tensors.
     """
-    path = Path(path)
-    network = SqueezeNet()
-    expected = network.state_dict()
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = {name.replace("/", "."): name for name in file.files}
-            state = {key: torch.from_numpy(file[names[key]]).float() for key in expected if key in names}
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; expected SqueezeNet 1.1's weights as .npz") from None
-    except Exception as error:  # a damaged archive makes NumPy raise nearly anything
-        raise ValueError(f"{path}: not a readable .npz ({type(error).__name__}: {error})") from None
-    for key, value in expected.items():
-        if key not in state or state[key].shape != value.shape:
-            found = tuple(state[key].shape) if key in state else "missing"
-            raise ValueError(f"{path}: not SqueezeNet 1.1: {key} is {found}, expected {tuple(value.shape)}")
-    network.load_state_dict(state)
-    return network.eval().requires_grad_(False)
+    return load_frozen(SqueezeNet, path, "SqueezeNet 1.1", "give its ImageNet weights as .npz")

@@ -1,4 +1,4 @@
-"""VGG19's features before the ReLU: what SFT-GAN's, Real-ESRGAN's and SeD's perceptual losses look through.
+"""VGG19's features before the ReLU, for the perceptual losses of SFT-GAN, Real-ESRGAN and SeD.
 
 Source: Simonyan and Zisserman, 2014, arXiv 1409.1556, configuration E. The weights do not come with this package.
 """
@@ -43,7 +43,7 @@ class VGG19(nn.Module):
             index += 1  # and the poolings
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features at five depths.
+        """Compute the features at five depths.
 
         Args:
             images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more.

@@ -1,4 +1,4 @@
-"""RRDBNet, the generator that SeD was published with: residual-in-residual dense blocks, at two sizes.
+"""RRDBNet, the generator used with SeD: residual-in-residual dense blocks.
 
 Source: Wang et al., "ESRGAN", ECCV workshops 2018, section 3.1; Li et al., CVPR 2024.
 """
@@ -16,7 +16,7 @@ _LAYERS = 5
 
 
 class DenseBlock(nn.Module):
-    """Five 3x3 convolutions, each seeing all before it; 0.2 of the last one's output is added to the input."""
+    """Five 3x3 convolutions, each fed by all before it; 0.2 of the last output is added to the input."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -27,15 +27,15 @@ class DenseBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
-        seen = features
+        stack = features
         for conv in self.convs[:-1]:
-            seen = torch.cat([seen, F.leaky_relu(conv(seen), 0.2)], dim=1)
-        refined: Tensor = features + RESIDUAL_SCALE * self.convs[-1](seen)
+            stack = torch.cat([stack, F.leaky_relu(conv(stack), 0.2)], dim=1)
+        refined: Tensor = features + RESIDUAL_SCALE * self.convs[-1](stack)
         return refined
 
 
 class ResidualDenseBlocks(nn.ModuleList):
-    """RRDB: three dense blocks; 0.2 of what they change is added to the input."""
+    """RRDB: three dense blocks; 0.2 of their residual is added to the input."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__(DenseBlock(channels, growth) for _ in range(3))
@@ -83,7 +83,7 @@ class RRDBNet(nn.Module):
         """Per pixel of the input."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Enlarge ``(N, 3, H, W)`` float RGB in [0, 1] to ``(N, 3, 4H, 4W)``, neither clipped nor rounded."""
+        """Upscale ``(N, 3, H, W)`` float RGB in [0, 1] to ``(N, 3, 4H, 4W)``, neither clipped nor rounded."""
         first = self.head(images)
         features = first + self.join(self.blocks(first))
         features = F.leaky_relu(self.up1(F.interpolate(features, scale_factor=2, mode="nearest")), 0.2)

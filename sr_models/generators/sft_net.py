@@ -1,23 +1,20 @@
-"""SFT-Net: the generator of SFT-GAN, a residual x4 super-resolver whose features are steered by semantic maps.
+"""SFT-Net: the generator of SFT-GAN, a residual x4 super-resolver conditioned on semantic maps.
 
 Source: Wang et al., CVPR 2018, section 3.3.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import bicubic_upscale
 from sr_models.generators.conditioning import (
-    CATEGORY_COUNT,
     CONDITIONING,
     Condition,
     ConditioningLayer,
     ConditionNetwork,
     FeatureWise,
-    Modulation,
 )
 
 WIDTH, BLOCKS = 64, 16
@@ -43,7 +40,7 @@ class ConditionedBlock(nn.Module):
 class SFTNet(nn.Module):
     """Conv to 64, 16 conditioned blocks, a skip around them, two pixel shuffles of 2, conv to RGB: 1.8 M parameters.
 
-    What the network adds to the bicubic enlargement of its input; the published one has no such path. No batch norm.
+    Its output is added to the bicubically upscaled input; the published network has no such path. No batch norm.
 
     Args:
         conditioning: a key of :data:`sr_models.generators.conditioning.CONDITIONING`.
@@ -55,10 +52,8 @@ class SFTNet(nn.Module):
 
     def __init__(self, conditioning: str = "sft", channels: int = WIDTH, blocks: int = BLOCKS) -> None:
         super().__init__()
-        whole = CONDITIONING[conditioning] is FeatureWise  # an average over the image: no tile of it has the same
-        self.receptive_radius = (
-            None if whole else 2 * blocks + 5
-        )  # convolutions before the first shuffle, and those behind it
+        whole_image = CONDITIONING[conditioning] is FeatureWise  # averages over the image, so tiles would differ
+        self.receptive_radius = None if whole_image else 2 * blocks + 5
         self.condition = ConditionNetwork()
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.blocks = nn.ModuleList([ConditionedBlock(channels, conditioning) for _ in range(blocks)])
@@ -75,7 +70,7 @@ class SFTNet(nn.Module):
         """Per pixel of the input."""
 
     def forward(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Enlarge four times.
+        """Upscale four times.
 
         Args:
             images: ``(N, 3, H, W)`` float RGB in [0, 1].
@@ -94,24 +89,3 @@ class SFTNet(nn.Module):
         features = F.relu(F.pixel_shuffle(self.up2(features), 2))
         upscaled: Tensor = bicubic_upscale(images) + self.tail(features)
         return upscaled
-
-    @torch.no_grad()
-    def modulations(self, maps: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Gamma and beta of every layer, first to last, under maps ``(N, 8, 4H, 4W)``, each ``(N, 64, H, W)``.
-
-        Raises:
-            ValueError: the network's conditioning does not scale and shift.
-        """
-        condition = self.condition(maps)
-        layers = [layer for layer in self.modules() if isinstance(layer, ConditioningLayer)]
-        if not all(isinstance(layer, Modulation) for layer in layers):
-            raise ValueError(f"{type(layers[0]).__name__} layers have no gamma and beta; use sft or film")
-        return [layer.modulation(condition) for layer in layers if isinstance(layer, Modulation)]
-
-
-def one_category(category: int, like: Tensor) -> Tensor:
-    """Maps that are sure of one category everywhere, for images ``(N, 3, H, W)``: ``(N, 8, 4H, 4W)``."""
-    n, _, height, width = like.shape
-    maps = like.new_zeros(n, CATEGORY_COUNT, 4 * height, 4 * width)
-    maps[:, category] = 1
-    return maps

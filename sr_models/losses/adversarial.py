@@ -1,6 +1,6 @@
-"""Losses of adversarial training: real against fake, and the category of what is shown.
+"""Losses of adversarial training: real against fake, and the category of an image.
 
-Each is a scalar in nats; an undecided discriminator is at ln 2 whichever kind and side.
+Each is a scalar in nats; with all logits 0 each adversarial loss is ln 2.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ from torch.nn import functional as F
 from sr_models.prior.categories import BACKGROUND, IGNORE
 
 IGNORED = (BACKGROUND, IGNORE)
-"""Category ids that say nothing of the texture: background, and pixels without a label."""
+"""Category ids without a texture of their own: background, and pixels without a label."""
 
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """A game between generator and discriminator: what either minimises, given the logits of real and fake images.
+    """The losses of generator and discriminator, given the logits of real and fake images.
 
-    Both are called as ``side(real, fake)`` with logits of one shape, whatever it is (per image, patch or pixel), and
-    return their mean over all of them.
+    Both are called as ``loss(real, fake)`` with logits of one shape (per image, patch or pixel) and return the mean.
     """
 
     generator: Callable[[Tensor, Tensor], Tensor]
     discriminator: Callable[[Tensor, Tensor], Tensor]
     uses_real: bool
-    """Whether the generator's side looks at the real logits; if not, they need not be computed for it."""
+    """Whether the generator's loss depends on the real logits; if not, they need not be computed for it."""
 
 
 def _real_error(logits: Tensor) -> Tensor:
-    """Binary cross-entropy of logits that should say "real"."""
+    """Binary cross-entropy of logits whose label is "real"."""
     return F.softplus(-logits.float()).mean()
 
 
@@ -69,7 +68,7 @@ relativistic average of Jolicoeur-Martineau (2018, arXiv 1807.00734): is the rea
 
 
 def category_loss(logits: Tensor, categories: Tensor) -> Tensor:
-    """Cross-entropy of the category head, over images whose category says something of the texture.
+    """Cross-entropy of the category head, over images of a known category other than background.
 
     Source: SFT-GAN (Wang et al., CVPR 2018, section 3.3), after AC-GAN.
 

@@ -1,4 +1,4 @@
-"""How alike two images look: distances between the features of a frozen network, to measure by and to train by.
+"""Perceptual distance, loss and reward: differences between the features of a frozen network.
 
 Source: Zhang et al., CVPR 2018, arXiv 1801.03924 (LPIPS; here without learned weights), and for the losses SFT-GAN
 (Wang et al., CVPR 2018) and SeD (Li et al., CVPR 2024).
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from sr_models.extractors.extractor import Extractor
 from sr_models.extractors.squeezenet import SqueezeNet
+from sr_models.prior.loading import load_prior
 
 SMALLEST = 16
 """Height and width from which images can be compared."""
 SQUEEZENET_DEPTHS = (0.017, 0.010, 0.014, 0.140)
-"""Weights of SqueezeNet's depths by which all count alike on photos: a quarter over the mean activation."""
+"""Weights by which SqueezeNet's depths count alike on photographs: a quarter over the mean activation."""
 VGG19_CONV5_4 = (0.0, 0.0, 0.0, 0.0, 1.0)
 """Weights of VGG19's depths in SFT-GAN and ESRGAN."""
 VGG19_FIVE_DEPTHS = (0.1, 0.1, 1.0, 1.0, 1.0)
@@ -36,7 +37,7 @@ class PerceptualDistance(nn.Module):
     weights 1). Lower is better, 0 means identical; two unrelated directions of non-negative features are 2 apart.
 
     Args:
-        extractor: what looks; it must be frozen if gradients should reach the images alone.
+        extractor: gives the features; freeze it if gradients should reach the images alone.
     """
 
     def __init__(self, extractor: Extractor) -> None:
@@ -68,7 +69,7 @@ class PerceptualLoss(nn.Module):
     """Mean absolute difference between features, at chosen depths: the loss of SFT-GAN, Real-ESRGAN and SeD.
 
     Args:
-        extractor: what looks; the trunk of the shipped prior by default. VGG19 as published: ``load_vgg19(path)``.
+        extractor: gives the features; the trunk of the shipped prior by default, VGG19 as published.
         weights: one per depth of the extractor, 0 to leave a depth out: :data:`SQUEEZENET_DEPTHS` (default),
             :data:`VGG19_CONV5_4` or :data:`VGG19_FIVE_DEPTHS`.
 
@@ -103,13 +104,7 @@ class PerceptualLoss(nn.Module):
         return torch.stack(terms).sum()
 
 
-@lru_cache(maxsize=1)
-def _prior_trunk() -> SqueezeNet:
-    from sr_models.prior.semantic_prior import load_prior
-
-    return load_prior().trunk.eval().requires_grad_(False)
-
-
+_prior_trunk = lru_cache(maxsize=1)(lambda: load_prior().trunk)
 _loading = Lock()
 
 
@@ -128,7 +123,7 @@ def _default_distance(device: torch.device) -> PerceptualDistance:
 def perceptual_quality(images: Tensor, targets: Tensor) -> Tensor:
     """Minus the :class:`PerceptualDistance` by the default extractor: higher is better, at most 0.
 
-    Every image is judged by itself, so that its score does not depend on the batch around it.
+    Every image is computed by itself, so that its score does not depend on the rest of the batch.
 
     Args:
         images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more; values outside are not clipped.

@@ -1,7 +1,7 @@
-"""A SegFormer of Hugging Face's transformers as the semantic prior: larger and better than the one that is shipped.
+"""SegFormer, from Hugging Face's transformers, as the semantic prior: larger and better than the shipped one.
 
-Its weights are not part of the package: name a local folder or a model of the hub, trained on ADE20K's 150 classes,
-such as "nvidia/segformer-b0-finetuned-ade-512-512". Source: Xie et al., NeurIPS 2021, arXiv 2105.15203.
+Its weights are not part of the package: name a local folder or a hub model trained on ADE20K's 150 classes, such as
+"nvidia/segformer-b0-finetuned-ade-512-512". Source: Xie et al., NeurIPS 2021, arXiv 2105.15203.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from restore_env.images.decoding import one_line
 from restore_env.toolbox import usable_device
+from sr_models.generators import UPSCALE
 from sr_models.prior.categories import ADE20K_NAMES, CATEGORIES, category_of
-from sr_models.prior.semantic_prior import SCALE, PriorError, network_input
+from sr_models.prior.semantic_prior import PriorError, network_input
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """RGB statistics that its inputs are normalised by."""
 SMALLEST = 8
-"""Pixels of the low-resolution image that its coarsest attention needs; a smaller image is continued at its edge."""
+"""Pixels of the low-resolution image that the coarsest attention needs; the edges of a smaller one are replicated."""
 MEASURED_SIZE = 64
-"""The side of the low-resolution image on which its computation is counted."""
+"""Side of the low-resolution image on which the multiply-accumulates are counted."""
 
 
 class SegformerPrior(nn.Module):
-    """A network for ADE20K's classes, called as :class:`sr_models.prior.semantic_prior.SemanticPrior` is.
+    """A network for ADE20K's classes as a :class:`sr_models.prior.semantic_prior.Prior`.
 
     Args:
         model: takes ``pixel_values`` and returns an object with ``logits``, ``(N, 150, h, w)``.
@@ -52,7 +53,7 @@ class SegformerPrior(nn.Module):
         """Multiply-accumulates per pixel of a low-resolution image of 64x64 (attention grows with the size)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """The probability of each category: the sum of those of its ADE20K classes.
+        """Compute the probability of each category: the sum of those of its ADE20K classes.
 
         Args:
             images: ``(N, 3, H, W)`` float low-resolution RGB in [0, 1], of any size.
@@ -61,21 +62,20 @@ class SegformerPrior(nn.Module):
             ``(N, 8, 4H, 4W)`` float32, in [0, 1], the sum over the categories being 1.
         """
         height, width = images.shape[-2:]
-        below, beside = max(0, SMALLEST - height), max(0, SMALLEST - width)
-        images = F.pad(images, (0, beside, 0, below), mode="replicate")
+        pad_height, pad_width = max(0, SMALLEST - height), max(0, SMALLEST - width)
+        images = F.pad(images, (0, pad_width, 0, pad_height), mode="replicate")
         logits: Tensor = self.model(pixel_values=(network_input(images) - self.mean) / self.std).logits
         maps = torch.einsum("kc,nchw->nkhw", self.table, logits.float().softmax(dim=1))
-        size = (SCALE * (height + below), SCALE * (width + beside))
+        size = (UPSCALE * (height + pad_height), UPSCALE * (width + pad_width))
         maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-        return maps[..., : SCALE * height, : SCALE * width]
+        return maps[..., : UPSCALE * height, : UPSCALE * width]
 
 
 def load_segformer(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SegformerPrior:
     """Load a SegFormer (or any other of transformers' networks for semantic segmentation) for ADE20K.
 
     Args:
-        name_or_path: a folder with ``config.json`` and weights, or the id of a model of the hub, which transformers
-            then downloads.
+        name_or_path: a folder with ``config.json`` and weights, or the id of a hub model, which transformers downloads.
         device: where to compute.
 
     Raises:

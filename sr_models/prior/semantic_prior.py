@@ -1,41 +1,29 @@
-"""The semantic prior: from a low-resolution image, how likely every pixel of the large one is of each category.
+"""The semantic prior: predicts each category's probability at every high-resolution pixel from a low-resolution image.
 
-Source: Wang et al., CVPR 2018 (SFT-GAN), section 3.2: a segmentation network looks at the low-resolution image,
-bicubically enlarged. Theirs is a dilated ResNet-101; this one is SqueezeNet's trunk with a small decoder.
+Source: Wang et al., CVPR 2018 (SFT-GAN), section 3.2: a segmentation network on the bicubically upscaled image. Theirs
+is a dilated ResNet-101; this one is SqueezeNet's trunk with a small decoder.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.errors import ImageRestoreError
-from restore_env.toolbox import bicubic_upscale, usable_device
+from restore_env.toolbox import bicubic_upscale
 from sr_models.extractors.squeezenet import FIRES, WIDTHS, SqueezeNet
+from sr_models.generators import UPSCALE
 from sr_models.prior.categories import CATEGORIES
-from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
-if TYPE_CHECKING:
-    from sr_models.prior.segformer import SegformerPrior
-
-SCALE = 4
-"""How much larger the maps are than the image."""
 MAX_INPUT_PIXELS = 2**19
-"""The network looks at no larger a picture than this: what an image shows is seen as well in a smaller one."""
-SEGFORMER = "segformer:"
-"""What stands before the name of a SegFormer where a prior is named."""
+"""Larger inputs are shrunk to this size: the categories are recognised as well there."""
 TOLERANCE = 1e-3
-"""By so much the probabilities of a pixel may miss a sum of 1."""
-SHIPPED = Path(__file__).parents[1] / "weights"
-"""The folder of the weights that come with the package."""
+"""Allowed error of the sum of a pixel's probabilities."""
 
 
 class PriorError(ImageRestoreError):
@@ -44,18 +32,18 @@ class PriorError(ImageRestoreError):
 
 @runtime_checkable
 class Prior(Protocol):
-    """What gives the maps: low-resolution RGB ``(N, 3, H, W)`` in, probabilities ``(N, 8, 4H, 4W)`` out."""
+    """Interface of a prior: low-resolution RGB ``(N, 3, H, W)`` in, probabilities ``(N, 8, 4H, 4W)`` out."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        """Probability maps."""
+        """Return the probability maps."""
 
 
 class Decoder(nn.Module):
     """From SqueezeNet's features at 1/16, 1/8 and 1/4 of the size to one map per category at 1/4.
 
-    Context comes from dilated convolutions, not from pooling over the image: what is seen at a place depends on its
-    surroundings alone (about 200 pixels to every side), in a patch as in a photograph. The features of a position are
-    divided by their root mean square: those of the ImageNet weights differ a hundredfold between the depths.
+    Context comes from dilated convolutions, not from pooling over the image: a position's scores depend on about 200
+    pixels to every side, in a patch as in a photograph. The features of a position are divided by their root mean
+    square, because those of the ImageNet weights differ a hundredfold between the depths.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -78,12 +66,12 @@ class Decoder(nn.Module):
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Scores before the softmax, ``(N, 8, h, w)`` of the size of ``features[1]``."""
         at_4, at_8, at_16 = (_normalised(depth) for depth in features[1:])
-        seen = F.relu(self.from_16(at_16))
-        seen = seen + F.relu(self.near(seen))
-        seen = seen + F.relu(self.far(seen))
-        seen = F.relu(self.join_8(_resized(seen, at_8) + self.from_8(at_8)))
-        seen = F.relu(self.join_4(_resized(seen, at_4) + self.from_4(at_4)))
-        scores: Tensor = self.scores(seen)
+        context = F.relu(self.from_16(at_16))
+        context = context + F.relu(self.near(context))
+        context = context + F.relu(self.far(context))
+        context = F.relu(self.join_8(_resized(context, at_8) + self.from_8(at_8)))
+        context = F.relu(self.join_4(_resized(context, at_4) + self.from_4(at_4)))
+        scores: Tensor = self.scores(context)
         return scores
 
 
@@ -95,7 +83,7 @@ class SemanticPrior(nn.Module):
     """
 
     macs_per_pixel: float
-    """Multiply-accumulates per pixel of the low-resolution image (of one that is looked at in full)."""
+    """Multiply-accumulates per pixel of a low-resolution image whose input is not shrunk."""
 
     def __init__(self, recipe: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -105,7 +93,7 @@ class SemanticPrior(nn.Module):
         self.macs_per_pixel = _macs_per_pixel(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The probability of each category.
+        """Compute the probability of each category.
 
         An input of more than `MAX_INPUT_PIXELS` is shrunk to that size, so that memory and time are bounded (beside the
         result of 8 floats per pixel).
@@ -118,11 +106,11 @@ class SemanticPrior(nn.Module):
         """
         height, width = images.shape[-2:]
         scores = self.scores(images).float()
-        scores = F.interpolate(scores, size=(SCALE * height, SCALE * width), mode="bilinear", align_corners=False)
+        scores = F.interpolate(scores, size=(UPSCALE * height, UPSCALE * width), mode="bilinear", align_corners=False)
         return scores.softmax(dim=1)
 
     def scores(self, images: Tensor) -> Tensor:
-        """What the softmax is taken of, at a quarter of the size that is looked at: ``(N, 8, about H, about W)``."""
+        """Scores before the softmax, at a quarter of the network input's size: ``(N, 8, about H, about W)``."""
         scores: Tensor = self.decoder(self.trunk(network_input(images)))
         return scores
 
@@ -130,54 +118,12 @@ class SemanticPrior(nn.Module):
 def network_input(images: Tensor) -> Tensor:
     """The network's input: the image upscaled x4, or, if that were too large, to :data:`MAX_INPUT_PIXELS`."""
     height, width = images.shape[-2:]
-    large = SCALE * math.sqrt(height * width)
-    if large**2 <= MAX_INPUT_PIXELS:
-        return bicubic_upscale(images, SCALE)
-    factor = SCALE * math.sqrt(MAX_INPUT_PIXELS) / large
+    side = UPSCALE * math.sqrt(height * width)
+    if side**2 <= MAX_INPUT_PIXELS:
+        return bicubic_upscale(images, UPSCALE)
+    factor = UPSCALE * math.sqrt(MAX_INPUT_PIXELS) / side
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
     return F.interpolate(images, size=size, mode="bicubic", antialias=True)
-
-
-def load_prior(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> SemanticPrior:
-    """Load a prior: the shipped one ("default"), or a safetensors file (or its folder) that training wrote.
-
-    Returns:
-        The network, in evaluation mode, frozen.
-
-    Raises:
-        PriorError: the file is missing or damaged, or does not hold this network's weights.
-        ValueError: a device that cannot be used.
-    """
-    device = usable_device(device)
-    path = SHIPPED / "prior.safetensors" if str(name_or_path) == "default" else Path(name_or_path)
-    if path.is_dir():
-        path = path / "prior.safetensors"
-    state, metadata = read_weights(path, PriorError, "'default' or a prior's safetensors file")
-    prior = SemanticPrior(recipe_of(metadata))
-    load_state(prior, state, path, "a prior", PriorError)
-    return prior.eval().requires_grad_(False).to(device)
-
-
-def open_prior(
-    name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu"
-) -> SemanticPrior | SegformerPrior:
-    """:func:`load_prior`, or a SegFormer: a folder with a ``config.json``, or "segformer:" and a model of the hub.
-
-    Raises:
-        ValueError: neither can be loaded.
-    """
-    text = str(name_or_path)
-    hub = text.removeprefix(SEGFORMER)
-    if hub != text or (Path(text) / "config.json").is_file():
-        from sr_models.prior.segformer import load_segformer
-
-        return load_segformer(hub, device)
-    return load_prior(name_or_path, device)
-
-
-def save_prior(prior: SemanticPrior, path: str | os.PathLike[str]) -> None:
-    """Write a prior's weights and recipe as a safetensors file, whole or not at all."""
-    write_weights(path, prior.state_dict(), {"name": "prior", "recipe": json.dumps(prior.recipe)})
 
 
 def check_maps(maps: Tensor, images: Tensor) -> Tensor:
@@ -199,10 +145,10 @@ def check_maps(maps: Tensor, images: Tensor) -> Tensor:
             f"prior maps of shape {tuple(maps.shape)}: expected (N, {len(CATEGORIES)}, 4H, 4W),"
             f" a channel each for {names}"
         )
-    if tuple(maps.shape[-2:]) != (SCALE * height, SCALE * width):
+    if tuple(maps.shape[-2:]) != (UPSCALE * height, UPSCALE * width):
         raise ValueError(
             f"prior maps of {maps.shape[-1]}x{maps.shape[-2]}: for an image of {width}x{height} they must be"
-            f" {SCALE} times as large, {SCALE * width}x{SCALE * height}"
+            f" {UPSCALE} times as large, {UPSCALE * width}x{UPSCALE * height}"
         )
     if len(maps) != count:
         raise ValueError(f"{len(maps)} prior maps for {count} images: give one for each")
@@ -228,7 +174,7 @@ def _resized(features: Tensor, like: Tensor) -> Tensor:
 
 
 def _macs_per_pixel(prior: SemanticPrior) -> float:
-    """Per pixel of the low-resolution image, which is looked at four times enlarged."""
+    """Per pixel of the low-resolution image, which is upscaled x4 first."""
     fires = dict.fromkeys((2, 3), 4) | dict.fromkeys((4, 5), 8) | dict.fromkeys((6, 7, 8, 9), 16)
     assert fires.keys() == FIRES.keys()
     strides = {"trunk.conv1": 2, "decoder.from_16": 16, "decoder.near": 16, "decoder.far": 16}
@@ -239,5 +185,5 @@ def _macs_per_pixel(prior: SemanticPrior) -> float:
         if isinstance(module, nn.Conv2d):
             fire = name.removeprefix("trunk.fire").split(".")[0]
             stride = strides[name] if name in strides else fires[int(fire)]
-            total += module.weight.numel() * (SCALE / stride) ** 2
+            total += module.weight.numel() * (UPSCALE / stride) ** 2
     return total

@@ -1,4 +1,4 @@
-"""The frozen networks that the training of super-resolvers looks through."""
+"""The frozen networks that the losses and the validation of super-resolution use."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from dataclasses import dataclass
 from sr_models.extractors.clip import CLIPResNet50, load_clip
 from sr_models.extractors.squeezenet import SqueezeNet, load_squeezenet
 from sr_models.extractors.vgg import VGG19, load_vgg19
+from sr_models.prior.loading import load_prior, open_prior
 from sr_models.prior.segformer import SegformerPrior
-from sr_models.prior.semantic_prior import SemanticPrior, load_prior, open_prior
+from sr_models.prior.semantic_prior import SemanticPrior
 from tools_zoo.training.trainer import digest
 
 
 @dataclass(frozen=True)
 class FrozenNetworks:
-    """The frozen networks that training looks through; none of them is needed to use what it makes."""
+    """The frozen networks of a training run; the trained generator needs none of them but the prior."""
 
     prior: SemanticPrior | SegformerPrior
-    """Makes maps and tells categories."""
+    """Gives the generator's maps and the category loss's categories."""
     distance: SqueezeNet
     """Extractor of the perceptual distance that validation reports."""
     features: SqueezeNet | VGG19
     """Extractor of the perceptual loss."""
     semantics: SqueezeNet | CLIPResNet50
-    """Extractor of what a semantic discriminator is told."""
+    """Extractor of a semantic discriminator's semantics."""
 
     @staticmethod
-    def open(
+    def load(
         prior: str | os.PathLike[str] = "default",
         squeezenet: str | os.PathLike[str] | None = None,
         vgg: str | os.PathLike[str] | None = None,
         clip: str | os.PathLike[str] | None = None,
     ) -> FrozenNetworks:
-        """Load them: a prior by name or file; files of SqueezeNet's (default: the prior's trunk), VGG19's, CLIP's.
+        """Load a prior by name or file, and the files of SqueezeNet (default: the prior's trunk), VGG19 and CLIP.
 
         Raises:
-            ValueError: a file is missing, or is not what it should be.
+            ValueError: a file is missing or holds other weights.
         """
         network = open_prior(prior)
         own = network if isinstance(network, SemanticPrior) else load_prior()
@@ -50,11 +51,11 @@ class FrozenNetworks:
         )
 
     def names(self) -> dict[str, str]:
-        """What each of them is, with a short name of its weights: other weights, another run."""
-        return {name: f"{type(network).__name__} {digest(network)}" for name, network in vars(self).items()}
+        """The class of each network and a digest of its weights, by its role."""
+        return {role: f"{type(network).__name__} {digest(network)}" for role, network in vars(self).items()}
 
     def to(self, device: str) -> FrozenNetworks:
-        """Copies on a device, frozen."""
+        """Return copies on a device, frozen."""
         copied = copy.deepcopy(self)
         for network in (copied.prior, copied.distance, copied.features, copied.semantics):
             network.to(device).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The GAN stage: generator and discriminator as one network with one loss, so that one descent trains both."""
+"""The GAN stage: generator and discriminator as one network with one loss, so that one optimiser step trains both."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_models.discriminators.networks import DiscriminatorName, VGGDiscriminator, make_discriminator
+from sr_models.discriminators.registry import DiscriminatorName, make_discriminator
 from sr_models.extractors.extractor import Extractor, semantics
+from sr_models.generators import UPSCALE
 from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
 from sr_models.losses.perceptual import PerceptualLoss
+from sr_models.prior.categories import BACKGROUND
 from sr_models.prior.semantic_prior import Prior
 
-SURE = 0.5
-"""Mean probability from which a crop is taken to show a category."""
+CATEGORY_THRESHOLD = 0.5
+"""Mean probability above which a crop has a category."""
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
-    """A discriminator and the weights of the losses; data, so that a comparison changes one field of it."""
+class GANConfig:
+    """A discriminator and the weights of the losses."""
 
     discriminator: DiscriminatorName
-    """What it judges: the image and its category ("vgg"), patches, or pixels."""
     semantic: bool
-    """Whether the discriminator is told what the image shows (SeD)."""
+    """Whether the discriminator takes semantics (SeD)."""
     pixel: float
     """Weight of the mean absolute error."""
     perceptual: float
     """Weight of the perceptual loss."""
     adversarial: float
-    """Weight of the discriminator's verdict."""
+    """Weight of the adversarial loss."""
     category: float
-    """Weight of the category that the discriminator sees."""
-    form: str = "vanilla"
+    """Weight of the category loss."""
+    adversarial_loss: str = "vanilla"
     """A key of :data:`sr_models.losses.adversarial.ADVERSARIAL_LOSSES`."""
     width: int = 64
     """Of the discriminator's first layer; 64 is published."""
@@ -45,86 +46,78 @@ class DiscriminatorConfig:
 class GAN(nn.Module):
     """A generator and its discriminator.
 
-    The loss is the sum of both sides' losses. Each side's reaches its own weights alone: the generator's goes through a
-    discriminator whose weights are held, the discriminator's sees outputs cut from the generator.
+    The loss is the sum of both losses. Each reaches its own weights alone: the generator's goes through a discriminator
+    with frozen weights, the discriminator's takes detached outputs.
 
     Args:
         generator: a x4 super-resolver.
         config: the discriminator and the weights of the losses.
-        perceptual: compares features.
+        perceptual: the perceptual loss.
         extractor: gives a semantic discriminator the semantics of the targets.
-        prior: gives a discriminator with a category head the targets' categories.
+        prior: gives the category loss the targets' categories.
 
     Raises:
-        ValueError: the discriminator needs an extractor or a prior, and none is given.
+        ValueError: the configuration needs an extractor or a prior, and none is given.
     """
 
     def __init__(
         self,
         generator: nn.Module,
-        config: DiscriminatorConfig,
+        config: GANConfig,
         perceptual: PerceptualLoss,
         extractor: Extractor | None = None,
         prior: Prior | None = None,
     ) -> None:
         super().__init__()
-        check_discriminator(config)
+        check_gan(config)
         if config.semantic and extractor is None:
             raise ValueError("a semantic discriminator needs an extractor of semantics")
         if config.category and prior is None:
-            raise ValueError("a category loss needs a prior that tells the categories")
+            raise ValueError("a category loss needs a prior")
         self.generator = generator
         channels = extractor.channels[-1] if config.semantic and extractor is not None else None
         self.discriminator = make_discriminator(config.discriminator, channels, config.width)
         self._config = config
-        self._adversarial = ADVERSARIAL_LOSSES[config.form]
-        self._frozen = perceptual, extractor, prior  # in a tuple: they are neither trained nor kept with the rivals
+        self._adversarial = ADVERSARIAL_LOSSES[config.adversarial_loss]
+        self._frozen = perceptual, extractor, prior  # in a tuple: neither trained nor part of the state
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Both sides' losses of a batch.
+        """Compute the sum of the generator's and the discriminator's loss.
 
         Args:
             outputs: the generator's, ``(N, 3, H, W)`` float RGB.
             targets: the same shape, in [0, 1].
         """
-        config = self._config
+        config, discriminator = self._config, self.discriminator
         perceptual, extractor, prior = self._frozen
-        shown = semantics(extractor, targets) if config.semantic and extractor is not None else None
+        context = semantics(extractor, targets) if config.semantic and extractor is not None else None
         categories = None if prior is None or not config.category else categories_of(prior, targets)
-        with _frozen_weights(self.discriminator):
-            real, _ = self._judge(targets, shown) if self._adversarial.uses_real else (None, None)
-            fake, seen = self._judge(outputs, shown)
-        verdict = self._adversarial.generator(fake if real is None else real, fake)
-        loss: Tensor = config.perceptual * perceptual(outputs, targets) + config.adversarial * verdict
+        with _frozen_weights(discriminator):
+            real = discriminator(targets, context).real if self._adversarial.uses_real else None
+            fake = discriminator(outputs, context)
+        adversarial = self._adversarial.generator(fake.real if real is None else real, fake.real)
+        loss: Tensor = config.perceptual * perceptual(outputs, targets) + config.adversarial * adversarial
         if config.pixel:
             loss = loss + config.pixel * F.l1_loss(outputs, targets)
-        if categories is not None and seen is not None:
-            loss = loss + config.category * category_loss(seen, categories)
-        (real, seen), (fake, _) = self._judge(targets, shown), self._judge(outputs.detach(), shown)
-        loss = loss + self._adversarial.discriminator(real, fake)
-        if categories is not None and seen is not None:
-            loss = loss + category_loss(seen, categories)
+        if categories is not None:
+            loss = loss + config.category * category_loss(fake.categories, categories)
+        real, fake = discriminator(targets, context), discriminator(outputs.detach(), context)
+        loss = loss + self._adversarial.discriminator(real.real, fake.real)
+        if categories is not None:
+            loss = loss + category_loss(real.categories, categories)
         return loss
 
-    def _judge(self, images: Tensor, shown: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Logits of "real", and of the categories if the discriminator has that head."""
-        if isinstance(self.discriminator, VGGDiscriminator):
-            return self.discriminator.heads(images)
-        logits: Tensor = self.discriminator(images, shown)
-        return logits, None
 
-
-def check_discriminator(config: DiscriminatorConfig) -> None:
-    """Raise ``ValueError`` if there is no such discriminator or loss, or the one does not go with the other."""
-    make_discriminator(
-        config.discriminator,
-        32 if config.semantic else None,
-        min(config.width, 1),
-    )
-    if config.form not in ADVERSARIAL_LOSSES:
-        raise ValueError(f"unknown adversarial loss {config.form!r}: choose from {', '.join(ADVERSARIAL_LOSSES)}")
+def check_gan(config: GANConfig) -> None:
+    """Raise ``ValueError`` if there is no such discriminator or loss, or they do not go together."""
+    make_discriminator(config.discriminator, 32 if config.semantic else None, min(config.width, 1))
+    if config.adversarial_loss not in ADVERSARIAL_LOSSES:
+        known = ", ".join(ADVERSARIAL_LOSSES)
+        raise ValueError(f"unknown adversarial loss {config.adversarial_loss!r}: choose from {known}")
     if config.category and config.discriminator != "vgg":
-        raise ValueError(f'the {config.discriminator} discriminator tells no categories: "vgg" does, or weigh them 0')
+        raise ValueError(
+            f'the {config.discriminator} discriminator has no category head: use "vgg", or a category weight of 0'
+        )
 
 
 @contextmanager
@@ -138,8 +131,8 @@ def _frozen_weights(network: nn.Module) -> Iterator[None]:
 
 
 def categories_of(prior: Prior, targets: Tensor) -> Tensor:
-    """The category that each target shows, ``(N,)`` ids; background (0) where the prior is not sure of one."""
+    """The most probable category of each target, ``(N,)`` ids; background where its mean probability is too low."""
     with torch.no_grad():
-        shares = prior(F.interpolate(targets, scale_factor=0.25, mode="bicubic", antialias=True)).mean((2, 3))
-        sure, category = shares.max(1)
-        return torch.where(sure > SURE, category, 0)
+        small = F.interpolate(targets, scale_factor=1 / UPSCALE, mode="bicubic", antialias=True)
+        probability, category = prior(small).mean((2, 3)).max(1)
+        return torch.where(probability > CATEGORY_THRESHOLD, category, BACKGROUND)

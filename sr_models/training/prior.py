@@ -16,9 +16,11 @@ from torch.nn import functional as F
 from restore_env.distortions.protocol import downscale, gaussian_noise, jpeg, quantize
 from restore_env.toolbox import usable_device
 from sr_models.extractors.squeezenet import load_squeezenet
+from sr_models.generators import UPSCALE as SCALE
 from sr_models.prior.categories import CATEGORIES, IGNORE, NAMES
 from sr_models.prior.labels import HELD_OUT_EVERY, LabelledImages
-from sr_models.prior.semantic_prior import SCALE, Prior, SemanticPrior, save_prior
+from sr_models.prior.loading import save_prior
+from sr_models.prior.semantic_prior import Prior, SemanticPrior
 from tools_zoo.training.cards import source_version, write_card
 from tools_zoo.training.curves import draw_run
 from tools_zoo.training.run_log import summary_writer

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from restore_env.images.sources import ImageSource
 from restore_env.toolbox import usable_device
-from sr_models.discriminators.networks import SMALLEST_CROP
+from sr_models.discriminators.discriminator import MIN_CROP
 from sr_models.extractors.squeezenet import SqueezeNet
 from sr_models.losses.perceptual import SQUEEZENET_DEPTHS, VGG19_CONV5_4, VGG19_FIVE_DEPTHS, PerceptualLoss
 from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_generator, write_generator
@@ -23,7 +23,7 @@ from sr_models.training.cards import write_sr_card
 from sr_models.training.crops import CropSampler
 from sr_models.training.degradations import DEGRADATIONS, SCALE
 from sr_models.training.frozen_networks import FrozenNetworks
-from sr_models.training.gan import GAN, DiscriminatorConfig, check_discriminator
+from sr_models.training.gan import GAN, GANConfig, check_gan
 from sr_models.training.grids import write_grid
 from sr_models.training.validation import Validation
 from tools_zoo.training.cards import source_version
@@ -47,7 +47,7 @@ class Model:
 
     generator: str
     """A key of :data:`sr_models.super_resolver.GENERATORS`."""
-    gan: DiscriminatorConfig
+    gan: GANConfig
     vgg_depths: tuple[float, ...]
     """Weights of VGG19's depths in the perceptual loss, where that is what looks."""
     faster: str = ""
@@ -58,13 +58,13 @@ MODELS: Mapping[str, Model] = MappingProxyType(
     {
         "sft": Model(
             "sft",
-            DiscriminatorConfig("vgg", semantic=False, pixel=0.0, perceptual=1.0, adversarial=5e-3, category=5e-3),
+            GANConfig("vgg", semantic=False, pixel=0.0, perceptual=1.0, adversarial=5e-3, category=5e-3),
             VGG19_CONV5_4,
             faster="condition",
         ),
         "sed": Model(
             "rrdb_small",
-            DiscriminatorConfig("patch", semantic=True, pixel=1.0, perceptual=0.1, adversarial=1e-2, category=0.0),
+            GANConfig("patch", semantic=True, pixel=1.0, perceptual=0.1, adversarial=1e-2, category=0.0),
             VGG19_FIVE_DEPTHS,
         ),
     }
@@ -85,7 +85,7 @@ class SrTraining:
     """By stage; a stage without one is left out."""
     generator: str | None = None
     """A key of :data:`sr_models.super_resolver.GENERATORS`, in place of the model's."""
-    gan: DiscriminatorConfig | None = None
+    gan: GANConfig | None = None
     """In place of the model's."""
     init: Path | None = None
     """Generator weights to start from."""
@@ -113,10 +113,10 @@ class SrTraining:
             if name is not None and name not in table:
                 raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(table)}")
         if "gan" in self.budgets:
-            check_discriminator(self.gan_config)
-            if self.crop_size < SMALLEST_CROP:
+            check_gan(self.gan_config)
+            if self.crop_size < MIN_CROP:
                 raise ValueError(
-                    f"crops of {self.crop_size} pixels are too small for a discriminator: {SMALLEST_CROP} or more"
+                    f"crops of {self.crop_size} pixels are too small for a discriminator: {MIN_CROP} or more"
                 )
 
     @property
@@ -125,7 +125,7 @@ class SrTraining:
         return self.generator or MODELS[self.model].generator
 
     @property
-    def gan_config(self) -> DiscriminatorConfig:
+    def gan_config(self) -> GANConfig:
         """The GAN stage's discriminator and losses."""
         return self.gan or MODELS[self.model].gan
 

@@ -15,7 +15,6 @@ import agents.agent
 import benchmarks.agents.__main__
 import benchmarks.baselines.weights
 import benchmarks.speed.__main__
-import sr_models.super_resolver
 import tools_zoo.toolboxes
 from agents import Restorer, load_policy
 from agents.agent import PHOTO, UPSCALING, policy_names, policy_of, save_policy
@@ -34,6 +33,7 @@ from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import bicubic_upscale
 from sr_models import load_super_resolver, with_super_resolvers
 from sr_models.losses.perceptual import perceptual_quality
+from sr_models.prior.loading import SHIPPED
 from sr_models.super_resolver import SLOTS, STAGES
 from sr_models.training.degradations import DEGRADATIONS
 from tools_zoo import TOOLS, load_toolbox, toolbox_names
@@ -55,8 +55,8 @@ def test_the_default_is_among_them() -> None:
 
 def test_weights_are_small_and_have_cards() -> None:
     folders = [tools_zoo.toolboxes.SHIPPED / name for name in toolbox_names()]
-    resolvers = [sr_models.super_resolver.SHIPPED / slot.name for slot in SLOTS]
-    assert (sr_models.super_resolver.SHIPPED / "prior.safetensors").stat().st_size < 10_000_000
+    resolvers = [SHIPPED / slot.name for slot in SLOTS]
+    assert (SHIPPED / "prior.safetensors").stat().st_size < 10_000_000
     for folder in (*folders, *resolvers, agents.agent.SHIPPED, benchmarks.baselines.weights.SHIPPED):
         assert (folder / "README.md").read_text().startswith("# ")
         assert all(path.stat().st_size < 10_000_000 for path in folder.rglob("*.safetensors"))
@@ -67,7 +67,7 @@ def test_weights_are_small_and_have_cards() -> None:
 
 def test_cards_and_recipes_name_no_ones_folders() -> None:
     paths = [*tools_zoo.toolboxes.SHIPPED.rglob("*"), *agents.agent.SHIPPED.iterdir()]
-    paths += sr_models.super_resolver.SHIPPED.rglob("*")
+    paths += SHIPPED.rglob("*")
     paths += benchmarks.baselines.weights.SHIPPED.iterdir()
     for path in paths:
         if path.is_file():

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sr_models.discriminators.networks import make_discriminator
+from sr_models.discriminators.registry import make_discriminator
 from sr_models.extractors.clip import CLIP_MEAN, CLIP_STD, CLIPResNet50, load_clip
 from sr_models.extractors.extractor import Extractor, semantics
 from sr_models.extractors.squeezenet import SqueezeNet
@@ -146,7 +146,7 @@ def test_vgg19_in_the_loss(vgg: VGG19, weights: tuple[float, ...]) -> None:
 def test_clip_in_a_discriminator(clip: CLIPResNet50) -> None:
     images = random(1, 3, 64, 48)
     network = make_discriminator("patch", clip.channels[-1], width=4)
-    assert network(images, semantics(clip, images)).shape == (1, 1, 6, 4)
+    assert network(images, semantics(clip, images)).real.shape == (1, 1, 6, 4)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -197,7 +197,7 @@ def test_files_that_cannot_be_used(name: str, tmp_path: Path) -> None:
     torch.save([1, 2], other)
     refused(other, f"not a state dict of tensors.*{remedy}")
     torch.save(nn.ReLU(), other)
-    refused(other, f"not a readable state dict.*{remedy}")
+    refused(other, f"not a readable .pth file.*{remedy}")
 
 
 def test_a_program_is_not_run(tmp_path: Path) -> None:

@@ -106,9 +106,6 @@ def test_quality_is_minus_the_distance_image_by_image(as_default: SqueezeNet) ->
 
 
 def test_the_shipped_trunk() -> None:
-    prior = pytest.importorskip("sr_models.prior.semantic_prior")
-    if not (prior.SHIPPED / "prior.safetensors").is_file():
-        pytest.skip("no shipped prior: train it with `imagerestore train prior`")
     images = pictures(1, 32, 32)
     assert perceptual.default_extractor() is perceptual.default_extractor()
     assert float(perceptual_quality(images, images)) == 0

@@ -14,18 +14,16 @@ from safetensors.torch import save_file
 from agents.cli import main
 from sr_models.prior.categories import IGNORE, NAMES
 from sr_models.prior.labels import LabelledImages
+from sr_models.prior.loading import SHIPPED, load_prior, save_prior
 from sr_models.prior.segformer import load_segformer
 from sr_models.prior.semantic_prior import (
     MAX_INPUT_PIXELS,
-    SHIPPED,
     Prior,
     PriorError,
     SemanticPrior,
     check_maps,
-    load_prior,
     network_input,
 )
-from sr_models.prior.semantic_prior import save_prior as save
 from sr_models.training.prior import (
     LabelledPatches,
     PriorTraining,
@@ -102,7 +100,7 @@ def test_the_shipped_prior_does_about_as_well_as_its_card_says(shared: Path, shi
 
 def test_weights_survive_saving(tmp_path: Path) -> None:
     prior = SemanticPrior({"steps": 3})
-    save(prior, tmp_path / "prior.safetensors")
+    save_prior(prior, tmp_path / "prior.safetensors")
     for path in (tmp_path / "prior.safetensors", tmp_path):
         loaded = load_prior(path)
         assert loaded.recipe == {"steps": 3}

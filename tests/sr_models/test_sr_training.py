@@ -25,7 +25,7 @@ from sr_models.super_resolver import read_generator
 from sr_models.training.crops import CropSampler
 from sr_models.training.degradations import DEGRADATIONS
 from sr_models.training.frozen_networks import FrozenNetworks
-from sr_models.training.gan import GAN, DiscriminatorConfig, categories_of
+from sr_models.training.gan import GAN, GANConfig, categories_of
 from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining, train_sr
 from tests.support.toolkit import photographs
 from tools_zoo.training.settings import Budget, Schedule
@@ -154,8 +154,8 @@ def test_weights_to_start_from_come_before_those_in_the_folder(frozen: FrozenNet
 def test_what_cannot_be_trained_is_refused_before_the_first_stage(tmp_path: Path) -> None:
     wrong: dict[str, dict[str, Any]] = {
         "takes no semantics": {"gan": replace(MODELS["sed"].gan, discriminator="vgg")},
-        "no categories": {"gan": replace(MODELS["sft"].gan, discriminator="patch")},
-        "adversarial loss 'x'": {"gan": replace(MODELS["sed"].gan, form="x")},
+        "no category head": {"gan": replace(MODELS["sft"].gan, discriminator="patch")},
+        "adversarial loss 'x'": {"gan": replace(MODELS["sed"].gan, adversarial_loss="x")},
         "too small": {"crop_size": 16},
     }
     for message, changes in wrong.items():
@@ -171,7 +171,7 @@ def test_the_gan_stage_needs_a_start(frozen: FrozenNetworks, tmp_path: Path) -> 
         train_sr(settings(tmp_path / "sed", init=tmp_path / "sft" / "psnr.safetensors"), source(), frozen)
 
 
-def gan_network(gan: DiscriminatorConfig) -> tuple[GAN, torch.Tensor]:
+def gan_network(gan: GANConfig) -> tuple[GAN, torch.Tensor]:
     torch.manual_seed(0)
     trunk, prior = SqueezeNet().requires_grad_(False), SemanticPrior().requires_grad_(False)
     network = nn.Conv2d(3, 3, 1)
@@ -182,7 +182,7 @@ def gan_network(gan: DiscriminatorConfig) -> tuple[GAN, torch.Tensor]:
 @pytest.mark.parametrize(("name", "semantic"), [("vgg", False), ("patch", True), ("pixel", False)])
 def test_each_side_learns_from_its_own_loss(form: str, name: Any, semantic: bool) -> None:
     """One backward pass gives each side the gradient that its own loss alone would give."""
-    gan = DiscriminatorConfig(name, semantic, 1.0, 0.5, 0.1, 0.1 if name == "vgg" else 0.0, form, width=4)
+    gan = GANConfig(name, semantic, 1.0, 0.5, 0.1, 0.1 if name == "vgg" else 0.0, form, width=4)
     both, targets = gan_network(gan)
     both.eval()  # spectral norms stand still, so that two passes are alike
     inputs = torch.rand(2, 3, 32, 32)
@@ -192,7 +192,7 @@ def test_each_side_learns_from_its_own_loss(form: str, name: Any, semantic: bool
     both.zero_grad()
     extractor_map = both._frozen[1](targets)[-1] if semantic else None  # type: ignore[misc]
     outputs = both.generator(inputs).detach()
-    (real, seen), (fake, _) = both._judge(targets, extractor_map), both._judge(outputs, extractor_map)
+    (real, seen), (fake, _) = both.discriminator(targets, extractor_map), both.discriminator(outputs, extractor_map)
     alone_loss = ADVERSARIAL_LOSSES[form].discriminator(real, fake)
     if seen is not None and both._frozen[2] is not None:
         alone_loss = alone_loss + category_loss(seen, categories_of(both._frozen[2], targets))
@@ -207,7 +207,7 @@ def test_each_side_learns_from_its_own_loss(form: str, name: Any, semantic: bool
 def test_the_verdict_moves_the_generator() -> None:
     gradients = []
     for weight in (0.0, 10.0):
-        both, targets = gan_network(DiscriminatorConfig("patch", False, 1.0, 0.0, weight, 0.0, width=4))
+        both, targets = gan_network(GANConfig("patch", False, 1.0, 0.0, weight, 0.0, width=4))
         both.loss(both.generator(targets), targets).backward()  # type: ignore[no-untyped-call]
         gradients.append([parameter.grad for parameter in both.generator.parameters()])
     assert any(not torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
@@ -216,9 +216,9 @@ def test_the_verdict_moves_the_generator() -> None:
 def test_missing_networks_are_named() -> None:
     network, loss = nn.Conv2d(3, 3, 1), PerceptualLoss(SqueezeNet())
     with pytest.raises(ValueError, match="extractor"):
-        GAN(network, DiscriminatorConfig("patch", True, 1, 1, 1, 0), loss)
+        GAN(network, GANConfig("patch", True, 1, 1, 1, 0), loss)
     with pytest.raises(ValueError, match="prior"):
-        GAN(network, DiscriminatorConfig("vgg", False, 1, 1, 1, 1), loss)
+        GAN(network, GANConfig("vgg", False, 1, 1, 1, 1), loss)
 
 
 def test_categories_are_told_only_where_the_prior_is_sure() -> None:

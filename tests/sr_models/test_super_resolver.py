@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import sr_models.super_resolver as module
 from restore_env.toolbox import Tool, bicubic_upscale
-from sr_models.generators.conditioning import CATEGORY_COUNT, CONDITIONING, Condition, ConditioningLayer, Modulation
+from sr_models.generators.conditioning import CATEGORY_COUNT, CONDITIONING, Condition, ConditioningLayer
 from sr_models.generators.rrdb import RRDBNet
-from sr_models.generators.sft_net import SFTNet, one_category
+from sr_models.generators.sft_net import SFTNet
 from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import (
     GENERATORS,
@@ -48,6 +48,13 @@ def images(height: int = 24, width: int = 17, count: int = 2) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
+def one_category(category: int, like: Tensor) -> Tensor:
+    """Maps of probability 1 for one category everywhere."""
+    maps = like.new_zeros(len(like), CATEGORY_COUNT, 4 * like.shape[2], 4 * like.shape[3])
+    maps[:, category] = 1
+    return maps
+
+
 @pytest.fixture(scope="module")
 def prior() -> SemanticPrior:
     torch.manual_seed(0)
@@ -60,9 +67,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_published_sizes() -> None:
-    counts = {
-        name: sum(p.numel() for p in make().parameters()) for name, make in GENERATORS.items() if name != "swin2sr"
-    }
+    counts = {name: sum(p.numel() for p in make().parameters()) for name, make in GENERATORS.items()}
     assert 1.6e6 <= counts["sft"] <= 1.8e6
     assert counts["rrdb_small"] <= 1.6e6
     assert counts["rrdb"] == pytest.approx(16.7e6, rel=0.01)
@@ -99,21 +104,6 @@ def test_conditioning_acts_where_the_maps_differ(name: str) -> None:
     difference = (network(inputs, changed) - network(inputs, maps)).abs().amax((0, 1, 2))
     assert difference[:16].min() > 1e-4
     assert difference[4 * (4 + network.receptive_radius) :].max() == 0
-
-
-def test_film_knows_no_places() -> None:
-    layer = CONDITIONING["film"](8)
-    assert isinstance(layer, Modulation)
-    gamma, beta = layer.modulation(Condition(torch.rand(1, 32, 6, 5), torch.rand(1, CATEGORY_COUNT, 6, 5)))
-    assert gamma.shape == beta.shape == (1, 8, 1, 1)
-
-
-def test_modulations_are_shown_for_every_layer() -> None:
-    network = stirred(SFTNet("sft", 8, 2))
-    shown = network.modulations(one_category(2, images(6, 5, 1)))
-    assert [gamma.shape for gamma, _ in shown] == [(1, 8, 6, 5)] * 5
-    with pytest.raises(ValueError, match="use sft or film"):
-        SFTNet("concatenation", 8, 1).modulations(one_category(2, images(6, 5, 1)))
 
 
 @pytest.mark.parametrize("name", ["sft", "rrdb_small", "composition"])
@@ -303,10 +293,3 @@ def test_interpolation_lies_between_the_stages() -> None:
 def test_a_toolbox_that_enlarges_is_left_alone() -> None:
     toolbox = pixelwise_toolbox(super_resolver=True)
     assert with_super_resolvers(toolbox) is toolbox
-
-
-def test_swin2sr_takes_any_size() -> None:
-    pytest.importorskip("transformers", reason="transformers is an optional library")
-    network = GENERATORS["swin2sr"]().eval()
-    with torch.inference_mode():
-        assert network(images(11, 9, 1)).shape == (1, 3, 44, 36)
