@@ -14,6 +14,7 @@ import numpy.typing as npt
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.metrics import Metric
 from restore_env.policy import Policy, PrivilegedPolicy
+from restore_env.resolve import task_sampler
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 
@@ -56,7 +57,7 @@ class EpisodeResults:
 def draw_starts(task: Task, count: int, seed: int) -> list[EpisodeStart]:
     """Draw the starts of a test set: the same for the same task and seed."""
     seeds = np.random.default_rng(seed).integers(2**53, size=count)
-    return list(task.sampler().starts(seeds.tolist()))
+    return list(task_sampler(task).starts(seeds.tolist()))
 
 
 def play(

@@ -13,6 +13,7 @@ from restore_env.episodes.batch import EpisodeBatch
 from restore_env.episodes.observation import Observation, observation_space
 from restore_env.episodes.record import EpisodeRecord
 from restore_env.episodes.rendering import EpisodeView, check_display, render_episode
+from restore_env.resolve import task_sampler
 from restore_env.sampling import EpisodeStart, own_pair
 from restore_env.task import Task
 
@@ -106,7 +107,7 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
         self.task = Task(images=images, **arguments)
         self.render_mode = render_mode
         self._episodes: EpisodeBatch = EpisodeBatch(self.task, 1)
-        self._sampler = self.task.sampler()
+        self._sampler = task_sampler(self.task)
         self.toolbox = self._episodes.toolbox
         self.observation_space = observation_space(self.task.patch_size, self.task.dtype, len(self.toolbox))  # type: ignore[assignment]
         self.action_space = spaces.Discrete(len(self.toolbox) + 1)

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_env.importing import import_named
-
 Metric = Callable[[Tensor, Tensor], Tensor]
 """``metric(images, targets)``: two ``(N, 3, H, W)`` batches in, ``(N,)`` scores out; higher must be better."""
 
@@ -86,29 +84,3 @@ def luma(images: Tensor) -> Tensor:
 
 METRICS: Mapping[str, Metric] = MappingProxyType({"psnr": psnr, "ssim": ssim})
 """The rewards that have a name and are computed here."""
-IMPORTED_METRICS: Mapping[str, str] = MappingProxyType({"perceptual": "sr_models.losses.perceptual:perceptual_quality"})
-"""The rewards that have a name and are learned networks' business, by import string."""
-
-
-def resolve_metric(reward: str | Metric) -> Metric:
-    """Return the metric of a name or of an import string, ``"package.module:function"``, or the callable itself.
-
-    Raises:
-        ValueError: an unknown name (the message lists the known ones), or nothing that can be imported and called.
-    """
-    if not isinstance(reward, str):
-        if not callable(reward):
-            raise ValueError(f"reward must be a name or a callable (images, targets) -> (N,), got {reward!r}")
-        return reward
-    if reward in METRICS:
-        return METRICS[reward]
-    if ":" not in reward and reward not in IMPORTED_METRICS:
-        known = ", ".join((*METRICS, *IMPORTED_METRICS))
-        raise ValueError(
-            f"unknown reward {reward!r}: choose from {known}, or pass 'package.module:function' or a callable"
-        )
-    text = IMPORTED_METRICS.get(reward, reward)
-    metric: Metric = import_named(text, "reward", "'package.module:function'")
-    if not callable(metric):
-        raise ValueError(f"reward {text!r} is no function but {type(metric).__name__}")
-    return metric

@@ -1,29 +1,18 @@
-"""What an environment is asked to do, as data."""
+"""A task as data: the arguments of the environments."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from restore_env.images.sources import ImagesLike, open_images
-from restore_env.importing import import_made, import_named
-from restore_env.metrics import Metric, resolve_metric
-from restore_env.sampling import Compose, StartSampler
-from restore_env.toolbox import Toolbox, ToolboxLike, resolve_toolbox
-
-SAME_SIZE_TOOLBOX = "tools_zoo:default_toolbox"
-"""The shipped toolbox of tasks that are all of the same size."""
-DEFAULT_TOOLBOX = "sr_models:default_toolbox"
-"""The shipped toolbox where images may be of low resolution: the same tools, and the super-resolvers."""
-WITH_BACKEND = "tools_zoo.backends.network_tool:with_backend"
-"""What lets another backend run a toolbox."""
-DEFAULT_FACTORS = (1, 4)
-"""The task factors of the shipped toolbox."""
+from restore_env.images.sources import ImagesLike
+from restore_env.metrics import Metric
+from restore_env.sampling import Compose
+from restore_env.toolbox import ToolboxLike
 
 DRAWS = ("host", "device")
 """Where patches can be distorted."""
@@ -36,54 +25,58 @@ def check_draws(draws: str) -> str:
     return draws
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
-    """What an environment is asked to do: the arguments that the single and the vector environment share."""
+    """The arguments that the single and the vector environment share, checked but not opened.
+
+    :mod:`restore_env.resolve` opens what they name: toolbox, distortion, reward metric and photographs.
+
+    Raises:
+        ValueError: a value that no environment accepts.
+    """
 
     images: ImagesLike = None
     """Photographs: None (embedded ones), a folder, a file, a list of paths or arrays, or (degraded, target) pairs."""
     severity: str = "moderate"
-    """Mixed distortion by RL-Restore's protocol, mild, moderate or severe; or "light", "any" or "single".
+    """Mixed distortion by RL-Restore's protocol: "mild", "moderate" or "severe"; or "light", "any" or "single".
 
-    Light mixtures are weaker than mild, any are light to severe, both of two distortions or three; single is one alone.
-    In numbers, as "12" or "12-13": the sum of the three levels, minus 2; moderate is "12-17". Or several: "12,17".
+    "light" is weaker than "mild"; "any" is "light" to "severe", with two or three distortions; "single" is one
+    distortion alone. In numbers, such as "12" or "12-13": the sum of the three levels, minus 2; "moderate" is "12-17".
+    Several are separated by commas: "12,17".
     """
     distortion: Compose | str | None = None
-    """An ``albumentations.Compose`` to be used in place of ``severity``, or the import string of what makes one,
+    """An ``albumentations.Compose`` in place of ``severity``, or the import string of a factory of one,
     ``"package.module:factory"``."""
     patch_size: int = 63
-    """Pixels of the degraded patch and of the observation."""
+    """Side of the distorted patch and of the observed image, pixels."""
     upscale: Sequence[int] | None = None
-    """Task factors to draw from: 1 same size, 4 low resolution. None: what the toolbox is for, the scales of its tools;
-    so (1, 4) with the shipped one, and (1,) with tools of your own among which there is no super-resolver. Pairs have
-    factors of their own."""
+    """Upscale factors to draw from: 1 same size, 4 low resolution. None: the scales of the toolbox's tools, so (1, 4)
+    with the shipped tools and (1,) with tools of your own without a super-resolver. Pairs have their own factors."""
     max_steps: int = 3
-    """Tools at most; part of the task, so the episode then terminates."""
+    """Maximal number of tools; the episode terminates after them."""
     stop_if_worse: bool = False
-    """End an episode when its PSNR falls below where it began."""
+    """End an episode when its PSNR falls below the PSNR at its start."""
     reward: str | Metric = "psnr"
-    """The quality whose gain is paid: "psnr" (dB), "ssim", "perceptual" (minus a distance of features), or a callable
-    ``(images, targets) -> (N,)`` or its import string, ``"package.module:function"``; higher is better."""
+    """The quality whose gain is the reward: "psnr" (dB), "ssim", "perceptual" (minus a distance of features), or a
+    callable ``(images, targets) -> (N,)`` or its import string, ``"package.module:function"``; higher is better."""
     cost_weight: float = 0.0
     """Price of computation, in reward per GMAC (dB per GMAC with "psnr")."""
     toolbox: ToolboxLike | None = None
-    """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory. None: the shipped ones, twelve
-    tools if all tasks are of the same size, else these and the super-resolvers."""
+    """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory. None: the twelve shipped tools,
+    and the super-resolvers unless ``upscale`` is (1,)."""
     dtype: Literal["uint8", "float32"] = "uint8"
-    """Of the observed image: uint8, clipped and rounded; or float32, the working image exactly, unclipped."""
+    """Type of the observed image: uint8, clipped and rounded; or float32, the exact working image, not clipped."""
     device: str | None = None
-    """Where images are kept and tools run; None: where the toolbox is. A toolbox that is elsewhere is copied there."""
+    """Device of images and tools; None: the toolbox's. A toolbox on another device is copied there."""
     backend: str | None = None
-    """What runs the tools' networks on a CPU: "torch", "eager", "onnx" or "openvino"
-    (:data:`tools_zoo.backends.network_tool.BACKENDS`); None: what runs the toolbox's already."""
+    """Runs the tools' networks on a CPU: a key of :data:`tools_zoo.backends.network_tool.BACKENDS`; None: the
+    toolbox's own."""
     saturation_prob: float = 0.0
-    """Share of the patches whose photograph is lightened or darkened until a part of the patch is white or black, as a
-    sky is that was exposed too long; a very small part, in few of them
-    (:func:`restore_env.distortions.saturation.saturation_curve`).
-    Pairs stay as they are."""
+    """Probability that a photograph is lightened or darkened until a part of its patch is white or black, as an
+    overexposed sky is (:func:`restore_env.distortions.saturation.saturation_curve`). Pairs are not changed."""
     draws: Literal["host", "device"] = "host"
     """Where photographs' patches are distorted: on the host, one by one on threads; or on the toolbox's device, all of
-    a step's at once, as many environments on a GPU need it. The same distribution; a seed gives the same photograph,
+    a step in one batch, for many environments on a GPU. The distribution is the same; a seed gives the same photograph,
     place and levels, but other noise, and JPEG to a grey level or two. Not with ``distortion``."""
     cache_dir: str | os.PathLike[str] | None = None
     """Folder that keeps decoded photographs for the next process; None: a temporary one."""
@@ -103,56 +96,11 @@ class Task:
         object.__setattr__(self, "saturation_prob", float(self.saturation_prob))
         if not 0 <= self.cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
-        resolve_metric(self.reward)
-        _ = self.made_distortion
 
-    def _checked_factors(self) -> tuple[int, ...]:
-        if self.upscale is None and self.toolbox is None:
-            return DEFAULT_FACTORS
+    def _checked_factors(self) -> tuple[int, ...] | None:
         if self.upscale is None:
-            return tuple(sorted({int(scale) for scale in self.made_toolbox.scales}))
+            return None
         upscale = tuple(self.upscale) if isinstance(self.upscale, Sequence) else (self.upscale,)
         if not upscale or any(int(factor) != factor or factor < 1 for factor in upscale):
             raise ValueError(f"upscale must list whole factors such as (1, 4), got {self.upscale!r}")
         return tuple(int(factor) for factor in upscale)
-
-    @property
-    def factors(self) -> tuple[int, ...]:
-        """``upscale`` once None is decided."""
-        return tuple(self.upscale or ())
-
-    @cached_property
-    def made_toolbox(self) -> Toolbox:
-        """``toolbox`` as what it stands for, on the task's device, run by its backend; made once."""
-        shipped = DEFAULT_TOOLBOX if max(self.factors, default=1) > 1 else SAME_SIZE_TOOLBOX
-        toolbox = resolve_toolbox(shipped if self.toolbox is None else self.toolbox, self.device)
-        if self.backend is None:
-            return toolbox
-        made: Toolbox = import_named(WITH_BACKEND, "backend", "a toolbox's")(toolbox, self.backend)
-        return made
-
-    @cached_property
-    def made_distortion(self) -> Compose | None:
-        """``distortion`` as what it stands for; made once."""
-        expected = "an albumentations.Compose, or the 'package.module:factory' of one"
-        made, text = self.distortion, "distortion"
-        if isinstance(made, str):
-            text = f"distortion {made!r}"
-            made = import_made(made, "distortion", expected, Compose)
-        if made is not None and not isinstance(made, Compose):
-            raise ValueError(f"{text}: expected {expected}, got {made!r}")
-        return made
-
-    def sampler(self) -> StartSampler:
-        """Open the photographs and return what draws episode starts from them."""
-        source = open_images(self.images, min_size=self.patch_size, cache_dir=self.cache_dir)
-        distortion = self.severity if self.made_distortion is None else self.made_distortion
-        tools = self.made_toolbox.device
-        return StartSampler(
-            source,
-            distortion,
-            patch_size=self.patch_size,
-            factors=self.factors,
-            device=tools if self.draws == "device" else None,
-            saturation_prob=self.saturation_prob,
-        )

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_env.importing import import_made
-
 
 @runtime_checkable
 class Tool(Protocol):
@@ -109,7 +107,7 @@ class Toolbox:
         for tool in self.tools:
             if not isinstance(tool, Tool):
                 raise ValueError(
-                    f"{tool!r} is not a tool: it needs name, scale, macs_per_pixel, reach and a call."
+                    f"{tool!r} is not a tool: it needs name, scale, macs_per_pixel, receptive_radius and a call."
                     ' A plain function becomes one by FunctionTool("its name", function)'
                 )
             if int(tool.scale) != tool.scale or tool.scale < 1:
@@ -258,30 +256,6 @@ def _constant(values: Sequence[float], dtype: type[Any]) -> npt.NDArray[Any]:
 
 ToolboxLike: TypeAlias = "Toolbox | Sequence[Tool] | str | Callable[[], Toolbox]"
 """A toolbox, tools, a factory, or the import string of a factory, ``"package.module:name"``."""
-
-
-def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = None) -> Toolbox:
-    """Turn what a ``toolbox`` argument takes into a :class:`Toolbox` on ``device``.
-
-    Args:
-        toolbox: a toolbox, tools (taken to be on the CPU), a factory, or the import string of a factory.
-        device: None leaves a toolbox where it is. If it is elsewhere it is copied there, and the caller's stays.
-
-    Raises:
-        ValueError: a string that is not of the form ``"package.module:name"``, or names nothing, or a factory that
-            fails; or what is no toolbox.
-    """
-    if isinstance(toolbox, str):
-        expected = "'package.module:factory', a Toolbox, or a list of tools"
-        return resolve_toolbox(import_made(toolbox, "toolbox", expected, Toolbox), device)
-    if isinstance(toolbox, Toolbox):
-        return toolbox.on(device)
-    if isinstance(toolbox, Sequence) and not isinstance(toolbox, str):
-        return Toolbox(toolbox).on(device)
-    made = toolbox() if callable(toolbox) else toolbox
-    if not isinstance(made, Toolbox):
-        raise ValueError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
-    return made.on(device)
 
 
 def usable_device(device: str | torch.device) -> torch.device:

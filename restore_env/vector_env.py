@@ -20,6 +20,7 @@ from restore_env.episodes.image_batch import Slots
 from restore_env.episodes.observation import Observation, observation_space
 from restore_env.episodes.record import EpisodeRecord
 from restore_env.episodes.rendering import EpisodeView, render_episode
+from restore_env.resolve import task_sampler
 from restore_env.sampling import EpisodeStart, StartSampler
 from restore_env.task import Task
 
@@ -63,7 +64,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         self.num_envs, self.render_mode = int(num_envs), render_mode
         self.task = Task(images=images, **arguments)
         self._episodes = EpisodeBatch(self.task, self.num_envs)
-        self._sampler = self.task.sampler()
+        self._sampler = task_sampler(self.task)
         self.toolbox = self._episodes.toolbox
         self.single_observation_space = observation_space(self.task.patch_size, self.task.dtype, len(self.toolbox))
         self.single_action_space = spaces.Discrete(len(self.toolbox) + 1)

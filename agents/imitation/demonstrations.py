@@ -17,6 +17,7 @@ from agents.agent import RecurrentAgent
 from agents.policies.oracles import GreedyOracle
 from restore_env.distortions.protocol import SINGLE
 from restore_env.episodes.batch import EpisodeBatch
+from restore_env.resolve import task_sampler
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 
@@ -121,7 +122,7 @@ def start_sampler(
 ) -> Callable[[int], list[EpisodeStart]]:
     """Return a function that samples batches of starts, each from one task, drawn by the shares."""
     check_shares(extra_tasks)
-    samplers = [one.sampler() for one in (task, *(other for other, _ in extra_tasks))]
+    samplers = [task_sampler(one) for one in (task, *(other for other, _ in extra_tasks))]
     shares = [1 - sum(share for _, share in extra_tasks), *(share for _, share in extra_tasks)]
 
     def draw(count: int) -> list[EpisodeStart]:

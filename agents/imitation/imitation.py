@@ -22,7 +22,8 @@ from agents.agent import HIDDEN, RecurrentAgent
 from agents.encoders import SpectralEncoder
 from agents.imitation.demonstrations import EPISODES, Demonstrations, demonstrate, start_sampler
 from restore_env.distortions.protocol import Levels
-from restore_env.metrics import psnr, resolve_metric
+from restore_env.metrics import psnr
+from restore_env.resolve import resolve_metric, task_sampler
 from restore_env.task import Task
 
 MIN_REWARD = -3.0
@@ -241,7 +242,7 @@ def _descend(
 
 def _has_levels(task: Task) -> bool:
     """Whether the distortions' strengths are known: not for an own distortion or image pairs."""
-    return task.distortion is None and "blur_sigma" in task.sampler().draw(0).distortion
+    return task.distortion is None and "blur_sigma" in task_sampler(task).draw(0).distortion
 
 
 def _encode(agent: RecurrentAgent, images: npt.NDArray[np.uint8]) -> Tensor:

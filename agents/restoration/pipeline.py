@@ -19,7 +19,8 @@ import torch
 from agents.agent import PATCH_SIZE, check_tools
 from agents.policy_input import PolicyInput
 from restore_env.policy import Policy
-from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox, resolve_toolbox
+from restore_env.resolve import resolve_toolbox
+from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
 from tools_zoo.toolboxes import load_toolbox
 
 DEFAULT_SUPER_RESOLVER = "sft_gan"

@@ -25,6 +25,7 @@ from agents.sb3_env import RestoreVecEnv
 from agents.training.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
 from restore_env.compute.memory import retained_memory
 from restore_env.images.encoding import write_atomically
+from restore_env.resolve import task_factors, task_toolbox
 from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from tools_zoo.training.cards import source_version, write_card
@@ -119,7 +120,7 @@ def train_agent(
         PolicyError: a checkpoint that is damaged or of other settings, or an ``init`` that does not fit the toolbox.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    toolbox = settings.task.made_toolbox
+    toolbox = task_toolbox(settings.task)
     half = settings.precision == "bf16"
     arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
     played_with = in_half_precision(toolbox) if half else toolbox
@@ -192,7 +193,7 @@ def reward_name(task: Task) -> str:
 
 def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
     reward = reward_name(settings.task)
-    sizes = " and ".join("of the same size" if factor == 1 else f"x{factor}" for factor in settings.task.factors)
+    sizes = " and ".join("of the same size" if factor == 1 else f"x{factor}" for factor in task_factors(settings.task))
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in agent.recipe.items())
     text = f"""# An agent that composes toolchains
 
@@ -256,7 +257,7 @@ class _Run:
             **chosen,
             "reward": reward_name(task),
             "images": str(task.images),
-            "upscale": list(task.factors),
+            "upscale": list(task_factors(task)),
             "tools": list(self.tools),
             "toolbox": self.toolbox_digest,
             "warm_start_minutes": self.settings.warm_start_minutes,
@@ -330,7 +331,7 @@ class _Run:
             "seed": self.settings.seed,
             "severity": self.settings.task.severity,
             "saturation_prob": self.settings.task.saturation_prob,
-            "upscale": list(self.settings.task.factors),
+            "upscale": list(task_factors(self.settings.task)),
             "reward": reward_name(self.settings.task),
             "max_steps": self.settings.task.max_steps,
             "cost_weight": self.settings.task.cost_weight,

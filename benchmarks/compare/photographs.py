@@ -23,6 +23,7 @@ from restore_env.images.sources import ImageSource, open_images
 from restore_env.images.tiling import apply_tool, to_tensor
 from restore_env.metrics import Metric, psnr
 from restore_env.policy import ScoringPolicy
+from restore_env.resolve import task_distortion
 from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import Tool, Toolbox, bicubic_upscale
 
@@ -89,7 +90,7 @@ def _distorted(task: Task, source: ImageSource, index: int, factor: int, seed: i
     top, left = ((length - size) // 2 for length, size in zip(image.shape[:2], sizes, strict=True))
     target = np.ascontiguousarray(image[top : top + sizes[0], left : left + sizes[1]])
     target = apply_curve(target, draw_curve(target, task.saturation_prob, rng))
-    distortion = task.made_distortion
+    distortion = task_distortion(task)
     if distortion is None:
         levels = draw_levels(task.severity, rng)
         degraded = distort(target, levels, rng, factor)

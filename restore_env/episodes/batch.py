@@ -19,7 +19,8 @@ from restore_env.episodes.image_batch import ImageBatch, Slots, pieces, rows_of
 from restore_env.episodes.observation import Observation, centre_patch, observe
 from restore_env.episodes.transition import StepRules
 from restore_env.images.arrays import quantized, to_hwc
-from restore_env.metrics import METRICS, Metric, psnr, resolve_metric
+from restore_env.metrics import METRICS, Metric, psnr
+from restore_env.resolve import resolve_metric, task_toolbox
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 from restore_env.toolbox import bicubic_upscale
@@ -51,7 +52,7 @@ class EpisodeBatch:
     """
 
     def __init__(self, task: Task, n: int) -> None:
-        self.task, self.n, self.toolbox = task, n, task.made_toolbox
+        self.task, self.n, self.toolbox = task, n, task_toolbox(task)
         self.rules = StepRules(self.toolbox, task.max_steps, task.cost_weight, task.stop_if_worse)
         self._metric = resolve_metric(task.reward)
         self._working = ImageBatch(n, self.toolbox.device)

@@ -1,4 +1,4 @@
-"""An episode as a record: enough to save it as JSON, read it back, replay it and compare."""
+"""Records of episodes: save as JSON, load, replay and compare."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
+from restore_env.episodes.batch import EpisodeBatch
 from restore_env.images.encoding import write_atomically
-
-if TYPE_CHECKING:
-    from restore_env.env import ImageRestoreEnv
-    from restore_env.episodes.batch import EpisodeBatch
-    from restore_env.task import Task
+from restore_env.resolve import task_factors
+from restore_env.task import Task
 
 TOLERANCE_DB = 1e-3
-"""How far a replayed PSNR may be off: rounding differs between machines and batch sizes."""
+"""Largest difference of a replayed PSNR: rounding depends on machine and batch size."""
 
 _TASK_FIELDS = (
     *("images", "severity", "distortion", "patch_size", "upscale", "max_steps", "stop_if_worse", "toolbox"),
@@ -30,24 +29,25 @@ _KINDS: dict[str, type | tuple[type, ...]] = {"actions": int, "toolchain": str, 
 
 @dataclass(frozen=True)
 class Validation:
-    """The outcome of a replay: ``okay``, or what differed."""
+    """The result of a replay."""
 
     differences: tuple[str, ...]
+    """What the replay gave and the record does not say, one line each."""
 
     @property
     def okay(self) -> bool:
-        """Whether the replay gave what the record says."""
+        """Whether record and replay agree."""
         return not self.differences
 
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """What happened in an episode, and what is needed for it to happen again."""
+    """A finished or running episode as plain values, from which it can be replayed."""
 
     image: str
     """Which photograph."""
     seed: int
-    """``episode_seed``: draws photograph, patch and distortion again; -1 if the pair was the user's own."""
+    """``episode_seed``, from which photograph, patch and distortion are drawn; -1 for a pair of the user's own."""
     distortion: Mapping[str, Any]
     """Place and true levels."""
     upscale: int
@@ -60,7 +60,7 @@ class EpisodeRecord:
     task: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the environment, those that are plain values."""
     omitted: tuple[str, ...] = ()
-    """Arguments that were no plain values (a Compose, arrays, a Toolbox object): a replay needs the environment."""
+    """Arguments that JSON cannot hold (a Compose, arrays, a Toolbox object): a replay needs the environment."""
 
     @classmethod
     def of(cls, episodes: EpisodeBatch, slot: int) -> EpisodeRecord:
@@ -117,27 +117,23 @@ class EpisodeRecord:
         """Read a record from a JSON file."""
         return cls.from_json(Path(path).read_text())
 
-    def validate(self, env: ImageRestoreEnv | None = None, tolerance: float = TOLERANCE_DB) -> Validation:
-        """Play the episode again and compare.
+    def validate(self, env: gym.Env[Any, Any] | None = None, tolerance: float = TOLERANCE_DB) -> Validation:
+        """Replay the episode and compare.
 
         Args:
-            env: an environment with the same arguments; None builds one from the record.
-            tolerance: how far PSNR may be off, dB.
+            env: an environment with the same arguments; None makes one from the record.
+            tolerance: largest difference of PSNR, dB.
 
         Raises:
             ValueError: the record cannot be replayed, because the pair was the user's own.
         """
         if self.seed < 0:
             raise ValueError(
-                "the episode began from a pair of the user's own: reset with that pair and compare by hand"
+                "the episode started from a pair of the user's own: reset with that pair and compare by hand"
             )
         if env is None and self.omitted:
             raise ValueError(f"the record does not hold {', '.join(self.omitted)}: pass the environment to validate")
-        if env is None:
-            from restore_env.env import ImageRestoreEnv
-
-            env = ImageRestoreEnv(**self.task)
-        unwrapped: ImageRestoreEnv = env.unwrapped  # type: ignore[assignment]
+        unwrapped: Any = (gym.make("ImageRestore-v0", **self.task) if env is None else env).unwrapped
         unwrapped.reset(options={"episode_seed": self.seed})
         for step, action in enumerate(self.actions):
             _, _, terminated, _, _ = unwrapped.step(np.int64(action))
@@ -159,7 +155,7 @@ class EpisodeRecord:
 
 def _plain_arguments(task: Task) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The task's arguments that JSON can hold (photographs by path), and the names of those that it cannot."""
-    arguments = {name: _plain(getattr(task, name)) for name in _TASK_FIELDS}
+    arguments = {name: _plain(getattr(task, name)) for name in _TASK_FIELDS} | {"upscale": list(task_factors(task))}
     plain = {name: value for name, value in arguments.items() if value is not _UNKNOWN}
     return plain, tuple(name for name in arguments if name not in plain)
 

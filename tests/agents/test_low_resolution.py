@@ -17,6 +17,7 @@ from agents.imitation.imitation import SPREAD, imitate, learn_from_oracle
 from agents.training.agent import AgentTraining, train_agent
 from agents.training.algorithms import AlgorithmSettings, DRQNSettings, PPOSettings
 from restore_env import FunctionTool, Task, Toolbox
+from restore_env.resolve import task_toolbox
 from restore_env.toolbox import bicubic_upscale
 from tests.support.toolkit import photographs, pixelwise_toolbox
 from tools_zoo.training.settings import Budget
@@ -59,7 +60,7 @@ def test_an_agent_with_more_tools_thinks_of_the_old_ones_as_before(encoder: Any)
 
 
 def test_an_agent_of_fourteen_tools_is_saved_and_loaded(tmp_path: Path) -> None:
-    names = Task().made_toolbox.names
+    names = task_toolbox(Task()).names
     assert len(names) == 14
     agent = with_more_tools(load_policy(), names)
     save_policy(agent, tmp_path / "super.safetensors")

@@ -29,6 +29,7 @@ from restore_env.images.decoding import read_image
 from restore_env.images.sources import embedded_paths
 from restore_env.images.tiling import to_tensor
 from restore_env.metrics import psnr
+from restore_env.resolve import task_toolbox
 from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import bicubic_upscale
 from sr_models import load_super_resolver, with_super_resolvers
@@ -153,7 +154,7 @@ def test_a_super_resolver_errs_less_in_one_stage_and_looks_better_in_the_other(n
 
 
 def test_the_default_environment_has_fifteen_actions() -> None:
-    toolbox = Task().made_toolbox
+    toolbox = task_toolbox(Task())
     assert toolbox.names[-2:] == tuple(slot.name for slot in SLOTS)
     assert len(toolbox) + 1 == 15
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from restore_env import metrics
-from restore_env.metrics import METRICS, Metric, luma, psnr, resolve_metric, ssim
+from restore_env import resolve
+from restore_env.metrics import METRICS, Metric, luma, psnr, ssim
+from restore_env.resolve import resolve_metric
 
 skimage: Any = importlib.import_module("skimage.metrics")  # it has no types
 
@@ -111,7 +112,7 @@ def test_metrics_by_name() -> None:
 
 def test_metrics_by_import_string(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_metric("restore_env.metrics:ssim") is ssim
-    monkeypatch.setattr(metrics, "IMPORTED_METRICS", {"learned": "restore_env.metrics:psnr"})
+    monkeypatch.setattr(resolve, "IMPORTED_METRICS", {"learned": "restore_env.metrics:psnr"})
     assert resolve_metric("learned") is psnr
 
 

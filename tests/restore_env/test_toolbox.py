@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from restore_env import FunctionTool, Task, Tool, Toolbox
 from restore_env.episodes.batch import EpisodeBatch
-from restore_env.toolbox import BICUBIC_X4, bicubic_upscale, resolve_toolbox
+from restore_env.resolve import resolve_toolbox
+from restore_env.toolbox import BICUBIC_X4, bicubic_upscale
 from tests.support.toolkit import pixelwise_toolbox, random_toolbox
 from tools_zoo.catalog import SHAPES, TOOLS, ToolSpec, training_order
 from tools_zoo.networks import NETWORKS, EightLayer, ThreeLayer

@@ -47,7 +47,7 @@ def test_equal_to_the_synchronous_vector_env_bit_for_bit(mode: AutoresetMode, dt
 
 
 def test_equal_with_a_perceptual_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("restore_env.metrics.IMPORTED_METRICS", {"perceptual": "tests.support.toolkit:softened"})
+    monkeypatch.setattr("restore_env.resolve.IMPORTED_METRICS", {"perceptual": "tests.support.toolkit:softened"})
     arguments = {"toolbox": pixelwise_toolbox(super_resolver=True), "upscale": (1, 4), "reward": "perceptual"}
     native, reference = both(AutoresetMode.SAME_STEP, **arguments)
     native.reset(seed=5)
