@@ -23,7 +23,7 @@ from agents.command_line import OneLineParser, run_guarded
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import COMMAND, TABLES, VERSION, parse
 from benchmarks.short_table import PLACES, ROWS, Row
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 from restore_env.images.sources import embedded_paths, list_images
 from tools_zoo.training.cards import command_line, replace_section, source_version, write_card
 

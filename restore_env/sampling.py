@@ -18,10 +18,9 @@ import torch
 from restore_env.distortions.device import Place, distort_patches
 from restore_env.distortions.protocol import SCALES, check_severity, distort_patch, downscale, draw_levels, quantize
 from restore_env.distortions.saturation import Curve, apply_curve, draw_curve
+from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import ImageError
 from restore_env.images.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
-
-Pixels = npt.NDArray[np.uint8]
 
 _LISTED = 1024  # entries of an array that a record spells out
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from restore_env.errors import ImageRestoreError
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 from restore_env.toolbox import Toolbox
 from tools_zoo.backends.network_tool import DEFAULT_BACKEND, NetworkTool, check_backend
 from tools_zoo.catalog import TOOLS

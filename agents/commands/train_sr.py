@@ -31,7 +31,7 @@ def register(kinds: Any) -> None:
     budget.add_argument("--steps", type=positive_int, help="steps of each stage, instead of minutes")
     parser.add_argument("--init", type=Path, help="generator weights to start from (default: random)")
     parser.add_argument("--generator", help="another generator: rrdb, or SFT-Net by its conditioning")
-    parser.add_argument("--degradation", default="bicubic", help="bicubic (default) or blind")
+    parser.add_argument("--distortion", default="bicubic", help="bicubic (default) or blind")
     parser.add_argument("--crop-size", type=positive_int, default=96, help="pixels of the targets (default 96)")
     parser.add_argument("--batch-size", type=positive_int, default=8)
     parser.add_argument("--learning-rate", type=positive_float, help="default: 1e-3 for PSNR, 2e-4 for the GAN stage")
@@ -85,7 +85,7 @@ def train_sr(arguments: argparse.Namespace) -> int:
         generator=arguments.generator,
         gan=gan,
         init=arguments.init,
-        degradation=arguments.degradation,
+        distortion=arguments.distortion,
         crop_size=arguments.crop_size,
         batch_size=arguments.batch_size,
         seed=arguments.seed,

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from agents.restoration.pipeline import Pipeline
 from restore_env.episodes.observation import observe, observed_patch
 from restore_env.episodes.transition import StepRules
-from restore_env.images.tiling import Pixels, apply_tool, tile_starts, to_pixels, upscale_bicubic
+from restore_env.images.arrays import Pixels
+from restore_env.images.tiling import apply_tool, tile_starts, to_pixels, upscale_bicubic
 from restore_env.policy import ScoringPolicy
 from restore_env.toolbox import Tool
 

@@ -24,7 +24,7 @@ from agents.rollout import EpisodeResults, draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from agents.training.algorithms import AlgorithmSettings, PPOSettings, RestorePolicy, restore_policy
 from restore_env.compute.memory import retained_memory
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 from restore_env.resolve import task_factors, task_toolbox
 from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox

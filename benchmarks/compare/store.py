@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.rollout import EpisodeResults
 from benchmarks.compare.photographs import Cost
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 from restore_env.sampling import EpisodeStart
 
 _ARRAYS = ("initial_psnr", "psnr", "returns", "gmacs")

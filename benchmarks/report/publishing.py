@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from restore_env.images.encoding import write_atomically
 from restore_env.images.figures import check_figure
+from restore_env.images.files import write_atomically
 from tools_zoo.training.cards import check_section, command_line, replace_section, source_version
 
 COMMAND, VERSION, TABLES = "command", "version", "tables"

@@ -29,7 +29,6 @@ from benchmarks.super_resolution.evaluation import (
     YARDSTICK,
     Distance,
     Photos,
-    Pixels,
     Scores,
     contestants,
     enlarged,
@@ -40,12 +39,13 @@ from benchmarks.super_resolution.evaluation import (
     parameters,
     parse_extra,
 )
+from restore_env.images.arrays import Pixels
 from restore_env.images.figures import write_figure
 from restore_env.images.tiling import to_tensor
 from restore_env.toolbox import Tool, usable_device
 from sr_models.extractors.squeezenet import load_squeezenet
 from sr_models.losses.perceptual import PerceptualDistance, default_extractor
-from sr_models.training.degradations import bicubic
+from sr_models.training.blind_distortion import bicubic
 
 PROGRAM = "benchmarks.super_resolution"
 SHOWN_SIZE = 96

@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from benchmarks.baselines.complexity import parameter_count
 from benchmarks.super_resolution.peers import PEERS, load_peer
+from restore_env.images.arrays import Pixels
 from restore_env.images.sources import ImageSource, open_images, short_names
 from restore_env.images.tiling import to_pixels, to_tensor
 from restore_env.metrics import luma, psnr, ssim
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool
 from sr_models.super_resolver import SLOTS, STAGES, load_super_resolver
-from sr_models.training.degradations import SCALE, bicubic
+from sr_models.training.blind_distortion import SCALE, bicubic
 
 Result = TypeVar("Result")
-Pixels = npt.NDArray[np.uint8]
 Photos = Mapping[str, Pixels]
 """Clean photographs by name, their sides multiples of 4."""
 Distance = Callable[[Tensor, Tensor], Tensor]

@@ -22,8 +22,7 @@ from torch.nn import functional as F
 
 from restore_env.distortions.protocol import BLUR_REACH, CHROMA_REACH, CUBIC_SUPPORT, MCU, Levels
 from restore_env.distortions.saturation import Curve, apply_curve
-
-Byte = npt.NDArray[np.uint8]
+from restore_env.images.arrays import Pixels
 
 _BLOCK = 8
 _GOLDEN, _MIX_1, _MIX_2 = -7046029254386353131, -4658895280553007687, -7723592293110705685  # SplitMix64's, as int64
@@ -54,7 +53,7 @@ _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.
 class Place:
     """A patch that waits to be distorted."""
 
-    image: Byte
+    image: Pixels
     """The whole clean photograph, uint8 RGB ``(H, W, 3)``."""
     top: int
     """Of the patch, in pixels of the distorted image."""
@@ -181,8 +180,13 @@ def jpeg_patches(values: Tensor, qualities: Tensor, limits: Tensor) -> Tensor:
 
 
 def _surroundings(
-    image: Byte, start: npt.NDArray[np.int64], limit: npt.NDArray[np.int64], coded: int, shrunk_reach: int, factor: int
-) -> Byte:
+    image: Pixels,
+    start: npt.NDArray[np.int64],
+    limit: npt.NDArray[np.int64],
+    coded: int,
+    shrunk_reach: int,
+    factor: int,
+) -> Pixels:
     """The clean pixels that the coded window needs, the photograph's edge repeated where it ends."""
     receptive_radius = BLUR_REACH + shrunk_reach * factor
     length = coded * factor + 2 * receptive_radius

@@ -23,9 +23,7 @@ import torch
 from torch.nn import functional as F
 
 from restore_env.distortions.saturation import Curve, apply_curve
-
-Float = npt.NDArray[np.float32]
-Byte = npt.NDArray[np.uint8]
+from restore_env.images.arrays import Float, Pixels
 
 BLUR_EDGES: tuple[float, ...] = tuple(0.5 * k for k in range(11))
 """Edges of the ten blur levels: sigma in pixels."""
@@ -99,14 +97,14 @@ def downscale(image: Float, factor: int) -> Float:
     return np.ascontiguousarray(inside[..., CUBIC_SUPPORT:-CUBIC_SUPPORT].numpy().transpose(1, 2, 0))
 
 
-def quantize(image: Float) -> Byte:
+def quantize(image: Float) -> Pixels:
     """Round a float image in [0, 1] to 8 bits, clipping what lies outside."""
     scaled = image * np.float32(255)
     np.rint(scaled, out=scaled)
     return np.asarray(np.clip(scaled, 0, 255, out=scaled), dtype=np.uint8)
 
 
-def jpeg(image: Byte, quality: int) -> Byte:
+def jpeg(image: Pixels, quality: int) -> Pixels:
     """Compress and decompress a uint8 RGB image as baseline JPEG (4:2:0) of ``quality`` 1..100."""
     ok, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
@@ -209,7 +207,7 @@ def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0
     )
 
 
-def distort(image: Byte, levels: Levels, rng: np.random.Generator, factor: int = 1) -> Byte:
+def distort(image: Pixels, levels: Levels, rng: np.random.Generator, factor: int = 1) -> Pixels:
     """Distort a whole image: blur, then shrink by ``factor``, then noise, then JPEG.
 
     Args:
@@ -226,13 +224,13 @@ def distort(image: Byte, levels: Levels, rng: np.random.Generator, factor: int =
 
 
 def distort_patch(
-    image: Byte,
+    image: Pixels,
     window: tuple[int, int, int, int],
     levels: Levels,
     rng: np.random.Generator,
     factor: int = 1,
     curve: Curve | None = None,
-) -> Byte:
+) -> Pixels:
     """Cut a window out of the distorted image, computing only what the window needs.
 
     But for the noise (drawn for fewer pixels) the result equals the same window of the whole distorted image to the

@@ -27,8 +27,6 @@ from restore_env.distortions.protocol import (
     BLUR_EDGES,
     JPEG_EDGES,
     NOISE_EDGES,
-    Byte,
-    Float,
     Levels,
     check_severity,
     distort,
@@ -39,6 +37,7 @@ from restore_env.distortions.protocol import (
     jpeg,
     quantize,
 )
+from restore_env.images.arrays import Float, Pixels
 
 Image = npt.NDArray[Any]
 
@@ -49,7 +48,7 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-def _as_float(image: Byte) -> Float:
+def _as_float(image: Pixels) -> Float:
     floats = image.astype(np.float32)
     floats *= np.float32(1 / 255)
     return floats
@@ -97,7 +96,7 @@ class ProtocolTransform(ImageOnlyTransform):
         """Distort a float32 image."""
         raise NotImplementedError
 
-    def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
+    def distort_bytes(self, image: Pixels, params: dict[str, Any]) -> Pixels:
         """Distort a uint8 image: unless overridden, as float32, then rounded and clipped."""
         return quantize(self.distort_floats(_as_float(image), params))
 
@@ -190,7 +189,7 @@ class ProtocolJpeg(ProtocolTransform):
         """Compress the image rounded to 8 bits."""
         return _as_float(self.distort_bytes(quantize(image), params))
 
-    def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
+    def distort_bytes(self, image: Pixels, params: dict[str, Any]) -> Pixels:
         """Compress."""
         return jpeg(image, params["quality"])
 
@@ -253,7 +252,7 @@ class MixedDistortion(ProtocolTransform):
         levels = draw_levels(self.severity, self.random_generator)
         return {**levels.as_dict(), "noise_seed": self.py_random.getrandbits(32)}
 
-    def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
+    def distort_bytes(self, image: Pixels, params: dict[str, Any]) -> Pixels:
         """Distort."""
         levels = Levels(params["blur_sigma"], params["noise_sigma"], params["jpeg_quality"])
         return distort(image, levels, np.random.default_rng(params["noise_seed"]), self.factor)

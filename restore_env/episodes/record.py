@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from restore_env.episodes.batch import EpisodeBatch
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 from restore_env.resolve import task_factors
 from restore_env.task import Task
 

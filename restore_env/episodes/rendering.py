@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
+from restore_env.images.arrays import Pixels
 
 if TYPE_CHECKING:
     from restore_env.episodes.batch import EpisodeBatch
 
-Pixels = npt.NDArray[np.uint8]
 
 BACKGROUND, INK = (250, 250, 250), (30, 30, 30)
 GAP = 8

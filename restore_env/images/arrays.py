@@ -1,14 +1,19 @@
-"""From what tools work on, float NCHW tensors, to what people and agents see: bytes, and arrays of NHWC."""
+"""Types of image arrays, and conversion of float NCHW tensors to 8 bits and to NHWC arrays."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+"""8-bit values, RGB ``(H, W, 3)`` unless said otherwise."""
+Float: TypeAlias = npt.NDArray[np.float32]
+"""float32 values, RGB ``(H, W, 3)`` in [0, 1] unless said otherwise."""
 
 
 def quantized(images: Tensor) -> Tensor:

@@ -20,8 +20,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from restore_env.errors import ImageRestoreError
-
-Pixels = npt.NDArray[np.uint8]
+from restore_env.images.arrays import Pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 """File names that a folder is searched for, lower case."""

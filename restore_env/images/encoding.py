@@ -1,10 +1,9 @@
-"""Writing files, whole or not at all: images with their colour profile and EXIF, and any other bytes."""
+"""Writing image files with their colour profile and EXIF."""
 
 from __future__ import annotations
 
 import io
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from restore_env.images.decoding import ImageError, Photo, one_line
+from restore_env.images.files import write_atomically
 
 _WRITE_FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -63,16 +63,3 @@ def write_image(path: str | os.PathLike[str], photo: Photo) -> None:
         write_atomically(path, buffer.getvalue())
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from None
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write under a temporary name beside ``path``, then rename: readers see the old file or the whole new one."""
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

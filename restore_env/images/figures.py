@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 
 FORMATS = (".png", ".pdf", ".svg")
 """Suffixes of figures."""

@@ -1,16 +1,11 @@
-"""Where episodes get their photographs: embedded ones, folders, paths, arrays or pairs, decoded once, kept on disk."""
+"""Sources of photographs: the embedded ones, folders, paths, arrays, or pairs; each is decoded once and cached."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import shutil
-import tempfile
-import threading
 import warnings
-import weakref
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from restore_env.images.arrays import Pixels
+from restore_env.images.cache import PixelCache, shared_cache
 from restore_env.images.decoding import SUFFIXES, ImageError, Photo, as_rgb8, read_image
 
-Pixels = npt.NDArray[np.uint8]
 ImageLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any]"
 """A path or an array that :func:`restore_env.images.decoding.as_rgb8` accepts."""
 PhotoLike: TypeAlias = "ImageLike | Photo"
@@ -34,80 +30,10 @@ ImagesLike: TypeAlias = "str | os.PathLike[str] | Sequence[ImageLike] | Sequence
 EMBEDDED = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
 """The colour photographs that come with scikit-image."""
 
-MAPPED_BYTES = 256 * 2**20
-"""At most so much of the decoded images is mapped into memory at a time."""
-
 NAMED_SKIPPED = 20
 """The warning about skipped files names so many of them."""
 
 _TAG = re.compile(r"[_-](in|input|lq|lr|degraded|noisy|blurred|gt|hq|hr|target|clean)$", re.IGNORECASE)
-
-
-class PixelCache:
-    """Decoded images as raw files, mapped into memory when looked at; the least recently used are let go.
-
-    Args:
-        folder: where the files live on. None makes a temporary folder that is deleted with the cache.
-        mapped_bytes: bound on what is mapped at a time.
-
-    It may be used from several threads.
-
-    Raises:
-        ImageError: the folder cannot be made or written to.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str] | None = None, mapped_bytes: int = MAPPED_BYTES) -> None:
-        if folder is None:
-            folder = tempfile.mkdtemp(prefix="imagerestore-")
-            weakref.finalize(self, _remove_folder, folder, os.getpid())
-        self._folder = Path(folder)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(f"{folder}: cannot keep decoded images there ({error.strerror})") from None
-        self._mapped_bytes = mapped_bytes
-        self._maps: OrderedDict[str, Pixels] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._maps or self._path(key).exists()
-
-    def put(self, key: str, pixels: Pixels) -> None:
-        """Store an image; it appears whole or not at all."""
-        try:
-            descriptor, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    np.save(file, pixels)
-                Path(temporary).replace(self._path(key))
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise ImageError(f"{self._folder}: cannot keep decoded images there ({error.strerror or error})") from None
-
-    def get(self, key: str) -> Pixels:
-        """Return the image, read-only and backed by its file."""
-        with self._lock:
-            pixels = self._maps.get(key)
-            if pixels is not None:
-                self._maps.move_to_end(key)
-                return pixels
-            pixels = np.asarray(np.load(self._path(key), mmap_mode="r"))  # np.memmap's own arithmetic is slow
-            self._maps[key] = pixels
-            mapped = sum(p.nbytes for p in self._maps.values())
-            while mapped > self._mapped_bytes and len(self._maps) > 1:
-                mapped -= self._maps.popitem(last=False)[1].nbytes
-            return pixels
-
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.npy"
-
-
-def _remove_folder(folder: str, owner: int) -> None:
-    """Delete a temporary folder, unless this is a forked child's copy of the object that it belongs to."""
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -228,17 +154,6 @@ def pair_factor(degraded: tuple[int, int], target: tuple[int, int], name: str) -
     return factor
 
 
-_SHARED: weakref.WeakValueDictionary[int, PixelCache] = weakref.WeakValueDictionary()
-
-
-def _shared_cache() -> PixelCache:
-    """The process's temporary cache, which all sources share for as long as one of them lives."""
-    cache = _SHARED.get(os.getpid())
-    if cache is None:
-        cache = _SHARED[os.getpid()] = PixelCache()
-    return cache
-
-
 def open_images(
     images: ImagesLike = None,
     *,
@@ -257,7 +172,7 @@ def open_images(
     Raises:
         ImageError: an image named explicitly cannot be used, or nothing is left.
     """
-    cache = PixelCache(cache_dir) if cache_dir is not None else _shared_cache()
+    cache = PixelCache(cache_dir) if cache_dir is not None else shared_cache()
     if images is None:
         return ImageSource(embedded_paths(), cache, min_size=min_size, lenient=False)
     if isinstance(images, (str, os.PathLike)):

@@ -11,11 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from restore_env.images.arrays import quantized
+from restore_env.images.arrays import Pixels, quantized
 from restore_env.metrics import ssim
 from restore_env.toolbox import FunctionTool, Tool, bicubic_upscale
-
-Pixels = npt.NDArray[np.uint8]
 
 TILE_CPU, TILE_GPU = 256, 1024
 """Sides of a tile, pixels. On CPUs the activations of 256x256 stay in the cache: twice as fast as the whole image."""

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from restore_env.errors import ImageRestoreError
+from restore_env.images.cache import PixelCache
 from restore_env.images.decoding import SUFFIXES, read_image
-from restore_env.images.sources import PixelCache
 from sr_models.prior.categories import CATEGORIES, IGNORE
 
 IMAGES, LABELS = "images", "labels"

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from restore_env.distortions.protocol import SCALES
+from restore_env.images.arrays import Pixels
 from restore_env.images.sources import ImageSource
-from sr_models.training.degradations import SCALE, Degradation
+from sr_models.training.blind_distortion import SCALE, Distortion
 from tools_zoo.training.trainer import Batch
 
-Pixels = npt.NDArray[np.uint8]
-
 CONTEXT = 16
-"""Pixels of the photograph around a crop that its degradation sees, where there are any."""
+"""Pixels of the photograph around a crop that its distortion sees, where there are any."""
 
 
 class CropSampler:
@@ -31,7 +29,7 @@ class CropSampler:
         ValueError: the crop's size is not a multiple of 4, or no image is as large as a crop.
     """
 
-    def __init__(self, source: ImageSource, indices: Sequence[int], crop_size: int, degrade: Degradation) -> None:
+    def __init__(self, source: ImageSource, indices: Sequence[int], crop_size: int, degrade: Distortion) -> None:
         if crop_size % SCALE:
             raise ValueError(f"a crop of {crop_size} pixels is no multiple of {SCALE}")
         self._source, self._crop_size, self._degrade = source, crop_size, degrade
@@ -57,7 +55,7 @@ class CropSampler:
         return inputs, targets
 
     def pair(self, image: Pixels, top: int, left: int, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """The crop of ``image`` at a place, at a quarter of the size and as it is; the degradation sees its context."""
+        """The crop of ``image`` at a place, at a quarter of the size and as it is; the distortion sees its context."""
         size = self._crop_size
         rows, columns = (_around(start, size, length) for start, length in zip((top, left), image.shape, strict=False))
         region = np.ascontiguousarray(image[slice(*rows), slice(*columns)])

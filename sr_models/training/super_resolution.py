@@ -19,9 +19,9 @@ from sr_models.discriminators.discriminator import MIN_CROP
 from sr_models.extractors.squeezenet import SqueezeNet
 from sr_models.losses.perceptual import SQUEEZENET_DEPTHS, VGG19_CONV5_4, VGG19_FIVE_DEPTHS, PerceptualLoss
 from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_generator, write_generator
+from sr_models.training.blind_distortion import DISTORTIONS, SCALE
 from sr_models.training.cards import write_sr_card
 from sr_models.training.crops import CropSampler
-from sr_models.training.degradations import DEGRADATIONS, SCALE
 from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN, GANConfig, check_gan
 from sr_models.training.grids import write_grid
@@ -89,8 +89,8 @@ class SrTraining:
     """In place of the model's."""
     init: Path | None = None
     """Generator weights to start from."""
-    degradation: str = "bicubic"
-    """A key of :data:`sr_models.training.degradations.DEGRADATIONS`."""
+    distortion: str = "bicubic"
+    """A key of :data:`sr_models.training.blind_distortion.DISTORTIONS`."""
     crop_size: int = 96
     """Pixels of the targets."""
     batch_size: int = 8
@@ -108,7 +108,7 @@ class SrTraining:
         for what, name, table in (
             ("model", self.model, MODELS),
             ("generator", self.generator, GENERATORS),
-            ("degradation", self.degradation, DEGRADATIONS),
+            ("distortion", self.distortion, DISTORTIONS),
         ):
             if name is not None and name not in table:
                 raise ValueError(f"unknown {what} {name!r}: choose from {', '.join(table)}")
@@ -198,7 +198,7 @@ class _Stage:
             self.network = GAN(self.generator, settings.gan_config, loss, frozen.semantics, frozen.prior)
         kept, held_out = split_images(len(source))
         self.images = len(kept)
-        degrade = DEGRADATIONS[settings.degradation]
+        degrade = DISTORTIONS[settings.distortion]
         self.sampler = CropSampler(source, kept, settings.crop_size, degrade)
         largest = max(min(source.size(index)) for index in held_out)
         held = CropSampler(source, held_out, min(VALIDATION_SIZE, largest // SCALE * SCALE), degrade)
@@ -271,7 +271,7 @@ class _Stage:
 
     def _identity(self) -> dict[str, str | int | float]:
         settings = self.settings
-        names = ("model", "network", "degradation", "crop_size", "batch_size", "seed")
+        names = ("model", "network", "distortion", "crop_size", "batch_size", "seed")
         own = {name: getattr(settings, name) for name in names}
         gan = asdict(settings.gan_config) if self.stage == "gan" else {}
         run = {"stage": self.stage, "images": self.images, "started_from": self.started_from}

@@ -18,7 +18,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
@@ -27,6 +26,7 @@ from agents.cli import main
 from agents.policy_input import PUBLISHED, PolicyInput
 from agents.restoration.restorer import Restorer, quality
 from restore_env import ImageRestoreVectorEnv
+from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import Photo, read_image
 from restore_env.images.encoding import write_image
 from restore_env.images.tiling import to_pixels
@@ -35,8 +35,6 @@ from tools_zoo.toolboxes import load_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEVERITIES = ("mild", "moderate", "severe")
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from sr_models import load_super_resolver, with_super_resolvers
 from sr_models.losses.perceptual import perceptual_quality
 from sr_models.prior.loading import SHIPPED
 from sr_models.super_resolver import SLOTS, STAGES
-from sr_models.training.degradations import DEGRADATIONS
+from sr_models.training.blind_distortion import DISTORTIONS
 from tools_zoo import TOOLS, load_toolbox, toolbox_names
 from tools_zoo.training.trainer import as_tensor
 
@@ -142,7 +142,7 @@ def test_the_agent_that_enlarges_is_ahead_of_bicubic_where_something_is_wrong() 
 def test_a_super_resolver_errs_less_in_one_stage_and_looks_better_in_the_other(name: str) -> None:
     fur = next(path for path in embedded_paths() if path.stem == "chelsea")
     target = read_image(fur).pixels[24:276, 99:351]
-    small, large = to_tensor(DEGRADATIONS["bicubic"](target, np.random.default_rng(0))), to_tensor(target)
+    small, large = to_tensor(DISTORTIONS["bicubic"](target, np.random.default_rng(0))), to_tensor(target)
     with torch.inference_mode():
         images = {stage: load_super_resolver(name, stage=stage)(small) for stage in STAGES}
         images["bicubic"] = bicubic_upscale(small)

@@ -37,7 +37,7 @@ from sr_models.generators.conditioning import SpatialTransform
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
 from sr_models.super_resolver import GeneratorWeights, write_generator
-from sr_models.training.degradations import bicubic
+from sr_models.training.blind_distortion import bicubic
 from tests.support.toolkit import photographs
 
 SETS = {"set_a": (2, 134, 131), "set_b": (1, 262, 258)}

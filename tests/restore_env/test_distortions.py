@@ -22,15 +22,14 @@ from restore_env.distortions.protocol import (
     jpeg,
     quantize,
 )
+from restore_env.images.arrays import Float, Pixels
 
-Byte = npt.NDArray[np.uint8]
-Float = npt.NDArray[np.float32]
 Double = npt.NDArray[np.float64]
 
 few_examples = settings(max_examples=40, deadline=None)
 
 
-def photo(height: int, width: int, seed: int = 0) -> Byte:
+def photo(height: int, width: int, seed: int = 0) -> Pixels:
     """A picture with smooth shades, hard edges and texture, in colour."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
@@ -40,7 +39,7 @@ def photo(height: int, width: int, seed: int = 0) -> Byte:
     return np.asarray(np.clip(picture, 0, 255), dtype=np.uint8)
 
 
-def as_float(image: Byte) -> Float:
+def as_float(image: Pixels) -> Float:
     floats: Float = image.astype(np.float32) * np.float32(1 / 255)
     return floats
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,7 +24,6 @@ from tests.support.pictures import opened, picture, save
 from tests.support.toolkit import inverted
 from tools_zoo.training.patches import PatchSampler
 
-Byte = npt.NDArray[np.uint8]
 SEEDS = st.integers(0, 2**32)
 NOTHING = Levels()
 """Distorts nothing, so that what comes in is what was clipped."""

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
+from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import ImageError, as_rgb8, decode_image
 from tests.support.image_files import (
     ALPHA,
     GREY,
     RGB,
     Array,
-    Byte,
     deep_png,
     encode,
     exif_of,
@@ -29,7 +29,7 @@ from tests.support.image_files import (
 GREY_AS_RGB = GREY[..., None].repeat(3, axis=2)
 
 
-def over_white(colour: Byte, alpha: Byte) -> Byte:
+def over_white(colour: Pixels, alpha: Pixels) -> Pixels:
     share = alpha / 255
     return np.asarray(np.rint(colour * share + 255 * (1 - share)), dtype=np.uint8)
 
@@ -50,7 +50,7 @@ def over_white(colour: Byte, alpha: Byte) -> Byte:
     ],
 )
 @pytest.mark.parametrize("image", [RGB, GREY], ids=["rgb", "grey"])
-def test_lossless_files_come_back_to_the_bit(file_format: str, options: dict[str, Any], image: Byte) -> None:
+def test_lossless_files_come_back_to_the_bit(file_format: str, options: dict[str, Any], image: Pixels) -> None:
     pixels = decode_image(encode(image, file_format, **options)).pixels
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
@@ -87,7 +87,7 @@ def test_lossy_files_come_back_as_pillow_decodes_them(file_format: str, options:
     ],
     ids=[f"{kind}-{number}" for number, kind in enumerate(["png"] * 3 + ["tiff-16-bit"] * 6 + ["tiff-float"] * 4)],
 )
-def test_deep_samples_are_rounded_to_8_bits(data: bytes, expected: Byte) -> None:
+def test_deep_samples_are_rounded_to_8_bits(data: bytes, expected: Pixels) -> None:
     np.testing.assert_array_equal(decode_image(data).pixels, expected)
 
 
@@ -228,7 +228,7 @@ def test_broken_exif_does_not_cost_the_picture() -> None:
     ],
     ids=["rgb", "grey", "grey-1", "rgba", "la", "16", "16-big-endian", "float", "double", "bool", "strided"],
 )
-def test_arrays(array: Array, expected: Byte) -> None:
+def test_arrays(array: Array, expected: Pixels) -> None:
     before = array.copy()
     pixels = as_rgb8(array)
     assert pixels.dtype == np.uint8

@@ -11,7 +11,8 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from restore_env.images.decoding import ImageError, Photo, decode_image, read_image
-from restore_env.images.encoding import WRITABLE, check_writable, write_atomically, write_image
+from restore_env.images.encoding import WRITABLE, check_writable, write_image
+from restore_env.images.files import write_atomically
 from tests.support.image_files import GREY, RGB, encode, exif_of
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from restore_env.images import sources
+from restore_env.images.cache import PixelCache
 from restore_env.images.decoding import ImageError, Photo, read_image
-from restore_env.images.sources import ImageSource, PixelCache, open_images
+from restore_env.images.sources import ImageSource, open_images
 from tests.support.pictures import opened, picture, save
 
 
@@ -207,7 +208,8 @@ print(source.pixels(0, 1 / 3).shape)
 MEMORY_SCRIPT = """
 import os, sys
 from pathlib import Path
-from restore_env.images.sources import ImageSource, PixelCache
+from restore_env.images.cache import PixelCache
+from restore_env.images.sources import ImageSource
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from PIL import Image
 from restore_env import sampling as starts
 from restore_env.distortions.protocol import SCALES, SEVERITIES, Levels, distort
 from restore_env.distortions.transforms import ProtocolBlur, ProtocolJpeg, ProtocolNoise
+from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import ImageError
 from restore_env.images.sources import ImageSource, PairSource, open_images
 from restore_env.sampling import EpisodeStart, StartSampler, own_pair
@@ -24,10 +24,8 @@ A: Any = importlib.import_module(
     "albumentations"
 )  # only now: restore_env.distortions.transforms keeps it off the network
 
-Byte = npt.NDArray[np.uint8]
 
-
-def picture(height: int, width: int, seed: int = 0) -> Byte:
+def picture(height: int, width: int, seed: int = 0) -> Pixels:
     """Smooth random colours: a patch of it is found nowhere else in it."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
@@ -40,7 +38,7 @@ def source() -> ImageSource:
     return opened
 
 
-def pair_source(*pairs: tuple[Byte, Byte]) -> PairSource:
+def pair_source(*pairs: tuple[Pixels, Pixels]) -> PairSource:
     opened = open_images(list(pairs))
     assert isinstance(opened, PairSource)
     return opened

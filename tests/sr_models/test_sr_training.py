@@ -22,8 +22,8 @@ from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
 from sr_models.losses.perceptual import PerceptualLoss
 from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import read_generator
+from sr_models.training.blind_distortion import DISTORTIONS
 from sr_models.training.crops import CropSampler
-from sr_models.training.degradations import DEGRADATIONS
 from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN, GANConfig, categories_of
 from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining, train_sr
@@ -235,9 +235,9 @@ def test_categories_are_told_only_where_the_prior_is_sure() -> None:
 def test_crops_line_up_with_their_targets() -> None:
     """The small crop is the whole photograph made small, cut at a quarter of the place: context was there."""
     image = photographs(1, 120, 140, seed=3)[0]
-    sampler = CropSampler(source(), [0], 32, DEGRADATIONS["bicubic"])
+    sampler = CropSampler(source(), [0], 32, DISTORTIONS["bicubic"])
     rng = np.random.default_rng(0)
-    small = DEGRADATIONS["bicubic"](image, rng)
+    small = DISTORTIONS["bicubic"](image, rng)
     for top, left in ((0, 0), (40, 48), (88, 108), (44, 4)):
         degraded, clean = sampler.pair(image, top, left, rng)
         assert np.array_equal(clean, image[top : top + 32, left : left + 32])
@@ -247,9 +247,9 @@ def test_crops_line_up_with_their_targets() -> None:
 
 def test_crops_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 4"):
-        CropSampler(source(), [0], 30, DEGRADATIONS["bicubic"])
+        CropSampler(source(), [0], 30, DISTORTIONS["bicubic"])
     with pytest.raises(ValueError, match="no image is as large"):
-        CropSampler(source(), [0], 400, DEGRADATIONS["bicubic"])
+        CropSampler(source(), [0], 400, DISTORTIONS["bicubic"])
 
 
 def test_the_command_trains_and_speaks_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +261,7 @@ def test_the_command_trains_and_speaks_plainly(tmp_path: Path, capsys: pytest.Ca
         (["--vgg", "nowhere.pth"], "nowhere.pth"),
         (["--clip", "nowhere.pt"], "nowhere.pt"),
         (["--prior", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["--degradation", "rain"], "rain"),
+        (["--distortion", "rain"], "rain"),
         (["--generator", "rain"], "rain"),
     ):
         assert main([*words, *extra]) == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 from tools_zoo.backends.network_tool import NetworkTool, check_backend
 from tools_zoo.backends.onnx_models import onnx_model, onnx_runner
 from tools_zoo.backends.parity import check_parity

@@ -16,13 +16,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from restore_env.images.encoding import write_atomically
+from restore_env.images.arrays import Float
+from restore_env.images.files import write_atomically
 from tools_zoo.catalog import TOOLS
 from tools_zoo.networks import NETWORKS
 from tools_zoo.published.tensor_bundles import Variable, read_bundle
@@ -33,7 +33,6 @@ SOURCE = "RL-Restore, published checkpoints"
 AGENT = "agent.safetensors"
 """The imported agent's file, beside the tools."""
 
-Float = npt.NDArray[np.float32]
 
 LAYERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {

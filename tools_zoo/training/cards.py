@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 
 
 def write_card(card: Path, text: str, sections: Sequence[str] = ()) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.errors import ImageRestoreError
-from restore_env.images.encoding import write_atomically
+from restore_env.images.files import write_atomically
 from tools_zoo.training.muon import Muon
 from tools_zoo.training.settings import Budget, Schedule
 

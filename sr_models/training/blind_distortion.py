@@ -1,11 +1,11 @@
-"""How a clean photograph becomes the x4 smaller image that super-resolvers are trained on: bicubic, or blind.
+"""Distortions that make the x4 smaller training images of super-resolution: "bicubic" and "blind".
 
-"bicubic" is MATLAB's imresize. "blind" is the second-order degradation of Real-ESRGAN: blur, resizing, noise and JPEG,
-twice in a row, every strength drawn anew; ranges and chances are the paper's. Source: Wang et al., "Real-ESRGAN:
-Training Real-World Blind Super-Resolution with Pure Synthetic Data", ICCVW 2021, arXiv 2107.10833, section 3, appendix.
+"bicubic" is MATLAB's imresize. "blind" is Real-ESRGAN's second-order model: two passes of blur, resizing, noise and
+JPEG, each strength random, with the paper's ranges and probabilities. Source: Wang et al., "Real-ESRGAN: Training
+Real-World Blind Super-Resolution with Pure Synthetic Data", ICCVW 2021, arXiv 2107.10833, section 3 and appendix.
 
-Whatever is random comes from the caller's generator: the same generator, the same image. The albumentations transforms
-that do the same are in :mod:`sr_models.training.degradation_transforms`.
+All random numbers come from the caller's generator. The same as albumentations transforms:
+:mod:`sr_models.training.blind_transforms`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import cv2
 import numpy as np
 import torch
 
-from restore_env.distortions.protocol import Byte, Float, downscale, gaussian_noise, jpeg, quantize
+from restore_env.distortions.protocol import downscale, gaussian_noise, jpeg, quantize
+from restore_env.images.arrays import Float, Pixels
 
 SCALE = 4
 """How many times higher and wider the clean image is."""
-Degradation = Callable[[Byte, np.random.Generator], Byte]
-"""``degradation(clean, rng)``: uint8 RGB ``(H, W, 3)``, sides multiples of 4, to uint8 RGB ``(H / 4, W / 4, 3)``."""
+Distortion = Callable[[Pixels, np.random.Generator], Pixels]
+"""``distortion(clean, rng)``: uint8 RGB ``(H, W, 3)``, sides multiples of 4, to uint8 RGB ``(H / 4, W / 4, 3)``."""
 
 KERNEL_SIZES: tuple[int, ...] = tuple(range(7, 22, 2))
 """Sides of blur kernels, all equally likely."""
@@ -50,7 +51,7 @@ JPEG_RANGE = (30, 95)
 
 @dataclass(frozen=True)
 class Pass:
-    """Chances and bounds of one pass of the blind degradation; values are uniform between the bounds."""
+    """Chances and bounds of one pass of the blind distortion; values are uniform between the bounds."""
 
     blur_chance: float
     blur_sigma: tuple[float, float]
@@ -72,12 +73,12 @@ PASSES: tuple[Pass, Pass] = (
 """The two passes."""
 
 
-def bicubic(clean: Byte, rng: np.random.Generator | None = None) -> Byte:
+def bicubic(clean: Pixels, rng: np.random.Generator | None = None) -> Pixels:
     """Shrink to a quarter as MATLAB's imresize, rounded to 8 bits; nothing is random.
 
     Args:
         clean: uint8 RGB ``(H, W, 3)``, height and width multiples of 4.
-        rng: not used: it is there for the sake of :data:`DEGRADATIONS`.
+        rng: not used: it is there for the sake of :data:`DISTORTIONS`.
 
     Returns:
         uint8 RGB ``(H / 4, W / 4, 3)``.
@@ -88,7 +89,7 @@ def bicubic(clean: Byte, rng: np.random.Generator | None = None) -> Byte:
     return quantize(downscale(_as_float(clean), SCALE))
 
 
-def blind(clean: Byte, rng: np.random.Generator) -> Byte:
+def blind(clean: Pixels, rng: np.random.Generator) -> Pixels:
     """Degrade by all that Real-ESRGAN knows: two passes of blur, resizing, noise and JPEG, the last size a quarter.
 
     The last resizing, with a sinc after it, comes before the last JPEG or after it, equally likely.
@@ -228,7 +229,7 @@ def _last_resize(image: Float, size: tuple[int, int], rng: np.random.Generator) 
     return small
 
 
-def _as_float(image: Byte, multiple: int = SCALE) -> Float:
+def _as_float(image: Pixels, multiple: int = SCALE) -> Float:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} of shape {image.shape}")
     height, width = image.shape[:2]
@@ -237,5 +238,5 @@ def _as_float(image: Byte, multiple: int = SCALE) -> Float:
     return np.asarray(image.astype(np.float32) * np.float32(1 / 255))
 
 
-DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType({"bicubic": bicubic, "blind": blind})
-"""The degradations by name."""
+DISTORTIONS: Mapping[str, Distortion] = MappingProxyType({"bicubic": bicubic, "blind": blind})
+"""The distortions by name."""

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from restore_env.distortions.transforms import ProtocolJpeg
-from sr_models.training.degradation_transforms import BlindDegradation, RandomBlur, RandomNoise, RandomResize
-from sr_models.training.degradations import (
-    DEGRADATIONS,
+from sr_models.training.blind_distortion import (
+    DISTORTIONS,
     JPEG_RANGE,
     PASSES,
     bicubic,
@@ -22,6 +21,7 @@ from sr_models.training.degradations import (
     random_resize,
     sinc_kernel,
 )
+from sr_models.training.blind_transforms import BlindDistortion, RandomBlur, RandomNoise, RandomResize
 from tests.support.toolkit import photographs
 
 Pixels = npt.NDArray[Any]
@@ -82,32 +82,32 @@ class TestBicubic:
 
 
 class TestEvery:
-    @pytest.mark.parametrize("name", DEGRADATIONS)
+    @pytest.mark.parametrize("name", DISTORTIONS)
     def test_is_a_quarter_of_the_size_and_reproducible(self, name: str, photo: Pixels) -> None:
         before = photo.copy()
         for seed in range(20):
-            one, two = (DEGRADATIONS[name](photo, np.random.default_rng(seed)) for _ in range(2))
+            one, two = (DISTORTIONS[name](photo, np.random.default_rng(seed)) for _ in range(2))
             assert one.shape == (24, 32, 3)
             assert one.dtype == np.uint8
             np.testing.assert_array_equal(one, two)
         np.testing.assert_array_equal(photo, before)
 
-    @pytest.mark.parametrize("name", DEGRADATIONS)
+    @pytest.mark.parametrize("name", DISTORTIONS)
     @pytest.mark.parametrize("shape", [(4, 4), (4, 64), (16, 8)])
     def test_of_small_images(self, name: str, shape: tuple[int, int], noisy: Pixels) -> None:
         for seed in range(10):
-            small = DEGRADATIONS[name](noisy[: shape[0], : shape[1]], np.random.default_rng(seed))
+            small = DISTORTIONS[name](noisy[: shape[0], : shape[1]], np.random.default_rng(seed))
             assert small.shape == (shape[0] // 4, shape[1] // 4, 3)
 
-    @pytest.mark.parametrize("name", DEGRADATIONS)
+    @pytest.mark.parametrize("name", DISTORTIONS)
     def test_refuses_what_is_no_image(self, name: str, photo: Pixels) -> None:
         rng = np.random.default_rng(0)
         with pytest.raises(ValueError, match="an image of 127x96 cannot be shrunk by 4"):
-            DEGRADATIONS[name](photo[:, :127], rng)
+            DISTORTIONS[name](photo[:, :127], rng)
         wrong: list[Pixels] = [photo[..., 0], photo.astype(np.float32), photo[None], photo[:0]]
         for image in wrong:
             with pytest.raises(ValueError, match="expected a uint8 RGB image"):
-                DEGRADATIONS[name](image, rng)
+                DISTORTIONS[name](image, rng)
 
 
 class TestBlind:
@@ -176,12 +176,12 @@ class TestParts:
 
 
 class TestTransforms:
-    @pytest.mark.parametrize("make", [BlindDegradation, RandomBlur, RandomResize, RandomNoise])
+    @pytest.mark.parametrize("make", [BlindDistortion, RandomBlur, RandomResize, RandomNoise])
     def test_equal_the_functions_and_replay(self, make: Any, photo: Pixels) -> None:
         result = A.ReplayCompose([make()])(image=photo)
         np.testing.assert_array_equal(A.ReplayCompose.replay(result["replay"], image=photo)["image"], result["image"])
-        if make is BlindDegradation:
-            seed = result["replay"]["transforms"][0]["params"]["degradation_seed"]
+        if make is BlindDistortion:
+            seed = result["replay"]["transforms"][0]["params"]["distortion_seed"]
             np.testing.assert_array_equal(result["image"], blind(photo, np.random.default_rng(seed)))
 
     def test_compose_by_seed_and_serialise(self, photo: Pixels) -> None:

@@ -1,6 +1,6 @@
-"""The blind degradation and its parts as albumentations transforms, for ``A.Compose`` and ``A.ReplayCompose``.
+"""The blind distortion and its parts as albumentations transforms, for ``A.Compose`` and ``A.ReplayCompose``.
 
-They call the functions of :mod:`sr_models.training.degradations`; of all that is random the seed is the one
+They call the functions of :mod:`sr_models.training.blind_distortion`; of all that is random the seed is the one
 parameter, so that a
 replay does the same. Input as in :mod:`restore_env.distortions.transforms`, whose ``ProtocolJpeg`` and
 ``BicubicDownscale`` are the
@@ -17,15 +17,15 @@ import numpy as np
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pydantic import Field
 
-from restore_env.distortions.protocol import Byte, Float
 from restore_env.distortions.transforms import ProtocolTransform
-from sr_models.training.degradations import PASSES, Pass, blind, random_blur, random_noise, random_resize
+from restore_env.images.arrays import Float, Pixels
+from sr_models.training.blind_distortion import PASSES, Pass, blind, random_blur, random_noise, random_resize
 
 _Number = Annotated[int, Field(ge=1, le=len(PASSES), strict=True)]
 
 
-class BlindDegradation(ProtocolTransform):
-    """A quarter of the size, degraded by two passes: :func:`sr_models.training.degradations.blind`.
+class BlindDistortion(ProtocolTransform):
+    """A quarter of the size, degraded by two passes: :func:`sr_models.training.blind_distortion.blind`.
 
     Args:
         p: probability of applying the transform.
@@ -40,12 +40,12 @@ class BlindDegradation(ProtocolTransform):
         super().__init__(p=p)
 
     def get_params(self) -> dict[str, Any]:
-        """Draw ``degradation_seed``."""
-        return {"degradation_seed": self.py_random.getrandbits(32)}
+        """Draw ``distortion_seed``."""
+        return {"distortion_seed": self.py_random.getrandbits(32)}
 
-    def distort_bytes(self, image: Byte, params: dict[str, Any]) -> Byte:
+    def distort_bytes(self, image: Pixels, params: dict[str, Any]) -> Pixels:
         """Degrade."""
-        return blind(image, np.random.default_rng(params["degradation_seed"]))
+        return blind(image, np.random.default_rng(params["distortion_seed"]))
 
 
 class _PassTransform(ProtocolTransform):
@@ -79,32 +79,32 @@ class _PassTransform(ProtocolTransform):
 
     def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
         """Degrade."""
-        return self.degrade(image, PASSES[self.number - 1], np.random.default_rng(params["part_seed"]))
+        return self.distort_part(image, PASSES[self.number - 1], np.random.default_rng(params["part_seed"]))
 
-    def degrade(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
+    def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
         """Do the part."""
         raise NotImplementedError
 
 
 class RandomBlur(_PassTransform):
-    """Blur by a random kernel: :func:`sr_models.training.degradations.random_blur`. Arguments: ``number``, ``p``."""
+    """Blur: :func:`sr_models.training.blind_distortion.random_blur`. Arguments: ``number``, ``p``."""
 
-    def degrade(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
+    def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
         """Do the part."""
         return random_blur(image, bounds, rng)
 
 
 class RandomResize(_PassTransform):
-    """Enlarge or shrink: :func:`sr_models.training.degradations.random_resize`. Arguments: ``number``, ``p``."""
+    """Enlarge or shrink: :func:`sr_models.training.blind_distortion.random_resize`. Arguments: ``number``, ``p``."""
 
-    def degrade(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
+    def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
         """Do the part."""
         return random_resize(image, bounds, rng)
 
 
 class RandomNoise(_PassTransform):
-    """Gaussian or Poisson noise: :func:`sr_models.training.degradations.random_noise`. Arguments: ``number``, ``p``."""
+    """Noise: :func:`sr_models.training.blind_distortion.random_noise`. Arguments: ``number``, ``p``."""
 
-    def degrade(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
+    def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
         """Do the part."""
         return random_noise(image, bounds, rng)
