@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 IMAGES ?=
 
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check docs bench count
 
 setup: $(VENV)/.ready
 
@@ -22,6 +22,19 @@ check: setup  ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup  ## Build the documentation in site/, strictly
+	$(BIN)/mkdocs build --strict --quiet
+
+count:  ## Source lines, test lines, the largest module, the fullest folder
+	@$(PYTHON) -c 'import collections, pathlib, subprocess; \
+	files = [pathlib.Path(f) for f in subprocess.check_output(["git", "ls-files", "*.py"], text=True).split()]; \
+	lines = {f: len(f.read_text().splitlines()) for f in files if f.exists()}; \
+	tests = sum(n for f, n in lines.items() if f.parts[0] == "tests"); \
+	source = {f: n for f, n in lines.items() if f.parts[0] not in ("tests", "examples")}; \
+	largest = max(source, key=source.get); \
+	folders = collections.Counter(f.parent for f in source if f.name != "__init__.py").most_common(1)[0]; \
+	print(f"source {sum(source.values())}, tests {tests}, largest module {largest} {source[largest]}, fullest folder {folders[0]} {folders[1]}")'
 
 bench: setup  ## Every benchmark in short, under 15 minutes on two cores; writes docs/bench.md. IMAGES=DIR: your photographs
 	$(BIN)/python -m benchmarks.short $(if $(IMAGES),--images "$(IMAGES)")

@@ -102,9 +102,9 @@ class Restorer:
             as the policy's recipe says (:class:`agents.policy_input.PolicyInput`), else True.
         observe: what the policy sees, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
             the working image as it is. None: as the policy's recipe says, else "uint8".
-        backend: what runs the tools' networks on a CPU, a key of :data:`tools_zoo.backends.network_tool.BACKENDS`;
-        None: what runs
-            the toolbox's already, "torch" for one that is loaded here.
+        backend: what runs the tools' networks on a CPU, a key of
+            :data:`tools_zoo.backends.network_tool.BACKENDS`; None: what runs the toolbox's already, "torch" for one
+            that is loaded here.
 
     Raises:
         ValueError: no such toolbox, policy or backend, one that does not fit the other, or a device that cannot be
