@@ -31,7 +31,7 @@ SECTION = "tools"
 
 
 @dataclass(frozen=True)
-class Row:
+class ToolScores:
     """What was measured of one tool: mean PSNR over its patches, dB, values not clipped."""
 
     tool: str
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measure(
     source: ImageSource, ours: Toolbox, published: Toolbox | None, networks: Mapping[str, str], patches: int, seed: int
-) -> list[Row]:
+) -> list[ToolScores]:
     """Measure every tool of the table on ``patches`` patches of its own pure band; both toolboxes see the same ones."""
     from rich.console import Console
     from rich.progress import track
@@ -95,7 +95,7 @@ def measure(
         pairs = sampler.batch(np.random.default_rng([seed, number]), patches)
         boxes = (None, ours) if published is None else (None, ours, published)
         means = [_mean_psnr(None if box is None else box[box.action(spec.name)], pairs) for box in boxes]
-        rows.append(Row(spec.name, undoes(spec), networks[spec.name], *means))
+        rows.append(ToolScores(spec.name, undoes(spec), networks[spec.name], *means))
     return rows
 
 
@@ -117,7 +117,7 @@ def undoes(spec: ToolSpec) -> str:
     return f"{kind} {spec.low:g} to {spec.high:g}{unit}"
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[ToolScores]) -> str:
     """The table; with two columns more if the published tools were measured too."""
     head = ["tool", "undoes", "network", "input, dB", "ours, dB"]
     compared = any(row.psnr_published is not None for row in rows)

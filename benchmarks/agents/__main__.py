@@ -22,12 +22,12 @@ from agents.rollout import EpisodeResults, draw_starts, play
 from benchmarks.agents.evaluation import (
     AGENT,
     GREEDY,
-    Contender,
-    as_table,
+    EvaluatedPolicy,
     difference,
-    parse_contender,
-    rivals_table,
-    rows_of,
+    differences_table,
+    parse_policy,
+    scores_of,
+    scores_table,
     search_chains,
 )
 from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
@@ -52,22 +52,22 @@ def best_of(
 def run(arguments: argparse.Namespace) -> int:
     """Search, play, print."""
     check_outputs(arguments, arguments.section)
-    agent = Contender.load(AGENT, arguments.toolbox, arguments.policy)
-    rivals = [parse_contender(text) for text in arguments.against]
+    agent = EvaluatedPolicy.load(AGENT, arguments.toolbox, arguments.policy)
+    baselines = [parse_policy(text) for text in arguments.against]
     toolbox = agent.toolbox
     oracles: dict[str, Policy] = {
         "greedy": GreedyOracle(),
         "exhaustive": ExhaustiveOracle(precision=arguments.oracle_precision),
     }
-    contenders = [agent, *rivals]
-    for owner in (agent, *rivals):
-        suffix = owner.measure.removeprefix(GREEDY)
-        contenders += [
-            Contender(f"{name} oracle{suffix}", oracles[name], owner.toolbox, owner.measure)
+    evaluated_policies = [agent, *baselines]
+    for owner in (agent, *baselines):
+        suffix = owner.oracle.removeprefix(GREEDY)
+        evaluated_policies += [
+            EvaluatedPolicy(f"{name} oracle{suffix}", oracles[name], owner.toolbox, owner.oracle)
             for name in arguments.oracles
         ]
-    measures = {contender.name: contender.measure for contender in contenders}
-    names = [contender.name for contender in contenders]
+    oracle_names = {evaluated.name: evaluated.oracle for evaluated in evaluated_policies}
+    names = [evaluated.name for evaluated in evaluated_policies]
     if len(set(names)) < len(names):
         raise ValueError(f"--against needs names that differ from one another and from the others: {', '.join(names)}")
     tasks = {name: Task(images=arguments.images, severity=name, toolbox=toolbox) for name in arguments.severity}
@@ -86,17 +86,17 @@ def run(arguments: argparse.Namespace) -> int:
             finalists = chains[length][: arguments.finalists]
             name, result = best_of(f"best fixed chain of {length}", finalists, toolbox, task, starts)
             results[name] = result
-        for contender in contenders:
-            results[contender.name] = contender.play(task, starts)
+        for evaluated in evaluated_policies:
+            results[evaluated.name] = evaluated.play(task, starts)
         initial = float(results[AGENT].initial_psnr.mean())
         lines += [f"**{severity}**, {arguments.patches} patches, input {initial:.2f} dB", ""]
-        lines += [*as_table(rows_of(results, measures)), ""]
-    differences = [difference(rival.name, played) for rival in rivals]
+        lines += [*scores_table(scores_of(results, oracle_names)), ""]
+    differences = [difference(baseline.name, played) for baseline in baselines]
     if differences:
-        lines += [*rivals_table(differences), ""]
+        lines += [*differences_table(differences), ""]
     record = {
         "severities": {
-            severity: [asdict(row) for row in rows_of(results, measures)] for severity, results in played.items()
+            severity: [asdict(row) for row in scores_of(results, oracle_names)] for severity, results in played.items()
         },
         "differences": [asdict(row) for row in differences],
     }

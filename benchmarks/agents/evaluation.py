@@ -1,4 +1,4 @@
-"""Policies that play the same patches: what each came to, and by how much one beats another."""
+"""Evaluation of policies on the same patches, and paired differences between them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ GREEDY = "greedy oracle"
 
 
 @dataclass(frozen=True)
-class Contender:
+class EvaluatedPolicy:
     """A policy with the tools that it plays."""
 
     name: str
     policy: Policy
     toolbox: Toolbox
-    measure: str = GREEDY
+    oracle: str = GREEDY
     """Name of the greedy oracle with the same tools."""
 
     @classmethod
@@ -46,9 +46,9 @@ class Contender:
         name: str,
         toolbox: str | os.PathLike[str],
         policy: str | os.PathLike[str],
-        measure: str = GREEDY,
+        oracle: str = GREEDY,
         device: str = "cpu",
-    ) -> Contender:
+    ) -> EvaluatedPolicy:
         """A toolbox and the policy that belongs to it, by shipped name, file or folder.
 
         Raises:
@@ -56,12 +56,12 @@ class Contender:
         """
         tools, agent = load_toolbox(toolbox, device), load_policy(policy, device)
         check_tools(agent, tools.names, policy)
-        return cls(name, agent, tools, measure)
+        return cls(name, agent, tools, oracle)
 
     def play(
         self, task: Task, starts: Sequence[EpisodeStart], metrics: Mapping[str, Metric] = MappingProxyType({})
     ) -> EpisodeResults:
-        """Play one episode from each start with the contender's own tools, observed as its policy wants it."""
+        """Play one episode from each start with the evaluated's own tools, observed as its policy wants it."""
         own = replace(task, toolbox=self.toolbox, dtype=PolicyInput.of(self.policy).observe)
         return play(self.policy, own, starts, metrics=metrics)
 
@@ -77,7 +77,7 @@ def search_chains(toolbox: Toolbox, task: Task, count: int, beam: int, seed: int
         return best_chains(toolbox, images, targets, depth=task.max_steps, beam=beam)
 
 
-def parse_contender(text: str) -> Contender:
+def parse_policy(text: str) -> EvaluatedPolicy:
     """Load ``NAME=FOLDER``: a toolbox's folder with its ``agent.safetensors``, as ``import-rl-restore`` writes it.
 
     Raises:
@@ -88,11 +88,11 @@ def parse_contender(text: str) -> Contender:
         raise ValueError(f"--against takes NAME=FOLDER, got {text!r}")
     if not Path(folder).is_dir():
         raise ValueError(f"{folder}: no such folder")
-    return Contender.load(name.strip(), folder, folder, measure=f"{GREEDY}, {name.strip()} tools")
+    return EvaluatedPolicy.load(name.strip(), folder, folder, oracle=f"{GREEDY}, {name.strip()} tools")
 
 
 @dataclass(frozen=True)
-class Row:
+class PolicyScores:
     """One line of a table: means over the patches."""
 
     policy: str
@@ -111,17 +111,17 @@ class Row:
     """Wall time a patch, of choosing, tools and measuring, in this run."""
 
 
-def rows_of(played: Mapping[str, EpisodeResults], measures: Mapping[str, str]) -> list[Row]:
+def scores_of(played: Mapping[str, EpisodeResults], oracles: Mapping[str, str]) -> list[PolicyScores]:
     """The lines of one severity's table.
 
     Args:
         played: what came of each policy, by name.
-        measures: the name of the greedy oracle that a policy is measured by, where it is not :data:`GREEDY`.
+        oracles: the name of the greedy oracle that a policy is measured by, where it is not :data:`GREEDY`.
     """
     gains = {name: result.gain for name, result in played.items()}
-    bounds = {name: gains.get(measures.get(name, GREEDY)) for name in played}
+    bounds = {name: gains.get(oracles.get(name, GREEDY)) for name in played}
     return [
-        Row(
+        PolicyScores(
             policy=name,
             psnr=float(result.psnr.mean()),
             gain=result.gain,
@@ -135,7 +135,7 @@ def rows_of(played: Mapping[str, EpisodeResults], measures: Mapping[str, str]) -
     ]
 
 
-def as_table(rows: Sequence[Row]) -> list[str]:
+def scores_table(rows: Sequence[PolicyScores]) -> list[str]:
     """The rows as lines of Markdown."""
     with_share = any(row.share is not None for row in rows)
     names = ["policy", "PSNR, dB", "gain, dB (95 %)", "of greedy", "steps", "GMAC a patch", "ms a patch"]
@@ -153,25 +153,25 @@ def as_table(rows: Sequence[Row]) -> list[str]:
 
 @dataclass(frozen=True)
 class Difference:
-    """The agent's PSNR minus a rival's on the same patches, dB."""
+    """The agent's PSNR minus a baseline's on the same patches, dB."""
 
-    rival: str
+    baseline: str
     by_severity: Mapping[str, Estimate]
     mean: Estimate
     """Of the severities, each counting the same."""
 
 
-def difference(rival: str, played: Mapping[str, Mapping[str, EpisodeResults]]) -> Difference:
-    """Compare the agent with a rival, patch by patch, in every severity that was ``played``."""
+def difference(baseline: str, played: Mapping[str, Mapping[str, EpisodeResults]]) -> Difference:
+    """Compare the agent with a baseline, patch by patch, in every severity that was ``played``."""
     ahead = {
-        severity: (results[AGENT].psnr - results[rival].psnr, results[AGENT].images)
+        severity: (results[AGENT].psnr - results[baseline].psnr, results[AGENT].images)
         for severity, results in played.items()
     }
     by_severity = {severity: estimate(part) for severity, part in ahead.items()}
-    return Difference(rival, by_severity, estimate(*ahead.values()))
+    return Difference(baseline, by_severity, estimate(*ahead.values()))
 
 
-def rivals_table(differences: Sequence[Difference]) -> list[str]:
+def differences_table(differences: Sequence[Difference]) -> list[str]:
     """The differences as lines of Markdown."""
     severities = list(differences[0].by_severity)
     lines = [
@@ -180,5 +180,5 @@ def rivals_table(differences: Sequence[Difference]) -> list[str]:
     ]
     for row in differences:
         cells = [*row.by_severity.values(), row.mean]
-        lines.append(f"| {row.rival} | {' | '.join(f'{cell.mean:+.2f} ± {cell.half:.2f}' for cell in cells)} |")
+        lines.append(f"| {row.baseline} | {' | '.join(f'{cell.mean:+.2f} ± {cell.half:.2f}' for cell in cells)} |")
     return lines

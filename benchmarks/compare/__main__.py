@@ -24,7 +24,7 @@ from benchmarks.compare.comparison import Comparison, attempt, metrics_of
 from benchmarks.compare.distortions import NAMES, distortion_of
 from benchmarks.compare.methods import METHODS, Setting, usual_methods
 from benchmarks.compare.photographs import COST_SIDE, draw_photographs
-from benchmarks.compare.store import Failure, Kept, Results
+from benchmarks.compare.store import Failure, Results, ResultStore
 from benchmarks.compare.tables import (
     FOOTNOTE,
     UNCLAIMED,
@@ -55,7 +55,7 @@ def prepare(arguments: argparse.Namespace) -> Comparison:
     Raises:
         ValueError: a cache that is no folder, or no images that can be used.
     """
-    kept = Kept(arguments.cache)
+    store = ResultStore(arguments.cache)
     factor = TASKS[arguments.task]
     tasks = {
         name: Task(
@@ -81,7 +81,7 @@ def prepare(arguments: argparse.Namespace) -> Comparison:
         metrics,
         photographs=arguments.photographs,
         costly=(first, draw_photographs(first, factor, arguments.seed, COST_SIDE)[0]),
-        kept=kept,
+        store=store,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from agents.rollout import EpisodeResults
 from benchmarks.compare.methods import METHODS, Method, Setting
 from benchmarks.compare.photographs import measure_cost, play_photographs
-from benchmarks.compare.store import Failure, Kept, Results, fingerprint_of
+from benchmarks.compare.store import Failure, Results, ResultStore, fingerprint_of
 from benchmarks.report.machine import machine_fingerprint
 from restore_env import Task
 from restore_env.metrics import Metric, ssim
@@ -46,10 +46,10 @@ def play_patches(
     starts: Sequence[EpisodeStart],
     metrics: Mapping[str, Metric] = MappingProxyType({}),
 ) -> EpisodeResults:
-    """Restore patches; computation includes the policy's looks."""
-    played = method.contender.play(task, starts, metrics)
-    looks = np.array([len(chain) for chain in played.actions])
-    return replace(played, gmacs=played.gmacs + looks * method.look_gmacs)
+    """Restore patches; computation includes the policy's calls."""
+    played = method.evaluated.play(task, starts, metrics)
+    calls = np.array([len(chain) for chain in played.actions])
+    return replace(played, gmacs=played.gmacs + calls * method.policy_gmacs)
 
 
 class Comparison:
@@ -61,7 +61,7 @@ class Comparison:
         metrics: what is measured besides PSNR.
         photographs: whether ``starts`` are whole photographs.
         costly: a photograph that time and memory are measured on, and its task.
-        kept: measurements of an earlier start of the same comparison.
+        store: measurements of an earlier start of the same comparison.
     """
 
     def __init__(
@@ -72,15 +72,15 @@ class Comparison:
         *,
         photographs: bool,
         costly: tuple[Task, EpisodeStart],
-        kept: Kept,
+        store: ResultStore,
     ) -> None:
         self._tasks, self._starts, self._metrics = tasks, starts, metrics
-        self._photographs, self._costly, self._kept = photographs, costly, kept
+        self._photographs, self._costly, self._store = photographs, costly, store
         self._sets = {name: fingerprint_of(drawn, list(metrics)) for name, drawn in starts.items()}
 
     def measure(self, method: Method) -> Results:
         """Restore everything by one method."""
-        own, machine = method.fingerprint(), machine_fingerprint(method.contender.toolbox.device)
+        own, machine = method.fingerprint(), machine_fingerprint(method.evaluated.toolbox.device)
         results = Results(
             method.name,
             method.title,
@@ -92,17 +92,17 @@ class Comparison:
         )
         for severity in self._tasks:
             key = f"{method.name}-{severity}-{own}-{self._sets[severity]}-{machine}"
-            played = self._kept.load_played(key)
+            played = self._store.load_results(key)
             if played is None:
                 played = self._play(method, severity)
-                self._kept.keep_played(key, played)
+                self._store.save_results(key, played)
             results.played[severity] = played
         if not method.sees_target:
             key = f"{method.name}-cost-{own}-{fingerprint_of([self._costly[1]], [])}-{machine}"
-            results.cost = self._kept.load_cost(key)
+            results.cost = self._store.load_cost(key)
             if results.cost is None:
                 results.cost = measure_cost(method, *self._costly)
-                self._kept.keep_cost(key, results.cost)
+                self._store.save_cost(key, results.cost)
         return results
 
     def _play(self, method: Method, severity: str) -> EpisodeResults:

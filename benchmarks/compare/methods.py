@@ -1,8 +1,7 @@
-"""What can be compared, as a table: toolchains, oracles, one-network baselines and what does nothing.
+"""What can be compared, as a table: toolchains, oracles, one-network baselines and the untouched input.
 
-Every method is a :class:`benchmarks.agents.evaluation.Contender`: a baseline is a toolbox of one tool that is always
-taken, the
-untouched input a policy that stops at once. So all are played, measured and counted by the same code.
+Every method is a policy with tools: a baseline is a toolbox of one tool that is always taken, the untouched input a
+policy that stops at once. So all are played, measured and counted by the same code.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from agents.policies.heuristics import FixedChain
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle, Oracle
 from agents.restoration.restorer import Restorer
 from agents.rollout import draw_starts, play
-from benchmarks.agents.evaluation import Contender, search_chains
+from benchmarks.agents.evaluation import EvaluatedPolicy, search_chains
 from benchmarks.baselines.catalog import BASELINES
 from benchmarks.baselines.complexity import count_macs, parameter_count
 from benchmarks.baselines.owan import read_published
 from benchmarks.baselines.weights import SHIPPED, BaselineWeights, Training, as_tool, read_baseline
-from benchmarks.compare.upscaling import Insisting, Upscaling
+from benchmarks.compare.upscaling import ThenUpscale, UpscalingRequired
 from benchmarks.super_resolution.peers import PEERS, load_peer
 from restore_env import Task
 from restore_env.policy import ScoringPolicy
@@ -83,7 +82,7 @@ class Method:
     name: str
     title: str
     """What tables call it."""
-    contender: Contender
+    evaluated: EvaluatedPolicy
     parameters: int
     """Of all that has to be loaded: every tool and the policy."""
     training: str = ""
@@ -93,12 +92,12 @@ class Method:
     sees_target: bool = False
 
     @cached_property
-    def look_gmacs(self) -> float:
+    def policy_gmacs(self) -> float:
         """10^9 multiply-accumulates of the policy for one look at a patch."""
-        policy, actions = self.contender.policy, len(self.contender.toolbox) + 1
-        if isinstance(policy, Upscaling):
+        policy, actions = self.evaluated.policy, len(self.evaluated.toolbox) + 1
+        if isinstance(policy, ThenUpscale):
             actions -= 1
-        if isinstance(policy, (Upscaling, Insisting)):
+        if isinstance(policy, (ThenUpscale, UpscalingRequired)):
             policy = policy.policy
         if not isinstance(policy, nn.Module) or not isinstance(policy, ScoringPolicy):
             return 0.0
@@ -112,9 +111,9 @@ class Method:
 
     def fingerprint(self) -> str:
         """A short name of everything that decides what the method does."""
-        policy = self.contender.policy
+        policy = self.evaluated.policy
         chain = repr(getattr(policy, "chain", ""))
-        parts = [self.name, *map(_mark, self.contender.toolbox), _mark(getattr(policy, "policy", policy)), chain]
+        parts = [self.name, *map(_mark, self.evaluated.toolbox), _mark(getattr(policy, "policy", policy)), chain]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
@@ -128,17 +127,17 @@ Maker = Callable[[Setting], Method]
 
 def _untouched(name: str, title: str, setting: Setting) -> Method:
     toolbox = Toolbox([BICUBIC_X4], setting.device)
-    return Method(name, title, Contender(name, FixedChain((), toolbox.stop), toolbox), 0)
+    return Method(name, title, EvaluatedPolicy(name, FixedChain((), toolbox.stop), toolbox), 0)
 
 
 def _one_tool(name: str, title: str, tool: Tool, setting: Setting, parameters: int) -> Method:
     toolbox = Toolbox([tool], setting.device)
-    return Method(name, title, Contender(name, FixedChain((0,), toolbox.stop), toolbox), parameters)
+    return Method(name, title, EvaluatedPolicy(name, FixedChain((0,), toolbox.stop), toolbox), parameters)
 
 
 def _agent(name: str, title: str, folder: str | Path, setting: Setting, policy: str | Path | None = None) -> Method:
-    contender = Contender.load(name, folder, policy or policy_of(folder), device=setting.device)
-    return Method(name, title, contender, parameter_count(*contender.toolbox, contender.policy))
+    evaluated = EvaluatedPolicy.load(name, folder, policy or policy_of(folder), device=setting.device)
+    return Method(name, title, evaluated, parameter_count(*evaluated.toolbox, evaluated.policy))
 
 
 def _toolchain(name: str, setting: Setting) -> Method:
@@ -164,7 +163,9 @@ SLOW = "exhaustive"
 def _oracle(name: str, setting: Setting) -> Method:
     toolbox = load_toolbox(setting.toolbox, setting.device)
     title = f"{name} oracle, {setting.toolbox}"
-    return Method(name, title, Contender(name, ORACLES[name](), toolbox), parameter_count(*toolbox), sees_target=True)
+    return Method(
+        name, title, EvaluatedPolicy(name, ORACLES[name](), toolbox), parameter_count(*toolbox), sees_target=True
+    )
 
 
 def _fixed(setting: Setting) -> Method:
@@ -176,7 +177,7 @@ def _fixed(setting: Setting) -> Method:
     best = max(chains, key=lambda chain: play(chain, task, starts).gain)
     title = f"best fixed chain ({best.named(toolbox)})"
     used = {toolbox[action] for action in best.chain}
-    return Method("fixed", title, Contender("fixed", best, toolbox), parameter_count(*used))
+    return Method("fixed", title, EvaluatedPolicy("fixed", best, toolbox), parameter_count(*used))
 
 
 def _baseline(name: str, setting: Setting) -> Method:
@@ -221,15 +222,15 @@ def _chain_x4(name: str, setting: Setting) -> Method:
     if pipeline.final_upscaler is None:
         raise ValueError(f"the agent of {toolbox} enlarges by itself")
     tools = Toolbox([*pipeline.toolbox, pipeline.final_upscaler], setting.device)
-    contender = Contender(name, Upscaling(pipeline.policy, tools), tools)
-    return Method(name, f"toolchain, {toolbox}, then {slot}", contender, parameter_count(*tools, pipeline.policy))
+    evaluated = EvaluatedPolicy(name, ThenUpscale(pipeline.policy, tools), tools)
+    return Method(name, f"toolchain, {toolbox}, then {slot}", evaluated, parameter_count(*tools, pipeline.policy))
 
 
-def _enlarging_agent(name: str, setting: Setting) -> Method:
+def _upscaling_agent(name: str, setting: Setting) -> Method:
     pipeline = Restorer("default", name, setting.device, scale=4).pipeline()
     parameters = parameter_count(*pipeline.toolbox, pipeline.policy)
-    contender = Contender(name, Insisting(pipeline.policy, pipeline.toolbox), pipeline.toolbox)
-    return Method(name, f"toolchain, {name}", contender, parameters)
+    evaluated = EvaluatedPolicy(name, UpscalingRequired(pipeline.policy, pipeline.toolbox), pipeline.toolbox)
+    return Method(name, f"toolchain, {name}", evaluated, parameters)
 
 
 METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
@@ -249,7 +250,7 @@ METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
             **{name: partial(_peer, name) for name in PEERS},
             **{name: partial(_super_resolver, name) for name in SUPER_RESOLVERS},
             **{name: partial(_chain_x4, name) for name in CHAINS_X4},
-            UPSCALING: partial(_enlarging_agent, UPSCALING),
+            UPSCALING: partial(_upscaling_agent, UPSCALING),
         },
     }
 )

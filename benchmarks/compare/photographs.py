@@ -14,7 +14,7 @@ from torch import Tensor
 from agents.restoration.restorer import Restorer
 from agents.rollout import EpisodeResults, concatenate
 from benchmarks.compare.methods import Method
-from benchmarks.compare.upscaling import MAX_TOOLS, Insisting, Upscaling
+from benchmarks.compare.upscaling import MAX_TOOLS, ThenUpscale, UpscalingRequired
 from benchmarks.report.machine import peak_memory
 from restore_env import Task
 from restore_env.distortions.protocol import distort, downscale, draw_levels, quantize
@@ -109,20 +109,20 @@ def play_photographs(
 ) -> EpisodeResults:
     """Restore whole photographs, one by one.
 
-    An agent's tiles vote, as :class:`agents.Restorer` lets them; computation includes its looks at them. Other policies
+    An agent's tiles vote, as :class:`agents.Restorer` lets them; computation includes its calls at them. Other policies
     play an episode with the whole photograph as its patch.
     """
-    contender = method.contender
-    tools, policy = list(contender.toolbox), contender.policy
-    final_upscaler = tools.pop() if isinstance(policy, Upscaling) else None
-    policy = policy.policy if isinstance(policy, (Upscaling, Insisting)) else policy
+    evaluated = method.evaluated
+    tools, policy = list(evaluated.toolbox), evaluated.policy
+    final_upscaler = tools.pop() if isinstance(policy, ThenUpscale) else None
+    policy = policy.policy if isinstance(policy, (ThenUpscale, UpscalingRequired)) else policy
     if isinstance(policy, ScoringPolicy):
-        device = contender.toolbox.device
+        device = evaluated.toolbox.device
         restorer = Restorer(Toolbox(tools, device), policy, str(device), MAX_TOOLS, super_resolver=final_upscaler)
         return concatenate([_restore(method, restorer, start, metrics) for start in starts])
-    tiled = Toolbox([TiledTool(tool) for tool in contender.toolbox])
-    tiled.device = contender.toolbox.device
-    whole = replace(contender, toolbox=tiled)
+    tiled = Toolbox([TiledTool(tool) for tool in evaluated.toolbox])
+    tiled.device = evaluated.toolbox.device
+    whole = replace(evaluated, toolbox=tiled)
     return concatenate([whole.play(task, [start], metrics) for start in starts])
 
 
@@ -130,14 +130,14 @@ def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: M
     result = restorer.restore(start.degraded, scale=start.factor, keep_float=True)
     assert result.float_image is not None
     before, after, target = (to_tensor(image) for image in (start.degraded, result.float_image, start.target))
-    toolbox, looks = restorer.toolbox, sum(vote.grid.size for vote in result.votes)
+    toolbox, calls = restorer.toolbox, sum(vote.grid.size for vote in result.votes)
     initial = psnr(bicubic_upscale(before, start.factor), target).numpy()
     final = psnr(after, target).numpy()
     return EpisodeResults(
         initial_psnr=initial,
         psnr=final,
         returns=final - initial,
-        gmacs=np.array([result.gmacs + looks * method.look_gmacs]),
+        gmacs=np.array([result.gmacs + calls * method.policy_gmacs]),
         actions=(tuple(toolbox.action(vote.action) for vote in result.votes),),
         seconds=result.seconds,
         images=(start.image,),
@@ -157,7 +157,7 @@ class Cost:
 
 def measure_cost(method: Method, task: Task, start: EpisodeStart) -> Cost:
     """Restore one photograph a few times; take memory at the first, and the shortest time."""
-    with peak_memory(method.contender.toolbox.device) as peak:
+    with peak_memory(method.evaluated.toolbox.device) as peak:
         seconds = [play_photographs(method, task, [start]).seconds]
     seconds += [play_photographs(method, task, [start]).seconds for _ in range(COST_ROUNDS - 1)]
     height, width = start.target.shape[:2]

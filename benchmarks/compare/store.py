@@ -53,8 +53,8 @@ def fingerprint_of(starts: Iterable[EpisodeStart], metrics: Sequence[str]) -> st
     return hashed.hexdigest()[:16]
 
 
-class Kept:
-    """A folder of JSON files, one for each measurement; without a folder nothing is kept.
+class ResultStore:
+    """A folder of JSON files, one for each measurement; without a folder nothing is store.
 
     Args:
         folder: made if it is missing.
@@ -71,7 +71,7 @@ class Kept:
             except (FileExistsError, NotADirectoryError) as error:
                 raise ValueError(f"{folder}: no folder, and none can be made there: a file is in its place") from error
 
-    def load_played(self, key: str) -> EpisodeResults | None:
+    def load_results(self, key: str) -> EpisodeResults | None:
         """What was played under that key, if it was."""
         values = self._load(key)
         if values is None:
@@ -84,7 +84,7 @@ class Kept:
             scores={name: np.array(scores, dtype=np.float64) for name, scores in values["scores"].items()},
         )
 
-    def keep_played(self, key: str, played: EpisodeResults) -> None:
+    def save_results(self, key: str, played: EpisodeResults) -> None:
         """Keep what was played."""
         values = {name: getattr(played, name).tolist() for name in _ARRAYS}
         scores = {name: scores.tolist() for name, scores in played.scores.items()}
@@ -98,7 +98,7 @@ class Kept:
         values = self._load(key)
         return None if values is None else Cost(**values)
 
-    def keep_cost(self, key: str, cost: Cost) -> None:
+    def save_cost(self, key: str, cost: Cost) -> None:
         """Keep a cost."""
         self._keep(key, asdict(cost))
 

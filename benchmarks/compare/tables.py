@@ -47,8 +47,8 @@ def metrics_of(played: EpisodeResults) -> dict[str, Values]:
 
 def lines_of(results: Sequence[Results], severity: str, reference: str | None) -> list[Line]:
     """The lines of one severity's table, a method each."""
-    rival = next((one.played[severity] for one in results if one.name == reference), None)
-    return [_line(one, one.played[severity], rival) for one in results]
+    baseline = next((one.played[severity] for one in results if one.name == reference), None)
+    return [_line(one, one.played[severity], baseline) for one in results]
 
 
 def _line(result: Results, played: EpisodeResults, reference: EpisodeResults | None) -> Line:
@@ -122,15 +122,15 @@ def summary_table(results: Sequence[Results], severities: Sequence[str], unit: s
 
 def difference_table(results: Sequence[Results], severities: Sequence[str], reference: str) -> list[str]:
     """PSNR of every method minus the reference's on each severity, and the mean of these, as lines of Markdown."""
-    rival = next((one for one in results if one.name == reference), None)
-    if rival is None or len(severities) < 2 or len(results) < 2:
+    baseline = next((one for one in results if one.name == reference), None)
+    if baseline is None or len(severities) < 2 or len(results) < 2:
         return []
     heads = [f"method minus {reference}, dB", *severities, "mean"]
     rows = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     for one in results:
-        if one is rival:
+        if one is baseline:
             continue
-        parts = [(one.played[name].psnr - rival.played[name].psnr, one.played[name].images) for name in severities]
+        parts = [(one.played[name].psnr - baseline.played[name].psnr, one.played[name].images) for name in severities]
         cells = [*(estimate(part) for part in parts), estimate(*parts)]
         rows.append(f"| {' | '.join([one.title, *(_compared(cell, one) for cell in cells)])} |")
     return rows

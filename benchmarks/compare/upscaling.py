@@ -16,7 +16,7 @@ MAX_TOOLS = 3
 """Tools at most, as in :class:`agents.Restorer`; a super-resolver that the policy does not know comes on top."""
 
 
-class Upscaling:
+class ThenUpscale:
     """A policy of same-size tools, followed by a super-resolver when it stops or has used its steps.
 
     An episode has one step more than the policy uses.
@@ -53,7 +53,7 @@ class Upscaling:
         return actions, (inner, steps + 1)
 
 
-class Insisting:
+class UpscalingRequired:
     """A policy that knows super-resolvers and must use one before its episode ends.
 
     At its last step, or where it would stop, it takes the super-resolver with the highest score.

@@ -30,14 +30,14 @@ from benchmarks.super_resolution.evaluation import (
     Distance,
     Photos,
     Scores,
-    contestants,
     enlarged,
     load_all,
     measure,
     measure_speed,
+    networks_of,
     open_photos,
     parameters,
-    parse_extra,
+    parse_weights,
 )
 from restore_env.images.arrays import Pixels
 from restore_env.images.figures import write_figure
@@ -142,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(sets) < len(arguments.images):
         raise ValueError("the folders of --images need names that differ: they name the columns")
     distance = open_distance(arguments.squeezenet, device)
-    entries = contestants(arguments.peers, parse_extra(arguments.extra), device)
+    entries = networks_of(arguments.peers, parse_weights(arguments.extra), device)
     if len({entry.name for entry in entries}) < len(entries):
         raise ValueError(f"--extra needs names that differ from {', '.join(entry.name for entry in entries)}")
     tools = load_all(entries, complain)

@@ -40,7 +40,7 @@ MISTAKES = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Network:
     """One row of the table, to be loaded."""
 
     name: str
@@ -61,9 +61,9 @@ class Scores:
     """Perceptual, lower is better."""
 
 
-def contestants(
+def networks_of(
     peers: Path | None, extra: Mapping[str, Path], device: str, stages: Sequence[str] = STAGES
-) -> list[Contestant]:
+) -> list[Network]:
     """Who takes part: bicubic, the peers, every shipped super-resolver at every stage, then ``extra`` weights files.
 
     Args:
@@ -72,14 +72,14 @@ def contestants(
         device: where all run.
         stages: of the shipped ones.
     """
-    entries = [Contestant(BICUBIC, BICUBIC, lambda: BICUBIC_X4)]
-    entries += [Contestant(name, name, partial(_peer, name, peers, device)) for name in PEERS]
+    entries = [Network(BICUBIC, BICUBIC, lambda: BICUBIC_X4)]
+    entries += [Network(name, name, partial(_peer, name, peers, device)) for name in PEERS]
     for slot in SLOTS:
         entries += [
-            Contestant(f"{slot.name}, {stage}", slot.name, partial(load_super_resolver, slot.name, device, stage=stage))
+            Network(f"{slot.name}, {stage}", slot.name, partial(load_super_resolver, slot.name, device, stage=stage))
             for stage in stages
         ]
-    entries += [Contestant(name, name, partial(load_super_resolver, path, device)) for name, path in extra.items()]
+    entries += [Network(name, name, partial(load_super_resolver, path, device)) for name, path in extra.items()]
     return entries
 
 
@@ -89,7 +89,7 @@ def _peer(name: str, folder: Path | None, device: str) -> Tool:
     return load_peer(name, folder).to(torch.device(device))
 
 
-def parse_extra(texts: Iterable[str]) -> dict[str, Path]:
+def parse_weights(texts: Iterable[str]) -> dict[str, Path]:
     """Weights files from ``NAME=FILE``.
 
     Raises:
@@ -104,7 +104,7 @@ def parse_extra(texts: Iterable[str]) -> dict[str, Path]:
     return files
 
 
-def load_all(entries: Iterable[Contestant], complain: Callable[[str], None]) -> dict[str, Tool | None]:
+def load_all(entries: Iterable[Network], complain: Callable[[str], None]) -> dict[str, Tool | None]:
     """Every contestant's tool by its name; None for one that cannot be loaded, with a line to ``complain``."""
     return {entry.name: attempt(entry.load, f"{entry.name}: {MISSING}", complain) for entry in entries}
 

@@ -59,12 +59,12 @@ class DistillationBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
-        kept = []
+        store = []
         for keep, refine in ((self.c1_d, self.c1_r), (self.c2_d, self.c2_r), (self.c3_d, self.c3_r)):
-            kept.append(F.leaky_relu(keep(features), 0.05))
+            store.append(F.leaky_relu(keep(features), 0.05))
             features = F.leaky_relu(features + refine(features), 0.05)
-        kept.append(F.leaky_relu(self.c4(features), 0.05))
-        refined: Tensor = self.esa(self.c5(torch.cat(kept, dim=1)))
+        store.append(F.leaky_relu(self.c4(features), 0.05))
+        refined: Tensor = self.esa(self.c5(torch.cat(store, dim=1)))
         return refined
 
 
@@ -126,7 +126,7 @@ class EfficientResidual(nn.Module):
 
 
 class Cascade(nn.Module):
-    """Three steps; behind each a 1x1 convolution looks at the input and at what all steps so far have made."""
+    """Three steps; behind each a 1x1 convolution calls at the input and at what all steps so far have made."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from agents.cli import main
 from agents.policies.heuristics import FixedChain
 from agents.rollout import draw_starts, play
 from benchmarks.baselines.weights import as_tool, read_baseline
-from benchmarks.compare.upscaling import Insisting
+from benchmarks.compare.upscaling import UpscalingRequired
 from restore_env import Task
 from restore_env.distortions.protocol import Levels, distort
 from restore_env.images.decoding import read_image
@@ -134,7 +134,7 @@ def test_the_agent_that_enlarges_is_ahead_of_bicubic_where_something_is_wrong() 
     task = Task(upscale=(4,), max_steps=4, toolbox=toolbox)
     starts = draw_starts(task, 12, seed=7)
     small, large = sides(starts)
-    agent = play(Insisting(load_policy("super"), toolbox), task, starts)
+    agent = play(UpscalingRequired(load_policy("super"), toolbox), task, starts)
     assert agent.psnr.mean() > float(psnr(bicubic_upscale(small), large).mean()) + 0.5
 
 
@@ -198,8 +198,8 @@ def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_pat
     arguments += ["--card", str(card), "--section", "mine"]
     assert benchmarks.speed.__main__.main(arguments) == 0
     printed = capsys.readouterr().out
-    for contender in ("bare tool forwards", "native vector env", "SyncVectorEnv", "SB3 DummyVecEnv"):
-        assert f"| {contender} | 2 |" in printed
+    for evaluated in ("bare tool forwards", "native vector env", "SyncVectorEnv", "SB3 DummyVecEnv"):
+        assert f"| {evaluated} | 2 |" in printed
     assert "tools run by eager" in printed
     assert "| bare tool forwards | 2 |" in card.read_text()
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]

@@ -1,4 +1,4 @@
-"""The comparison: intervals, methods, what is measured, kept and reported."""
+"""The comparison: intervals, methods, what is measured, store and reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from agents.agent import RecurrentAgent
 from agents.policies.heuristics import FixedChain
 from agents.rollout import EpisodeResults, draw_starts, play
-from benchmarks.agents.evaluation import Contender
+from benchmarks.agents.evaluation import EvaluatedPolicy
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.weights import BaselineWeights, write_baseline
 from benchmarks.compare import __main__ as compare
@@ -24,7 +24,7 @@ from benchmarks.compare.methods import METHODS, Method, Setting, usual_methods
 from benchmarks.compare.photographs import draw_photographs, play_photographs
 from benchmarks.compare.store import Results
 from benchmarks.compare.tables import lines_of
-from benchmarks.compare.upscaling import Insisting, Upscaling
+from benchmarks.compare.upscaling import ThenUpscale, UpscalingRequired
 from benchmarks.report.intervals import Estimate, estimate
 from benchmarks.report.machine import environment, peak_memory
 from restore_env import Task
@@ -127,12 +127,12 @@ def test_every_method_is_played_by_the_same_code(photos: Path, weights: Path) ->
     starts = draw_starts(Task(images=photos, upscale=(1,)), 3, 0)
     untouched, cascade = (METHODS[1][name](setting) for name in ("input", "cascade"))
     task = Task(images=photos, upscale=(1,))
-    nothing = untouched.contender.play(task, starts, {"ssim": ssim})
+    nothing = untouched.evaluated.play(task, starts, {"ssim": ssim})
     assert nothing.gain == 0
     assert not nothing.gmacs.any()
     expected = [float(ssim(*(_nchw(side) for side in (start.degraded, start.target)))[0]) for start in starts]
     assert nothing.scores["ssim"] == pytest.approx(expected)
-    played = cascade.contender.play(task, starts)
+    played = cascade.evaluated.play(task, starts)
     assert played.gmacs == pytest.approx(BASELINES["cascade"].macs_per_pixel * 63**2 / 1e9)
     assert cascade.parameters == 152_553
     assert "may be undertrained" in cascade.training
@@ -147,14 +147,14 @@ def agent_method(stop: bool = False) -> Method:
     agent = RecurrentAgent(toolbox.names).eval()
     if stop:
         agent.head.bias.data[-1] = 100
-    return Method("agent", "agent", Contender("agent", agent, toolbox), 7)
+    return Method("agent", "agent", EvaluatedPolicy("agent", agent, toolbox), 7)
 
 
 def test_an_agents_looks_are_counted() -> None:
     """The published way of looking: four convolutions, two linear layers, an LSTM of 50."""
     seen = 32**2 * 9 * 9 * 3 * 32 + 16**2 * 25 * 32 * 24 + 8**2 * 25 * 24 * 24 + 4**2 * 25 * 24 * 24
     thought = 384 * 32 + 4 * 50 * (32 + 12 + 50) + 50 * 13
-    assert agent_method().look_gmacs == pytest.approx((seen + thought) / 1e9)
+    assert agent_method().policy_gmacs == pytest.approx((seen + thought) / 1e9)
     other = agent_method(stop=True)
     assert other.fingerprint() != agent_method().fingerprint()
     assert agent_method().fingerprint() == agent_method().fingerprint()
@@ -179,7 +179,7 @@ def test_a_method_without_its_file_says_so(name: str, message: str, tmp_path: Pa
 def test_a_fixed_chain_is_searched_on_other_photographs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.compare.methods.load_toolbox", lambda name, device: pixelwise_toolbox())
     found = METHODS[1]["fixed"](Setting(search_images=photos, search_patches=2, beam=2))
-    assert isinstance(found.contender.policy, FixedChain)
+    assert isinstance(found.evaluated.policy, FixedChain)
     assert found.title.startswith("best fixed chain (")
 
 
@@ -198,7 +198,7 @@ class TestPhotographs:
         starts = draw_photographs(task, 1, seed=0)
         toolbox = pixelwise_toolbox()
         chain = FixedChain((0, 1), toolbox.stop)
-        method = Method("chain", "chain", Contender("chain", chain, toolbox), 0)
+        method = Method("chain", "chain", EvaluatedPolicy("chain", chain, toolbox), 0)
         whole = play_photographs(method, task, starts, {"ssim": ssim})
         plain = play(chain, Task(images=photos, upscale=(1,), toolbox=toolbox), starts, metrics={"ssim": ssim})
         assert whole.psnr == pytest.approx(plain.psnr)
@@ -207,7 +207,7 @@ class TestPhotographs:
         still = agent_method(stop=True)
         voted = play_photographs(still, task, starts, {"ssim": ssim})
         assert voted.psnr == pytest.approx(voted.initial_psnr)
-        assert voted.gmacs == pytest.approx([4 * still.look_gmacs] * 2)
+        assert voted.gmacs == pytest.approx([4 * still.policy_gmacs] * 2)
         assert voted.actions == ((12,), (12,))
 
 
@@ -227,7 +227,7 @@ def test_one_command_compares_and_goes_on(
     card.write_text("<!-- comparison:begin -->\n<!-- comparison:end -->\n")
     methods = ["--methods", "input", "cascade", "pure", "vdsr_s", "--severity", "mild", "motion"]
     files = ["--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "a.png"), "--card", str(card)]
-    arguments = command(photos, weights, *methods, *files, "--reference", "input", "--cache", str(tmp_path / "kept"))
+    arguments = command(photos, weights, *methods, *files, "--reference", "input", "--cache", str(tmp_path / "store"))
     arguments += ["--weights", f"cascade={weights / 'cascade.safetensors'}", f"vdsr_s={tmp_path / 'none'}"]
     assert compare.main(arguments) == 0
     printed = capsys.readouterr()
@@ -256,7 +256,7 @@ def test_one_command_compares_and_goes_on(
         assert compare.main(arguments) == 2
         assert "measured anew" in capsys.readouterr().err
 
-    monkeypatch.setattr(Contender, "play", lambda *_: pytest.fail("was measured before"))
+    monkeypatch.setattr(EvaluatedPolicy, "play", lambda *_: pytest.fail("was measured before"))
     monkeypatch.setattr(comparison, "measure_cost", lambda *_: pytest.fail("was measured before"))
     assert compare.main(arguments) == 0
     assert capsys.readouterr().out == printed.out
@@ -305,11 +305,11 @@ def test_toolchains_for_x4_enlarge_by_what_their_name_says(large: Path) -> None:
     starts = draw_starts(task, 1, 0)
     for name, slot in (("default_sed", "sed"), ("default_sft_gan", "sft_gan")):
         method = METHODS[4][name](Setting(factor=4))
-        chain = [*method.contender.toolbox.names, "stop"]
-        taken = [chain[action] for action in method.contender.play(task, starts).actions[0]]
+        chain = [*method.evaluated.toolbox.names, "stop"]
+        taken = [chain[action] for action in method.evaluated.play(task, starts).actions[0]]
         assert taken.count(slot) == 1
         assert not {"sed", "sft_gan"} - {slot} & set(chain)
-    assert {"sed", "sft_gan"} <= set(METHODS[4]["super"](Setting(factor=4)).contender.toolbox.names)
+    assert {"sed", "sft_gan"} <= set(METHODS[4]["super"](Setting(factor=4)).evaluated.toolbox.names)
 
 
 def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
     task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
     starts = draw_starts(task, 2, 0)
     for chain, expected in (((), (3, 4)), ((0,), (0, 3, 4)), ((0, 1, 0), (0, 1, 0, 3))):
-        policy = Upscaling(FixedChain(chain, 3), toolbox)
+        policy = ThenUpscale(FixedChain(chain, 3), toolbox)
         assert play(policy, task, starts).actions == (expected, expected)
 
 
@@ -343,7 +343,7 @@ def test_a_policy_that_knows_a_super_resolver_must_enlarge_by_it(large: Path) ->
     task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
     starts = draw_starts(task, 2, 0)
     for order, expected in (((4, 0, 1, 2, 3), (3, 4)), ((0, 4, 1, 2, 3), (0, 0, 3, 4)), ((3, 4, 0, 1, 2), (3, 4))):
-        assert play(Insisting(Favouring(*order), toolbox), task, starts).actions == (expected, expected)
+        assert play(UpscalingRequired(Favouring(*order), toolbox), task, starts).actions == (expected, expected)
     assert play(Favouring(4, 0, 1, 2, 3), task, starts).actions == ((4,), (4,))  # left to itself it stops at once
 
 
@@ -351,7 +351,7 @@ def test_other_weights_behind_a_function_are_another_method() -> None:
     def method(seed: int) -> Method:
         torch.manual_seed(seed)
         tools = Toolbox([FunctionTool("same", torch.nn.Conv2d(3, 3, 1))])
-        return Method("m", "m", Contender("m", FixedChain((0,), 1), tools), 12)
+        return Method("m", "m", EvaluatedPolicy("m", FixedChain((0,), 1), tools), 12)
 
     assert method(0).fingerprint() == method(0).fingerprint() != method(1).fingerprint()
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.compare import __main__ as compare
-from benchmarks.compare.store import Kept
+from benchmarks.compare.store import ResultStore
 from tests.support.toolkit import photographs
 
 
@@ -63,8 +63,8 @@ def test_a_cache_that_is_a_file_is_told_before_anything_is_drawn(
 
 
 def test_damaged_measurements_are_named(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
+    store = ResultStore(tmp_path)
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(ValueError, match=r"x\.json: damaged; delete it"):
-        kept.load_played("x")
-    assert kept.load_cost("y") is None
+        store.load_results("x")
+    assert store.load_cost("y") is None

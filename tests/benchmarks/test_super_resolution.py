@@ -20,12 +20,12 @@ from benchmarks.super_resolution import __main__ as super_resolution
 from benchmarks.super_resolution import evaluation, peers
 from benchmarks.super_resolution.evaluation import (
     Scores,
-    contestants,
     enlarged,
     load_all,
     measure,
+    networks_of,
     open_photos,
-    parse_extra,
+    parse_weights,
     score,
 )
 from benchmarks.super_resolution.peers import CARNM, PEERS, RFDN, Peer, load_peer
@@ -167,7 +167,7 @@ class TestContest:
     def test_all_take_part(self, folder: Path, generators: Path) -> None:
         told: list[str] = []
         extra = {"mine": generators / "sed" / "psnr.safetensors"}
-        tools = load_all(contestants(folder / "peers", extra, "cpu"), told.append)
+        tools = load_all(networks_of(folder / "peers", extra, "cpu"), told.append)
         assert [name for name, tool in tools.items() if tool is None] == ["sed, gan"]
         assert len(told) == 1
         assert "gan.safetensors: no such file" in told[0]
@@ -178,7 +178,7 @@ class TestContest:
     @pytest.mark.parametrize("texts", [["file"], ["=file"], ["name="], ["a=1", "a=2"]])
     def test_extra_rows_have_names(self, texts: list[str]) -> None:
         with pytest.raises(ValueError, match="expected NAME=FILE, each name once"):
-            parse_extra(texts)
+            parse_weights(texts)
 
     def test_speed_is_measured_for_all_sizes(self) -> None:
         speed = evaluation.measure_speed({"bicubic": BICUBIC_X4}, 2, "cpu", (8, 16))

@@ -1,4 +1,4 @@
-"""The agents' benchmark: who plays, what is measured, how rivals are compared."""
+"""The agents' benchmark: who plays, what is measured, how baselines are compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 import benchmarks.agents.__main__
 from agents.agent import RecurrentAgent, save_policy
 from agents.rollout import EpisodeResults
-from benchmarks.agents.evaluation import AGENT, GREEDY, as_table, difference, rows_of
+from benchmarks.agents.evaluation import AGENT, GREEDY, difference, scores_of, scores_table
 from tests.support.toolkit import photographs
 from tools_zoo.toolboxes import SHIPPED, load_toolbox
 
@@ -28,7 +28,7 @@ def played(*psnr: float, seconds: float = 0.2) -> EpisodeResults:
 
 
 def test_rows_are_means_over_patches() -> None:
-    (row,) = rows_of({"a": played(21.0, 23.0)}, {})
+    (row,) = scores_of({"a": played(21.0, 23.0)}, {})
     assert (row.psnr, row.gain, row.share, row.steps, row.gmacs) == (22, 2, None, 2, 0.5)
     assert row.milliseconds == pytest.approx(100)
     assert row.interval == 1  # of the draws of two patches from two, a quarter each are the lower or the higher twice
@@ -37,19 +37,19 @@ def test_rows_are_means_over_patches() -> None:
 def test_a_gain_is_measured_by_the_greedy_oracle_with_the_same_tools() -> None:
     other = f"{GREEDY}, theirs tools"
     results = {AGENT: played(23.0), "theirs": played(23.0), GREEDY: played(24.0), other: played(26.0)}
-    rows = rows_of(results, {"theirs": other, other: other})
+    rows = scores_of(results, {"theirs": other, other: other})
     assert [row.share for row in rows] == [0.75, 0.5, 1, 1]
-    assert as_table(rows)[2] == f"| {AGENT} | 23.00 | +3.00 ± 0.00 | 75% | 2.00 | 0.50 | 200 |"
-    assert "of greedy" not in as_table(rows_of({AGENT: played(23.0)}, {}))[0]
+    assert scores_table(rows)[2] == f"| {AGENT} | 23.00 | +3.00 ± 0.00 | 75% | 2.00 | 0.50 | 200 |"
+    assert "of greedy" not in scores_table(scores_of({AGENT: played(23.0)}, {}))[0]
 
 
 def test_rivals_are_compared_patch_by_patch() -> None:
     """Patches differ by much, the two policies by the same little on each: that is certain."""
     both = {
-        "mild": {AGENT: played(20.0, 30.0, 40.0), "rival": played(20.5, 30.5, 40.5)},
-        "severe": {AGENT: played(22.0, 26.0), "rival": played(20.0, 22.0)},
+        "mild": {AGENT: played(20.0, 30.0, 40.0), "baseline": played(20.5, 30.5, 40.5)},
+        "severe": {AGENT: played(22.0, 26.0), "baseline": played(20.0, 22.0)},
     }
-    result = difference("rival", both)
+    result = difference("baseline", both)
     assert (result.by_severity["mild"].mean, result.by_severity["mild"].half) == pytest.approx((-0.5, 0.0))
     assert (result.by_severity["severe"].mean, result.by_severity["severe"].half) == pytest.approx((3.0, 1.0))
     assert (result.mean.mean, result.mean.half) == pytest.approx((1.25, 0.5))
@@ -70,15 +70,15 @@ def command(photos: Path, *more: str) -> list[str]:
 def test_rivals_and_oracles_play_the_same_patches(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A rival with the same tools and the same agent, under another name and seen as the published one sees."""
-    rival = tmp_path / "rival"
-    rival.mkdir()
+    """A baseline with the same tools and the same agent, under another name and seen as the published one sees."""
+    baseline = tmp_path / "baseline"
+    baseline.mkdir()
     for path in (SHIPPED / "default").iterdir():
-        (rival / path.name).symlink_to(path)
+        (baseline / path.name).symlink_to(path)
     tools = load_toolbox("default").names
     agent = RecurrentAgent(tools, recipe={"observe": "float32"})
     agent.head.bias.data[-1] = 100  # stops at once
-    save_policy(agent, rival / "agent.safetensors")
+    save_policy(agent, baseline / "agent.safetensors")
     numbers = tmp_path / "numbers.json"
     more = [
         "--severity",
@@ -87,7 +87,7 @@ def test_rivals_and_oracles_play_the_same_patches(
         "--oracles",
         "greedy",
         "--against",
-        f"still={rival}",
+        f"still={baseline}",
         "--json",
         str(numbers),
     ]
