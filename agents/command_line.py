@@ -9,11 +9,21 @@ import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
+
+    complete: Callable[[], object] | None = None
+    """Adds further options when this parser is used: for options whose definition needs slow imports."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, after :attr:`complete`."""
+        if self.complete is not None:
+            complete, self.complete = self.complete, None
+            complete()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the error and leave with exit code 2."""
@@ -46,7 +56,7 @@ def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool 
             traceback.print_exc()
         message = " ".join(str(error).split()) or type(error).__name__
         unexpected = isinstance(error, RuntimeError) and not debug and program == "imagerestore"
-        hint = " (imagerestore --debug COMMAND shows where)" if unexpected else ""
+        hint = "; imagerestore --debug COMMAND shows the traceback" if unexpected else ""
         print(f"{program}: error: {message}{hint}", file=sys.stderr)
         return 2
 

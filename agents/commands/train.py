@@ -8,17 +8,11 @@ from typing import Any
 
 from agents.command_line import positive_float, positive_int, share
 from agents.commands.arguments import (
-    add_backend,
-    add_clipped_share,
     add_common,
     add_drawing,
     add_schedule,
-    add_severity,
     schedule_of,
 )
-
-DISTORTION_SHARE = 0.3
-"""Share of the warm start that carries a distortion of one's own, unless another is asked for."""
 
 
 def register(commands: Any) -> None:
@@ -119,141 +113,38 @@ def _register_agent(kinds: Any) -> None:
     parser = kinds.add_parser(
         "agent",
         help="train the agent that composes toolchains",
-        description="A run that was stopped goes on when repeated.",
+        description="Trains an agent within a budget. The same command resumes a run that was stopped.",
     )
-    add_common(parser)
-    parser.add_argument("--toolbox", default="default", help="shipped name or folder (default: default)")
-    add_backend(parser)
-    add_severity(parser)
-    add_clipped_share(parser)
-    parser.add_argument(
-        "--upscale",
-        type=int,
-        nargs="+",
-        choices=(1, 4),
-        default=[1],
-        help="task factors: 1 same size (default), 4 low resolution, 1 4 both; with 4 the super-resolvers join the"
-        " toolbox",
-    )
-    parser.add_argument(
-        "--reward",
-        default="psnr",
-        metavar="NAME",
-        help="what is gained: psnr (default), ssim, perceptual, or package.module:function",
-    )
-    parser.add_argument("--max-steps", type=positive_int, default=3, help="tools in a chain at most (default 3)")
-    parser.add_argument("--cost-weight", type=float, default=0.0, help="price of computation, reward (dB) per GMAC")
-    parser.add_argument("--init", help="policy to start from, of these tools or some of them: shipped name or file")
-    parser.add_argument(
-        "--encoder",
-        choices=("published", "spectral"),
-        default="published",
-        help="network that encodes a patch, without --init: published, RL-Restore's four convolutions (default);"
-        " spectral, a cosine transform and two layers, which --warm-start trains quickly",
-    )
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=positive_float, help="wall-clock budget (default 30)")
-    budget.add_argument("--steps", type=positive_int, help="environment steps, instead of minutes")
-    parser.add_argument(
-        "--algorithm",
-        choices=("ppo", "drqn"),
-        default="ppo",
-        help="RecurrentPPO (default) or deep recurrent Q-learning; hyperparameters in agents/hyperparameters",
-    )
-    parser.add_argument("--envs", type=positive_int, help="environments side by side (default: the algorithm's)")
-    parser.add_argument("--learning-rate", type=positive_float, help="at the start (default: the algorithm's)")
-    parser.add_argument(
-        "--warm-start",
-        type=positive_float,
-        metavar="MINUTES",
-        help="first learn from an oracle that tries every tool, on top of the budget",
-    )
-    parser.add_argument(
-        "--single-share",
-        type=share,
-        default=0.0,
-        help="share of the warm start's episodes that start from one distortion alone (default 0)",
-    )
-    parser.add_argument(
-        "--distortion",
-        metavar="PACKAGE.MODULE:FACTORY",
-        help="makes an albumentations.Compose that a share of the warm start's episodes carry, such as"
-        " restore_env.distortions.transforms:camera",
-    )
-    parser.add_argument(
-        "--distortion-share", type=share, help="that share (default: 0.3 with --distortion)", metavar="SHARE"
-    )
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster only where the hardware has it"
-    )
+
+    def complete() -> None:
+        from agents.training.settings import AgentTraining
+        from tools_zoo.training.settings import add_options
+
+        add_options(parser, AgentTraining)
+
+    parser.complete = complete
     parser.set_defaults(run=train_agent)
-
-
-def _distortion_share(arguments: argparse.Namespace) -> float:
-    """The share of the warm start that carries a distortion of one's own; ValueError where there is none to carry."""
-    if arguments.distortion is None:
-        if arguments.distortion_share:
-            raise ValueError("--distortion-share is a share of the distortion that --distortion names: add it")
-        return 0.0
-    if not arguments.warm_start:
-        raise ValueError("--distortion is for the warm start: add --warm-start MINUTES")
-    return DISTORTION_SHARE if arguments.distortion_share is None else float(arguments.distortion_share)
 
 
 def train_agent(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore train agent``."""
     from agents.commands.training_display import TrainingDisplay
-    from agents.training.agent import AgentProgress, AgentTraining
     from agents.training.agent import train_agent as train
-    from agents.training.algorithms import ALGORITHMS
-    from restore_env.task import Task
-    from sr_models import with_super_resolvers
-    from tools_zoo.toolboxes import load_toolbox
+    from agents.training.settings import AgentProgress, AgentTraining
     from tools_zoo.training.cards import command_line
-    from tools_zoo.training.settings import Budget
+    from tools_zoo.training.settings import from_arguments
 
-    toolbox = load_toolbox(arguments.toolbox, arguments.device, arguments.backend)
-    if max(arguments.upscale) > 1:
-        toolbox = with_super_resolvers(toolbox)
-    minutes = None if arguments.steps else arguments.minutes or 30.0
-    chosen = {"n_envs": arguments.envs, "learning_rate": arguments.learning_rate}
-    changes = {name: value for name, value in chosen.items() if value is not None}
-    settings = AgentTraining(
-        out=arguments.out,
-        budget=Budget(minutes=minutes, steps=arguments.steps),
-        task=Task(
-            images=arguments.images,
-            severity=arguments.severity,
-            saturation_prob=arguments.saturation_prob,
-            upscale=arguments.upscale,
-            reward=arguments.reward,
-            max_steps=arguments.max_steps,
-            cost_weight=arguments.cost_weight,
-            toolbox=toolbox,
-            device=arguments.device,
-            cache_dir=arguments.cache_dir,
-        ),
-        algorithm=ALGORITHMS[arguments.algorithm].defaults(**changes),
-        init=arguments.init,
-        encoder=arguments.encoder,
-        warm_start_minutes=arguments.warm_start or 0.0,
-        single_share=arguments.single_share,
-        distortion=arguments.distortion,
-        distortion_share=_distortion_share(arguments),
-        precision=arguments.precision,
-        seed=arguments.seed,
-        command=command_line("imagerestore", sys.argv[1:]),
-    )
-    unit = " dB" if arguments.reward == "psnr" else f" ({arguments.reward})"
+    settings = from_arguments(AgentTraining, arguments, command=command_line("imagerestore", sys.argv[1:]))
+    unit = " dB" if settings.reward == "psnr" else f" ({settings.reward})"
     with TrainingDisplay("agent") as display:
 
         def show(now: AgentProgress) -> None:
-            said = f"{now.steps} steps, return {now.gain:.2f}, validation {now.validation_gain:.2f}{unit}"
+            text = f"{now.steps} steps, return {now.gain:.2f}, validation {now.validation_gain:.2f}{unit}"
             if now.warm_start < 1:
-                said = f"warm start {now.warm_start:.0%}"
-            display.show("agent", now.share, said)
+                text = f"warm start {now.warm_start:.0%}"
+            display.show("agent", now.share, text)
 
         _, progress = train(settings, show)
     print(f"{progress.steps} steps, validation gain {progress.validation_gain:.2f}{unit}")
-    print(f"Policy written to {arguments.out / 'agent.safetensors'}")
+    print(f"Policy written to {settings.out / 'agent.safetensors'}")
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import yaml
@@ -24,7 +24,7 @@ from restore_env import ENV_ID
 
 SelfSettings = TypeVar("SelfSettings", bound="AlgorithmSettings")
 RestorePolicy = MaskedRecurrentPolicy | RestoreQPolicy
-"""What both kinds of policy can do: ``to_agent`` and ``load_agent``."""
+"""The policies of both algorithms; they have ``to_agent`` and ``load_agent``."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class AlgorithmSettings(ABC):
     """Rollouts, or episodes, between two entries in the log."""
 
     learning_rate: float
-    """At the start; falls linearly to zero over the budget."""
+    """At the start; decreases linearly to zero over the budget."""
     n_envs: int
-    """Environments side by side."""
+    """Parallel environments."""
 
     @classmethod
     def defaults(cls: type[SelfSettings], **changes: Any) -> SelfSettings:
-        """The hyperparameters of the file, but for the changes.
+        """The hyperparameters of the file, with changes.
 
         Raises:
             TypeError: the algorithm has no such hyperparameter.
@@ -71,15 +71,15 @@ class AlgorithmSettings(ABC):
         encoder: EncoderName,
         half: bool = False,
     ) -> BaseAlgorithm:
-        """Make the algorithm, its schedules following the share of the budget that is used.
+        """Make the algorithm; its schedules follow the used share of the budget.
 
         Args:
             environment: of ``n_envs`` environments.
             share: returns the share of the budget that is used, 0 to 1.
             seed: of everything random.
             device: of the networks.
-            encoder: how the agent looks at a patch.
-            half: let it look in bf16 while it learns; its weights stay float32.
+            encoder: a key of :data:`agents.encoders.ENCODERS`.
+            half: compute features in bf16 during training; weights stay float32.
         """
         arguments = {name: value for name, value in asdict(self).items() if name not in ("n_envs", "learning_rate")}
         arguments["learning_rate"] = lambda _: self.learning_rate * (1 - share())
@@ -147,7 +147,10 @@ class DRQNSettings(AlgorithmSettings):
         return DRQN(self.policy, exploration_schedule=lambda _: epsilon(1 - share()), **arguments)
 
 
-ALGORITHMS: Mapping[str, type[AlgorithmSettings]] = MappingProxyType({"ppo": PPOSettings, "drqn": DRQNSettings})
+AlgorithmName = Literal["ppo", "drqn"]
+ALGORITHMS: Mapping[AlgorithmName, type[AlgorithmSettings]] = MappingProxyType(
+    {"ppo": PPOSettings, "drqn": DRQNSettings}
+)
 
 
 def restore_policy(model: BaseAlgorithm) -> RestorePolicy:

@@ -28,15 +28,15 @@ from agents.imitation.demonstrations import Demonstrations, demonstrate
 from agents.imitation.imitation import imitate
 from agents.policy_input import PolicyInput
 from agents.rollout import draw_starts, play
-from agents.training.agent import AgentTraining, train_agent
+from agents.training.agent import train_agent
 from agents.training.algorithms import ALGORITHMS
+from agents.training.settings import AgentTraining
 from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
 from restore_env import Task, Toolbox
 from restore_env.images.figures import write_figure
 from restore_env.policy import Policy
 from tools_zoo import load_toolbox
 from tools_zoo.training.curves import COLOURS, Curve, draw_curves, read_tensorboard
-from tools_zoo.training.settings import Budget
 
 PROGRAM = "benchmarks.agents.ablations"
 SEVERITIES = ("mild", "moderate", "severe")
@@ -156,10 +156,11 @@ def ablate_algorithms(setting: argparse.Namespace, report: Report) -> list[Varia
             report(f"{name}, seed {seed}")
             with tempfile.TemporaryDirectory() as folder:
                 training = AgentTraining(
-                    Path(folder),
-                    Budget(setting.minutes),
-                    task,
-                    algorithm.defaults(),
+                    out=Path(folder),
+                    minutes=setting.minutes,
+                    images=setting.train_images,
+                    toolbox=setting.toolbox,
+                    algorithm=name,
                     encoder=setting.encoder,
                     seed=seed,
                 )

@@ -132,7 +132,7 @@ def test_a_mistake_is_one_line(kind: str, shell: Shell) -> None:
     ("arguments", "reason"),
     [
         (["--backend", "tpu"], "unknown backend 'tpu': choose from torch, eager, ncnn, onnx, openvino"),
-        (["--distortion-share", "0.2"], "a share of the distortion that --distortion names"),
+        (["--distortion-share", "0.2"], "the share of the distortion that --distortion names"),
         (["--distortion", "restore_env.distortions.transforms:camera"], "add --warm-start MINUTES"),
         (["--distortion", "nowhere:rain", "--warm-start", "1"], "distortion 'nowhere:rain' cannot be imported"),
         (["--distortion", "numpy:pi", "--warm-start", "1"], "expected an albumentations.Compose"),

@@ -14,13 +14,13 @@ from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy, 
 from agents.encoders import ENCODERS
 from agents.imitation.demonstrations import Demonstrations, demonstrate
 from agents.imitation.imitation import SPREAD, imitate, learn_from_oracle
-from agents.training.agent import AgentTraining, train_agent
-from agents.training.algorithms import AlgorithmSettings, DRQNSettings, PPOSettings
+from agents.training.agent import train_agent
+from agents.training.algorithms import AlgorithmName
+from agents.training.settings import AgentTraining
 from restore_env import FunctionTool, Task, Toolbox
 from restore_env.resolve import task_toolbox
 from restore_env.toolbox import bicubic_upscale
 from tests.support.toolkit import photographs, pixelwise_toolbox
-from tools_zoo.training.settings import Budget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -139,26 +139,31 @@ def test_imitation_copes_with_both_tasks_and_any_reward(kind: Any, reward: str) 
     assert all(bool(torch.isfinite(parameter).all()) for parameter in agent.parameters())
 
 
-ALGORITHMS: list[AlgorithmSettings] = [
-    PPOSettings.defaults(n_envs=4, n_steps=6, batch_size=12, n_epochs=1),
-    DRQNSettings.defaults(n_envs=4, learning_starts=8, gradient_steps=1, batch_size=4),
-]
+ALGORITHMS: dict[AlgorithmName, dict[str, int]] = {
+    "ppo": {"n_steps": 6, "batch_size": 12, "n_epochs": 1},
+    "drqn": {"learning_starts": 8, "gradient_steps": 1, "batch_size": 4},
+}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=["ppo", "drqn"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_training_starts_from_an_agent_without_super_resolvers(
-    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
     init = tmp_path / "small.safetensors"
     save_policy(RecurrentAgent(NAMES[:3]), init)
     settings = AgentTraining(
-        tmp_path / "run",
-        Budget(steps=24),
-        task(reward="tests.support.toolkit:softened"),
-        algorithm,
+        out=tmp_path / "run",
+        steps=24,
+        images=photographs(),
+        toolbox=pixelwise_toolbox(super_resolver=True),
+        upscale=(1, 4),
+        reward="tests.support.toolkit:softened",
+        algorithm=algorithm,
+        envs=4,
+        hyperparameters=ALGORITHMS[algorithm],
         init=str(init),
-        warm_start_minutes=0.01,
+        warm_start=0.01,
     )
     agent, progress = train_agent(settings)
     assert agent.tools == NAMES
@@ -167,6 +172,6 @@ def test_training_starts_from_an_agent_without_super_resolvers(
     assert agent.recipe["validation_return"] == pytest.approx(progress.validation_gain, abs=1e-3)
     card = (tmp_path / "run" / "README.md").read_text()
     assert "severity, of the same size and x4; the reward is the gain in tests.support.toolkit:softened" in card
-    other = dataclasses.replace(settings, task=dataclasses.replace(settings.task, reward="ssim"))
+    other = dataclasses.replace(settings, reward="ssim")
     with pytest.raises(PolicyError, match=r"reward tests\.support\.toolkit:softened, not ssim"):
         train_agent(other)

@@ -21,11 +21,11 @@ from agents.drqn.drqn import DRQN
 from agents.encoders import EncoderName, SpectralEncoder
 from agents.ppo.policies import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
-from agents.training.agent import AgentTraining, train_agent
-from agents.training.algorithms import ALGORITHMS, AlgorithmSettings, DRQNSettings, PPOSettings
-from restore_env import ImageRestoreEnv, Task
+from agents.training.agent import train_agent
+from agents.training.algorithms import ALGORITHMS, AlgorithmName
+from agents.training.settings import AgentTraining
+from restore_env import ImageRestoreEnv
 from tests.support.toolkit import photographs, pixelwise_toolbox
-from tools_zoo.training.settings import Budget
 
 N = 4
 
@@ -131,68 +131,76 @@ def test_an_agent_can_be_taken_up_again(model: RecurrentPPO) -> None:
     assert all(torch.equal(value, exported[key]) for key, value in agent.state_dict().items())
 
 
-SMALL: list[AlgorithmSettings] = [
-    PPOSettings.defaults(n_envs=8, n_steps=6, batch_size=24, n_epochs=1),
-    DRQNSettings.defaults(n_envs=8, learning_starts=16, gradient_steps=1, batch_size=8),
-]
-each_algorithm = pytest.mark.parametrize("algorithm", SMALL, ids=["ppo", "drqn"])
+SMALL: dict[AlgorithmName, dict[str, int]] = {
+    "ppo": {"n_steps": 6, "batch_size": 24, "n_epochs": 1},
+    "drqn": {"learning_starts": 16, "gradient_steps": 1, "batch_size": 8},
+}
+each_algorithm = pytest.mark.parametrize("algorithm", SMALL)
 
 
-def settings(out: Path, steps: int, algorithm: AlgorithmSettings = SMALL[0]) -> AgentTraining:
-    task = Task(images=photographs(), toolbox=pixelwise_toolbox())
-    return AgentTraining(out, Budget(steps=steps), task, algorithm)
+def settings(out: Path, steps: int, algorithm: AlgorithmName = "ppo", **changes: Any) -> AgentTraining:
+    return AgentTraining(
+        out=out,
+        steps=steps,
+        images=photographs(),
+        toolbox=pixelwise_toolbox(),
+        algorithm=algorithm,
+        envs=8,
+        hyperparameters=SMALL[algorithm],
+        **changes,
+    )
 
 
 @each_algorithm
 def test_a_warm_start_learns_from_the_oracle(
-    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 32)
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 32)
     monkeypatch.setattr("agents.imitation.imitation.IMITATION_SHARE", {False: 0.95})
     monkeypatch.setattr("agents.imitation.imitation._has_levels", lambda _: False)
     cold, warm = (settings(tmp_path / name, 48, algorithm) for name in ("cold", "warm"))
     _, before = train_agent(cold)
-    _, after = train_agent(dataclasses.replace(warm, warm_start_minutes=0.2))
+    _, after = train_agent(dataclasses.replace(warm, warm_start=0.2))
     assert after.validation_gain > before.validation_gain + 0.1
-    assert f"| algorithm | {algorithm.name} |" in (tmp_path / "warm" / "README.md").read_text()
+    assert f"| algorithm | {ALGORITHMS[algorithm].name} |" in (tmp_path / "warm" / "README.md").read_text()
 
 
 @each_algorithm
 def test_eyes_that_a_warm_start_settled_are_kept_and_taken_up(
-    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
-    taught = dataclasses.replace(settings(tmp_path, 48, algorithm), warm_start_minutes=0.05, encoder="spectral")
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
+    taught = dataclasses.replace(settings(tmp_path, 48, algorithm), warm_start=0.05, encoder="spectral")
     train_agent(dataclasses.replace(taught, precision="bf16"))
     eyes = load_policy(tmp_path / "agent.safetensors").extractor.features
     assert eyes.calibrated
     assert not torch.equal(eyes.state_dict()["feature_mean"], SpectralEncoder().feature_mean)
-    _, progress = train_agent(dataclasses.replace(taught, precision="bf16", budget=Budget(steps=96)))
+    _, progress = train_agent(dataclasses.replace(taught, precision="bf16", steps=96))
     assert progress.steps == 96
 
 
 @each_algorithm
 def test_training_writes_a_policy_and_goes_on(
-    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
     _, progress = train_agent(settings(tmp_path, 48, algorithm))
     assert progress.steps == 48
     first = load_policy(tmp_path / "agent.safetensors")
     assert first.tools == ("brighten", "dim", "invert")
     assert first.recipe["steps"] == 48
-    assert first.recipe["algorithm"] == algorithm.name
+    assert first.recipe["algorithm"] == ALGORITHMS[algorithm].name
     _, progress = train_agent(settings(tmp_path, 96, algorithm))
     assert progress.steps == 96
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["policy"]
-    head = saved["action_net.weight" if algorithm.name == "RecurrentPPO" else "q_net.head.0.weight"]
+    head = saved["action_net.weight" if algorithm == "ppo" else "q_net.head.0.weight"]
     assert not torch.equal(first.head.weight, head)
     _, repeated = train_agent(settings(tmp_path, 96, algorithm))
     assert repeated.steps == 96
     with pytest.raises(PolicyError, match="seed 0, not 5"):
         train_agent(dataclasses.replace(settings(tmp_path, 144, algorithm), seed=5))
-    other = SMALL[1 - SMALL.index(algorithm)]
-    with pytest.raises(PolicyError, match=f"algorithm {algorithm.name}, not {other.name}"):
+    other: AlgorithmName = "drqn" if algorithm == "ppo" else "ppo"
+    with pytest.raises(PolicyError, match=f"algorithm {ALGORITHMS[algorithm].name}, not {ALGORITHMS[other].name}"):
         train_agent(settings(tmp_path, 144, other))
     (tmp_path / "checkpoint.pt").write_bytes(b"nonsense")
     with pytest.raises(PolicyError, match=r"checkpoint\.pt: damaged"):
@@ -201,9 +209,9 @@ def test_training_writes_a_policy_and_goes_on(
 
 @each_algorithm
 def test_a_run_that_goes_on_is_decided_by_its_seed(
-    algorithm: AlgorithmSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
     states = []
     for name in ("first", "again"):
         for steps in (48, 96):
@@ -215,18 +223,18 @@ def test_a_run_that_goes_on_is_decided_by_its_seed(
 def test_training_starts_from_an_agent_that_looks_in_another_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
     path = tmp_path / "other.safetensors"
     ways: tuple[EncoderName, ...] = ("published", "spectral")
     for algorithm, encoder in itertools.product(SMALL, ways):
         save_policy(RecurrentAgent(("brighten", "dim", "invert"), encoder=encoder), path)
-        out = tmp_path / f"{algorithm.name}-{encoder}"
+        out = tmp_path / f"{algorithm}-{encoder}"
         agent, _ = train_agent(dataclasses.replace(settings(out, 16, algorithm), init=str(path)))
         assert agent.extractor.encoder == encoder
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_the_hyperparameters_are_those_that_rl_zoo3_reads(name: str) -> None:
+def test_the_hyperparameters_are_those_that_rl_zoo3_reads(name: AlgorithmName) -> None:
     algorithm = ALGORITHMS[name]
     text = (Path(agents.__file__).parent / "hyperparameters" / algorithm.file).read_text()
     row = yaml.safe_load(text)["ImageRestore-v0"]

@@ -1,0 +1,170 @@
+"""A run of an agent's training: its checkpoint, its best agent, and the callback that ends it by its budget."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents.agent import PolicyError, RecurrentAgent, save_policy
+from agents.rollout import EpisodeResults, draw_starts, play
+from agents.training.algorithms import restore_policy
+from agents.training.settings import AgentProgress, AgentTraining
+from restore_env.images.files import write_atomically
+from restore_env.task import Task
+from restore_env.toolbox import Toolbox
+from tools_zoo.training.cards import source_version
+from tools_zoo.training.trainer import digest
+
+CHECKPOINT_SECONDS = 60.0
+VALIDATION_EPISODES = 128
+WARM_START = "imitation of a greedy oracle"
+"""The algorithm in the recipe of an agent that was best before the first reinforcement learning step."""
+
+
+class Run:
+    """The progress of a training, its checkpoint and its best agent."""
+
+    def __init__(self, settings: AgentTraining, toolbox: Toolbox) -> None:
+        self.settings, self.tools = settings, toolbox.names
+        networks = [tool for tool in toolbox if isinstance(tool, torch.nn.Module)]
+        self.toolbox_digest = digest(torch.nn.ModuleList(networks))
+        self.path = settings.out / "checkpoint.pt"
+        self.steps = 0
+        self.seconds = 0.0
+        self.best_gain = -float("inf")
+        """Mean return of the best validation so far; the agent that had it is what is written."""
+        self.rollout_share = 0.0
+        """The used share of the budget at the start of the current rollout; the learning rate follows it."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint is compared by before it is resumed."""
+        others = {"images": str(self.settings.images), "tools": list(self.tools), "toolbox": self.toolbox_digest}
+        return {**self.settings.recorded(), **others}
+
+    @property
+    def share(self) -> float:
+        """The used share of the budget, 0 to 1."""
+        budget = self.settings.budget
+        used = self.steps / budget.steps if budget.steps else self.seconds / (60 * (budget.minutes or 1))
+        return min(1.0, used)
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is used up."""
+        return self.share >= 1
+
+    def save(self, model: BaseAlgorithm) -> None:
+        """Write the checkpoint."""
+        state = {
+            "identity": self.identity,
+            "policy": model.policy.state_dict(),
+            "optimizer": model.policy.optimizer.state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "best_gain": self.best_gain,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.path, buffer.getvalue())
+
+    def resume(self, model: BaseAlgorithm) -> None:
+        """Load the checkpoint into the model, if there is one.
+
+        Raises:
+            PolicyError: it is damaged, or of other settings; the message says which.
+        """
+        if not self.path.exists():
+            return
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            for name, value in self.identity.items():
+                if state["identity"][name] != value:
+                    raise PolicyError(
+                        f"{self.path}: was made with {name} {state['identity'][name]}, not {value}; delete it to start"
+                        " anew"
+                    )
+            model.policy.load_state_dict(state["policy"])
+            model.policy.optimizer.load_state_dict(state["optimizer"])
+            self.steps, self.seconds = int(state["steps"]), float(state["seconds"])
+            self.best_gain = float(state["best_gain"])
+        except PolicyError:
+            raise
+        except Exception as error:  # a damaged file makes torch raise nearly anything
+            name = type(error).__name__
+            raise PolicyError(f"{self.path}: damaged or of another toolbox ({name}); delete it to start anew") from None
+        model.num_timesteps = self.steps
+
+    @property
+    def best_path(self) -> Path:
+        """The file of the best agent."""
+        return self.settings.out / "agent.safetensors"
+
+    def keep_best(self, agent: RecurrentAgent, results: EpisodeResults) -> None:
+        """Write the agent with its recipe, unless an earlier one had a higher return in validation."""
+        if results.value < self.best_gain and self.best_path.exists():
+            return
+        self.best_gain = results.value
+        agent.recipe = {
+            **self.settings.recorded(),
+            **({} if self.steps else {"algorithm": WARM_START}),
+            "encoder": agent.extractor.encoder,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 1),
+            "validation_gain_db": round(results.gain, 3),
+            "validation_return": round(results.value, 4),
+            "version": source_version(),
+        }
+        save_policy(agent, self.best_path)
+
+
+class BudgetCallback(BaseCallback):
+    """Ends a training by its budget; validates, reports progress and writes checkpoints at intervals."""
+
+    def __init__(self, run: Run, task: Task, report: Callable[[AgentProgress], None]) -> None:
+        super().__init__()
+        self._run, self._task, self._report = run, task, report
+        self._starts = draw_starts(task, VALIDATION_EPISODES, seed=run.settings.seed + 1_000_003)
+        self._validation_gain = float("nan")
+        self._before, self._began = run.seconds, time.monotonic()
+        self._saved = -float("inf")
+
+    def _on_step(self) -> bool:
+        self._report(self._progress())
+        return not self._run.done  # false at the first step after the last update, which does not count
+
+    def _on_rollout_end(self) -> None:
+        self._run.steps = self.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        now = time.monotonic()
+        self._run.seconds = self._before + now - self._began
+        self._run.rollout_share = self._run.share
+        if now - self._saved > CHECKPOINT_SECONDS:
+            self._saved = now
+            self.validate()
+            self._run.save(self.model)
+
+    def validate(self) -> AgentProgress:
+        """Run the validation episodes and return the progress with their mean return."""
+        agent = restore_policy(self.model).to_agent(self._run.tools)
+        results = play(agent, self._task, self._starts)
+        self._validation_gain = results.value
+        self.logger.record("validation/gain_db", results.gain)
+        self.logger.record("validation/return", results.value)
+        self.logger.dump(self.num_timesteps)
+        self._run.keep_best(agent, results)
+        return self._progress()
+
+    def _progress(self) -> AgentProgress:
+        episodes = self.model.ep_info_buffer
+        gain = float(np.mean([episode["r"] for episode in episodes])) if episodes else float("nan")
+        return AgentProgress(self._run.steps, self._run.share, gain, self._validation_gain)

@@ -1,0 +1,156 @@
+"""The settings of an agent's training and its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from agents.command_line import severity as parse_severity
+from agents.encoders import EncoderName
+from agents.imitation.demonstrations import check_shares, single_distortion_tasks
+from agents.restoration.pipeline import open_toolbox
+from agents.training.algorithms import ALGORITHMS, AlgorithmName, AlgorithmSettings
+from restore_env.resolve import resolve_metric, task_distortion
+from restore_env.task import Task
+from restore_env.toolbox import usable_device
+from sr_models import with_super_resolvers
+from tools_zoo.backends.network_tool import with_backend
+from tools_zoo.training.settings import PhotographSettings, TrainingSettings, identity, option
+
+DISTORTION_SHARE = 0.3
+"""The share of ``distortion`` if none is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTraining(PhotographSettings, TrainingSettings):
+    """The settings of ``imagerestore train agent``; ``out`` gets weights, checkpoint, logs and the model card."""
+
+    images: Any = option(None, "folder of clean photographs (default: the embedded ones)", parse=Path, recorded=False)
+    toolbox: Any = option("default", "shipped name, folder or package.module:factory", parse=str, recorded=False)
+    backend: str | None = option(None, "what runs the tools on a CPU (default: torch)", metavar="NAME", recorded=False)
+    severity: str = option(
+        "moderate",
+        "of the mixed distortions: mild, moderate, severe; light: weaker than mild; any: light to severe; single: one"
+        " distortion; or sums of levels from 1 to 28, as 12-13 or 12,17",
+        parse=parse_severity,
+    )
+    saturation_prob: float = option(
+        0.0, "probability that a patch is made so bright or dark that a part of it saturates", values="share"
+    )
+    upscale: tuple[int, ...] = option(
+        (1,), "upscale factors of the task; with 4 the super-resolvers are added to the toolbox", choices=(1, 4)
+    )
+    reward: Any = option(
+        "psnr", "metric whose gain is the reward: psnr, ssim, perceptual, or package.module:function", parse=str
+    )
+    max_steps: int = option(3, "most tools in a chain", values="positive")
+    stop_if_worse: bool = option(False, "end an episode when its PSNR falls below that of the input")
+    cost_weight: float = option(0.0, "price of computation, reward (dB) per GMAC")
+    init: str | None = option(
+        None, "policy to start from, of these tools or some of them: shipped name or file", metavar="NAME|FILE"
+    )
+    encoder: EncoderName = option(
+        "published",
+        "network that encodes a patch, without --init: published, RL-Restore's four convolutions; spectral, a cosine"
+        " transform and two layers, which --warm-start trains quickly",
+    )
+    algorithm: AlgorithmName = option(
+        "ppo", "RecurrentPPO or deep recurrent Q-learning; hyperparameters in agents/hyperparameters", recorded=False
+    )
+    envs: int | None = option(
+        None, "parallel environments (default: the algorithm's)", values="positive", recorded=False
+    )
+    learning_rate: float | None = option(
+        None, "at the start (default: the algorithm's)", values="positive", recorded=False
+    )
+    hyperparameters: Mapping[str, Any] | None = option(None, recorded=False)
+    """Other hyperparameters of the algorithm that differ from its file."""
+    warm_start: float | None = option(
+        None,
+        "first imitate an oracle that tries every tool, on top of the budget",
+        values="positive",
+        metavar="MINUTES",
+    )
+    single_share: float = option(
+        0.0, "share of the warm start's episodes that start from a single distortion", values="share"
+    )
+    distortion: str | None = option(
+        None,
+        "makes an albumentations.Compose for a share of the warm start's episodes, such as"
+        " restore_env.distortions.transforms:camera; validation does not use it",
+        metavar="PACKAGE.MODULE:FACTORY",
+    )
+    distortion_share: float | None = option(
+        None, f"that share (default: {DISTORTION_SHARE} with --distortion)", values="share"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distortion is None and self.distortion_share:
+            raise ValueError("--distortion-share is the share of the distortion that --distortion names: add it")
+        if self.distortion is not None and not self.warm_start:
+            raise ValueError("--distortion is for the warm start: add --warm-start MINUTES")
+        extra_tasks = self.extra_tasks(self.task)
+        check_shares(extra_tasks)
+        resolve_metric(self.reward)
+        for task, _ in extra_tasks:
+            task_distortion(task)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task that is trained and validated on."""
+        tools = open_toolbox(self.toolbox, usable_device(self.device))
+        tools = tools if self.backend is None else with_backend(tools, self.backend)
+        if max(self.upscale) > 1 and all(tool.scale == 1 for tool in tools):
+            tools = with_super_resolvers(tools)
+        names = ("images", "cache_dir", "severity", "saturation_prob", "upscale", "reward", "max_steps")
+        return Task(
+            toolbox=tools,
+            device=self.device,
+            stop_if_worse=self.stop_if_worse,
+            cost_weight=self.cost_weight,
+            **{name: getattr(self, name) for name in names},
+        )
+
+    @cached_property
+    def algorithm_settings(self) -> AlgorithmSettings:
+        """The algorithm with all its hyperparameters."""
+        given = {"n_envs": self.envs, "learning_rate": self.learning_rate}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return ALGORITHMS[self.algorithm].defaults(**{**(self.hyperparameters or {}), **changes})
+
+    def extra_tasks(self, task: Task) -> list[tuple[Task, float]]:
+        """Extra tasks of the warm start with their shares of its episodes."""
+        share = DISTORTION_SHARE if self.distortion_share is None else self.distortion_share
+        own = [(replace(task, distortion=self.distortion), share)] if self.distortion else []
+        return [*single_distortion_tasks(task, self.single_share), *own]
+
+    def recorded(self) -> dict[str, Any]:
+        """All settings that determine the weights, as plain values: for the checkpoint and the recipe."""
+        algorithm = self.algorithm_settings
+        others = {**identity(self), "reward": reward_name(self.task)}
+        return {"algorithm": algorithm.name, **asdict(algorithm), **others}
+
+
+def reward_name(task: Task) -> str:
+    """The reward's name, its import string, or the function's own name."""
+    return task.reward if isinstance(task.reward, str) else getattr(task.reward, "__qualname__", repr(task.reward))
+
+
+@dataclass(frozen=True)
+class AgentProgress:
+    """How far a training is."""
+
+    steps: int
+    share: float
+    """Of the budget, 0 to 1."""
+    gain: float
+    """Mean return of the latest episodes."""
+    validation_gain: float
+    """Mean return of the deterministic policy on the same 128 episodes each time: with the reward "psnr" and no price
+    on computation the gain in dB."""
+    warm_start: float = 1.0
+    """Share of the warm start that is done, 0 to 1."""
