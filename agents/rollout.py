@@ -104,7 +104,7 @@ def _play_batch(
     began = time.perf_counter()
     episodes = EpisodeBatch(task, len(starts))
     slots = np.arange(len(starts))
-    episodes.begin(slots, starts)
+    episodes.reset(slots, starts)
     if isinstance(policy, PrivilegedPolicy):
         policy.bind(episodes)
     returns = np.zeros(len(starts))

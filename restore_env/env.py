@@ -118,7 +118,7 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode; see "Starting State"."""
         super().reset(seed=seed)
-        self._episodes.begin(_ONLY, list(self._sampler.starts([choose_start(self.np_random, options)])))
+        self._episodes.reset(_ONLY, list(self._sampler.starts([choose_start(self.np_random, options)])))
         if self.render_mode is not None:
             self._view = EpisodeView(self._episodes, 0)
             self._show()

@@ -149,13 +149,6 @@ class Toolbox:
         """The name of an action, "stop" included."""
         return self._actions[action]
 
-    def action_mask(self, remaining: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
-        """1 where an action is allowed on images yet to be enlarged ``remaining`` times: ``(..., len + 1)``."""
-        remaining = np.asarray(remaining)
-        mask = np.ones((*remaining.shape, len(self) + 1), dtype=np.int8)
-        mask[..., :-1] = remaining[..., None] % self.scales == 0
-        return mask
-
     def to(self, device: str | torch.device) -> Toolbox:
         """Move every tool that can be moved to ``device``, in place; return the toolbox."""
         self.device = usable_device(device)

@@ -98,7 +98,7 @@ def demonstrate(
     ] = []
     began = time.monotonic()
     while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
-        episodes.begin(slots, draw(EPISODES))
+        episodes.reset(slots, draw(EPISODES))
         steps, state = [], None
         for _ in range(task.max_steps):
             observation = episodes.observe(slots)

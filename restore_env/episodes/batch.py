@@ -1,4 +1,4 @@
-"""The one implementation of an episode's step, for a batch of episodes: what the environments are made of."""
+"""Batches of episodes: the state and the step that both environments share."""
 
 from __future__ import annotations
 
@@ -25,30 +25,35 @@ from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 from restore_env.toolbox import bicubic_upscale
 
-Judged = Sequence[tuple[npt.NDArray[np.int64], Tensor, Tensor]]
-"""Positions among images, and their reward's metric and PSNR where the images are: a device may still compute them."""
+Scores = Sequence[tuple[npt.NDArray[np.int64], Tensor, Tensor]]
+"""Positions of images, their scores by the reward's metric and their PSNR; a device may still be computing them."""
 
 
 @dataclass(frozen=True)
 class PreparedStarts:
-    """Starts of episodes made ready, but not in slots yet: :meth:`EpisodeBatch.prepare` makes it."""
+    """Starts of episodes that :meth:`EpisodeBatch.prepare` has loaded and measured, but not put into slots."""
 
     starts: Sequence[EpisodeStart]
     parts: Sequence[tuple[npt.NDArray[np.int64], Tensor, Tensor, npt.NDArray[Any]]]
-    """Which starts, their images and targets, and what is observed of them: those of a size together."""
+    """For each image size: positions in ``starts``, images, targets and observed patches."""
     scores: npt.NDArray[np.float64]
-    """Reward's metric, of each start."""
+    """Scores by the reward's metric, ``(len(starts),)``."""
     psnrs: npt.NDArray[np.float64]
+    """PSNR in dB, ``(len(starts),)``."""
 
 
 class EpisodeBatch:
-    """``n`` episodes side by side: working images, targets, chains so far.
+    """The state of ``n`` episodes and their common step.
 
-    Working images are float32 RGB NCHW, never clipped or quantized between tools.
+    Each slot holds one episode: its working image (float32 RGB, never clipped or quantized between tools), its target
+    and its toolchain so far.
 
     Args:
-        task: rewards, limits and devices.
+        task: toolbox, reward, limits and devices.
         n: number of slots.
+
+    Raises:
+        ValueError: the task names a toolbox or a reward that cannot be used.
     """
 
     def __init__(self, task: Task, n: int) -> None:
@@ -57,14 +62,14 @@ class EpisodeBatch:
         self._metric = resolve_metric(task.reward)
         self._working = ImageBatch(n, self.toolbox.device)
         self._targets = ImageBatch(n, self.toolbox.device)
-        self._pool_of_workers = WorkerPool()
+        self._workers = WorkerPool()
         thread_safe = (
             all(getattr(tool, "thread_safe", False) for tool in self.toolbox) and self._metric in METRICS.values()
         )
         self._thread_safe = thread_safe and self.toolbox.device.type == "cpu" and n >= 2 * torch.get_num_threads()
         size = task.patch_size
-        self._seen = np.zeros((n, size, size, 3), dtype=task.dtype)
-        """The images as they are observed, but for those of slots that ``_changed`` names."""
+        self._observed = np.zeros((n, size, size, 3), dtype=task.dtype)
+        """Observed images; those of slots in ``_changed`` are out of date."""
         self._changed = np.ones(n, dtype=np.bool_)
         self._score = np.zeros(n)
         self._remaining = np.ones(n, dtype=np.int64)
@@ -77,27 +82,27 @@ class EpisodeBatch:
 
     @property
     def n_actions(self) -> int:
-        """Tools and ``stop``."""
+        """Number of actions: the tools and ``stop``."""
         return self.rules.n_actions
 
     def single_threaded(self) -> AbstractContextManager[None]:
-        """While it lasts tools run side by side, each on a core, if there are episodes enough and all tools bear it."""
-        return self._pool_of_workers.single_threaded() if self._thread_safe else nullcontext()
+        """Run tools in parallel, one per core, within this context, if all are thread-safe and the slots suffice."""
+        return self._workers.single_threaded() if self._thread_safe else nullcontext()
 
-    def begin(self, slots: Slots, starts: Sequence[EpisodeStart]) -> None:
-        """Start new episodes in ``slots``.
+    def reset(self, slots: Slots, starts: Sequence[EpisodeStart]) -> None:
+        """Start new episodes in ``slots``, one for each start.
 
         Raises:
-            ValueError: a degraded image is smaller than the observation's patch.
+            ValueError: a distorted image is smaller than the observed patch.
         """
         self.commit(slots, self.prepare(starts))
 
     @torch.inference_mode()
     def prepare(self, starts: Sequence[EpisodeStart]) -> PreparedStarts:
-        """All of :meth:`begin` that can be done before the slots are free; nothing changes.
+        """Load and measure starts for :meth:`commit`, while their slots may still be in use.
 
         Raises:
-            ValueError: a degraded image is smaller than the observation's patch.
+            ValueError: a distorted image is smaller than the observed patch.
         """
         for start in starts:
             height, width = start.degraded.shape[:2]
@@ -107,41 +112,39 @@ class EpisodeBatch:
                 )
         kinds = [tuple((side.shape, side.dtype) for side in (start.degraded, start.target)) for start in starts]
         parts = []
-        judged = []
+        scores: list[tuple[npt.NDArray[np.int64], Tensor, Tensor]] = []
         for kind in dict.fromkeys(kinds):
             rows = np.array([row for row, other in enumerate(kinds) if other == kind])
             degraded = self._stacked([starts[row].degraded for row in rows])
             targets = self._stacked([starts[row].target for row in rows])
-            parts.append((rows, degraded, targets, self._observed(degraded)))
-            judged += [
-                (rows[here], *self._quality(degraded[here], targets[here])) for here in pieces(len(rows), targets)
+            parts.append((rows, degraded, targets, self._observe_images(degraded)))
+            scores += [
+                (rows[here], *self._score_images(degraded[here], targets[here])) for here in pieces(len(rows), targets)
             ]
-        return PreparedStarts(starts, parts, *_known(judged, len(starts)))
+        return PreparedStarts(starts, parts, *_collect(scores, len(starts)))
 
-    def commit(self, slots: Slots, beginning: PreparedStarts) -> None:
-        """Start the episodes that were made ready in ``slots``, one for each start."""
-        for rows, degraded, targets, seen in beginning.parts:
+    def commit(self, slots: Slots, prepared: PreparedStarts) -> None:
+        """Start prepared episodes in ``slots``, one for each start."""
+        for rows, degraded, targets, observed in prepared.parts:
             self._working.put(slots[rows], degraded)
             self._targets.put(slots[rows], targets)
-            self._seen[slots[rows]] = seen
-        for slot, start, value in zip(slots.tolist(), beginning.starts, beginning.psnrs.tolist(), strict=True):
+            self._observed[slots[rows]] = observed
+        for slot, start, value in zip(slots.tolist(), prepared.starts, prepared.psnrs.tolist(), strict=True):
             self.starts[slot] = start
             self.actions[slot] = []
             self.psnr_trace[slot] = [value]
-        self._remaining[slots] = [start.factor for start in beginning.starts]
-        self._score[slots] = beginning.scores
+        self._remaining[slots] = [start.factor for start in prepared.starts]
+        self._score[slots] = prepared.scores
         self._changed[slots] = False
         self.last_action[slots] = self.rules.no_action
         self.gmacs[slots] = 0
         self.over[slots] = False
 
     def ends(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Where an action is sure to end its episode, whatever it does: ``(len(slots),)``.
-
-        With ``stop_if_worse`` others may end, too.
+        """Whether each action certainly ends its episode, ``(len(slots),)``; ``stop_if_worse`` may end others, too.
 
         Raises:
-            ValueError: an action that is none of the toolbox's.
+            ValueError: an action that does not exist.
         """
         steps = np.array([len(self.actions[slot]) for slot in slots.tolist()])
         return self.rules.is_last(self.rules.checked(actions), steps)
@@ -152,13 +155,13 @@ class EpisodeBatch:
         """Carry out one action in each of the ``slots``, update ``over``, and return the rewards ``(len(slots),)``.
 
         Args:
-            slots: whose episodes go on.
-            actions: one for each.
-            meanwhile: what else is to be done, to the end, while the tools run. Where they run in turn, on this
-                thread, its first part is done before them, to set other threads to work, and the rest after them.
+            slots: slots whose episodes are not over.
+            actions: one for each slot.
+            meanwhile: other work, exhausted while the tools run on other threads. Where the tools run on this thread,
+                its first part (which may start other threads) comes before them and the rest after them.
 
         Raises:
-            ValueError: an action that is none of the toolbox's.
+            ValueError: an action that does not exist.
         """
         ends, actions = self.ends(slots, actions), np.asarray(actions)
         allowed = self.action_mask()[slots, actions].astype(bool)
@@ -181,29 +184,29 @@ class EpisodeBatch:
         return rewards
 
     def one_step_rewards(self, slots: Slots) -> npt.NDArray[np.float64]:
-        """The reward that each action would pay now, found by trying every tool: ``(len(slots), n_actions)``.
+        """The reward of each action now, by running every tool: ``(len(slots), n_actions)``.
 
-        0 for ``stop`` and for what the mask forbids. Nothing changes.
+        0 for ``stop`` and for masked actions. The episodes stay as they are.
         """
         rewards = np.zeros((len(slots), self.n_actions))
         mask = self.action_mask()[slots].astype(bool)
         places: list[tuple[npt.NDArray[np.int64], int]] = []
         jobs: list[Callable[[], npt.NDArray[np.float64]]] = []
         with self.single_threaded():
-            for positions in self._working.portions(slots, self._pool_of_workers.count):
+            for positions in self._working.portions(slots, self._workers.count):
                 for action in range(len(self.toolbox)):
                     rows = positions[mask[positions, action]]
                     if len(rows):
                         places.append((rows, action))
-                        jobs.append(partial(self._worth, action, slots[rows]))
-            for (rows, action), worth in zip(places, self._pool_of_workers.run(jobs), strict=True):
-                rewards[rows, action] = worth
+                        jobs.append(partial(self._tool_rewards, action, slots[rows]))
+            for (rows, action), values in zip(places, self._workers.run(jobs), strict=True):
+                rewards[rows, action] = values
         return rewards
 
     def fork(self, slots: Slots) -> EpisodeBatch:
-        """A batch of its own whose slot ``i`` goes on from where ``slots[i]`` stands, to try what is then forgotten.
+        """Copy episodes into a new batch: its slot ``i`` continues the episode of ``slots[i]``.
 
-        A slot may be named more than once. Nothing is shared but the starts and the toolbox.
+        A slot may be listed more than once. The batches share only the starts and the toolbox.
         """
         branch = EpisodeBatch(self.task, len(slots))
         for mine, theirs in ((self._working, branch._working), (self._targets, branch._targets)):
@@ -217,20 +220,20 @@ class EpisodeBatch:
         return branch
 
     def action_mask(self) -> npt.NDArray[np.int8]:
-        """``(n, n_actions)``: 1 where the action is allowed; a super-resolver must not exceed the target."""
+        """1 where an action is allowed: ``(n, n_actions)``."""
         return self.rules.action_mask(self._remaining)
 
     def observe(self, slots: Slots) -> Observation:
-        """Observations of ``slots``, batched along the first axis; new arrays at each call."""
+        """Observations of ``slots``, batched along the first axis; the caller owns the arrays."""
         changed = slots[self._changed[slots]]
         if len(changed):
             for positions, working in self._working.pieces(changed):
-                self._seen[changed[positions]] = self._observed(working)
+                self._observed[changed[positions]] = self._observe_images(working)
             self._changed[changed] = False
-        return observe(self._seen[slots], self.last_action[slots], self.action_mask()[slots])
+        return observe(self._observed[slots], self.last_action[slots], self.action_mask()[slots])
 
     def infos(self, slots: Slots) -> dict[str, list[Any]]:
-        """What is known of episodes beyond their observations, a column for each: plain values, for analysis."""
+        """Infos of ``slots`` as lists of plain values, one list per key (see "Information" of the environment)."""
         chosen = slots.tolist()
         starts = [self.start(slot) for slot in chosen]
         names = self.toolbox.name
@@ -246,14 +249,18 @@ class EpisodeBatch:
         }
 
     def info(self, slot: int) -> dict[str, Any]:
-        """What :meth:`infos` knows of one episode."""
+        """The info of one slot."""
         return {key: value for key, (value,) in self.infos(np.array([slot])).items()}
 
     def start(self, slot: int) -> EpisodeStart:
-        """What the slot's episode started from."""
+        """The start of a slot's episode.
+
+        Raises:
+            ValueError: no episode has been started in the slot.
+        """
         start = self.starts[slot]
         if start is None:
-            raise ValueError("no episode has begun: call reset first")
+            raise ValueError("no episode has started: call reset first")
         return start
 
     def working_image(self, slot: int) -> npt.NDArray[np.uint8]:
@@ -266,109 +273,104 @@ class EpisodeBatch:
 
     @torch.inference_mode()
     def quality(self, slots: Slots, metric: Metric) -> npt.NDArray[np.float64]:
-        """Any metric of the working images of ``slots`` as they would be shown, ``(len(slots),)``.
-
-        They are clipped to [0, 1], but not rounded, and compared at the targets' size.
-        """
+        """A metric of the working images of ``slots``, clipped to [0, 1], at the targets' size: ``(len(slots),)``."""
         scores = np.zeros(len(slots))
         for positions, working in self._working.groups(slots):
             for rows, targets in self._targets.groups(slots[positions]):
-                shown = bicubic_upscale(rows_of(working, rows), targets.shape[-1] // working.shape[-1]).clamp(0, 1)
-                scores[positions[rows]] = _checked(metric(shown, targets.clone()), len(rows)).cpu().numpy()
+                images = bicubic_upscale(rows_of(working, rows), targets.shape[-1] // working.shape[-1]).clamp(0, 1)
+                scores[positions[rows]] = _checked(metric(images, targets.clone()), len(rows)).cpu().numpy()
         return scores
 
     def _stacked(self, images: Sequence[Any]) -> Tensor:
-        """Images of one size and type, arrays or tensors drawn on the device, as working images."""
-        there = isinstance(images[0], Tensor)
-        stacked = (torch.stack(list(images)) if there else torch.from_numpy(np.stack(images))).to(self.toolbox.device)
+        """Turn images of one size and type, arrays or tensors on the device, into working images."""
+        on_device = isinstance(images[0], Tensor)
+        stacked = (torch.stack(list(images)) if on_device else torch.from_numpy(np.stack(images))).to(
+            self.toolbox.device
+        )
         nchw = stacked.permute(0, 3, 1, 2).contiguous().float()
         return nchw.div_(255) if stacked.dtype == torch.uint8 else nchw
 
     def _apply(
         self, slots: Slots, actions: npt.NDArray[np.int64], meanwhile: Iterable[None]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Run the chosen tools; return what each slot spent, GMAC, and reward's metric and PSNR of what came of it."""
+        """Run the chosen tools and return, for each slot, GMACs, score by the reward's metric and PSNR, dB."""
         spent = self._spent(slots, actions)
         scores, psnrs = np.zeros(len(slots)), np.zeros(len(slots))
         with self.single_threaded():
             parts: list[tuple[int, npt.NDArray[np.int64]]] = []
             for action in np.unique(actions).tolist():
                 rows = np.flatnonzero(actions == action)
-                parts += [
-                    (action, rows[here]) for here in self._working.portions(slots[rows], self._pool_of_workers.count)
-                ]
-            parts.sort(key=lambda part: spent[part[1]].sum(), reverse=True)  # so that all cores end at nearly one time
-            jobs = [partial(self._act, action, slots[rows]) for action, rows in parts]
-            others, running = iter(meanwhile), self._pool_of_workers.run(jobs)
-            if self._pool_of_workers.count > 1 and len(jobs) > 1:
+                parts += [(action, rows[here]) for here in self._working.portions(slots[rows], self._workers.count)]
+            parts.sort(key=lambda part: spent[part[1]].sum(), reverse=True)  # all cores finish at about the same time
+            jobs = [partial(self._run_and_observe, action, slots[rows]) for action, rows in parts]
+            others, running = iter(meanwhile), self._workers.run(jobs)
+            if self._workers.count > 1 and len(jobs) > 1:
                 try:
                     deque(others, 0)
                 finally:
-                    results = list(running)  # whatever happened: no tool is left running
+                    results = list(running)  # also after an error: no tool is left running
             else:
                 next(others, None)
                 results = list(running)
                 deque(others, 0)
-            # with all results at hand: what is put somewhere may move what others still look at
-            for (_, rows), (outputs, seen, _) in zip(parts, results, strict=True):
+            # only after all tools: putting images may move those that another tool still reads
+            for (_, rows), (outputs, observed, _) in zip(parts, results, strict=True):
                 self._working.put(slots[rows], outputs)
-                self._changed[slots[rows]] = seen is None
-                if seen is not None:
-                    self._seen[slots[rows]] = seen
-            for (_, rows), (_, _, judged) in zip(parts, results, strict=True):  # a device has all its work by now
-                scores[rows], psnrs[rows] = _known(judged, len(rows))
+                self._changed[slots[rows]] = observed is None
+                if observed is not None:
+                    self._observed[slots[rows]] = observed
+            for (_, rows), (_, _, part) in zip(parts, results, strict=True):  # waits for the device, so it comes last
+                scores[rows], psnrs[rows] = _collect(part, len(rows))
         self._remaining[slots] = self.rules.remaining_after(self._remaining[slots], actions)
         return spent, scores, psnrs
 
     @torch.inference_mode()
-    def _act(self, action: int, slots: Slots) -> tuple[Tensor, npt.NDArray[Any] | None, Judged]:
-        """As :meth:`_use`, and in second place what is observed of it, on a CPU: its core has it at hand."""
-        outputs, judged = self._use(action, slots)
-        return outputs, self._observed(outputs) if outputs.device.type == "cpu" else None, judged
+    def _run_and_observe(self, action: int, slots: Slots) -> tuple[Tensor, npt.NDArray[Any] | None, Scores]:
+        """As :meth:`_run`, and on a CPU the observed patches, while the outputs are in the core's cache."""
+        outputs, scores = self._run(action, slots)
+        return outputs, self._observe_images(outputs) if outputs.device.type == "cpu" else None, scores
 
     @torch.inference_mode()
-    def _use(self, action: int, slots: Slots) -> tuple[Tensor, Judged]:
-        """What a tool makes of the images of slots, all of one size, and how good that is; nothing is changed."""
+    def _run(self, action: int, slots: Slots) -> tuple[Tensor, Scores]:
+        """Run a tool on the images of slots, all of one size; return outputs and scores, and change nothing."""
         outputs = self.toolbox.run(action, self._working.copies(slots), owned=True)
-        return outputs, self._compare(outputs, slots)
+        return outputs, [
+            (rows, *self._score_images(rows_of(outputs, rows), targets))
+            for rows, targets in self._targets.pieces(slots)
+        ]
 
-    def _worth(self, action: int, slots: Slots) -> npt.NDArray[np.float64]:
-        """The reward that a tool would pay for the images of slots, all of one size."""
+    def _tool_rewards(self, action: int, slots: Slots) -> npt.NDArray[np.float64]:
+        """The reward of a tool for the images of slots, all of one size."""
         spent = self._spent(slots, np.full(len(slots), action))
-        scores, _ = _known(self._use(action, slots)[1], len(slots))
+        scores, _ = _collect(self._run(action, slots)[1], len(slots))
         return self.rules.reward(self._score[slots], scores, spent)
 
     def _spent(self, slots: Slots, actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """What actions cost in slots as they are, GMAC."""
+        """GMACs of actions in slots."""
         return self.rules.cost(actions, self._working.shapes(slots).prod(axis=1))
 
-    def _observed(self, images: Tensor) -> npt.NDArray[Any]:
+    def _observe_images(self, images: Tensor) -> npt.NDArray[Any]:
         return centre_patch(images, self.task.patch_size, self.task.dtype)
 
-    def _compare(self, images: Tensor, slots: Slots) -> Judged:
-        """Images of one size against the targets of ``slots``."""
-        judged = []
-        for rows, targets in self._targets.pieces(slots):
-            judged.append((rows, *self._quality(rows_of(images, rows), targets)))
-        return judged
-
-    def _quality(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Reward's metric and PSNR of images of one size against targets of one size, at the targets' size."""
+    def _score_images(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores by the reward's metric and PSNR of images against targets, at the targets' size."""
         images = bicubic_upscale(images, targets.shape[-1] // images.shape[-1])
         psnrs = psnr(images, targets)
         if self._metric is psnr:
             return psnrs, psnrs
-        return _checked(self._metric(images.clone(), targets.clone()), len(images)), psnrs  # it may change them
+        return _checked(
+            self._metric(images.clone(), targets.clone()), len(images)
+        ), psnrs  # a metric may change its inputs
 
 
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:
     return np.asarray(to_hwc(quantized(image[None]))[0], dtype=np.uint8)
 
 
-def _known(judged: Judged, n: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Reward's metric and PSNR of ``n`` images, once they are computed."""
+def _collect(parts: Scores, n: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Wait for the scores and PSNR of ``n`` images."""
     scores, psnrs = np.zeros(n), np.zeros(n)
-    for rows, score, psnr_of in judged:
+    for rows, score, psnr_of in parts:
         psnrs[rows] = psnr_of.cpu().numpy()
         scores[rows] = psnrs[rows] if score is psnr_of else score.cpu().numpy()
     return scores, psnrs
@@ -378,4 +380,4 @@ def _checked(scores: Tensor, n: int) -> Tensor:
     scores = torch.as_tensor(scores).detach()
     if tuple(scores.shape) != (n,):
         raise ValueError(f"the reward must return one score per image, shape ({n},), got {tuple(scores.shape)}")
-    return scores.to(torch.float64, copy=True)  # the metric may use its tensor again before anyone looks
+    return scores.to(torch.float64, copy=True)  # the metric may reuse its tensor

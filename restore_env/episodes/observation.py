@@ -12,9 +12,9 @@ from torch import Tensor
 from restore_env.images.arrays import quantized, to_hwc
 
 Observation = dict[str, npt.NDArray[Any]]
-"""``image``, ``last_action`` and ``action_mask``; of a batch along the first axis of each."""
+"""``image``, ``last_action`` and ``action_mask``; the first axis of each is the batch."""
 ImageType = Literal["uint8", "float32"]
-"""Of the observed image: uint8, clipped and rounded; or float32, the working image as it is."""
+"""Type of the observed image: uint8, clipped and rounded; or float32, the exact working image."""
 
 
 def observation_space(patch_size: int, dtype: ImageType, n_tools: int) -> spaces.Dict:
@@ -41,11 +41,11 @@ def observe(
 
 
 def centre_patch(images: Tensor, size: int, dtype: ImageType) -> npt.NDArray[Any]:
-    """The patches in the middle of working images ``(N, 3, H, W)`` as they are observed: ``(N, size, size, 3)``."""
+    """The observed centre patches of working images ``(N, 3, H, W)``: ``(N, size, size, 3)``."""
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
     return observed_patch(images[..., top : top + size, left : left + size], dtype)
 
 
 def observed_patch(patches: Tensor, dtype: ImageType) -> npt.NDArray[Any]:
-    """Patches of working images ``(N, 3, P, P)`` as they are observed: ``(N, P, P, 3)`` of the type."""
+    """Convert patches of working images ``(N, 3, P, P)`` to observed ones ``(N, P, P, 3)`` of type ``dtype``."""
     return to_hwc(patches if dtype == "float32" else quantized(patches))

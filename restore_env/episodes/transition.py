@@ -1,7 +1,7 @@
 """The rules of a step: which actions are allowed, what they cost and pay, and when an episode ends.
 
-The environments, whole-image restoration, joint training and the benchmarks all ask this module; what a tool does to
-an image is :meth:`restore_env.toolbox.Toolbox.run`.
+The environments, whole-image restoration, joint training and the benchmarks use these rules;
+:meth:`restore_env.toolbox.Toolbox.run` applies a tool to images.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Mask = npt.NDArray[np.int8]
 
 @dataclass(frozen=True)
 class StepRules:
-    """The rules of a step for a toolbox; all methods take batches of episodes."""
+    """The rules of a step with a toolbox. All methods take batches of episodes."""
 
     toolbox: Toolbox
     max_steps: int
-    """Tools at most; an episode that has used them is over."""
+    """Maximal number of tools in an episode."""
     cost_weight: float = 0.0
     """Price of computation, in reward per GMAC."""
     stop_if_worse: bool = False
-    """Whether an episode ends when its PSNR falls below where it began."""
+    """End an episode when its PSNR falls below the PSNR at its start."""
 
     @property
     def n_actions(self) -> int:
@@ -36,7 +36,7 @@ class StepRules:
 
     @property
     def no_action(self) -> int:
-        """The previous action at the start of an episode: one more than the last action."""
+        """The value of ``last_action`` before the first action: the number after ``stop``."""
         return self.n_actions
 
     def action_mask(self, remaining: int | npt.NDArray[np.int64]) -> Mask:
@@ -50,21 +50,24 @@ class StepRules:
         Returns:
             ``(..., n_actions)``.
         """
-        return self.toolbox.action_mask(remaining)
+        remaining = np.asarray(remaining)
+        mask = np.ones((*remaining.shape, self.n_actions), dtype=np.int8)
+        mask[..., :-1] = remaining[..., None] % self.toolbox.scales == 0
+        return mask
 
     def upscaling_mask(self, mask: Mask) -> Mask:
-        """Of the allowed actions those that upscale: ``(..., n_actions)``, as ``mask``."""
+        """``mask`` with nothing but super-resolvers allowed: ``(..., n_actions)``."""
         return np.asarray(mask * np.append(self.toolbox.scales > 1, False), dtype=np.int8)
 
     def remaining_after(self, remaining: npt.NDArray[np.int64], actions: Actions) -> npt.NDArray[np.int64]:
-        """How many times smaller than their targets images are after tools ``(N,)``; ``stop`` is no tool."""
+        """How many times smaller than their targets images are after allowed tools ``(N,)``."""
         return np.asarray(remaining // self.toolbox.scales[actions])
 
     def checked(self, actions: npt.NDArray[np.int64]) -> Actions:
-        """Return the actions.
+        """Return the actions as an array.
 
         Raises:
-            ValueError: not whole numbers, or none of the toolbox's actions.
+            ValueError: a value that is not an action of the toolbox.
         """
         actions = np.asarray(actions)
         if not np.issubdtype(actions.dtype, np.integer):
@@ -74,11 +77,11 @@ class StepRules:
         return actions
 
     def is_last(self, actions: Actions, steps: int | npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Whether actions ``(N,)`` after so many earlier ones surely end their episodes: ``stop``, or no steps left."""
+        """Whether actions ``(N,)`` after ``steps`` earlier ones end their episodes: ``stop``, or the last step."""
         return np.asarray((actions == self.toolbox.stop) | (np.asarray(steps) + 1 >= self.max_steps))
 
     def cost(self, actions: Actions, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """GMACs of tools ``(N,)`` on images of so many pixels ``(N,)``."""
+        """GMACs of tools ``(N,)`` on images with ``pixels`` pixels ``(N,)``."""
         return np.asarray(self.toolbox.macs_per_pixel[actions] * pixels / 1e9)
 
     def reward(
@@ -88,5 +91,5 @@ class StepRules:
         return np.asarray(after - before - self.cost_weight * gmacs)
 
     def has_failed(self, psnr: float, initial_psnr: float) -> bool:
-        """Whether an episode is over because its image has become worse than it was at the start."""
+        """Whether ``stop_if_worse`` ends an episode: its PSNR is below the PSNR at its start."""
         return self.stop_if_worse and psnr < initial_psnr

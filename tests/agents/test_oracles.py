@@ -142,7 +142,7 @@ def test_an_exploring_oracle_that_never_stops() -> None:
     task = moderate()
     episodes, starts = EpisodeBatch(task, 32), draw_starts(task, 32, seed=1)
     slots = np.arange(32)
-    episodes.begin(slots, starts)
+    episodes.reset(slots, starts)
     oracle = GreedyOracle(explore=0.5, stops=False)
     chosen = oracle.choose(episodes, slots)
     best = oracle.rewards[:, :-1].argmax(axis=1)

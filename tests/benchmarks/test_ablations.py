@@ -56,7 +56,7 @@ def test_observations_are_changed_and_memory_is_lost() -> None:
     assert all(len(chain) == 3 for chain in play(Changed(agent, stop=False), task, starts).actions)
 
     observation = EpisodeBatch(task, 2)
-    observation.begin(np.arange(2), starts[:2])
+    observation.reset(np.arange(2), starts[:2])
     shown = observation.observe(np.arange(2))
     first, state = agent.scores(shown)
     later = {**shown, "last_action": np.array([3, 3])}

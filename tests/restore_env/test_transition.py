@@ -71,7 +71,7 @@ def test_environment_photographs_and_joint_training_observe_the_same() -> None:
 
     episodes = EpisodeBatch(Task(images=[pixels], toolbox=toolbox, max_steps=2), 1)
     slots = np.arange(1)
-    episodes.begin(slots, [own_pair(pixels, pixels)])
+    episodes.reset(slots, [own_pair(pixels, pixels)])
     while not episodes.over.all():
         episodes.step(slots, in_environment.predict(episodes.observe(slots))[0])
 
