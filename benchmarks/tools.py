@@ -16,10 +16,10 @@ from agents.command_line import OneLineParser, run_guarded
 from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
 from restore_env.images.sources import ImageSource, open_images
 from restore_env.metrics import psnr
+from restore_env.patches import PatchSampler
 from restore_env.toolbox import Tool, Toolbox
 from tools_zoo.catalog import TOOLS, ToolSpec
 from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
-from tools_zoo.training.patches import PatchSampler
 from tools_zoo.training.tools import draw_band
 from tools_zoo.training.trainer import Batch, as_tensor
 

@@ -1,4 +1,4 @@
-"""How an episode starts: a patch of a photograph and its distorted twin, drawn from one seed."""
+"""Drawing the starts of episodes: distorted patches and their targets, each from one seed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ import numpy.typing as npt
 import torch
 
 from restore_env.distortions.device import Place, distort_patches
-from restore_env.distortions.protocol import SCALES, check_severity, distort_patch, downscale, draw_levels, quantize
-from restore_env.distortions.saturation import Curve, apply_curve, draw_curve
+from restore_env.distortions.protocol import (
+    check_severity,
+    downscale,
+    draw_levels,
+    quantize,
+)
+from restore_env.distortions.saturation import apply_curve
 from restore_env.images.arrays import Pixels
-from restore_env.images.decoding import ImageError
 from restore_env.images.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
+from restore_env.patches import Crop, CropSampler, cut
 
-_LISTED = 1024  # entries of an array that a record spells out
+_LISTED = 1024  # a record lists arrays of at most so many entries
 
 CONTEXT = 32
 """Pixels around a patch that a user's own distortion gets to see, where the image has them."""
@@ -46,30 +51,6 @@ class EpisodeStart:
     """Where the patch was cut and what was done to it, as plain numbers and strings."""
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """Where a patch is taken from."""
-
-    image: Pixels
-    identity: str
-    scale: float
-    factor: int
-    top: int
-    """Of the degraded patch."""
-    left: int
-    curve: Curve | None = None
-    """What lightens or darkens the image, if anything does."""
-
-    def start(self, degraded: Pixels, size: int, seed: int, distortion: dict[str, Any]) -> EpisodeStart:
-        """The start once the patch is distorted, with its target."""
-        top, left = self.top * self.factor, self.left * self.factor
-        target = apply_curve(_cut(self.image, top, left, size * self.factor), self.curve)
-        where = {"scale": self.scale, "top": top, "left": left}
-        if self.curve is not None:
-            where["saturated"] = True
-        return EpisodeStart(degraded, target, self.factor, self.identity, seed, where | distortion)
-
-
 @runtime_checkable
 class Compose(Protocol):
     """What is used of ``albumentations.Compose``."""
@@ -85,7 +66,7 @@ class StartSampler:
     """Draws episode starts.
 
     Args:
-        source: photographs, or pairs, which are cut but not distorted.
+        source: photographs, or pairs, which are cropped but not distorted.
         distortion: a severity's name, or an ``albumentations.Compose`` that maps a uint8 RGB image to one of its size
             (it sees up to 32 pixels of context around the patch).
         patch_size: pixels of the degraded patch.
@@ -93,11 +74,11 @@ class StartSampler:
         device: where the patches of many seeds are distorted together
             (:mod:`restore_env.distortions.device`); None: on the host, one by one. A seed draws the same photograph,
             place and levels either way, but another field of noise.
-        saturation_prob: probability that a part of the patch is white or black, as
-            :func:`restore_env.distortions.saturation.saturation_curve` makes it.
+        saturation_prob: probability of a :func:`restore_env.distortions.saturation.saturation_curve`.
 
     Raises:
-        ValueError: an unknown severity, a factor that no image is large enough for, or a Compose for a device.
+        ImageError: no image is large enough for a factor.
+        ValueError: an unknown severity, or a Compose together with a device.
     """
 
     def __init__(
@@ -110,10 +91,9 @@ class StartSampler:
         device: torch.device | None = None,
         saturation_prob: float = 0.0,
     ) -> None:
-        self._source, self._saturation_prob = source, saturation_prob
+        self._source = source
         self._device = None if isinstance(source, PairSource) else device  # pairs are not distorted
         self._patch_size = patch_size
-        self._factors = tuple(factors)
         self._compose: Compose | None = None
         self._severity = ""
         if isinstance(distortion, str):
@@ -124,11 +104,12 @@ class StartSampler:
             self._compose = copy.deepcopy(distortion)
             self._compose.save_applied_params = True  # type: ignore[attr-defined]
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="starts")
+        self._crops: CropSampler | None = None
         if isinstance(source, PairSource):
             self._factors = tuple(sorted({source.factor(i) for i in range(len(source))}))
-            self._choices: dict[int, list[tuple[int, float]]] = {}
         else:
-            self._choices = {factor: self._choices_for(source, factor) for factor in self._factors}
+            self._factors = tuple(factors)
+            self._crops = CropSampler(source, patch_size, factors=factors, saturation_prob=saturation_prob)
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -157,63 +138,33 @@ class StartSampler:
         rng = np.random.default_rng(seed)
         if isinstance(self._source, PairSource):
             return self._cut_pair(self._source, seed, rng)
-        cut = self._choose(self._source, rng)
+        assert self._crops is not None
+        crop = self._crops.draw(rng)
         if self._compose is None:
             levels = draw_levels(self._severity, rng)
-            window = (cut.top, cut.left, self._patch_size, self._patch_size)
-            degraded = distort_patch(cut.image, window, levels, rng, cut.factor, cut.curve)
-            return cut.start(degraded, self._patch_size, seed, levels.as_dict())
-        degraded, applied = self._apply_compose(self._compose, cut, rng)
-        return cut.start(degraded, self._patch_size, seed, {"transforms": applied})
-
-    def _choose(self, source: ImageSource, rng: np.random.Generator) -> _Cut:
-        factor = self._factors[rng.integers(len(self._factors))]
-        choices = self._choices[factor]
-        index, scale = choices[rng.integers(len(choices))]
-        image = source.pixels(index, scale)
-        rows, columns = (length // factor - self._patch_size + 1 for length in image.shape[:2])
-        top, left = int(rng.integers(rows)), int(rng.integers(columns))
-        clean = _cut(image, top * factor, left * factor, self._patch_size * factor)
-        curve = draw_curve(clean, self._saturation_prob, rng)
-        return _Cut(image, source.identity(index), scale, factor, top, left, curve)
+            return _start(crop, crop.distorted(levels, rng), seed, levels.as_dict())
+        degraded, applied = _apply_compose(self._compose, crop, rng)
+        return _start(crop, degraded, seed, {"transforms": applied})
 
     def _draw_together(self, seeds: Sequence[int]) -> list[EpisodeStart]:
         """The starts of many seeds, distorted on the device, those of a factor at once."""
-        assert isinstance(self._source, ImageSource)
+        assert self._crops is not None
         assert self._device is not None
-        drawn: list[tuple[_Cut, Place]] = []
+        drawn: list[tuple[Crop, Place]] = []
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            cut, levels = self._choose(self._source, rng), draw_levels(self._severity, rng)
-            drawn.append((cut, Place(cut.image, cut.top, cut.left, levels, int(rng.integers(2**63)), cut.curve)))
+            crop = self._crops.draw(rng)
+            drawn.append((crop, crop.place(draw_levels(self._severity, rng), rng)))
         starts: dict[int, EpisodeStart] = {}
         for factor in self._factors:
-            rows = [row for row, (cut, _) in enumerate(drawn) if cut.factor == factor]
+            rows = [row for row, (crop, _) in enumerate(drawn) if crop.factor == factor]
             if not rows:
                 continue
             patches = distort_patches([drawn[row][1] for row in rows], self._patch_size, factor, self._device)
             for row, patch in zip(rows, patches.unbind(), strict=True):
-                cut, place = drawn[row]
-                degraded = cast("npt.NDArray[np.uint8]", patch)
-                starts[row] = cut.start(degraded, self._patch_size, seeds[row], place.levels.as_dict())
+                crop, place = drawn[row]
+                starts[row] = _start(crop, cast("Pixels", patch), seeds[row], place.levels.as_dict())
         return [starts[row] for row in range(len(seeds))]
-
-    def _choices_for(self, source: ImageSource, factor: int) -> list[tuple[int, float]]:
-        """Every (image, scale) that has room for a target of this factor."""
-        needed = self._patch_size * factor
-        choices = [
-            (index, scale)
-            for scale in SCALES
-            for index in range(len(source))
-            if min(source.size(index, scale)) >= needed
-        ]
-        if not choices:
-            smaller = f", or upscale=(1,) for images of {self._patch_size} pixels and more" if factor > 1 else ""
-            raise ImageError(
-                f"no image has the {needed}x{needed} pixels that a patch of the x{factor} task needs: use larger"
-                f" images{smaller}"
-            )
-        return choices
 
     def _cut_pair(self, source: PairSource, seed: int, rng: np.random.Generator) -> EpisodeStart:
         index = int(rng.integers(len(source)))
@@ -222,38 +173,40 @@ class StartSampler:
         top = int(rng.integers(degraded.shape[0] - size + 1))
         left = int(rng.integers(degraded.shape[1] - size + 1))
         return EpisodeStart(
-            degraded=_cut(degraded, top, left, size),
-            target=_cut(target, top * factor, left * factor, size * factor),
+            degraded=cut(degraded, top, left, size),
+            target=cut(target, top * factor, left * factor, size * factor),
             factor=factor,
             image=source.identity(index),
             seed=seed,
             distortion={"scale": 1.0, "top": top * factor, "left": left * factor},
         )
 
-    def _apply_compose(self, compose: Compose, cut: _Cut, rng: np.random.Generator) -> tuple[Pixels, str]:
-        image, factor, top, left, size = cut.image, cut.factor, cut.top, cut.left, self._patch_size
-        first_row, first_column = max(0, top - CONTEXT), max(0, left - CONTEXT)
-        last_row = min(image.shape[0] // factor, top + size + CONTEXT)
-        last_column = min(image.shape[1] // factor, left + size + CONTEXT)
-        region = np.ascontiguousarray(
-            image[first_row * factor : last_row * factor, first_column * factor : last_column * factor]
+
+def _start(crop: Crop, degraded: Pixels, seed: int, distortion: dict[str, Any]) -> EpisodeStart:
+    where = {"scale": crop.scale, "top": crop.top * crop.factor, "left": crop.left * crop.factor}
+    if crop.curve is not None:
+        where["saturated"] = True
+    return EpisodeStart(degraded, crop.target(), crop.factor, crop.identity, seed, where | distortion)
+
+
+def _apply_compose(compose: Compose, crop: Crop, rng: np.random.Generator) -> tuple[Pixels, str]:
+    """The patch under a user's transforms, which get :data:`CONTEXT` pixels around it, and what they did, as JSON."""
+    image, factor, size = crop.image, crop.factor, crop.size
+    spans = []
+    for start, length in zip((crop.top, crop.left), image.shape, strict=False):
+        spans.append(slice(max(0, start - CONTEXT) * factor, min(length // factor, start + size + CONTEXT) * factor))
+    region = apply_curve(np.ascontiguousarray(image[spans[0], spans[1]]), crop.curve)
+    if factor > 1:
+        region = quantize(downscale(region.astype(np.float32) / np.float32(255), factor))
+    compose.set_random_state(rng, random.Random(int(rng.integers(2**31))))
+    result = compose(image=region)
+    changed = np.asarray(result["image"])
+    if changed.shape != region.shape or changed.dtype != np.uint8:
+        raise ValueError(
+            f"the distortion must return uint8 of shape {region.shape}, got {changed.dtype} of {changed.shape}"
         )
-        region = apply_curve(region, cut.curve)
-        if factor > 1:
-            region = quantize(downscale(region.astype(np.float32) / np.float32(255), factor))
-        compose.set_random_state(rng, random.Random(int(rng.integers(2**31))))
-        result = compose(image=region)
-        changed = np.asarray(result["image"])
-        if changed.shape != region.shape or changed.dtype != np.uint8:
-            raise ValueError(
-                f"the distortion must return uint8 of shape {region.shape}, got {changed.dtype} of {changed.shape}"
-            )
-        applied = json.dumps(result.get("applied_transforms", []), default=_as_plain)
-        return _cut(changed, top - first_row, left - first_column, size), applied
-
-
-def _cut(image: Pixels, top: int, left: int, size: int) -> Pixels:
-    return np.ascontiguousarray(image[top : top + size, left : left + size])
+    applied = json.dumps(result.get("applied_transforms", []), default=_as_plain)
+    return cut(changed, crop.top - spans[0].start // factor, crop.left - spans[1].start // factor, size), applied
 
 
 def _as_plain(value: Any) -> Any:

@@ -36,12 +36,13 @@ from benchmarks.baselines.weights import (
 from restore_env.distortions.protocol import Levels, check_severity, draw_levels
 from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
+from restore_env.patches import PatchSampler
 from restore_env.task import check_draws
 from restore_env.toolbox import bicubic_upscale, usable_device
 from tools_zoo.toolboxes import is_tool, passes, read_tool
 from tools_zoo.training.cards import recorded_command, source_version, write_card
 from tools_zoo.training.curves import draw_run
-from tools_zoo.training.patches import PatchSampler, drawing, drawn_on
+from tools_zoo.training.patches import drawing, drawn_on
 from tools_zoo.training.run_log import RunLog
 from tools_zoo.training.settings import Budget, Schedule
 from tools_zoo.training.tools import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held_out_of, split_images, validate

@@ -21,7 +21,7 @@ from sr_models.losses.perceptual import SQUEEZENET_DEPTHS, VGG19_CONV5_4, VGG19_
 from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_generator, write_generator
 from sr_models.training.blind_distortion import DISTORTIONS, SCALE
 from sr_models.training.cards import write_sr_card
-from sr_models.training.crops import CropSampler
+from sr_models.training.crops import SrPairSampler
 from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN, GANConfig, check_gan
 from sr_models.training.grids import write_grid
@@ -199,9 +199,9 @@ class _Stage:
         kept, held_out = split_images(len(source))
         self.images = len(kept)
         degrade = DISTORTIONS[settings.distortion]
-        self.sampler = CropSampler(source, kept, settings.crop_size, degrade)
+        self.sampler = SrPairSampler(source, kept, settings.crop_size, degrade)
         largest = max(min(source.size(index)) for index in held_out)
-        held = CropSampler(source, held_out, min(VALIDATION_SIZE, largest // SCALE * SCALE), degrade)
+        held = SrPairSampler(source, held_out, min(VALIDATION_SIZE, largest // SCALE * SCALE), degrade)
         self.validation = Validation(held, frozen.distance, settings.seed, settings.device)
 
     def train(self, report: Callable[[SrProgress], None]) -> TrainingResult:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from restore_env.metrics import psnr
+from restore_env.patches import PairSampler
 from restore_env.toolbox import bicubic_upscale
 from sr_models.extractors.extractor import Extractor
 from sr_models.losses.perceptual import PerceptualDistance
-from sr_models.training.crops import CropSampler
 from tools_zoo.training.trainer import as_tensor
 
 CROPS = 12
@@ -21,7 +21,7 @@ CROPS = 12
 class Validation:
     """Crops of photographs kept from training, what is measured on them, and the pictures of them."""
 
-    def __init__(self, sampler: CropSampler, extractor: Extractor, seed: int, device: str) -> None:
+    def __init__(self, sampler: PairSampler, extractor: Extractor, seed: int, device: str) -> None:
         pairs = sampler.batch(np.random.default_rng([seed, 1]), CROPS)
         self.inputs, self.targets = (as_tensor(side, device) for side in pairs)
         self._distance = PerceptualDistance(extractor).to(device)

@@ -28,10 +28,10 @@ from benchmarks.baselines.weights import (
 )
 from restore_env import Task
 from restore_env.distortions.protocol import Levels, downscale, quantize
+from restore_env.patches import PatchSampler
 from restore_env.toolbox import Toolbox, bicubic_upscale
 from tests.support.baseline_training import settings, shaken, source
 from tests.support.toolkit import photographs
-from tools_zoo.training.patches import PatchSampler
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_validation_patches")
 

@@ -331,7 +331,9 @@ class TestDefaults:
 
     def test_images_too_small_for_low_resolution_are_told_the_remedy(self) -> None:
         small = photographs(2, 100, 120)
-        with pytest.raises(restore_env.ImageError, match=r"no image has the 252x252 pixels .*upscale=\(1,\)") as caught:
+        with pytest.raises(
+            restore_env.ImageError, match=r"no image is as large as a patch of 252x252 .*upscale=\(1,\)"
+        ) as caught:
             ImageRestoreEnv(images=small)
         assert "\n" not in str(caught.value)
         ImageRestoreEnv(images=small, upscale=(1,)).reset(seed=0)

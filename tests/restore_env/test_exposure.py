@@ -19,10 +19,10 @@ from restore_env import EpisodeRecord, ImageRestoreEnv, Task
 from restore_env import sampling as starts
 from restore_env.distortions.protocol import Levels
 from restore_env.distortions.saturation import MOST_GAIN, apply_curve, saturation_curve
+from restore_env.patches import PatchSampler
 from restore_env.sampling import StartSampler
 from tests.support.pictures import opened, picture, save
 from tests.support.toolkit import inverted
-from tools_zoo.training.patches import PatchSampler
 
 SEEDS = st.integers(0, 2**32)
 NOTHING = Levels()

@@ -15,6 +15,7 @@ import sr_models.super_resolver
 import sr_models.training.super_resolution as module
 from agents.cli import main
 from restore_env.images.sources import ImageSource, open_images
+from restore_env.patches import Crop
 from sr_models.extractors.squeezenet import SqueezeNet
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
@@ -23,7 +24,7 @@ from sr_models.losses.perceptual import PerceptualLoss
 from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import read_generator
 from sr_models.training.blind_distortion import DISTORTIONS
-from sr_models.training.crops import CropSampler
+from sr_models.training.crops import SrPairSampler
 from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN, GANConfig, categories_of
 from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining, train_sr
@@ -235,11 +236,12 @@ def test_categories_are_told_only_where_the_prior_is_sure() -> None:
 def test_crops_line_up_with_their_targets() -> None:
     """The small crop is the whole photograph made small, cut at a quarter of the place: context was there."""
     image = photographs(1, 120, 140, seed=3)[0]
-    sampler = CropSampler(source(), [0], 32, DISTORTIONS["bicubic"])
+    sampler = SrPairSampler(source(), [0], 32, DISTORTIONS["bicubic"])
     rng = np.random.default_rng(0)
     small = DISTORTIONS["bicubic"](image, rng)
     for top, left in ((0, 0), (40, 48), (88, 108), (44, 4)):
-        degraded, clean = sampler.pair(image, top, left, rng)
+        crop = Crop(image, "", 1.0, 1, 32, top, left)
+        degraded, clean = sampler.distort(crop, rng), crop.target()
         assert np.array_equal(clean, image[top : top + 32, left : left + 32])
         expected = small[top // 4 : top // 4 + 8, left // 4 : left // 4 + 8]
         assert np.abs(degraded.astype(int) - expected).max() <= 1
@@ -247,9 +249,9 @@ def test_crops_line_up_with_their_targets() -> None:
 
 def test_crops_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 4"):
-        CropSampler(source(), [0], 30, DISTORTIONS["bicubic"])
+        SrPairSampler(source(), [0], 30, DISTORTIONS["bicubic"])
     with pytest.raises(ValueError, match="no image is as large"):
-        CropSampler(source(), [0], 400, DISTORTIONS["bicubic"])
+        SrPairSampler(source(), [0], 400, DISTORTIONS["bicubic"])
 
 
 def test_the_command_trains_and_speaks_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,12 @@ import torch
 from agents.policies.heuristics import FixedChain
 from restore_env.distortions.protocol import draw_levels
 from restore_env.metrics import psnr
+from restore_env.patches import PatchSampler
 from tests.support.three_tools import NAMES, STOP, chain, networks, settings, source, weights
 from tools_zoo import load_toolbox
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, ToolChains, train_jointly
-from tools_zoo.training.patches import PatchSampler
 from tools_zoo.training.settings import Budget
 from tools_zoo.training.trainer import TrainingError, as_tensor
 

@@ -16,12 +16,12 @@ from benchmarks.baselines import train as train_baseline
 from restore_env.distortions.device import Place, distort_patches
 from restore_env.distortions.protocol import Levels, draw_levels
 from restore_env.images.sources import ImageSource, open_images
+from restore_env.patches import PatchSampler
 from tests.support.toolkit import photographs
 from tools_zoo import load_toolbox
 from tools_zoo.catalog import SPECS
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolboxError, read_tool
-from tools_zoo.training.patches import PatchSampler
 from tools_zoo.training.settings import Budget, Schedule
 from tools_zoo.training.tools import ToolProgress, ToolTraining, draw_band, draw_mixed, train_tools
 from tools_zoo.training.trainer import (
@@ -312,7 +312,7 @@ class TestDrawsOnADevice:
             drawn.append(len(places))
             return distort_patches(places, size, factor, device)
 
-        monkeypatch.setattr("tools_zoo.training.patches.distort_patches", distort)
+        monkeypatch.setattr("restore_env.patches.distort_patches", distort)
         photo = tmp_path / "photo.png"
         Image.fromarray(photographs(1, 120, 140)[0]).save(photo)
         words = ["--images", str(photo), "--draws", draws, "--steps", "1", "--batch-size", "3", "--patch-size", "16"]

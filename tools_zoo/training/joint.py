@@ -23,6 +23,7 @@ from restore_env.episodes.observation import observe, observed_patch
 from restore_env.episodes.transition import StepRules
 from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
+from restore_env.patches import PatchSampler
 from restore_env.policy import Policy
 from restore_env.task import check_draws
 from restore_env.toolbox import Toolbox, usable_device
@@ -32,7 +33,7 @@ from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, u
 from tools_zoo.training.cards import source_version
 from tools_zoo.training.curves import draw_run
 from tools_zoo.training.initial_weights import begun
-from tools_zoo.training.patches import PatchSampler, drawing, drawn_on
+from tools_zoo.training.patches import drawing, drawn_on
 from tools_zoo.training.run_log import RunLog
 from tools_zoo.training.settings import Budget, Schedule
 from tools_zoo.training.tools import CURVES, INPUT, OUTPUT, split_images, write_tools_card

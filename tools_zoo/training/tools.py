@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from restore_env.distortions.protocol import Levels, draw_levels
 from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
+from restore_env.patches import PatchSampler
 from restore_env.toolbox import usable_device
 from tools_zoo.catalog import SPECS, TOOLS, ToolSpec, training_order
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
 from tools_zoo.training.cards import recorded_command, source_version, write_card
 from tools_zoo.training.curves import draw_run
-from tools_zoo.training.patches import PatchSampler, drawing, drawn_on
+from tools_zoo.training.patches import drawing, drawn_on
 from tools_zoo.training.run_log import RunLog
 from tools_zoo.training.settings import Budget, Schedule
 from tools_zoo.training.trainer import LOSSES, Progress, TrainingResult, as_tensor, digest, fit, restoring

@@ -1,0 +1,194 @@
+"""Drawing patches of photographs and distorting them: the one sampler of episodes and of all trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restore_env.distortions.device import Place, distort_patches
+from restore_env.distortions.protocol import SCALES, Levels, distort_patch
+from restore_env.distortions.saturation import Curve, apply_curve, draw_curve
+from restore_env.images.arrays import Pixels
+from restore_env.images.decoding import ImageError
+from restore_env.images.sources import ImageSource
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where a patch is cut, before it is distorted."""
+
+    image: Pixels
+    """The whole photograph, at ``scale``."""
+    identity: str
+    scale: float
+    factor: int
+    """How many times higher and wider the target is than the distorted patch."""
+    size: int
+    """Pixels of the distorted patch; ``top`` and ``left`` are in the same unit."""
+    top: int
+    left: int
+    curve: Curve | None = None
+    """The saturation curve of the photograph, if any."""
+
+    def target(self) -> Pixels:
+        """The clean patch."""
+        top, left, size = (self.factor * length for length in (self.top, self.left, self.size))
+        return apply_curve(cut(self.image, top, left, size), self.curve)
+
+    def distorted(self, levels: Levels, rng: np.random.Generator) -> Pixels:
+        """The patch, distorted on the host."""
+        window = (self.top, self.left, self.size, self.size)
+        return distort_patch(self.image, window, levels, rng, self.factor, self.curve)
+
+    def place(self, levels: Levels, rng: np.random.Generator) -> Place:
+        """The patch to be distorted on a device; draws the seed of its noise."""
+        return Place(self.image, self.top, self.left, levels, int(rng.integers(2**63)), self.curve)
+
+
+class CropSampler:
+    """Draws crops: a factor, a photograph at one of the protocol's scales, a place in it and a saturation curve.
+
+    Args:
+        source: photographs.
+        size: pixels of the distorted patch.
+        factors: how many times larger the target is; all equally likely.
+        indices: which photographs; None: all.
+        saturation_prob: probability of a :func:`restore_env.distortions.saturation.saturation_curve`.
+
+    Raises:
+        ImageError: no image is as large as a target.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        size: int,
+        *,
+        factors: Sequence[int] = (1,),
+        indices: Sequence[int] | None = None,
+        saturation_prob: float = 0.0,
+    ) -> None:
+        self._source, self._size, self._factors = source, size, tuple(factors)
+        self._saturation_prob = saturation_prob
+        chosen = range(len(source)) if indices is None else indices
+        self._choices: dict[int, list[tuple[int, float]]] = {}
+        for factor in self._factors:
+            needed = size * factor
+            choices = [(i, s) for s in SCALES for i in chosen if min(source.size(i, s)) >= needed]
+            if not choices:
+                smaller = f", or upscale=(1,) for images of {size} pixels and more" if factor > 1 else ""
+                raise ImageError(
+                    f"no image is as large as a patch of {needed}x{needed} pixels, which upscale factor {factor} needs:"
+                    f" use larger images{smaller}"
+                )
+            self._choices[factor] = choices
+
+    def draw(self, rng: np.random.Generator) -> Crop:
+        """Draw a crop."""
+        factor = self._factors[rng.integers(len(self._factors))]
+        choices = self._choices[factor]
+        index, scale = choices[rng.integers(len(choices))]
+        image = self._source.pixels(index, scale)
+        rows, columns = (length // factor - self._size + 1 for length in image.shape[:2])
+        top, left = int(rng.integers(rows)), int(rng.integers(columns))
+        crop = Crop(image, self._source.identity(index), scale, factor, self._size, top, left)
+        curve = draw_curve(crop.target(), self._saturation_prob, rng)
+        return crop if curve is None else replace(crop, curve=curve)
+
+
+class PairSampler:
+    """Draws batches of training pairs: distorted patches and their clean targets, flipped and turned at random."""
+
+    def __init__(self, crops: CropSampler) -> None:
+        self._crops = crops
+
+    def distort(self, crop: Crop, rng: np.random.Generator) -> Pixels:
+        """Distort one patch."""
+        raise NotImplementedError
+
+    def batch(self, rng: np.random.Generator, count: int) -> tuple[Pixels | Tensor, Pixels | Tensor]:
+        """Draw ``count`` inputs and targets, uint8 RGB ``(N, H, W, 3)``."""
+        inputs, targets, turns = [], [], []
+        for _ in range(count):
+            crop = self._crops.draw(rng)
+            inputs.append(self.distort(crop, rng))
+            targets.append(crop.target())
+            turns.append(_draw_turn(rng))
+        sides = [_turned(torch.from_numpy(np.stack(side)), turns).numpy() for side in (inputs, targets)]
+        return sides[0], sides[1]
+
+
+class PatchSampler(PairSampler):
+    """Draws training pairs with the protocol's distortions.
+
+    Args:
+        source: photographs.
+        indices: which of them.
+        patch_size: pixels of the input.
+        draw_levels: draws the distortion levels of a patch.
+        factor: how many times higher and wider the target is: 4 for super-resolution.
+        device: where the patches of a batch are distorted together (:mod:`restore_env.distortions.device`); the batch
+            is then tensors there. None: on the host, one by one.
+        saturation_prob: probability of a :func:`restore_env.distortions.saturation.saturation_curve`.
+
+    Raises:
+        ImageError: no image is as large as a target.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        indices: Sequence[int],
+        patch_size: int,
+        draw_levels: Callable[[np.random.Generator], Levels],
+        factor: int = 1,
+        device: str | torch.device | None = None,
+        saturation_prob: float = 0.0,
+    ) -> None:
+        super().__init__(
+            CropSampler(source, patch_size, factors=(factor,), indices=indices, saturation_prob=saturation_prob)
+        )
+        self._draw_levels, self._device = draw_levels, device
+
+    def distort(self, crop: Crop, rng: np.random.Generator) -> Pixels:
+        """Distort one patch on the host."""
+        return crop.distorted(self._draw_levels(rng), rng)
+
+    @torch.inference_mode()
+    def batch(self, rng: np.random.Generator, count: int) -> tuple[Pixels | Tensor, Pixels | Tensor]:
+        """Draw ``count`` inputs and targets, uint8 RGB ``(N, H, W, 3)``; on a device, if one was given."""
+        if self._device is None:
+            return super().batch(rng, count)
+        crops, places, turns = [], [], []
+        for _ in range(count):
+            crop = self._crops.draw(rng)
+            levels = self._draw_levels(rng)
+            turns.append(_draw_turn(rng))
+            crops.append(crop)
+            places.append(crop.place(levels, rng))
+        inputs = distort_patches(places, crops[0].size, crops[0].factor, self._device).contiguous()
+        targets = torch.from_numpy(np.stack([crop.target() for crop in crops])).to(self._device)
+        return _turned(inputs, turns), _turned(targets, turns)
+
+
+def _draw_turn(rng: np.random.Generator) -> tuple[int, int]:
+    """Quarter turns, and whether to flip."""
+    return int(rng.integers(4)), int(rng.integers(2))
+
+
+def _turned(batch: Tensor, turns: Sequence[tuple[int, int]]) -> Tensor:
+    """Turn and flip each image ``(N, H, W, 3)`` as its pair says, in place."""
+    for quarters, flip in set(turns):
+        rows = torch.tensor([row for row, turn in enumerate(turns) if turn == (quarters, flip)], device=batch.device)
+        turned = batch[rows].rot90(quarters, (1, 2))
+        batch[rows] = turned.flip(2) if flip else turned
+    return batch
+
+
+def cut(image: Pixels, top: int, left: int, size: int) -> Pixels:
+    """A square of an image, contiguous."""
+    return np.ascontiguousarray(image[top : top + size, left : left + size])
