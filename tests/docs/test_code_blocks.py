@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +26,7 @@ CARDS = [
     for path in sorted((ROOT / folder / "weights").rglob("*"))
     if path.suffix in (".md", ".sh")
 ]
+SHIPPED = {"default", "classic", "pure", "photo", "super"}
 SHORT = {
     "learn(200_000)": "learn(4)",
     "RestoreVecEnv(64, ": "RestoreVecEnv(2, upscale=(1,), ",
@@ -63,7 +67,7 @@ class Parsed(Exception):  # noqa: N818
 
 
 def commands(text: str) -> list[list[str]]:
-    """The command lines of a page's shell blocks, or of a recipe, in words."""
+    """The command lines of a page's shell blocks, in words."""
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
     starts = ("imagerestore ", "python -m ", "make ")
     return [shlex.split(line, comments=True) for line in lines if line.startswith(starts)]
@@ -99,9 +103,39 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file() or words[2] in ("venv", "pytest"), words
 
 
-@pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=name_of)
+PROGRAM = """#!/usr/bin/env bash
+for word in "$(basename "$0")" "$@"; do printf '%s\\0' "$word" >> {log}; done; printf '\\n' >> {log}
+while [ $# -gt 0 ]; do
+  if [ "$1" = --out ]; then mkdir -p "$2"; touch "$2/toolbox.json" "$2/tool.safetensors"; fi
+  shift
+done
+"""
+"""Stands in for a training program: notes its arguments and makes its folder."""
+
+
+@pytest.mark.parametrize("recipe", [path for path in CARDS if path.suffix == ".sh"], ids=name_of)
+def test_recipes_commands_and_options_exist(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    for name in ("imagerestore", "python"):
+        (tmp_path / name).write_text(PROGRAM.format(log=log))
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", str(recipe), "photos", "labels", "squeezenet.npz"]
+    subprocess.run(command, cwd=tmp_path, env={"PATH": path}, check=True)
+    lines = [line.split("\0")[:-1] for line in log.read_text().splitlines()]
+    assert [shlex.join(words) for words in lines if not accepted(words, monkeypatch)] == []
+    made: set[str] = set()
+    for words in lines:
+        options = dict(itertools.pairwise(words))
+        for option in ("--toolbox", "--policy", "--init"):
+            start = Path(options.get(option, "default"))
+            assert str(start) in SHIPPED or start.parts[0] in made, f"{option} {start}: nothing makes it"
+        made.add(options["--out"])
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(path for path in CARDS if path.suffix == ".md")], ids=name_of)
 def test_commands_and_options_exist(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = page.read_text() if page.suffix == ".sh" else "\n".join(blocks(page, ""))
+    text = "\n".join(blocks(page, ""))
     refused = [shlex.join(words) for words in commands(text) if not accepted(words, monkeypatch)]
     assert refused == []
 
