@@ -210,11 +210,11 @@ class Restorer:
         tell = progress or (lambda what, share: None)
         episode = TiledEpisode(pipeline, to_tensor(pixels), scale, self.device, tell, self.max_steps, keep_stages)
         episode.play()
-        working = episode.shown()
+        working = episode.result()
         result = to_pixels(working)
         seconds = time.perf_counter() - started
         votes, toolchain, gmacs = tuple(episode.votes), tuple(episode.toolchain), episode.gmacs
-        shown = [*episode.passed, result] if keep_stages else []
+        shown = [*episode.stages, result] if keep_stages else []
         float_image = np.ascontiguousarray(working[0].permute(1, 2, 0).numpy()) if keep_float else None
         del episode, working  # their memory is needed for the comparison
         before = after = None

@@ -1,4 +1,4 @@
-"""A photograph on its way: its tiles vote on each tool, the super-resolver included."""
+"""An episode of a whole image, whose tiles vote on each tool."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from restore_env.toolbox import Tool
 
 Actions = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]
-"""``progress(what, share)``: what is going on ("step 2: looking", "step 2: dejpeg_3") and the share of it done."""
+"""``progress(what, share)``: the current work ("step 2: voting", "step 2: dejpeg_3") and the share of it done."""
 
 BATCH_SIZE = 256
-"""Tiles that the policy sees at a time."""
+"""Tiles per call of the policy."""
 
 
 @dataclass(frozen=True)
 class Vote:
-    """One step's choice."""
+    """The vote of one step."""
 
     action: str
     """The tool that won, or "stop"."""
@@ -42,21 +42,21 @@ class Vote:
     """Each tile's score of every action, ``(rows, columns, actions)``, minus infinity where one is forbidden; logits or
     Q values, as the policy's ``kind`` says. None if the policy has no ``scores``."""
     edges: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-    """Where the tiles' shares of the image begin and end, down and across: ``(rows + 1,)`` and ``(columns + 1,)``, from
-    0 to 1 of its height and width. What two tiles see belongs to the one above or to the left."""
+    """Borders between the tiles, down and across: ``(rows + 1,)`` and ``(columns + 1,)``, from 0 to 1 of the image's
+    height and width. Where tiles overlap, the area belongs to the upper or left one."""
 
 
 class TiledEpisode:
-    """One image on its way: working image, votes so far, the tiles' LSTM states.
+    """The state of one episode on a whole image: working image, votes, and a recurrent state for each tile.
 
     Args:
-        pipeline: chooses the tools.
-        image: float32 ``(1, 3, H, W)``.
-        scale: how many times higher and wider it is to become.
-        device: where tools and policy run.
-        progress: called now and then.
-        max_steps: tools at most.
-        keep_stages: keep what the image was before each tool.
+        pipeline: policy and toolbox.
+        image: float32 RGB ``(1, 3, H, W)``.
+        scale: upscale factor of the result.
+        device: device of tools and policy; the image stays in main memory.
+        progress: called after each batch of tiles, and during each tool.
+        max_steps: maximal number of tools.
+        keep_stages: keep the image before each tool.
     """
 
     def __init__(
@@ -74,26 +74,25 @@ class TiledEpisode:
         self._rules = StepRules(pipeline.toolbox, max_steps)
         self.working = image
         self.remaining = scale
-        """How many times the working image has yet to be enlarged."""
+        """How many times smaller than the result the working image is."""
         self.votes: list[Vote] = []
         self.toolchain: list[str] = []
-        """Names of the tools that were applied."""
+        """Names of the applied tools."""
         self.gmacs = 0.0
-        self.passed: list[Pixels] = []
-        """The image at the result's size before each tool, if stages are kept."""
+        self.stages: list[Pixels] = []
+        """The image before each tool, at the result's size; empty unless stages are kept."""
         self._last_action = self._rules.no_action
         self._state: tuple[npt.NDArray[Any], ...] | None = None
         self._rows, self._columns = self._tile_starts()
 
-    def shown(self) -> Tensor:
-        """The working image at the result's size."""
+    def result(self) -> Tensor:
+        """The working image at the result's size, upscaled bicubically where no super-resolver has run."""
         return upscale_bicubic(self.working, self.remaining, self._device)
 
     def play(self) -> None:
-        """Vote and apply the tool that won, until stop or the last step, and upscale an image that still has to be."""
-        max_steps = self._rules.max_steps
-        for step in range(1, max_steps + 1):
-            action = self._vote(f"step {step}: looking", last=step == max_steps)
+        """Vote and apply the winner until stop or the last step; then run the final upscaler if it is still needed."""
+        for step in range(self._rules.max_steps):
+            action = self._vote(step)
             if action == self._toolbox.stop:
                 break
             self._apply(self._toolbox[action])
@@ -104,34 +103,34 @@ class TiledEpisode:
 
     def _apply(self, tool: Tool) -> None:
         if self._keep_stages:
-            self.passed.append(to_pixels(self.shown()))
+            self.stages.append(to_pixels(self.result()))
         name = f"step {len(self.toolchain) + 1}: {tool.name}"
-        self.gmacs += tool.macs_per_pixel * self.working.shape[-2] * self.working.shape[-1] / 1e9
+        self.gmacs += tool.macs_per_pixel * self.working[0, 0].numel() / 1e9
         self.working = apply_tool(tool, self.working, self._device, progress=lambda share: self._progress(name, share))
         self.toolchain.append(tool.name)
         if tool.scale > 1:
             self.remaining //= tool.scale
             self._move_tiles(tool.scale)
 
-    def _vote(self, what: str, last: bool) -> int:
-        """Let every tile choose, note the vote and return the most common action that is allowed.
+    def _vote(self, step: int) -> int:
+        """Let every tile choose, record the vote and return the most common allowed action.
 
-        At the last step, or when the tiles want to stop, an image that is yet to be enlarged and can be is: then
-        super-resolvers alone are put to the vote.
+        An image that is smaller than the result must not leave without a super-resolver: where the episode would end,
+        the tiles vote on the allowed super-resolvers alone.
         """
         mask = self._rules.action_mask(self.remaining) * self._pipeline.permitted
         upscaling = self._rules.upscaling_mask(mask)
-        state = self._state
-        vote = self._put_to_vote(upscaling if last and upscaling.any() else mask, what)
+        state, last = self._state, step + 1 == self._rules.max_steps
+        vote = self._count_votes(upscaling if last and upscaling.any() else mask)
         if vote.action == self._toolbox.STOP_NAME and upscaling.any():
             self._state = state
-            vote = self._put_to_vote(upscaling, what)
+            vote = self._count_votes(upscaling)
         self.votes.append(vote)
         return self._toolbox.action(vote.action)
 
-    def _put_to_vote(self, mask: npt.NDArray[np.int8], what: str) -> Vote:
+    def _count_votes(self, mask: npt.NDArray[np.int8]) -> Vote:
         toolbox = self._toolbox
-        chosen, scores = self._choose(mask, what)
+        chosen, scores = self._choose(mask)
         counts = np.bincount(chosen, minlength=len(mask))
         allowed = np.where(mask, counts, 0)
         otherwise = toolbox.stop if mask[toolbox.stop] else int(mask.argmax())
@@ -146,13 +145,13 @@ class TiledEpisode:
         )
 
     def _edges(self, starts: Sequence[int], axis: int) -> npt.NDArray[np.float64]:
-        """Where the tiles' shares begin, and the last one's ends, from 0 to 1."""
+        """Borders between the tiles along one axis, from 0 to 1."""
         size, length = self._pipeline.patch_size, self.working.shape[axis]
         ends = np.minimum(np.array(starts) + size, length)
         return np.array([0, *ends]) / length
 
-    def _choose(self, mask: npt.NDArray[np.int8], what: str) -> tuple[Actions, npt.NDArray[np.float32] | None]:
-        """Each tile's action, ``(tiles,)``, and scores, ``(tiles, actions)``; the tiles' states move on."""
+    def _choose(self, mask: npt.NDArray[np.int8]) -> tuple[Actions, npt.NDArray[np.float32] | None]:
+        """Ask the policy for each tile's action, ``(tiles,)``, and scores, ``(tiles, actions)``; update the states."""
         first = self._state is None and not self.votes
         tiles = [(row, column) for row in self._rows for column in self._columns]
         actions: list[Actions] = []
@@ -162,32 +161,24 @@ class TiledEpisode:
             batch = slice(start, min(start + BATCH_SIZE, len(tiles)))
             n = batch.stop - batch.start
             last_action = np.full(n, self._last_action, dtype=np.int64)
-            observation = observe(self._look(tiles[batch]), last_action, np.tile(mask, (n, 1)))
+            observation = observe(self._patches(tiles[batch]), last_action, np.tile(mask, (n, 1)))
             state = None if self._state is None else tuple(part[:, batch] for part in self._state)
             policy, started = self._pipeline.policy, np.full(n, first)
-            if isinstance(policy, ScoringPolicy):  # what its deterministic predict takes the highest of
+            if isinstance(policy, ScoringPolicy):  # its deterministic predict takes the highest score
                 scored, state = policy.scores(observation, state, started)
                 scores.append(scored)
                 chosen = scored.argmax(axis=1)
             else:
                 chosen, state = policy.predict(observation, state=state, episode_start=started, deterministic=True)
-            actions.append(self._checked(chosen, n))
+            actions.append(self._rules.checked(chosen, n))
             if state is not None:
                 states.append(tuple(np.asarray(part) for part in state))
-            self._progress(what, batch.stop / len(tiles))
+            self._progress(f"step {len(self.votes) + 1}: voting", batch.stop / len(tiles))
         self._state = tuple(np.concatenate(parts, axis=1) for parts in zip(*states, strict=True)) if states else None
         return np.concatenate(actions), np.concatenate(scores) if scores else None
 
-    def _checked(self, chosen: npt.NDArray[Any], n: int) -> Actions:
-        actions = np.asarray(chosen)
-        if actions.shape != (n,) or not ((actions >= 0) & (actions <= self._toolbox.stop)).all():
-            raise ValueError(
-                f"the policy must return {n} actions in 0..{self._toolbox.stop} for {n} patches, got {actions.tolist()}"
-            )
-        return actions.astype(np.int64)
-
-    def _look(self, tiles: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
-        """The tiles as the policy sees them, ``(N, P, P, 3)``."""
+    def _patches(self, tiles: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
+        """The observed images of tiles, ``(N, P, P, 3)``."""
         size = self._pipeline.patch_size
         patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
         return observed_patch(patches, self._pipeline.policy_input.observe)
@@ -206,7 +197,7 @@ class TiledEpisode:
         )
 
     def _move_tiles(self, factor: int) -> None:
-        """Lay the tiles over the enlarged image; each goes on from the state of the old tile nearest to it."""
+        """Lay the tiles over the upscaled image; each takes over the state of the nearest old tile."""
         old_rows, old_columns = self._rows, self._columns
         self._rows, self._columns = self._tile_starts()
         if self._state is None:

@@ -147,7 +147,7 @@ class EpisodeBatch:
             ValueError: an action that does not exist.
         """
         steps = np.array([len(self.actions[slot]) for slot in slots.tolist()])
-        return self.rules.is_last(self.rules.checked(actions), steps)
+        return self.rules.is_last(self.rules.checked(actions, len(slots)), steps)
 
     def step(
         self, slots: Slots, actions: npt.NDArray[np.int64], meanwhile: Iterable[None] = ()

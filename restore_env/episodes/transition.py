@@ -63,18 +63,19 @@ class StepRules:
         """How many times smaller than their targets images are after allowed tools ``(N,)``."""
         return np.asarray(remaining // self.toolbox.scales[actions])
 
-    def checked(self, actions: npt.NDArray[np.int64]) -> Actions:
-        """Return the actions as an array.
+    def checked(self, actions: npt.NDArray[np.int64], count: int) -> Actions:
+        """Return ``count`` actions as an array ``(count,)``.
 
         Raises:
-            ValueError: a value that is not an action of the toolbox.
+            ValueError: another number of actions, or a value that is not an action of the toolbox.
         """
         actions = np.asarray(actions)
-        if not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(f"actions must be whole numbers, got {actions.tolist()}")
-        if not ((actions >= 0) & (actions < self.n_actions)).all():
-            raise ValueError(f"actions must lie in 0..{self.n_actions - 1}, got {actions.tolist()}")
-        return actions
+        whole = np.issubdtype(actions.dtype, np.integer)
+        if not whole or actions.shape != (count,) or not ((actions >= 0) & (actions < self.n_actions)).all():
+            raise ValueError(
+                f"expected {count} whole numbers in 0..{self.n_actions - 1} as actions, got {actions.tolist()}"
+            )
+        return actions.astype(np.int64)
 
     def is_last(self, actions: Actions, steps: int | npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Whether actions ``(N,)`` after ``steps`` earlier ones end their episodes: ``stop``, or the last step."""

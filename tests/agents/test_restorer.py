@@ -99,7 +99,7 @@ def test_progress_is_told() -> None:
     told: list[tuple[str, float]] = []
     restorer = Restorer(pixelwise_toolbox(), Scripted(always(2), always(3)))
     restorer.restore(picture(), progress=lambda what, share: told.append((what, share)))
-    assert told == [("step 1: looking", 1), ("step 1: invert", 1), ("step 2: looking", 1)]
+    assert told == [("step 1: voting", 1), ("step 1: invert", 1), ("step 2: voting", 1)]
 
 
 @pytest.mark.parametrize(

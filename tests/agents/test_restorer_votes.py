@@ -145,7 +145,7 @@ def test_tiles_of_an_enlarged_image_go_on_from_the_nearest_state() -> None:
 
 @pytest.mark.parametrize("bad", [[0, 1], [0] * 7, [4] * 6, [-1] * 6])
 def test_actions_that_do_not_fit_are_refused(bad: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"must return 6 actions in 0\.\.3"):
+    with pytest.raises(ValueError, match=r"expected 6 whole numbers in 0\.\.3"):
         Restorer(pixelwise_toolbox(), Scripted(lambda _: bad)).restore(picture())
 
 

@@ -57,12 +57,10 @@ def test_computation_has_its_price() -> None:
     assert RULES.reward(np.array([20.0]), np.array([23.0]), gmacs).tolist() == [2.0]
 
 
-@pytest.mark.parametrize(
-    ("actions", "message"), [([0.5], "whole numbers"), ([3], r"must lie in 0\.\.2"), ([-1], r"must lie in 0\.\.2")]
-)
-def test_other_actions_are_refused(actions: list[float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RULES.checked(np.array(actions))
+@pytest.mark.parametrize("actions", [[0.5], [3], [-1], [0, 1]])
+def test_other_actions_are_refused(actions: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"expected 1 whole numbers in 0\.\.2 as actions"):
+        RULES.checked(np.array(actions), 1)
 
 
 def test_environment_photographs_and_joint_training_observe_the_same() -> None:
