@@ -1,4 +1,4 @@
-"""The native vector environment as a Stable-Baselines3 ``VecEnv``: a thin adapter, nothing more."""
+"""The vector environment as a ``VecEnv`` of Stable-Baselines3."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RestoreVecEnv(VecEnv):
         self._actions = np.asarray(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Step, and start anew where an episode is over; its last observation goes into ``terminal_observation``."""
+        """Step, and reset where an episode is over; its last observation is ``terminal_observation`` in the info."""
         observations, rewards, terminated, truncated, infos = self.vector_env.step(self._actions)
         final_info = infos.get("final_info", {})
         listed: list[dict[str, Any]] = []
@@ -109,7 +109,7 @@ def _info_of(infos: Infos, slot: int) -> dict[str, Any]:
 
 
 def _joined_options(options: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Options that SB3 keeps per environment, as one dictionary of lists."""
+    """SB3's options per environment as one dictionary of lists."""
     keys = {key for own in options for key in own}
     if not keys:
         return None

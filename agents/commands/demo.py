@@ -1,4 +1,4 @@
-"""``imagerestore demo``: distort a photograph, restore it, and show what each tool gained."""
+"""``imagerestore demo``: distort a photograph, restore it, and show the gain of each tool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 PICTURES = ("input", "restored", "target", "chain")
 TILE = 240
-"""Pixels of the picture's middle that the figure shows."""
+"""Side of the centre crop in the figure, pixels."""
 
 
 def register(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""``imagerestore evaluate``: PSNR and SSIM before and after, over two folders of paired images."""
+"""``imagerestore evaluate``: PSNR and SSIM before and after restoration, over two folders of paired images."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from agents.restoration.restorer import Restorer
 
 MEASURED = ("psnr_before", "psnr_after", "ssim_before", "ssim_after", "seconds", "gmacs")
-"""What is measured of every image and averaged."""
+"""The columns that are averaged over the images."""
 
 
 def register(commands: Any) -> None:
     """Add ``evaluate``."""
     parser = commands.add_parser(
         "evaluate",
-        help="measure PSNR and SSIM on pairs of degraded and clean images",
-        description="Pairs the images of two folders by name (tags such as _in and _gt aside), restores the degraded"
-        " ones and measures the results as 8-bit images. A degraded image that is 4 times smaller than its target is"
-        " enlarged; what it was before is then its bicubic enlargement.",
+        help="measure PSNR and SSIM on pairs of distorted and clean images",
+        description="Pairs the images of two folders by name (without tags such as _in and _gt), restores the distorted"
+        " ones and measures the results as 8-bit images. An image that is 4 times smaller than its target is upscaled;"
+        " the values before restoration are then those of bicubic upscaling.",
     )
-    parser.add_argument("--degraded", type=Path, required=True, metavar="DIR", help="folder of degraded images")
+    parser.add_argument("--distorted", type=Path, required=True, metavar="DIR", help="folder of distorted images")
     parser.add_argument("--target", type=Path, required=True, metavar="DIR", help="folder of clean images")
     parser.add_argument(
         "--scale", type=int, choices=(1, 4), help="refuse pairs of another scale (default: each pair's own)"
@@ -40,13 +40,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore evaluate``."""
     from restore_env.images.sources import pair_folders
 
-    pairs = pair_folders(arguments.degraded, arguments.target)
+    pairs = pair_folders(arguments.distorted, arguments.target)
     restorer = open_restorer(arguments)
     rows: list[dict[str, Any]] = []
-    for number, (degraded, target) in enumerate(pairs, 1):
-        name = str(degraded.relative_to(arguments.degraded))
+    for number, (distorted, target) in enumerate(pairs, 1):
+        name = str(distorted.relative_to(arguments.distorted))
         label = f"[{number}/{len(pairs)}] {name}"
-        rows.append(measure(restorer, name, degraded, target, label, arguments.scale))
+        rows.append(measure(restorer, name, distorted, target, label, arguments.scale))
     mean = {key: _mean([row[key] for row in rows]) for key in MEASURED}
     if arguments.json:
         print(json.dumps({"mean": mean, "images": rows}, indent=2))
@@ -56,7 +56,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def measure(
-    restorer: Restorer, name: str, degraded: Path, target: Path, label: str, wanted: int | None = None
+    restorer: Restorer, name: str, distorted: Path, target: Path, label: str, wanted: int | None = None
 ) -> dict[str, Any]:
     """Restore one image and compare it with its target before and after: one row of the result.
 
@@ -67,10 +67,10 @@ def measure(
     from restore_env.images.sources import pair_factor
     from restore_env.images.tiling import ssim_in_tiles, to_pixels, to_tensor, upscale_bicubic
 
-    photo, clean = read_image(degraded), read_image(target)
-    scale = pair_factor(photo.pixels.shape[:2], clean.pixels.shape[:2], str(degraded))
+    photo, clean = read_image(distorted), read_image(target)
+    scale = pair_factor(photo.pixels.shape[:2], clean.pixels.shape[:2], str(distorted))
     if wanted not in (None, scale):
-        raise ValueError(f"{degraded}: its target is {scale} times as large, not {wanted}: leave --scale out")
+        raise ValueError(f"{distorted}: its target is {scale} times as large, not {wanted}: omit --scale")
     with progress_bar(label) as show:
         result = restorer.restore(photo, clean, scale=scale, progress=show)
         before = to_pixels(upscale_bicubic(to_tensor(photo.pixels), scale))
@@ -89,7 +89,7 @@ def measure(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of what is there; None if nothing is."""
+    """The mean of the values that are not None; None without any."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 

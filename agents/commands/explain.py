@@ -1,4 +1,4 @@
-"""``imagerestore explain``: why a photograph was restored by this chain of tools, in one figure."""
+"""``imagerestore explain``: a figure of the votes and scores by which a photograph is restored."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def register(commands: Any) -> None:
     """Add ``explain``."""
     parser = commands.add_parser(
         "explain",
-        help="draw why a photograph is restored as it is",
+        help="draw how the agent chose the tools for a photograph",
         description="Restores a photograph and draws, for each step, the image, the tool that each tile votes for, and"
         " the agent's probability (or Q value) of every action; with a target also the PSNR.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF, BMP or GIF")
-    parser.add_argument("--target", type=Path, metavar="FILE", help="what FILE should look like: gives PSNR")
+    parser.add_argument("--target", type=Path, metavar="FILE", help="ground truth of FILE, to measure PSNR")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FIGURE", help="PNG, PDF or SVG (default: NAME.explained.png beside FILE)"
     )
@@ -74,19 +74,19 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def steps_of(result: Restoration, tools: tuple[str, ...], kind: Any) -> list[dict[str, Any]]:
-    """What was thought at each step, as plain data."""
+    """The votes and scores of each step, as plain data."""
     from agents.restoration.explanation import summarize_vote
 
     steps, names = [], (*tools, "stop")
     for vote, stage in zip(result.votes, result.stages, strict=False):  # an image may be left after the last vote
-        opinion = summarize_vote(vote, kind, len(names))
-        named = {name: float(value) for name, value in zip(names, opinion.values, strict=True)}
+        scores = summarize_vote(vote, kind, len(names))
+        named = {name: float(value) for name, value in zip(names, scores.values, strict=True)}
         steps.append(
             {
                 "action": vote.action,
                 "psnr": stage.psnr,
-                "measure": opinion.measure,
-                "opinion": {name: value for name, value in named.items() if value == value},  # not NaN
+                "measure": scores.measure,
+                "scores": {name: value for name, value in named.items() if value == value},  # not NaN
                 "tiles": vote.grid.tolist(),
             }
         )

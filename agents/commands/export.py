@@ -1,4 +1,4 @@
-"""``imagerestore export``: tools in the formats of other programs."""
+"""``imagerestore export``: write tools in other formats."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
 
 
 def import_rl_restore(arguments: argparse.Namespace) -> int:
-    """Run ``imagerestore import-rl-restore``; the agent's file says how it looks at images, too."""
+    """Run ``imagerestore import-rl-restore``; the agent's file gets its :class:`PolicyInput`, too."""
     from dataclasses import asdict
 
     from agents.agent import load_policy, save_policy

@@ -1,4 +1,4 @@
-"""``imagerestore restore``: photographs and folders of them, restored, with the toolchain that did it."""
+"""``imagerestore restore``: restore photographs or folders of them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from agents.restoration.restorer import Restoration, Restorer
 
 TAG, EXPLAINED = ".restored", ".explained"
-"""``photo.jpg`` becomes ``photo.restored.png`` if nothing else is said; a folder's search passes these over, as the
-figures ``photo.explained.png`` of ``imagerestore explain``."""
+"""``photo.jpg`` becomes ``photo.restored.png`` by default. Searching a folder skips these files and the figures
+``photo.explained.png`` of ``imagerestore explain``."""
 ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
-"""What goes wrong with one file; the others are still restored."""
+"""Errors of one file after which the others are still restored."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "restore",
         help="restore photographs or folders of them",
-        description="Restores each photograph by a chain of tools on whose every link its tiles vote.",
+        description="Restores each photograph by a chain of tools; tiles of the image vote on each tool.",
     )
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF, BMP or GIF, or a folder of them"
@@ -47,12 +47,12 @@ def register(commands: Any) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="a file (.png, .jpg, .webp or .tif) for one FILE, or a folder, in which NAME.png is written and the"
-        " sub-folders of a folder FILE are kept (default: NAME.restored.png beside the input)",
+        help="output file (.png, .jpg, .webp or .tif) for one FILE, or a folder, which gets NAME.png and keeps the"
+        " sub-folders of a folder FILE (default: NAME.restored.png next to the input)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist (never an input)")
     add_scale(parser)
-    parser.add_argument("--target", type=Path, metavar="FILE", help="what the one FILE should look like: gives PSNR")
+    parser.add_argument("--target", type=Path, metavar="FILE", help="ground truth of the one FILE, to measure PSNR")
     add_restorer(parser)
     parser.add_argument(
         "--json", action="store_true", help="print results as JSON: an object for one FILE, else a list"
@@ -61,43 +61,43 @@ def register(commands: Any) -> None:
 
 
 def add_scale(parser: argparse.ArgumentParser) -> None:
-    """Add how large the result is to be."""
+    """Add ``--scale``."""
     parser.add_argument(
         "--scale",
         type=int,
         choices=(1, 4),
         default=1,
-        help="how many times higher and wider the result is to be: 4 for photographs of low resolution (default 1)",
+        help="upscale factor: 4 for photographs of low resolution (default 1)",
     )
 
 
 def add_restorer(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses the toolbox and the agent."""
+    """Add the options of toolbox, agent and device."""
     parser.add_argument("--toolbox", default="default", metavar="NAME|FOLDER", help="shipped name, or a folder")
     parser.add_argument(
         "--policy", metavar="NAME|FILE", help="the agent: shipped name, or a file (default: the toolbox's own)"
     )
-    parser.add_argument("--max-steps", type=positive_int, default=3, metavar="N", help="tools at most (default 3)")
+    parser.add_argument("--max-steps", type=positive_int, default=3, metavar="N", help="most tools (default 3)")
     parser.add_argument(
         "--super-resolver",
         metavar="NAME|FILE",
-        help="what enlarges: sft_gan, sed, bicubic_x4, or a file (default: what the agent chooses; after an agent that"
-        " knows none sft_gan)",
+        help="sft_gan, sed, bicubic_x4, or a file (default: the agent's choice; for an agent without super-resolvers"
+        " sft_gan)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     add_backend(parser)
 
 
 def open_restorer(arguments: argparse.Namespace) -> Restorer:
-    """Make the restorer that the arguments of :func:`add_restorer` and ``scale`` (None: it will be told) describe.
+    """Make the restorer from the arguments of :func:`add_restorer` and ``scale`` (None: given with each image).
 
     Raises:
-        ValueError: there is no such thing, or a super-resolver where nothing is enlarged.
+        ValueError: an argument that names nothing, or a super-resolver where nothing is upscaled.
     """
     from agents.restoration.restorer import Restorer
 
     if arguments.super_resolver is not None and arguments.scale == 1:
-        raise ValueError("--super-resolver enlarges, and nothing is to be enlarged: say --scale 4, too")
+        raise ValueError("--super-resolver needs --scale 4: with --scale 1 nothing is upscaled")
     return Restorer(
         arguments.toolbox,
         arguments.policy,
@@ -144,15 +144,15 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Job], list[str]]:
-    """Decide what is written where, before any work.
+    """Decide which file is written where, before any work.
 
     Args:
         files: files and folders.
-        output: what ``-o`` says.
+        output: the value of ``-o``.
         many: whether ``output`` must be a folder.
 
     Returns:
-        The jobs, and a line for each of the ``files`` that there is nothing to do for.
+        The jobs, and an error line for each of the ``files`` without one.
 
     Raises:
         ValueError: an output of the wrong kind, or two inputs that would be written to one file.
@@ -193,7 +193,7 @@ def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Jo
 
 
 def _search(folder: Path, output: Path | None) -> list[Path]:
-    """A folder's images without what an earlier run has left there."""
+    """A folder's images without the outputs of earlier runs."""
     from restore_env.images.sources import list_images
 
     images = [path for path in list_images(folder) if not path.stem.endswith((TAG, EXPLAINED))]
@@ -203,7 +203,7 @@ def _search(folder: Path, output: Path | None) -> list[Path]:
 
 
 def _place(file: Path, inside: Path, folder: Path | None) -> Path:
-    """Where a file's result goes: beside it, or under the output folder as ``inside`` lies under its own."""
+    """The output path: next to the file, or ``inside`` the output folder."""
     return file.with_name(f"{file.stem}{TAG}.png") if folder is None else folder / inside.with_suffix(".png")
 
 
@@ -230,12 +230,12 @@ def check_output(output: Path, inputs: set[tuple[int, int]], force: bool) -> Non
 
 
 def identities(paths: Iterable[Path | None]) -> set[tuple[int, int]]:
-    """What names the files that exist among ``paths``, whatever they are called: for :func:`check_output`."""
+    """Device and inode of the existing files among ``paths``, for :func:`check_output`."""
     return {key for path in paths if (key := _identity(path))}
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:
-    """What two names of one file share; None if there is no such file."""
+    """Device and inode of a file; None if there is none."""
     try:
         status = path.stat() if path is not None else None
     except OSError:
@@ -255,7 +255,7 @@ def complain(message: str) -> None:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[str, float], None]]:
-    """Show a bar on standard error while a file is worked on, if somebody watches; yield what moves it."""
+    """Show a progress bar on standard error if it is a terminal; yield a function that updates it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

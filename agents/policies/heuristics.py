@@ -1,4 +1,4 @@
-"""Policies that need no learning, with the same ``predict``: what an agent has to beat."""
+"""Heuristic policies: a constant chain and a random policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from restore_env.toolbox import Toolbox
 
 
 class FixedChain:
-    """Always the same tools in the same order, then ``stop``. One tool is always-that-tool, none stops at once.
+    """Chooses the same tools in the same order for every image, then ``stop``.
 
     Args:
         chain: actions of the chain.
@@ -40,12 +40,12 @@ class FixedChain:
         return actions[np.minimum(steps, len(self.chain))], steps + 1
 
     def named(self, toolbox: Toolbox) -> str:
-        """The chain in words: its tools' names, or "stop"."""
+        """The chain as text: its tools' names, or "stop"."""
         return " -> ".join(toolbox.name(action) for action in self.chain) or Toolbox.STOP_NAME
 
 
 class RandomPolicy:
-    """Any allowed action, all equally likely.
+    """Chooses uniformly among the allowed actions.
 
     Args:
         seed: of the policy's own generator.
@@ -61,7 +61,7 @@ class RandomPolicy:
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[npt.NDArray[np.int64], None]:
-        """Draw an action for each observation."""
+        """Sample an action for each observation."""
         mask = np.asarray(observation["action_mask"], dtype=bool)
         return np.where(mask, self._rng.random(mask.shape), -1.0).argmax(axis=1), None
 
@@ -69,17 +69,19 @@ class RandomPolicy:
 def best_chains(
     toolbox: Toolbox, images: torch.Tensor, targets: torch.Tensor, depth: int = 3, beam: int = 36
 ) -> dict[int, list[tuple[int, ...]]]:
-    """For each length up to ``depth``, the ``beam`` fixed chains with the highest mean PSNR, the best one first.
+    """Find constant chains with the highest mean PSNR by beam search.
 
-    Chains of one length share their prefixes; only the ``beam`` best ones are prolonged (all of them, and so the search
-    is exhaustive, if there are no more).
+    Only the ``beam`` best chains of each length are extended; the search is exhaustive if there are no more.
 
     Args:
         toolbox: same-size tools.
         images: ``(N, 3, H, W)``.
         targets: the same shape.
         depth: longest chain.
-        beam: prefixes that are kept.
+        beam: chains that are kept of each length.
+
+    Returns:
+        For each length up to ``depth`` the ``beam`` best chains, the best one first.
     """
     best: dict[int, list[tuple[int, ...]]] = {}
     prefixes: list[tuple[tuple[int, ...], torch.Tensor]] = [((), images)]

@@ -22,22 +22,22 @@ Actions = npt.NDArray[np.int64]
 AnOracle = TypeVar("AnOracle", bound="Oracle")
 
 _IMAGES_CPU, _IMAGES_GPU = 36, 1152
-"""Images that a tool gets at a time in a search: more of them do not stay in a CPU's cache."""
+"""Images in a batch of a search; on a CPU as many as fit into its cache."""
 
 
 class Oracle(ABC):
-    """What oracles share: the episodes that they play, and ``predict``."""
+    """Base class of policies that run tools on the episodes themselves to choose an action."""
 
     def __init__(self) -> None:
         self._episodes: EpisodeBatch | None = None
 
     @classmethod
     def of(cls: type[AnOracle], env: Any, **arguments: Any) -> AnOracle:
-        """An oracle that plays an environment, the single, the vector, or Stable-Baselines3's one, wrapped or not.
+        """Make an oracle for an environment: single, vector, or Stable-Baselines3's, wrapped or not.
 
         Args:
             env: the environment.
-            arguments: the oracle's own.
+            arguments: of the oracle's constructor.
         """
         oracle = cls(**arguments)
         base = env.unwrapped
@@ -45,7 +45,7 @@ class Oracle(ABC):
         return oracle
 
     def bind(self, episodes: EpisodeBatch) -> None:
-        """Play these episodes from now on: row ``i`` of an observation is slot ``i``."""
+        """Bind to a batch of episodes: row ``i`` of an observation is slot ``i``."""
         self._episodes = episodes
 
     def predict(
@@ -55,15 +55,15 @@ class Oracle(ABC):
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[Actions, None]:
-        """Choose an action for each slot, ``stop`` where the episode is over; one of a single environment alone.
+        """Choose an action for each slot, ``stop`` where the episode is over.
 
         Raises:
-            ValueError: it attends to no episodes, or to another number of them.
+            ValueError: it is bound to no episodes, or to another number of them.
         """
         n = np.size(observation["last_action"])
         if self._episodes is None or self._episodes.n != n:
-            attended = "none" if self._episodes is None else str(self._episodes.n)
-            raise ValueError(f"an oracle must see the episodes that it plays: {n} of them, it attends to {attended}")
+            bound = "none" if self._episodes is None else str(self._episodes.n)
+            raise ValueError(f"an oracle must be bound to the {n} episodes that it plays; it is bound to {bound}")
         actions = np.full(n, self._episodes.toolbox.stop, dtype=np.int64)
         slots = np.flatnonzero(~self._episodes.over)
         if len(slots):
@@ -72,16 +72,16 @@ class Oracle(ABC):
 
     @abstractmethod
     def choose(self, episodes: EpisodeBatch, slots: Slots) -> Actions:
-        """The actions ``(len(slots),)`` for ``slots`` whose episodes go on."""
+        """The actions ``(len(slots),)`` for ``slots`` whose episodes are not over."""
 
 
 class GreedyOracle(Oracle):
-    """Tries every tool and takes the one that pays most now; stops when none pays.
+    """Tries every tool and takes the one with the highest reward; stops when no reward is positive.
 
     Args:
-        explore: share of the steps at which any allowed tool, drawn at random, takes the best one's place.
-        stops: stop when no tool pays; otherwise take the least bad one.
-        rng: draws what is explored.
+        explore: probability of a random allowed tool instead of the best one.
+        stops: stop when no tool has a positive reward; otherwise take the best one anyway.
+        rng: for exploration.
     """
 
     def __init__(self, *, explore: float = 0.0, stops: bool = True, rng: np.random.Generator | None = None) -> None:
@@ -89,7 +89,7 @@ class GreedyOracle(Oracle):
         self.explore, self.stops = explore, stops
         self._rng = np.random.default_rng(0) if rng is None else rng
         self.rewards: npt.NDArray[np.float64] = np.zeros((0, 0))
-        """What each action would have paid at the latest choice: ``(slots that went on, n_actions)``."""
+        """Rewards of all actions at the latest choice: ``(slots, n_actions)``."""
 
     def choose(self, episodes: EpisodeBatch, slots: Slots) -> Actions:
         """Try every tool."""
@@ -103,8 +103,8 @@ class GreedyOracle(Oracle):
         tools: Actions = np.where(allowed, preferred, -np.inf)[:, :-1].argmax(axis=1)
         if not self.stops:
             return tools
-        pays = rewards[np.arange(len(slots)), tools] > 0
-        return np.where(explored[:, 0] | pays, tools, episodes.toolbox.stop)
+        positive = rewards[np.arange(len(slots)), tools] > 0
+        return np.where(explored[:, 0] | positive, tools, episodes.toolbox.stop)
 
 
 @dataclass(frozen=True)
@@ -114,15 +114,14 @@ class _Plan:
 
 
 class ExhaustiveOracle(Oracle):
-    """Tries every chain of up to ``depth`` tools, the empty one too, and plays the best one.
+    """Tries every chain of up to ``depth`` tools, also the empty one, and plays the best one.
 
-    Chains share their prefixes: with 12 tools and depth 3 that takes 12 + 144 + 1,728 tool runs a patch, in memory for
-    a few dozen patches.
+    Chains share prefixes: 12 tools and depth 3 take 12 + 144 + 1,728 tool runs per patch.
 
     Args:
         depth: longest chain.
-        precision: "bf16" tries the tools in half precision, which takes half the time where the processor has it; the
-            chain that is chosen is played in full precision all the same.
+        precision: "bf16" searches in half precision, in half of the time where the processor supports it; the chosen
+            chain is played in full precision.
     """
 
     def __init__(self, depth: int = 3, *, precision: Literal["fp32", "bf16"] = "fp32") -> None:
@@ -131,12 +130,12 @@ class ExhaustiveOracle(Oracle):
         self._plans: dict[int, _Plan] = {}
 
     def bind(self, episodes: EpisodeBatch) -> None:
-        """Play these episodes from now on; earlier plans are forgotten."""
+        """Bind to a batch of episodes and remove earlier plans."""
         super().bind(episodes)
         self._plans = {}
 
     def choose(self, episodes: EpisodeBatch, slots: Slots) -> Actions:
-        """Follow the plan; plan first where an episode is new, or did not go as planned."""
+        """Follow the plan; search first where an episode is new or left its plan."""
         new = np.array([slot for slot in slots if not self._on_plan(episodes, slot)], dtype=np.int64)
         left = np.array([episodes.task.max_steps - len(episodes.actions[slot]) for slot in new])
         for steps in np.unique(left):
@@ -154,10 +153,10 @@ class ExhaustiveOracle(Oracle):
 
 
 def search(episodes: EpisodeBatch, slots: Slots, depth: int) -> tuple[npt.NDArray[np.float64], list[tuple[int, ...]]]:
-    """Find the best that up to ``depth`` more tools can do for each of the ``slots``; nothing changes.
+    """Find the best chain of up to ``depth`` more tools for each of the ``slots``; the episodes stay as they are.
 
     Returns:
-        The highest sum of rewards ``(len(slots),)``, 0 or more, and the tools that give it (none for 0).
+        The highest sum of rewards ``(len(slots),)``, 0 or more, and its tools (none for 0).
     """
     tools = len(episodes.toolbox)
     size = max(1, (_IMAGES_CPU if episodes.toolbox.device.type == "cpu" else _IMAGES_GPU) // tools)
@@ -173,11 +172,11 @@ def search(episodes: EpisodeBatch, slots: Slots, depth: int) -> tuple[npt.NDArra
         every = np.arange(branches.n)
         sums = branches.step(every, np.tile(np.arange(tools), len(slots)))
         rests = [()] * branches.n
-        going_on = every[~branches.over & allowed.ravel()]
-        if len(going_on):
-            later, chains = search(branches, going_on, depth - 1)
-            sums[going_on] += later
-            for row, chain in zip(going_on, chains, strict=True):
+        unfinished = every[~branches.over & allowed.ravel()]
+        if len(unfinished):
+            later, chains = search(branches, unfinished, depth - 1)
+            sums[unfinished] += later
+            for row, chain in zip(unfinished, chains, strict=True):
                 rests[row] = chain
         totals = sums.reshape(len(slots), tools)
     totals = np.where(allowed, totals, -np.inf)

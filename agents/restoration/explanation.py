@@ -1,4 +1,4 @@
-"""Why a restoration went as it did, in one figure: images, votes of the tiles, and what the policy thought."""
+"""Explains a restoration in one figure: images, votes of the tiles, and the policy's scores of each action."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _SHOWN = 900  # pixels along an image's longer side
 
 @dataclass(frozen=True)
 class ActionScores:
-    """What the tiles made of every action at one step."""
+    """The scores of every action at one step, over all tiles."""
 
     measure: Literal["probability", "Q value", "share of votes"]
     values: npt.NDArray[np.float64]
-    """``(n_actions,)``, of a policy with scores the mean over the tiles; NaN where an action is forbidden."""
+    """``(n_actions,)``; for a policy with scores the mean over the tiles; NaN where an action is forbidden."""
 
 
 def summarize_vote(vote: Vote, kind: Literal["logits", "q"] | None, n_actions: int) -> ActionScores:
-    """Sum up a vote.
+    """Summarize a vote.
 
     Args:
         vote: with or without scores.
@@ -65,7 +65,7 @@ def draw_explanation(
     title: str = "",
     target: npt.NDArray[np.uint8] | None = None,
 ) -> None:
-    """Write a figure with a column per vote: what was looked at, what each tile chose, what was thought of each action.
+    """Write a figure with a column per vote: the image, each tile's choice, and the scores of all actions.
 
     Args:
         path: PNG, PDF or SVG, by the suffix; the file appears whole or not at all.
@@ -73,7 +73,7 @@ def draw_explanation(
         tools: the toolbox's names.
         kind: of the policy's scores.
         title: of the figure.
-        target: what the image should look like, uint8 RGB ``(H, W, 3)``.
+        target: ground truth, uint8 RGB ``(H, W, 3)``.
 
     Raises:
         ValueError: another suffix, or a result whose stages were not kept.
@@ -96,14 +96,14 @@ def draw_explanation(
     figure.suptitle(title, fontsize=12, color=INK, fontweight="bold", parse_math=False)
     axes = figure.subplots(3, columns, squeeze=False, height_ratios=heights)
     captions = _captions(result)
-    opinions = [summarize_vote(vote, kind, len(names)) for vote in result.votes]
-    limits = _limits(opinions)
+    scores = [summarize_vote(vote, kind, len(names)) for vote in result.votes]
+    limits = _limits(scores)
     for step, vote in enumerate(result.votes):
         image, (top, middle, bottom) = result.stages[step].image, axes[:, step]
         _show(top, image, captions[step])
         _show_votes(middle, image, vote, colours)
         counts = np.bincount(vote.grid.ravel(), minlength=len(names))
-        _show_opinion(bottom, opinions[step], counts, names.index(vote.action), names, colours, limits, step == 0)
+        _show_scores(bottom, scores[step], counts, names.index(vote.action), names, colours, limits, step == 0)
     if more:
         _show_outcome(axes[:, -1], result, captions[-1], target)
     write_figure(path, figure)
@@ -125,7 +125,7 @@ def action_colours(names: Sequence[str]) -> list[Any]:
 
 
 def _captions(result: Restoration) -> list[str]:
-    """What stands over each stage."""
+    """The title of each stage."""
     captions = []
     for number, (name, stage) in enumerate(zip(("input", *result.toolchain), result.stages, strict=True)):
         gain = ""
@@ -138,9 +138,9 @@ def _captions(result: Restoration) -> list[str]:
     return captions
 
 
-def _limits(opinions: Sequence[ActionScores]) -> tuple[float, float]:
-    """One scale for the bars of all steps, with room for what stands beside them."""
-    values = np.concatenate([opinion.values for opinion in opinions])
+def _limits(scores: Sequence[ActionScores]) -> tuple[float, float]:
+    """Common axis limits of all steps' bars, with room for labels."""
+    values = np.concatenate([each.values for each in scores])
     low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))
     room = 0.34 * (high - low or 1)
     return low - (room if low < 0 else 0), high + room
@@ -182,9 +182,9 @@ def _show_votes(axes: Any, image: npt.NDArray[np.uint8], vote: Vote, colours: Se
     _strip(axes)
 
 
-def _show_opinion(
+def _show_scores(
     axes: Any,
-    opinion: ActionScores,
+    scores: ActionScores,
     counts: npt.NDArray[np.int64],
     chosen: int,
     names: Sequence[str],
@@ -192,8 +192,8 @@ def _show_opinion(
     limits: tuple[float, float],
     labelled: bool,
 ) -> None:
-    """Draw a bar for every action, the chosen one framed, with its votes beside it."""
-    values = opinion.values
+    """Draw a bar for every action with its votes; the chosen one has a frame."""
+    values = scores.values
     rows = np.arange(len(names))
     bars = axes.barh(rows, np.nan_to_num(values), color=colours, height=0.74)
     bars[chosen].set(edgecolor=CHOSEN, linewidth=1.6)
@@ -202,11 +202,11 @@ def _show_opinion(
             "not allowed"
             if np.isnan(value)
             else f"{value:.0%}"
-            if opinion.measure != "Q value"
+            if scores.measure != "Q value"
             else f"{round(value, 2) + 0.0:.2f}"
         )
         text += (
-            f"   {count} {'vote' if count == 1 else 'votes'}" if count and opinion.measure != "share of votes" else ""
+            f"   {count} {'vote' if count == 1 else 'votes'}" if count and scores.measure != "share of votes" else ""
         )
         axes.annotate(
             text,
@@ -225,14 +225,14 @@ def _show_opinion(
     axes.spines[:].set_visible(False)
     axes.axvline(0, color="#9ca3af", linewidth=0.9)
     axes.set_xticks([])
-    unit = "Q value (mean of the tiles)" if opinion.measure == "Q value" else f"mean {opinion.measure}"
-    axes.set_xlabel(unit if opinion.measure != "share of votes" else opinion.measure, fontsize=8, color=INK)
+    unit = "Q value (mean of the tiles)" if scores.measure == "Q value" else f"mean {scores.measure}"
+    axes.set_xlabel(unit if scores.measure != "share of votes" else scores.measure, fontsize=8, color=INK)
 
 
 def _show_outcome(
     column: npt.NDArray[Any], result: Restoration, caption: str, target: npt.NDArray[np.uint8] | None
 ) -> None:
-    """Draw what is no step: the result if nobody looked at it any more, the target, PSNR along the way."""
+    """Draw the last column: the result if no vote followed it, the target, and PSNR by step."""
     pictures = [(result.image, caption)] if len(result.stages) > len(result.votes) else []
     pictures += [] if target is None else [(target, "target")]
     for axes, picture in zip(column, pictures, strict=False):

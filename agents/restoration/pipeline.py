@@ -1,8 +1,4 @@
-"""Who restores a photograph: a policy, the tools that it chooses among, and a super-resolver to enlarge what it leaves.
-
-A policy that knows super-resolvers chooses among them as among the other tools. One that knows none composes its chain
-as ever, and a super-resolver enlarges what comes of it.
-"""
+"""Pipelines: a policy, its toolbox, and a final upscaler for a policy that has no super-resolver among its tools."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
 from tools_zoo.toolboxes import load_toolbox
 
 DEFAULT_SUPER_RESOLVER = "sft_gan"
-"""The shipped super-resolver that enlarges after a policy that knows none."""
+"""The shipped super-resolver that is the final upscaler."""
 
 SuperResolverLike: TypeAlias = "Tool | str | os.PathLike[str]"
 """A super-resolver: a tool, the name of one, or a file of its weights."""
@@ -36,17 +32,17 @@ class Pipeline:
 
     policy: Policy
     toolbox: Toolbox
-    """What the policy chooses among."""
+    """The tools that the policy chooses from."""
     policy_input: PolicyInput
     """What the policy gets as input."""
     permitted: npt.NDArray[np.int8]
-    """``(len(toolbox) + 1,)``: 0 for the super-resolvers that are not wanted, 1 for all other actions."""
+    """``(len(toolbox) + 1,)``: 0 for super-resolvers that must not be used, else 1."""
     final_upscaler: Tool | None = None
-    """Enlarges, at the end, what is yet to be enlarged; None: bicubic enlargement does."""
+    """Upscales an image at the end that no tool has upscaled; None: bicubic upscaling."""
 
     @property
     def patch_size(self) -> int:
-        """Side of what the policy looks at, pixels."""
+        """Side of the policy's input patches, pixels."""
         return int(getattr(self.policy, "patch_size", PATCH_SIZE))
 
 
@@ -58,23 +54,23 @@ def make_pipeline(
     upscaling: bool = False,
     super_resolver: SuperResolverLike | None = None,
 ) -> Pipeline:
-    """Bring a policy and tools together.
+    """Combine a policy and tools.
 
     Args:
-        policy: it knows the tools that its field ``tools`` names; without that field, all of them.
-        tools: those, with or without the super-resolvers among them, or with more super-resolvers.
-        policy_input: what it gets as input.
-        upscaling: images are to be enlarged.
-        super_resolver: what enlarges them. None: what the policy chooses; after one that knows none the first of the
-            tools that enlarges, or else the shipped :data:`DEFAULT_SUPER_RESOLVER`.
+        policy: its field ``tools`` names the tools that it was trained with; without that field, all of them.
+        tools: these, with or without the super-resolvers among them, or with more super-resolvers.
+        policy_input: how its input is made.
+        upscaling: whether images are upscaled.
+        super_resolver: upscales them. None: the one that the policy chooses; for a policy without super-resolvers the
+            first super-resolver of the tools, or else :data:`DEFAULT_SUPER_RESOLVER`.
 
     Raises:
-        ValueError: the policy was trained with other tools; a super-resolver that does not exist, or enlarges nothing.
+        ValueError: the policy was trained with other tools; a super-resolver that does not exist, or does not upscale.
     """
     known = _known_tools(policy, tools)
     permitted = np.ones(len(known) + 1, dtype=np.int8)
-    enlarges = [tool for tool in known if tool.scale > 1]
-    if not upscaling or (super_resolver is None and enlarges):
+    upscalers = [tool for tool in known if tool.scale > 1]
+    if not upscaling or (super_resolver is None and upscalers):
         return Pipeline(policy, known, policy_input, permitted)
     final_upscaler = _find_super_resolver(super_resolver, [*known, *tools], tools.device)
     permitted[:-1] = [tool.scale == 1 or tool is final_upscaler for tool in known]
@@ -83,7 +79,7 @@ def make_pipeline(
 
 
 def open_toolbox(toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str], device: torch.device) -> Toolbox:
-    """The toolbox of a shipped name, a folder, an import string, or tools, on a device."""
+    """Open a toolbox by a shipped name, a folder, an import string, or from tools, on a device."""
     if isinstance(toolbox, os.PathLike) or (isinstance(toolbox, str) and ":" not in toolbox):
         return load_toolbox(toolbox, device)
     if isinstance(toolbox, str) and Path(toolbox).exists():
@@ -92,7 +88,7 @@ def open_toolbox(toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str], dev
 
 
 def _known_tools(policy: Policy, tools: Toolbox) -> Toolbox:
-    """The tools that the policy was trained with, as far as super-resolvers make the difference."""
+    """The policy's own tools: without the super-resolvers, or with them, if it was trained so."""
     own = getattr(policy, "tools", None)
     if own is None or tuple(own) == tools.names:
         return tools
@@ -108,7 +104,7 @@ def _known_tools(policy: Policy, tools: Toolbox) -> Toolbox:
 
 
 def _find_super_resolver(wanted: SuperResolverLike | None, tools: Sequence[Tool], device: torch.device) -> Tool:
-    """The super-resolver that is wanted: one of the tools, a shipped one, or the user's."""
+    """Find a super-resolver: one of the tools, a shipped one, or a file."""
     if wanted is None:
         wanted = next((tool.name for tool in tools if tool.scale > 1), DEFAULT_SUPER_RESOLVER)
     found = next((tool for tool in [*tools, BICUBIC_X4] if tool.name == wanted), None)
@@ -119,5 +115,5 @@ def _find_super_resolver(wanted: SuperResolverLike | None, tools: Sequence[Tool]
 
         found = load_super_resolver(wanted, device)
     if found.scale < 2:
-        raise ValueError(f"{found.name} does not enlarge: choose a super-resolver")
+        raise ValueError(f"{found.name} does not upscale: choose a super-resolver")
     return found

@@ -1,4 +1,4 @@
-"""Restoring whole images of any size: the patches' policy votes on each tool, tile by tile."""
+"""Restores whole images of any size: a patch policy chooses an action for each tile, and the majority wins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Stage:
     """The image between two tools."""
 
     image: npt.NDArray[np.uint8]
-    """RGB ``(H, W, 3)`` of the result's size, enlarged bicubically as far as no tool has done so."""
+    """RGB ``(H, W, 3)`` of the result's size, upscaled bicubically if no tool has done so yet."""
     psnr: float | None
     """dB, as 8 bits; None without a target."""
 
@@ -43,17 +43,17 @@ class Restoration:
     photo: Photo
     """The result, with the input's colour profile and EXIF."""
     toolchain: tuple[str, ...]
-    """Names of the tools that were applied, in order. That the agent stopped is seen in the last vote."""
+    """Names of the applied tools, in order; ``stop`` is only in the votes."""
     votes: tuple[Vote, ...]
-    """One a step, the one for "stop" included; none for a super-resolver that works after the agent's chain."""
+    """One for each step, with the one for "stop"; none for a final upscaler."""
     gmacs: float
-    """What the tools computed, 10^9 multiply-accumulates (without the policy and bicubic enlargement)."""
+    """Computation of the tools, 10^9 multiply-accumulates (without the policy and bicubic upscaling)."""
     seconds: float
     """Wall time from pixels to pixels."""
     scale: int = 1
-    """How many times higher and wider than the input the result is."""
+    """Upscale factor."""
     psnr_before: float | None = None
-    """dB, of the input (enlarged bicubically if the target is larger) as 8 bits; None without a target."""
+    """dB, of the input as 8 bits (upscaled bicubically if the target is larger); None without a target."""
     psnr_after: float | None = None
     """dB, of the result as 8 bits; None without a target."""
     float_image: npt.NDArray[np.float32] | None = None
@@ -74,37 +74,36 @@ class Restoration:
 class Restorer:
     """A toolbox and a policy that restore images of any size.
 
-    The image is covered by tiles of the policy's patch size; each tile is looked at as a patch in the environment is,
-    with an LSTM state of its own. The action that most tiles choose is done to the whole image and is every tile's
-    previous action at the next step. Of equally many votes the lower action wins. An image smaller than a patch is
-    extended for the policy's eyes by repeating its last row or column.
+    The image is covered by tiles of the policy's patch size. The policy gets each tile as a patch, with an LSTM state
+    for each. The action that most tiles choose is applied to the whole image and is every tile's previous action at the
+    next step. With equal votes the lower action wins. An image smaller than a patch is padded for the policy by
+    repeating its last row or column.
 
-    With a ``scale`` of 4 an image of low resolution comes in and one 4 times as high and wide goes out. A policy that
-    knows super-resolvers calls one when it sees fit: at its last step, or where it would rather stop, the tiles vote
-    on these alone, if none has run. After a policy that knows none, a super-resolver enlarges what its chain leaves.
+    With a ``scale`` of 4 the result is 4 times as high and wide as the image. A policy with super-resolvers among its
+    tools may call one at any step; if none has run at its last step or when it chooses to stop, the tiles vote on the
+    super-resolvers only. After a policy without super-resolvers the pipeline's final upscaler runs.
 
-    Source: Yu et al., CVPR 2018, by whose published code every full 63x63 tile from the top left votes
-    (:data:`agents.policy_input.PUBLISHED`, which the file of the imported agent says, so that nobody has to).
+    Source: Yu et al., CVPR 2018; in their code every full 63x63 tile from the top left votes
+    (:data:`agents.policy_input.PUBLISHED`; the file of the imported agent says so).
 
     Args:
         toolbox: a shipped name, a toolbox's folder, "package.module:factory", a :class:`Toolbox` or a list of tools.
         policy: a shipped name, a policy's file, or an object with Stable-Baselines3's ``predict``; None: the toolbox's
-            own (:func:`agents.agent.policy_of`). Its ``patch_size`` (63 if it has none) is the side of what it looks
-            at; its ``tools``, if it has them, must be the toolbox's names, with or without super-resolvers. A state
-            that it returns is a tuple of arrays whose second axis is the batch. If it has ``scores``
-            (:class:`restore_env.policy.ScoringPolicy`), tiles choose by these, and votes tell them.
+            own (:func:`agents.agent.policy_of`). Its ``patch_size`` (default 63) is the side of its input patches; its
+            ``tools``, if it has them, must be the toolbox's names, with or without super-resolvers. Its state is a
+            tuple of arrays whose second axis is the batch. If it has ``scores``
+            (:class:`restore_env.policy.ScoringPolicy`), tiles take the highest one, and votes have them.
         device: where tools and policy run; images stay in main memory.
-        max_steps: tools at most. A super-resolver that works after a policy that knows none comes on top.
-        scale: how many times higher and wider results are to be, if :meth:`restore` is not told otherwise.
-        super_resolver: what enlarges: the name of a tool, a file of weights, or a tool. None: what the policy chooses;
-            after one that knows none the toolbox's first one, or else the shipped "sft_gan".
-        borders: let a last row and column of tiles, flush with the border, vote on what full tiles leave over. None:
-            as the policy's recipe says (:class:`agents.policy_input.PolicyInput`), else True.
-        observe: what the policy sees, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
+        max_steps: most tools in a chain, without the final upscaler.
+        scale: upscale factor, unless :meth:`restore` gets another one.
+        super_resolver: the name of a tool, a file of weights, or a tool. None: the policy chooses; for a policy without
+            super-resolvers the toolbox's first one, or else the shipped "sft_gan".
+        borders: add a last row and column of tiles, flush with the border, for what full tiles leave over. None: as the
+            policy's recipe says (:class:`agents.policy_input.PolicyInput`), else True.
+        observe: the policy's input, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
             the working image as it is. None: as the policy's recipe says, else "uint8".
-        backend: what runs the tools' networks on a CPU, a key of
-            :data:`tools_zoo.backends.network_tool.BACKENDS`; None: what runs the toolbox's already, "torch" for one
-            that is loaded here.
+        backend: runs the tools' networks on a CPU, a key of :data:`tools_zoo.backends.network_tool.BACKENDS`. None:
+            the toolbox's own, "torch" for one that is loaded by name.
 
     Raises:
         ValueError: no such toolbox, policy or backend, one that does not fit the other, or a device that cannot be
@@ -136,7 +135,7 @@ class Restorer:
         self.pipeline()
 
     def pipeline(self, scale: int | None = None) -> Pipeline:
-        """The policy and the tools that restore images at a scale (None: the restorer's own).
+        """The pipeline for an upscale factor (None: the restorer's own).
 
         Raises:
             ValueError: no such policy or super-resolver, or one that does not fit the toolbox.
@@ -157,17 +156,17 @@ class Restorer:
 
     @property
     def policy(self) -> Policy:
-        """What chooses the tools, at the restorer's own scale."""
+        """The policy for the restorer's own scale."""
         return self.pipeline().policy
 
     @property
     def toolbox(self) -> Toolbox:
-        """What the policy chooses among, at the restorer's own scale."""
+        """The policy's toolbox for the restorer's own scale."""
         return self.pipeline().toolbox
 
     @property
     def policy_input(self) -> PolicyInput:
-        """What the policy gets as input."""
+        """How the policy's input is made."""
         return self.pipeline().policy_input
 
     @torch.inference_mode()
@@ -185,13 +184,12 @@ class Restorer:
 
         Args:
             image: path, array or Photo.
-            target: what it should look like, to measure PSNR; ``scale`` times as high and wide.
-            scale: how many times higher and wider the result is to be; None: the restorer's own. With 1 no
-                super-resolver is allowed; with more, each that does not exceed it is, and bicubic enlargement makes up
-                for what is missing at the end.
-            progress: called now and then while it works.
-            keep_float: keep the result before rounding, too.
-            keep_stages: keep the image after each tool, too.
+            target: ground truth, to measure PSNR; ``scale`` times as high and wide.
+            scale: upscale factor; None: the restorer's own. With 1 no super-resolver is allowed; with more, each that
+                does not exceed it is, and the result is upscaled bicubically by the rest.
+            progress: called at intervals.
+            keep_float: also return the result before rounding.
+            keep_stages: also return the image after each tool.
 
         Raises:
             ImageError: an image cannot be used, the target has another size, or the result would be too large.
@@ -202,13 +200,13 @@ class Restorer:
         height, width = pixels.shape[:2]
         if height * width * scale * scale > MAX_PIXELS:
             raise ImageError(
-                f"{width}x{height} enlarged {scale} times is more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused"
+                f"{width}x{height} upscaled {scale} times is more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused"
             )
         reference = None if target is None else _open_target(target, (height * scale, width * scale))
         pipeline = self.pipeline(scale)
         started = time.perf_counter()
-        tell = progress or (lambda what, share: None)
-        episode = TiledEpisode(pipeline, to_tensor(pixels), scale, self.device, tell, self.max_steps, keep_stages)
+        report = progress or (lambda what, share: None)
+        episode = TiledEpisode(pipeline, to_tensor(pixels), scale, self.device, report, self.max_steps, keep_stages)
         episode.play()
         working = episode.result()
         result = to_pixels(working)
@@ -216,7 +214,7 @@ class Restorer:
         votes, toolchain, gmacs = tuple(episode.votes), tuple(episode.toolchain), episode.gmacs
         shown = [*episode.stages, result] if keep_stages else []
         float_image = np.ascontiguousarray(working[0].permute(1, 2, 0).numpy()) if keep_float else None
-        del episode, working  # their memory is needed for the comparison
+        del episode, working  # frees memory for the comparison
         before = after = None
         if reference is not None:
             before = quality(to_pixels(upscale_bicubic(to_tensor(pixels), scale, self.device)), reference)

@@ -34,7 +34,7 @@ def write_pairs(folder: Path, count: int = 2, factor: int = 1) -> None:
 @pytest.mark.parametrize("factor", [1, 4])
 def test_evaluation_as_json(factor: int, shell: Shell) -> None:
     write_pairs(shell.folder, factor=factor)
-    code, out, err = shell("evaluate", "--degraded", "lq", "--target", "gt", "--json", "--max-steps", "2")
+    code, out, err = shell("evaluate", "--distorted", "lq", "--target", "gt", "--json", "--max-steps", "2")
     assert (code, err) == (0, "")
     result = json.loads(out)
     assert list(result) == ["mean", "images"]
@@ -61,7 +61,7 @@ def test_evaluation_as_json(factor: int, shell: Shell) -> None:
 
 def test_evaluation_as_a_table(shell: Shell) -> None:
     write_pairs(shell.folder, 3)
-    code, out, err = shell("evaluate", "--degraded", "lq", "--target", "gt", "--max-steps", "1")
+    code, out, err = shell("evaluate", "--distorted", "lq", "--target", "gt", "--max-steps", "1")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == [*("image", "PSNR", "after", "gain", "SSIM", "after", "seconds", "GMACs", "toolchain")]
@@ -73,7 +73,7 @@ def test_evaluation_of_small_images_has_no_ssim(shell: Shell) -> None:
     for folder in ("lq", "gt"):
         Path(folder).mkdir()
         Path(folder, "a.png").write_bytes(encode(picture(10, 40)))
-    arguments = ["evaluate", "--degraded", "lq", "--target", "gt"]
+    arguments = ["evaluate", "--distorted", "lq", "--target", "gt"]
     code, out, err = shell(*arguments, "--json")
     assert (code, err) == (0, "")
     result = json.loads(out)
@@ -88,14 +88,14 @@ def test_evaluation_of_small_images_has_no_ssim(shell: Shell) -> None:
 
 
 EVALUATION_MISTAKES: dict[str, tuple[Sequence[str], str]] = {
-    "no degraded": (["--degraded", "nope", "--target", "gt"], "nope: no such folder"),
-    "no target": (["--degraded", "lq", "--target", "nope"], "nope: no such folder"),
-    "no partner": (["--degraded", "lq", "--target", "lonely"], "no partner"),
-    "no images": (["--degraded", "empty", "--target", "gt"], "empty: the folder holds no image files"),
-    "sizes": (["--degraded", "lq", "--target", "odd"], "do not fit together"),
-    "damaged": (["--degraded", "lq", "--target", "damaged"], "damaged/sub/1.png"),
-    "toolbox": (["--degraded", "lq", "--target", "gt", "--toolbox", "nope"], "nope: no toolbox"),
-    "scale": (["--degraded", "lq", "--target", "gt", "--scale", "4"], "its target is 1 times as large, not 4"),
+    "no degraded": (["--distorted", "nope", "--target", "gt"], "nope: no such folder"),
+    "no target": (["--distorted", "lq", "--target", "nope"], "nope: no such folder"),
+    "no partner": (["--distorted", "lq", "--target", "lonely"], "no partner"),
+    "no images": (["--distorted", "empty", "--target", "gt"], "empty: the folder holds no image files"),
+    "sizes": (["--distorted", "lq", "--target", "odd"], "do not fit together"),
+    "damaged": (["--distorted", "lq", "--target", "damaged"], "damaged/sub/1.png"),
+    "toolbox": (["--distorted", "lq", "--target", "gt", "--toolbox", "nope"], "nope: no toolbox"),
+    "scale": (["--distorted", "lq", "--target", "gt", "--scale", "4"], "its target is 1 times as large, not 4"),
 }
 
 

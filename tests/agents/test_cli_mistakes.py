@@ -91,11 +91,11 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "negative steps": (["a.png", "--max-steps", "-1"], "--max-steps"),
     "scale": (["a.png", "--scale", "3"], "--scale"),
     "scale in words": (["a.png", "--scale", "big\nger"], "--scale"),
-    "super-resolver of nothing": (["a.png", "--super-resolver", "sed"], "say --scale 4, too"),
+    "super-resolver of nothing": (["a.png", "--super-resolver", "sed"], "needs --scale 4"),
     "unknown super-resolver": (["a.png", "--scale", "4", "--super-resolver", "nope"], "nope: no super-resolver"),
     "tool for a super-resolver": (
         ["a.png", "--scale", "4", "--super-resolver", TOOLS[0]],
-        "denoise_2 does not enlarge",
+        "denoise_2 does not upscale",
     ),
     "unknown option": (["a.png", "--frobnicate"], "--frobnicate"),
     "no file": ([], "FILE"),

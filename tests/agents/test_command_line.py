@@ -22,7 +22,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_debug_shows_the_traceback_before_the_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--debug", "evaluate", "--degraded", "none", "--target", "none"]) == 2
+    assert main(["--debug", "evaluate", "--distorted", "none", "--target", "none"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("Traceback")
     assert error.endswith("imagerestore: error: none: no such folder\n")

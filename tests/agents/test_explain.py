@@ -174,8 +174,8 @@ def test_explain_tells_the_chain_that_restore_takes(shell: Shell) -> None:
     assert told["votes"] == taken["votes"]
     assert [step["action"] for step in told["steps"]] == [vote["action"] for vote in taken["votes"]]
     for step in told["steps"]:
-        assert sum(step["opinion"].values()) == pytest.approx(1, abs=1e-5)
-        assert max(step["opinion"], key=step["opinion"].__getitem__) == step["action"]  # there is one tile
+        assert sum(step["scores"].values()) == pytest.approx(1, abs=1e-5)
+        assert max(step["scores"], key=step["scores"].__getitem__) == step["action"]  # there is one tile
     assert Path("figure.svg").read_text().startswith("<?xml")
 
 

@@ -171,10 +171,10 @@ def test_oracles_play_every_kind_of_environment() -> None:
 def test_an_oracle_that_sees_nothing_says_so() -> None:
     env = vector_env(2)
     observation, _ = env.reset(options=damaged(0.1, 0.1))
-    with pytest.raises(ValueError, match="must see the episodes that it plays: 2 of them, it attends to none"):
+    with pytest.raises(ValueError, match="must be bound to the 2 episodes that it plays; it is bound to none"):
         GreedyOracle().predict(observation)
     oracle = GreedyOracle.of(vector_env(3))
-    with pytest.raises(ValueError, match="2 of them, it attends to 3"):
+    with pytest.raises(ValueError, match="the 2 episodes that it plays; it is bound to 3"):
         oracle.predict(observation)
 
 

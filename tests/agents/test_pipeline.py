@@ -111,8 +111,8 @@ class TestCast:
         [
             ("nope", "nope: no super-resolver"),
             (Path("nope.safetensors"), r"nope\.safetensors: no"),
-            ("dim", "dim does not enlarge: choose a super-resolver"),
-            (pixelwise_tools()[0], "brighten does not enlarge"),
+            ("dim", "dim does not upscale: choose a super-resolver"),
+            (pixelwise_tools()[0], "brighten does not upscale"),
         ],
     )
     def test_what_is_no_super_resolver_is_refused(self, wanted: Any, message: str) -> None:

@@ -111,7 +111,7 @@ def test_by_the_evaluate_command(
     """The command measures what would be saved: the published results, clipped and rounded to 8 bits."""
     folders = [str(published / "test" / f"{severity}_{tag}") for tag in ("in", "gt")]
     model = ["--policy", str(imported), "--toolbox", str(imported)]
-    assert main(["evaluate", "--degraded", folders[0], "--target", folders[1], *model, "--json"]) == 0
+    assert main(["evaluate", "--distorted", folders[0], "--target", folders[1], *model, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["images"]
     expected, toolbox = expected_of(published, severity), load_toolbox(imported)
     chains = [[toolbox.name(step["action"][i]) for step in expected["steps"]] for i in range(4)]
