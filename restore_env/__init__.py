@@ -1,4 +1,4 @@
-"""Image restoration as a sequential decision problem: the environment.
+"""The environment ``ImageRestore-v0``: image restoration as a sequential decision problem.
 
 Importing this package registers ``ImageRestore-v0``; ``gym.make("restore_env:ImageRestore-v0")`` imports it too.
 """

@@ -1,4 +1,4 @@
-"""Image quality, batched: PSNR and SSIM of NCHW float32 RGB in [0, 1], one number per image, higher is better."""
+"""Quality metrics PSNR and SSIM of batches of NCHW float32 RGB images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Metric = Callable[[Tensor, Tensor], Tensor]
-"""``metric(images, targets)``: two ``(N, 3, H, W)`` batches in, ``(N,)`` scores out; higher must be better."""
+"""``metric(images, targets)`` maps two batches ``(N, 3, H, W)`` to scores ``(N,)``; higher must be better."""
 
 MSE_FLOOR = 1e-10
-"""Bounds the PSNR of identical images at 100 dB, as RL-Restore does."""
+"""Limits PSNR to 100 dB, as RL-Restore does."""
 
 _SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
 _LUMA = (65.481, 128.553, 24.966)
@@ -24,7 +24,7 @@ _TAPS = [weight / sum(_WEIGHTS) for weight in _WEIGHTS]
 
 
 def psnr(images: Tensor, targets: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB: ``10 log10(1 / (MSE + 1e-10))`` over all channels, values as they are.
+    """Peak signal-to-noise ratio in dB: ``10 log10(1 / (MSE + 1e-10))`` over all channels, without clipping.
 
     Args:
         images: ``(N, 3, H, W)``, RGB in [0, 1]; values outside are not clipped.
@@ -34,7 +34,7 @@ def psnr(images: Tensor, targets: Tensor) -> Tensor:
         ``(N,)`` float64, at most 100.
     """
     squared = (images - targets).square_()
-    rows = squared.sum(-1, dtype=torch.float64)  # by rows first: no thread splits a sum, whatever the batch's size
+    rows = squared.sum(-1, dtype=torch.float64)  # rows first, so the result does not depend on batch size or threads
     return -10 * torch.log10(rows.flatten(1).sum(1) / math.prod(squared.shape[1:]) + MSE_FLOOR)
 
 
@@ -70,7 +70,7 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """The Y that super-resolution is measured on: Rec. 601 in studio swing, as MATLAB's rgb2ycbcr; nothing is rounded.
+    """The Y channel of Rec. 601 as MATLAB's rgb2ycbcr, without rounding; super-resolution is measured on it.
 
     Args:
         images: ``(N, 3, H, W)``, RGB in [0, 1].
@@ -83,4 +83,4 @@ def luma(images: Tensor) -> Tensor:
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType({"psnr": psnr, "ssim": ssim})
-"""The rewards that have a name and are computed here."""
+"""The metrics with a name."""

@@ -1,4 +1,4 @@
-"""What a policy is: anything with the ``predict`` of Stable-Baselines3; and what some can do besides."""
+"""The protocols of policies: ``predict`` as in Stable-Baselines3, and optional methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Policy(Protocol):
-    """Anything that chooses actions with the signature of Stable-Baselines3's ``predict``."""
+    """Chooses actions, with the signature of Stable-Baselines3's ``predict``."""
 
     def predict(
         self,
@@ -21,25 +21,25 @@ class Policy(Protocol):
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[npt.NDArray[np.int64], Any | None]:
-        """Choose an action for each observation of a batch, and return the state to be passed on."""
+        """Choose an action for each observation of a batch; return the actions and the state for the next call."""
 
 
 @runtime_checkable
 class PrivilegedPolicy(Protocol):
-    """A policy that sees more of the episodes than their observations, such as an oracle."""
+    """A policy that uses the episodes' hidden state, such as an oracle that compares with the target."""
 
     def bind(self, episodes: EpisodeBatch) -> None:
-        """Play these episodes from now on; their slots are the rows of the observations."""
+        """Set the episodes to play; row ``i`` of an observation is slot ``i``."""
 
 
 @runtime_checkable
 class ScoringPolicy(Protocol):
-    """A policy that says what it thinks of every action; its deterministic ``predict`` takes the highest score."""
+    """A policy that scores every action; its deterministic ``predict`` takes the highest score."""
 
     kind: Literal["logits", "q"]
-    """What the scores are."""
+    """The meaning of the scores."""
 
     def scores(
         self, observation: Any, state: Any | None = None, episode_start: npt.NDArray[np.bool_] | None = None
     ) -> tuple[npt.NDArray[np.float32], Any]:
-        """Scores ``(N, n_actions)``, minus infinity where the mask forbids an action, and the next state."""
+        """Scores ``(N, n_actions)``, minus infinity for masked actions, and the state for the next call."""

@@ -1,4 +1,4 @@
-"""Tools and the toolbox: what an action does to a batch of images."""
+"""Tools, and toolboxes that apply them to batches of images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from torch.nn import functional as F
 class Tool(Protocol):
     """An image-to-image operation: called with float32 RGB NCHW in [0, 1], it returns the same, ``scale`` times larger.
 
-    Its input may leave [0, 1] a little: nothing is clipped between tools. A tool that has a true attribute
-    ``thread_safe`` may be called from several threads at the same time; environments are faster if all of theirs do.
+    Its input may slightly exceed [0, 1], because nothing is clipped between tools. A tool with a true attribute
+    ``thread_safe`` may be called from several threads at once; an environment is faster if all its tools have it.
     """
 
     @property
     def name(self) -> str:
-        """What toolchains call it."""
+        """Its name in toolchains."""
 
     @property
     def scale(self) -> int:
-        """How many times higher and wider the output is: 1, or 4 for a super-resolver."""
+        """Upscale factor of the output: 1, or 4 for a super-resolver."""
 
     @property
     def macs_per_pixel(self) -> float:
@@ -37,7 +37,7 @@ class Tool(Protocol):
 
     @property
     def receptive_radius(self) -> int | None:
-        """How many input pixels away an output pixel looks; None if any pixel may matter (then no tiling is done)."""
+        """Radius of an output pixel's receptive field, input pixels; None if it is the whole image (no tiling then)."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
         """Restore a batch ``(N, 3, H, W)``."""
@@ -53,27 +53,27 @@ class FunctionTool:
     macs_per_pixel: float = 0.0
     receptive_radius: int | None = None
     thread_safe: bool = False
-    """Whether several threads may call the function at the same time."""
+    """Whether several threads may call the function at once."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
         """Call the function."""
         return self.function(images)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FunctionTool:
-        """Copy the function where it can be moved, so that the copy can be moved alone; any other is shared."""
+        """Copy the tool with its own module; a function that is no module is shared."""
         if isinstance(self.function, torch.nn.Module):
             return replace(self, function=copy.deepcopy(self.function, memo))
         return self
 
     def to(self, device: torch.device) -> FunctionTool:
-        """Move the function to a device in place, where it can be moved (a torch module)."""
+        """Move the function to a device in place, if it is a torch module."""
         if isinstance(self.function, torch.nn.Module):
             self.function.to(device)
         return self
 
 
 def bicubic_upscale(images: Tensor, factor: int = 4) -> Tensor:
-    """Enlarge NCHW images bicubically (a = -0.5) by a whole ``factor``."""
+    """Upscale NCHW images bicubically (a = -0.5) by a whole ``factor``."""
     if factor == 1:
         return images
     height, width = images.shape[-2:]
@@ -83,19 +83,19 @@ def bicubic_upscale(images: Tensor, factor: int = 4) -> Tensor:
 BICUBIC_X4 = FunctionTool(
     "bicubic_x4", bicubic_upscale, scale=4, macs_per_pixel=16 * 3 * 16, receptive_radius=3, thread_safe=True
 )
-"""The plain x4 super-resolver: what others are compared with."""
+"""Bicubic x4 upscaling as a tool, the baseline of the super-resolvers."""
 
 
 class Toolbox:
     """A list of tools. Action ``i`` is tool ``i``; the action after the last tool is ``stop``.
 
     Args:
-        tools: tools with names of their own.
-        device: where the tools run; those that can be moved are moved.
+        tools: tools with different names.
+        device: where the tools run; tools with a method ``to`` are moved there.
 
     Raises:
-        ValueError: no tools, or what is none, two of the same name, one called "stop", or a scale that is not a
-            positive whole number.
+        ValueError: no tools, an object that is not a tool, two tools of one name, one called "stop", or a scale that is
+            not a positive whole number.
     """
 
     STOP_NAME = "stop"
@@ -136,11 +136,11 @@ class Toolbox:
 
     @property
     def stop(self) -> int:
-        """The action that ends an episode: the last one."""
+        """The action that ends an episode, the last one."""
         return len(self.tools)
 
     def action(self, name: str) -> int:
-        """The action of that name ("stop" included); raise ``ValueError`` that lists the names."""
+        """The action with this name, "stop" included; raise ``ValueError`` that lists the names for an unknown one."""
         if name not in self._actions:
             raise ValueError(f"no tool {name!r} in this toolbox: choose from {', '.join(self._actions)}")
         return self._actions.index(name)
@@ -150,7 +150,7 @@ class Toolbox:
         return self._actions[action]
 
     def to(self, device: str | torch.device) -> Toolbox:
-        """Move every tool that can be moved to ``device``, in place; return the toolbox."""
+        """Move every tool that has a method ``to`` to ``device``, in place; return the toolbox."""
         self.device = usable_device(device)
         for tool in self.tools:
             move = getattr(tool, "to", None)
@@ -159,24 +159,24 @@ class Toolbox:
         return self
 
     def on(self, device: str | torch.device | None) -> Toolbox:
-        """The toolbox itself if it is on ``device`` (or that is None), else a copy there; the toolbox stays."""
+        """The toolbox itself if ``device`` is None or its own, else a copy on ``device``."""
         if device is None or usable_device(device) == self.device:
             return self
-        twin = copy.copy(self)
-        twin.tools = tuple(copy.deepcopy(tool) if hasattr(tool, "to") else tool for tool in self.tools)
-        return twin.to(device)
+        copied = copy.copy(self)
+        copied.tools = tuple(copy.deepcopy(tool) if hasattr(tool, "to") else tool for tool in self.tools)
+        return copied.to(device)
 
     def groups(
         self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]
     ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-        """Run each chosen tool once, on all the images that chose it.
+        """Run each chosen tool once, on all images with its action.
 
         Args:
             images: ``(N, 3, H, W)`` float32.
             actions: ``(N,)``; images whose action is ``stop`` are left out.
 
         Yields:
-            ``(rows, outputs)``: which images, and what became of them, ``(len(rows), 3, H * scale, W * scale)``.
+            ``(rows, outputs)``: positions of the images, and the outputs ``(len(rows), 3, H * scale, W * scale)``.
         """
         actions = self._checked(actions, len(images))
         order = np.argsort(actions, kind="stable")[: np.count_nonzero(actions != self.stop)]
@@ -187,12 +187,12 @@ class Toolbox:
             yield order[start:stop], self.run(action, sorted_images[start:stop], owned=True)
 
     def run(self, action: int, images: Tensor, *, owned: bool = False) -> Tensor:
-        """Run one tool on a batch, guarding the caller's images and checking what comes back.
+        """Run one tool on a batch; protect the caller's images and check the output's shape.
 
         Args:
-            action: which tool.
+            action: the tool's number.
             images: ``(N, 3, H, W)`` float32; not changed, even by a tool that works in place.
-            owned: nobody needs the images afterwards, so that they may be changed.
+            owned: the images may be changed, because the caller does not need them afterwards.
 
         Returns:
             ``(N, 3, H * scale, W * scale)``, of the images' type and on their device.
@@ -209,7 +209,7 @@ class Toolbox:
         return outputs.to(images)
 
     def apply(self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]) -> Tensor:
-        """Apply to every image the tool that its action names; ``stop`` leaves an image as it is.
+        """Apply to each image the tool of its action; ``stop`` leaves an image unchanged.
 
         Args:
             images: ``(N, 3, H, W)`` float32.
@@ -219,12 +219,12 @@ class Toolbox:
             ``(N, 3, H * scale, W * scale)``, a new tensor.
 
         Raises:
-            ValueError: the chosen tools differ in scale, so that the results are not of one size (use ``groups``).
+            ValueError: the chosen tools differ in scale, so the results differ in size (use ``groups``).
         """
         actions = self._checked(actions, len(images))
         scales = {1 if action == self.stop else int(self.tools[action].scale) for action in np.unique(actions)}
         if len(scales) > 1:
-            raise ValueError(f"the chosen tools enlarge by {sorted(scales)}: the results are not of one size")
+            raise ValueError(f"the chosen tools upscale by {sorted(scales)}: the results are not of one size")
         scale = scales.pop() if scales else 1
         height, width = images.shape[-2:]
         result = images.clone() if scale == 1 else images.new_empty(len(images), 3, height * scale, width * scale)

@@ -1,4 +1,4 @@
-"""The native vector environment: N episodes, one batched step."""
+"""The vector environment ``ImageRestore-v0``: N episodes with one batched step."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Infos = dict[str, Any]
 
 
 class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[Any]]):
-    """N environments of :class:`ImageRestoreEnv` that share one batched step.
+    """N :class:`ImageRestoreEnv` with one batched step.
 
-    Equal to ``SyncVectorEnv`` of the single environment, slot by slot; slot ``i`` is seeded ``seed + i``. A pair of
-    one's own is passed to ``reset`` as two lists, ``options={"degraded": [...], "target": [...]}``, an entry per slot.
+    Equal to ``SyncVectorEnv`` of the single environment; slot ``i`` is seeded with ``seed + i``. ``reset`` takes pairs
+    as two lists with an entry per slot, ``options={"degraded": [...], "target": [...]}``.
 
     Args:
         num_envs: number of slots.
-        autoreset_mode: ``NEXT_STEP`` (Gymnasium's default), ``SAME_STEP`` (as Stable-Baselines3 wants it), or
-            ``DISABLED`` (then ``reset(options={"reset_mask": mask})`` starts new episodes).
+        autoreset_mode: ``NEXT_STEP`` (Gymnasium's default), ``SAME_STEP`` (what Stable-Baselines3 needs), or
+            ``DISABLED`` (``reset(options={"reset_mask": mask})`` starts new episodes).
         render_mode: "rgb_array" or None; ``render()`` gives a picture per slot.
         arguments: the fields of :class:`restore_env.Task`.
     """
@@ -73,7 +73,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         self._slots: Slots = np.arange(self.num_envs)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
         self._views: list[EpisodeView | None] = [None] * self.num_envs
-        self._begun = False
+        self._started = False
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -81,7 +81,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         """Start an episode in every slot, or in those of ``options["reset_mask"]``.
 
         Raises:
-            ValueError: a mask, seeds or options that do not fit.
+            ValueError: a mask, seeds or options that do not fit the slots.
         """
         seeds = self._seeds(seed)
         options = dict(options or {})
@@ -90,8 +90,8 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         for slot in slots:
             if seeds[slot] is not None or self._rngs[slot] is None:
                 self._rngs[slot] = seeding.np_random(seeds[slot])[0]
-        self._begin(slots, [self._prepare(self._draw(slots, options))])
-        self._begun = True
+        self._start(slots, [self._prepare(self._draw(slots, options))])
+        self._started = True
         return self._episodes.observe(self._slots), self._infos(slots)
 
     def step(
@@ -100,7 +100,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         """Step every slot; in mode NEXT_STEP a slot whose episode is over starts a new one instead.
 
         Raises:
-            gymnasium.error.ResetNeeded: no episode has begun, or, in mode DISABLED, a slot's episode is over.
+            gymnasium.error.ResetNeeded: no episode has been started, or, in mode DISABLED, a slot's episode is over.
             ValueError: an action that does not exist, or not one action per slot.
         """
         with self._episodes.single_threaded():
@@ -112,24 +112,24 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         if actions.shape != (self.num_envs,):
             raise ValueError(f"{self.num_envs} environments need as many actions, got shape {actions.shape}")
         over = self._episodes.over.copy()
-        if not self._begun or (over.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP):
+        if not self._started or (over.any() and self.autoreset_mode is not AutoresetMode.NEXT_STEP):
             finished = np.flatnonzero(over).tolist()
-            raise gym.error.ResetNeeded(f"no episode goes on in slot(s) {finished}: call reset first")
-        going_on = np.flatnonzero(~over)
+            raise gym.error.ResetNeeded(f"no running episode in slot(s) {finished}: call reset first")
+        running = np.flatnonzero(~over)
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
-        ended = going_on[self._episodes.ends(going_on, actions[going_on])] if same_step else np.flatnonzero(over)
-        next_ones: list[PreparedStarts] = []
+        ended = running[self._episodes.ends(running, actions[running])] if same_step else np.flatnonzero(over)
+        prepared: list[PreparedStarts] = []
 
-        def draw_next_ones() -> Iterator[None]:
+        def prepare_next() -> Iterator[None]:
             starts = self._draw(ended)
             yield
-            next_ones.append(self._prepare(starts))
+            prepared.append(self._prepare(starts))
 
         draws = self.autoreset_mode is not AutoresetMode.DISABLED
         rewards = np.zeros(self.num_envs)
-        rewards[going_on] = self._episodes.step(going_on, actions[going_on], draw_next_ones() if draws else ())
+        rewards[running] = self._episodes.step(running, actions[running], prepare_next() if draws else ())
         if self.render_mode is not None:
-            for slot in going_on:
+            for slot in running:
                 view = self._views[slot]
                 if view is not None:
                     view.update()
@@ -138,22 +138,22 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         if same_step:
             worse = np.setdiff1d(np.flatnonzero(terminated), ended)
             if len(worse):
-                next_ones.append(self._prepare(self._draw(worse)))
-            infos = self._restart(np.concatenate([ended, worse]), next_ones)
+                prepared.append(self._prepare(self._draw(worse)))
+            infos = self._restart(np.concatenate([ended, worse]), prepared)
         elif len(ended):
-            self._begin(ended, next_ones)
+            self._start(ended, prepared)
             terminated[ended] = False
         infos |= self._infos(self._slots)
         return self._episodes.observe(self._slots), rewards, terminated, np.zeros_like(terminated), infos
 
     @property
     def episodes(self) -> EpisodeBatch:
-        """The episodes that go on: what an oracle sees, and an agent must not."""
+        """The state of the episodes, for oracles and analysis; agents must not use it."""
         return self._episodes
 
     @property
     def sampler(self) -> StartSampler:
-        """What draws the episodes' starts."""
+        """The sampler of the episodes' starts."""
         return self._sampler
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
@@ -161,7 +161,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         return np.asarray(self._episodes.action_mask(), dtype=np.bool_)
 
     def record(self, slot: int) -> EpisodeRecord:
-        """A slot's episode so far as a record that can be saved and replayed."""
+        """The record of a slot's episode so far, which can be saved and replayed."""
         return EpisodeRecord.of(self._episodes, slot)
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
@@ -169,8 +169,8 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         views = [view for view in self._views if view is not None]
         return tuple(render_episode(view) for view in views) if views else None
 
-    def _restart(self, finished: Slots, next_ones: Sequence[PreparedStarts]) -> Infos:
-        """Put the last observations and infos of ``finished`` slots aside and start new episodes there."""
+    def _restart(self, finished: Slots, prepared: Sequence[PreparedStarts]) -> Infos:
+        """Start new episodes in ``finished`` slots and return the last observations and infos of the old ones."""
         if not len(finished):
             return {}
         last = self._episodes.observe(finished)
@@ -183,7 +183,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             "final_info": self._infos(finished),
             "_final_info": _mask(finished, self.num_envs),
         }
-        self._begin(finished, next_ones)
+        self._start(finished, prepared)
         return infos
 
     def _infos(self, slots: Slots) -> Infos:
@@ -199,12 +199,12 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         return self._sampler.starts(chosen)
 
     def _prepare(self, starts: Iterator[EpisodeStart]) -> PreparedStarts:
-        """Wait for starts that are being drawn and make them ready."""
+        """Wait for the starts and prepare them."""
         return self._episodes.prepare(list(starts))
 
-    def _begin(self, slots: Slots, next_ones: Sequence[PreparedStarts]) -> None:
+    def _start(self, slots: Slots, prepared: Sequence[PreparedStarts]) -> None:
         first = 0
-        for each in next_ones:
+        for each in prepared:
             self._episodes.commit(slots[first : first + len(each.starts)], each)
             first += len(each.starts)
         if self.render_mode is not None:
@@ -212,7 +212,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
                 self._views[slot] = EpisodeView(self._episodes, slot)
 
     def _options_of(self, slot: int, options: dict[str, Any] | None) -> dict[str, Any]:
-        """What the options say for one slot: lists have an entry per slot, anything else holds for all."""
+        """The options of one slot: lists have an entry per slot, any other value holds for all."""
         own: dict[str, Any] = {}
         for key, value in (options or {}).items():
             if isinstance(value, (list, tuple)):
@@ -236,7 +236,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         mask = np.asarray(mask)
         if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(f"reset_mask must be {self.num_envs} booleans, at least one of them True, got {mask!r}")
-        if not self._begun and not mask.all():
+        if not self._started and not mask.all():
             raise ValueError("the first reset must start every slot: leave reset_mask out")
         return np.asarray(mask)
 

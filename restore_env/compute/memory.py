@@ -1,8 +1,7 @@
-"""Memory that is used again and again: told to the C library, which otherwise hands it back after every step.
+"""Keeps freed memory in the process, which makes repeated large tensors on Linux cheaper.
 
-glibc returns each block of 32 MiB or more to the system when it is freed; taken anew, every page of it is first
-cleared by the kernel. Where the same large tensors are made at every step, as in training, that can take half of the
-processor's time.
+glibc returns each block of 32 MiB or more to the system when it is freed; when it is allocated again, the kernel clears
+every page. In a training, which allocates the same large tensors at every step, that can take half of the CPU time.
 """
 
 from __future__ import annotations
@@ -15,27 +14,27 @@ from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 """Parameters of glibc's ``mallopt``, see its manual page."""
-_KEEPING = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
-_USUAL = ((_MMAP_MAX, 2**16), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26), (_TOP_PAD, 2**17))
-"""As glibc starts, with the thresholds where it takes them by itself when blocks of such sizes come and go."""
+_RETAIN = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
+_DEFAULT = ((_MMAP_MAX, 2**16), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**26), (_TOP_PAD, 2**17))
+"""glibc's defaults, with the thresholds that it reaches by itself for blocks of such sizes."""
 
 
-class _Holders:
-    """How many want the memory kept."""
+class _Users:
+    """Counts the contexts that retain memory."""
 
     def __init__(self) -> None:
         self.count, self.lock = 0, threading.Lock()
 
 
-_HOLDERS = _Holders()
+_USERS = _Users()
 
 
 @contextmanager
 def retained_memory() -> Iterator[None]:
-    """Keep freed memory of the process for what it needs next; give it back at the end.
+    """Keep freed memory in the process until the context ends.
 
-    May be nested and used by several threads: the last one to end gives it back. Results do not change. The process may
-    hold somewhat more memory than at its peak it needs. Does nothing but on Linux with glibc.
+    May be nested and used by several threads: the memory is released when the last context ends. Results do not change.
+    The process may hold somewhat more memory than its peak need. Has no effect except on Linux with glibc.
     """
     try:
         library = ctypes.CDLL(None) if os.name == "posix" else None
@@ -45,17 +44,17 @@ def retained_memory() -> Iterator[None]:
         yield
         return
     assert library is not None
-    with _HOLDERS.lock:
-        _HOLDERS.count += 1
-        if _HOLDERS.count == 1:
-            _set(library, _KEEPING)
+    with _USERS.lock:
+        _USERS.count += 1
+        if _USERS.count == 1:
+            _set(library, _RETAIN)
     try:
         yield
     finally:
-        with _HOLDERS.lock:
-            _HOLDERS.count -= 1
-            if not _HOLDERS.count:
-                _set(library, _USUAL)
+        with _USERS.lock:
+            _USERS.count -= 1
+            if not _USERS.count:
+                _set(library, _DEFAULT)
                 library.malloc_trim(0)
 
 

@@ -1,8 +1,7 @@
-"""Many small computations, each on a core of its own, in place of one after the other on all cores.
+"""A pool of threads that runs many small computations in parallel, one per core.
 
-PyTorch spreads every layer over its threads, and at the end of each all wait for the slowest, and for the next one. A
-step of many environments is many small batches that have nothing to do with one another: with a core for each nobody
-waits.
+PyTorch splits every layer over its threads, which wait for each other after each layer. A step of many environments
+consists of many small independent batches; running each on its own core avoids these waits.
 """
 
 from __future__ import annotations
@@ -20,18 +19,15 @@ import torch
 Result = TypeVar("Result")
 
 PIECE_PIXELS = 8 * 64 * 64
-"""Pixels that a core works on at a time. What they are between two layers stays in its cache, and the memory for it is
-used again and again, where for a large batch the system clears new pages in every layer."""
+"""Pixels in a batch for one core: small enough that activations stay in its cache and their memory is reused."""
 MOST_WORKERS = 8
-"""Python runs one thread at a time between PyTorch's operations: more would wait for one another."""
+"""Maximal number of threads; more would wait for Python's global lock between PyTorch's operations."""
 
 
 class WorkerPool:
-    """The processor's cores, to be had one by one.
+    """Runs jobs in parallel, one per core, within :meth:`single_threaded`; outside, in turn, each on all cores.
 
-    Within :meth:`single_threaded` PyTorch computes on the calling thread alone, and :meth:`run` hands out jobs to as
-    many others
-    as PyTorch has threads outside. Outside, jobs run in turn, each on all cores.
+    Within :meth:`single_threaded` PyTorch uses one thread per job.
     """
 
     def __init__(self) -> None:
@@ -39,7 +35,7 @@ class WorkerPool:
 
     @contextmanager
     def single_threaded(self) -> Iterator[None]:
-        """For a while have the cores one by one; calls may be nested."""
+        """Let PyTorch use one thread per job within this context, which may be nested."""
         threads = torch.get_num_threads()
         if threads == 1 or getattr(_THREAD, "works", False):
             yield
@@ -54,22 +50,22 @@ class WorkerPool:
 
     @property
     def count(self) -> int:
-        """How many jobs run at the same time."""
+        """Number of jobs that run at once."""
         return min(self._threads, MOST_WORKERS)
 
     def run(self, jobs: Sequence[Callable[[], Result]]) -> Iterator[Result]:
-        """Run jobs, the first ones first; their results in their order, as they come.
+        """Run jobs and yield their results in order.
 
         Args:
-            jobs: within :meth:`single_threaded` they must bear to be run at the same time.
+            jobs: functions without arguments; within :meth:`single_threaded` they must be thread-safe.
         """
         if self._threads == 1 or len(jobs) < 2:
             return (job() for job in jobs)
         inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         automatic, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
-        def as_here(job: Callable[[], Result]) -> Result:
-            """Every thread has PyTorch's modes to itself."""
+        def in_same_modes(job: Callable[[], Result]) -> Result:
+            """Run a job with the caller's PyTorch modes, which belong to a thread."""
             with (
                 torch.inference_mode(inference),
                 torch.set_grad_enabled(gradients),
@@ -77,7 +73,7 @@ class WorkerPool:
             ):
                 return job()
 
-        return _workers(self._threads, os.getpid()).map(as_here, jobs)
+        return _workers(self._threads, os.getpid()).map(in_same_modes, jobs)
 
 
 _THREAD = threading.local()
@@ -85,14 +81,14 @@ _THREAD = threading.local()
 
 @cache
 def _workers(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads on which PyTorch computes alone, or on its share of the cores; those of another process do not exist."""
+    """The threads of a process, each with its share of PyTorch's threads; a forked process needs its own."""
     count = min(threads, MOST_WORKERS)
     ready = threading.Barrier(count)
 
     def begin() -> None:
         _THREAD.works = True
         torch.set_num_threads(threads // count)
-        ready.wait()  # PyTorch hands the number on to new threads: it must be set before the caller sets its own again
+        ready.wait()  # new threads inherit PyTorch's number of threads, so it is set before the caller resets its own
 
     pool = ThreadPoolExecutor(count, "tools", begin)
     list(pool.map(int, range(count)))

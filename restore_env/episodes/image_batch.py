@@ -1,4 +1,4 @@
-"""A fixed number of image slots whose images may differ in size, kept in as few tensors as there are sizes."""
+"""A batch of images of different sizes, stored in one tensor per size."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Slots = npt.NDArray[np.int64]
 
 
 def pieces(count: int, images: Tensor) -> Iterator[slice]:
-    """Yield slices of 0 to ``count``, of :data:`PIECE_PIXELS` or one image each; on a device all that there are.
+    """Split ``count`` images into slices of :data:`PIECE_PIXELS` or one image each; on a GPU into one slice.
 
     Args:
-        count: how many images.
-        images: of their size, where they are.
+        count: number of images.
+        images: a batch of the same size and on the same device.
     """
     step = _together(images) if images.device.type == "cpu" else max(1, count)
     for first in range(0, count, step):
@@ -27,12 +27,12 @@ def pieces(count: int, images: Tensor) -> Iterator[slice]:
 
 
 def _together(images: Tensor) -> int:
-    """How many images of this size make a piece."""
+    """Number of images of this size in a piece."""
     return max(1, PIECE_PIXELS // max(1, images.shape[-2] * images.shape[-1]))
 
 
 def rows_of(images: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
-    """Some of the images: no copy if they lie one after the other."""
+    """Select images: a view if the rows are consecutive, else a copy."""
     first = int(rows[0])
     if np.array_equal(rows, np.arange(first, first + len(rows))):
         return images[first : first + len(rows)]
@@ -40,17 +40,17 @@ def rows_of(images: Tensor, rows: npt.NDArray[np.int64]) -> Tensor:
 
 
 def _index(rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
-    """Rows to index a tensor on ``device`` by; its queue is not waited for."""
+    """Rows as an index of a tensor on ``device``, copied without waiting for the device."""
     index = torch.from_numpy(rows)
     return index.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else index.to(device)
 
 
 class ImageBatch:
-    """``n`` slots, each empty or holding one ``(3, H, W)`` image; images of one size share a tensor.
+    """``n`` slots, each empty or with one image ``(3, H, W)``; images of one size share a tensor.
 
     Args:
         n: number of slots.
-        device: where the images are kept.
+        device: device of the images.
     """
 
     def __init__(self, n: int, device: str | torch.device = "cpu") -> None:
@@ -66,7 +66,7 @@ class ImageBatch:
 
     @torch.inference_mode()
     def put(self, slots: Slots, images: Tensor) -> None:
-        """Put images ``(len(slots), 3, H, W)`` into slots, in place of what was there."""
+        """Replace the images of slots by ``(len(slots), 3, H, W)``."""
         shape = (int(images.shape[-2]), int(images.shape[-1]))
         staying = (self._shapes[slots] == shape).all(axis=1)
         images = images.to(self._device)
@@ -85,27 +85,27 @@ class ImageBatch:
             self._keep(shape, moving, arrived)
 
     def groups(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-        """Yield ``(positions, images)`` for each size among ``slots``: the slots' images, not to be changed."""
+        """Yield ``(positions, images)`` for each size among ``slots``; the images must not be changed."""
         for positions, rows, images in self._by_size(slots):
             yield positions, rows_of(images, rows)
 
     def pieces(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-        """As :meth:`groups`, but on a CPU :data:`PIECE_PIXELS` at a time, or one image."""
+        """As :meth:`groups`, but on a CPU in pieces (:func:`pieces`)."""
         for positions, rows, images in self._by_size(slots):
             for here in pieces(len(rows), images):
                 yield positions[here], rows_of(images, rows[here])
 
-    def portions(self, slots: Slots, sharers: int = 1) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield positions among ``slots`` of images of one size: all, or for sharers a piece or less at a time."""
+    def portions(self, slots: Slots, workers: int = 1) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield positions among ``slots`` of one size: all, or for several workers at most a piece at a time."""
         for positions, rows, images in self._by_size(slots):
             count = len(rows)
-            if sharers > 1:
-                count = max(1, min(_together(images), self.n // (2 * sharers)))
+            if workers > 1:
+                count = max(1, min(_together(images), self.n // (2 * workers)))
             for first in range(0, len(rows), count):
                 yield positions[first : first + count]
 
     def copies(self, slots: Slots) -> Tensor:
-        """The images of slots, all of one size, the caller's own: ``(len(slots), 3, H, W)``."""
+        """A copy of the images of slots, all of one size: ``(len(slots), 3, H, W)``."""
         height, width = self._shapes[slots[0]]
         return self._tensors[int(height), int(width)].index_select(0, _index(self._rows[slots], self._device))
 
@@ -115,7 +115,7 @@ class ImageBatch:
         return self._tensors[int(height), int(width)][self._rows[slot]]
 
     def _by_size(self, slots: Slots) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Tensor]]:
-        """For each size among ``slots``: their positions, the images of that size, and which of these are theirs."""
+        """Yield, for each size among ``slots``, positions, rows in the tensor of that size, and the tensor."""
         shapes = self._shapes[slots]
         if not shapes.all():
             raise ValueError("a slot is empty")

@@ -1,4 +1,4 @@
-"""Pictures of an episode: panels with captions, and the view that an environment renders."""
+"""Pictures of episodes: panels with captions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FONT_SIZE = 15
 
 @dataclass(frozen=True)
 class Panel:
-    """An image and what stands under it (up to two lines). No image: an empty frame."""
+    """An image with a caption of up to two lines; without an image, an empty frame."""
 
     image: Pixels | None
     caption: str
@@ -49,7 +49,7 @@ def panel_row(panels: Sequence[Panel], tile: int) -> Pixels:
 
 
 def stack_rows(rows: Sequence[Pixels]) -> Pixels:
-    """Put pictures under one another, the narrower ones filled up to the right."""
+    """Stack pictures vertically; narrower ones are padded on the right."""
     width = max(row.shape[1] for row in rows)
     padded = [np.full((row.shape[0], width, 3), BACKGROUND, np.uint8) for row in rows]
     for canvas, row in zip(padded, rows, strict=True):
@@ -58,15 +58,15 @@ def stack_rows(rows: Sequence[Pixels]) -> Pixels:
 
 
 def gain_caption(name: str, psnr: float, before: float | None = None) -> str:
-    """A tool's name with the PSNR that it left, and the gain where there is a ``before``."""
+    """A tool's name, the PSNR after it, and its gain if ``before`` is given."""
     gain = "" if before is None else f" ({psnr - before:+.2f})"
     return f"{name}\n{psnr:.2f} dB{gain}"
 
 
 class EpisodeView:
-    """What can be seen of one episode of a batch: target, and the image after each step.
+    """The pictures of one episode of a batch: target, input, and the image after each step.
 
-    Make it when the episode has begun and call :meth:`update` after each step.
+    Create it at the start of an episode and call :meth:`update` after each step.
     """
 
     def __init__(self, episodes: EpisodeBatch, slot: int) -> None:
@@ -76,7 +76,7 @@ class EpisodeView:
         self._window: Any = None
 
     def update(self) -> None:
-        """Take in the working image after a step."""
+        """Add the working image after a step."""
         self.images.append(self._episodes.working_image(self._slot))
 
     @property
@@ -89,11 +89,11 @@ class EpisodeView:
 
     @property
     def max_steps(self) -> int:
-        """Steps that an episode can have."""
+        """Maximal number of steps."""
         return self._episodes.task.max_steps
 
     def show(self, fps: float) -> None:
-        """Draw the episode into a window and leave it there for a frame's time."""
+        """Draw the episode into a window and wait for one frame."""
         import matplotlib.pyplot as plt
 
         frame = render_episode(self)
@@ -122,7 +122,7 @@ def check_display() -> None:
 
 
 def render_episode(view: EpisodeView) -> Pixels:
-    """Draw target and current image, and below them the chain so far with its PSNR: uint8 RGB, always of one size."""
+    """Draw target, current image and the toolchain so far with its PSNR: uint8 RGB of a fixed size."""
     captions = view.captions
     large = panel_row([Panel(view.target, "target"), Panel(view.images[-1], "now: " + captions[-1])], tile=252)
     chain = [Panel(*pair) for pair in zip(view.images, captions, strict=True)]
@@ -132,7 +132,7 @@ def render_episode(view: EpisodeView) -> Pixels:
 
 
 def _fitted(image: Pixels, tile: int) -> Image.Image:
-    """Scale to fit the tile: whole factors up with hard pixels, down smoothly; centred on the background."""
+    """Scale an image into a tile, centred: up by a whole factor (nearest pixel), down by Lanczos."""
     height, width = image.shape[:2]
     picture = Image.fromarray(image)
     if max(height, width) <= tile:
