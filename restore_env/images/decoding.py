@@ -1,4 +1,4 @@
-"""Reading image files: whatever the file holds, a uint8 RGB array comes out, or one clear error."""
+"""Decoding of image files to uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from restore_env.errors import ImageRestoreError
 from restore_env.images.arrays import Pixels
+from restore_env.images.tiff_layout import TiffLayout
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 """File names that a folder is searched for, lower case."""
@@ -35,25 +35,25 @@ _PNG_DEPTH_AT = 24  # the byte of a PNG file that holds its bit depth
 _ICC_SPACE = slice(16, 20)  # the bytes of a colour profile that name the space it describes
 _STORAGE = ((254, 266), (273, 274), (277, 281), (284, 284), (288, 293), (297, 297), (317, 317), (320, 347), (512, 532))
 _LAYOUT_TAGS = frozenset((700, 34377, 34675, *(tag for first, last in _STORAGE for tag in range(first, last + 1))))
-"""EXIF tags that tell how the pixels were stored, orientation among them: not true of what is written later."""
+"""EXIF tags about how the pixels were stored, orientation among them, which do not apply to a file written later."""
 
 _FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 class ImageError(ImageRestoreError):
-    """An image that cannot be used; the message names it and says what is wrong, in one line."""
+    """An image cannot be used; the message names it and says what is wrong, in one line."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded file and what is to be kept of it when the result is saved."""
+    """A decoded image and the metadata that is saved with its result."""
 
     pixels: npt.NDArray[np.uint8]
     """uint8 RGB, ``(H, W, 3)``, upright."""
     icc_profile: bytes | None = None
-    """The colour profile, where it still describes the pixels."""
+    """The colour profile, if it is one of RGB."""
     exif: bytes | None = None
-    """EXIF without its orientation, which has been applied."""
+    """EXIF without the orientation, which has been applied."""
 
 
 def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint8]:
@@ -140,10 +140,10 @@ def one_line(error: Exception) -> str:
 
 
 class _Silence:
-    """Keeps decoders from warning and logging about damaged files: the error that is raised says it.
+    """Suppresses warnings and logs of decoders, in any number of threads: the error that is raised is enough.
 
-    ``warnings.catch_warnings`` restores what it found, so in overlapping threads one's filter could outlive them all.
-    Here the first thread that enters silences, and the last one that leaves restores.
+    ``warnings.catch_warnings`` is not thread-safe, so the first thread that enters suppresses them, and the last one
+    that leaves restores.
     """
 
     def __init__(self) -> None:
@@ -187,22 +187,14 @@ def _decode(data: bytes, name: str) -> Photo:
     else:
         pixels = _pillow_pixels(image)
     orientation, icc_profile, exif = _metadata(image)
-    upright = _UPRIGHT.get(orientation, np.asarray)(as_rgb8(pixels, name))
-    return Photo(np.ascontiguousarray(upright), icc_profile, exif)
+    upright = as_rgb8(pixels, name)
+    return Photo(upright if orientation == 1 else _upright(upright, orientation), icc_profile, exif)
 
 
-_UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = MappingProxyType(
-    {
-        2: lambda p: p[:, ::-1],
-        3: lambda p: p[::-1, ::-1],
-        4: lambda p: p[::-1],
-        5: lambda p: p.transpose(1, 0, 2),
-        6: lambda p: np.rot90(p, -1),
-        7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda p: np.rot90(p),
-    }
-)
-"""What turns an image of each EXIF orientation upright."""
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    image = Image.fromarray(pixels)
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))
 
 
 def _pillow_pixels(image: Image.Image) -> npt.NDArray[Any]:
@@ -211,7 +203,7 @@ def _pillow_pixels(image: Image.Image) -> npt.NDArray[Any]:
 
 
 def _metadata(image: Image.Image) -> tuple[int, bytes | None, bytes | None]:
-    """Orientation, colour profile and EXIF. EXIF that cannot be read is left out: the picture is none the worse."""
+    """Orientation, colour profile and EXIF; EXIF that cannot be read is left out."""
     icc_profile = image.info.get("icc_profile")
     if not isinstance(icc_profile, bytes) or icc_profile[_ICC_SPACE] != b"RGB ":
         icc_profile = None
@@ -220,13 +212,13 @@ def _metadata(image: Image.Image) -> tuple[int, bytes | None, bytes | None]:
         orientation = exif.get(ExifTags.Base.Orientation, 1)
         for tag in _LAYOUT_TAGS.intersection(exif):
             del exif[tag]
-        return (orientation if orientation in _UPRIGHT else 1), icc_profile, exif.tobytes() if len(exif) else None
-    except Exception:  # as varied as the ways to break it
+        return orientation, icc_profile, exif.tobytes() if len(exif) else None
+    except Exception:  # damaged EXIF raises many kinds of errors
         return 1, icc_profile, None
 
 
 def _deep_png_pixels(image: Image.Image, data: bytes, name: str) -> npt.NDArray[Any]:
-    """All 16 bits of a PNG, of which Pillow would cut colours to 8; it has decoded ``image`` from the same data."""
+    """All 16 bits of a PNG, whose colours Pillow truncates to 8; ``image`` is Pillow's, of the same data."""
     pixels = _opencv_pixels(b"".join((data[:8], *_essential_chunks(data, name))), name)
     transparent = image.info.get("transparency")
     if transparent is not None:
@@ -235,7 +227,7 @@ def _deep_png_pixels(image: Image.Image, data: bytes, name: str) -> npt.NDArray[
 
 
 def _essential_chunks(data: bytes, name: str) -> Iterator[bytes]:
-    """The chunks that make a PNG's picture, checked: about anything wrong or odd libpng prints to stderr."""
+    """The chunks that hold a PNG's picture, their checksums checked, as libpng prints to stderr about damaged ones."""
     kind, at = b"", 8
     while kind != b"IEND":
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -258,7 +250,7 @@ def _opencv_pixels(data: bytes, name: str) -> npt.NDArray[Any]:
 
 
 def _decode_tiff(data: bytes, name: str) -> Photo:
-    layout = _TiffLayout.read(data)
+    layout = TiffLayout.read(data)
     _check_size(layout.width, layout.height, name)
     if not layout.whole:
         raise ImageError(f"{name}: damaged (part of the file is missing or altered)")
@@ -281,100 +273,3 @@ def _decode_tiff(data: bytes, name: str) -> Photo:
         pixels = _pillow_pixels(image)
     _, icc_profile, exif = _metadata(image) if image else (1, None, None)
     return Photo(as_rgb8(pixels, name), icc_profile, exif)
-
-
-@dataclass(frozen=True)
-class _TiffLayout:
-    """What a TIFF's first image says of its samples."""
-
-    width: int
-    height: int
-    bits: frozenset[int]
-    formats: frozenset[int]
-    photometric: int
-    compression: int
-    samples: int
-    extra: int
-    """The kind of the fourth sample."""
-    planar: bool
-    whole: bool
-    """Whether all of the image's bytes are there, and sound as far as checksums tell: OpenCV does not tell."""
-
-    UNSIGNED, FLOAT = 1, 3
-    WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
-    FAX, LZW, JPEG, DEFLATE, PACKBITS = (2, 3, 4), 5, 7, (8, 32946), 32773
-    ASSOCIATED, UNASSOCIATED = 1, 2
-
-    @classmethod
-    def read(cls, data: bytes) -> _TiffLayout:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
-        file = io.BytesIO(data)
-        file.seek(tags.next)
-        tags.load(file)
-        width, height, samples = tags.get(256, 0), tags.get(257, 0), tags.get(277, 1)
-        offsets, counts = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
-        parts = [(offset, offset + count) for offset, count in zip(offsets, counts, strict=False)]
-        whole = all(stop <= len(data) for _, stop in parts)
-        compression = tags.get(259, 1)
-        if compression in cls.DEFLATE:
-            whole = whole and all(_inflates(data[start:stop], width * height * samples) for start, stop in parts)
-        return cls(
-            width=width,
-            height=height,
-            bits=frozenset(tags.get(258, (1,))),
-            formats=frozenset(tags.get(339, (cls.UNSIGNED,))),
-            photometric=tags.get(262, cls.BLACK_IS_ZERO),
-            compression=compression,
-            samples=samples,
-            extra=tags.get(338, (0,))[0],
-            planar=samples > 1 and tags.get(284, 1) == 2,
-            whole=whole,
-        )
-
-    def __str__(self) -> str:
-        return (
-            f"{'/'.join(map(str, sorted(self.bits)))} bits of format {'/'.join(map(str, sorted(self.formats)))},"
-            f" {self.samples} sample(s){' in planes' * self.planar}, photometric {self.photometric},"
-            f" compression {self.compression}"
-        )
-
-    @property
-    def deep(self) -> bool:
-        """Whether samples have more than 8 bits, which Pillow would cut or cannot convert."""
-        return max(self.bits) > 8 or self.FLOAT in self.formats
-
-    @property
-    def opencv_reads_it(self) -> bool:
-        """Whether OpenCV reads it right: 16-bit or float grey and RGB(A), and the usual compressed images.
-
-        Pillow reads the latter as well, but its libtiff prints to stderr if they are damaged.
-        """
-        if self.planar or len(self.bits) != 1 or len(self.formats) != 1:
-            return False
-        (bits,), (sample_format,) = self.bits, self.formats
-        grey = self.samples == 1 and self.photometric in (self.WHITE_IS_ZERO, self.BLACK_IS_ZERO)
-        if self.deep:
-            of_known_kind = (bits, sample_format) in ((16, self.UNSIGNED), (32, self.FLOAT), (64, self.FLOAT))
-            return of_known_kind and (grey or (self.samples in (3, 4) and self.photometric == self.RGB))
-        colour = self.samples == 3 and self.photometric in (self.RGB, self.YCBCR)
-        kinds = {1: self.FAX, 8: (self.LZW, self.JPEG, *self.DEFLATE, self.PACKBITS)}
-        return sample_format == self.UNSIGNED and (grey or colour) and self.compression in kinds.get(bits, ())
-
-    def interpret(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Turn OpenCV's pixels, deep ones as they are in the file, into grey, RGB or RGBA of straight alpha."""
-        if not self.deep:
-            return pixels
-        white = pixels.dtype.type(1) if self.FLOAT in self.formats else np.iinfo(pixels.dtype).max
-        if self.photometric == self.WHITE_IS_ZERO:
-            return white - pixels
-        if pixels.shape[2] == 4 and self.extra != self.UNASSOCIATED:
-            colour, alpha = pixels[..., :3], pixels[..., 3:]
-            return np.minimum(colour, alpha) + (white - alpha) if self.extra == self.ASSOCIATED else colour
-        return pixels
-
-
-def _inflates(strip: bytes, samples: int) -> bool:
-    """Whether a part of a TIFF is a zlib stream to its end; no more is unpacked than an image has."""
-    stream = zlib.decompressobj()
-    stream.decompress(strip, 8 * samples + 2**20)
-    return stream.eof
