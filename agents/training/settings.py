@@ -80,7 +80,7 @@ class AgentTraining(PhotographSettings, TrainingSettings):
     distortion: str | None = option(
         None,
         "makes an albumentations.Compose for a share of the warm start's episodes, such as"
-        " restore_env.distortions.transforms:camera; validation does not use it",
+        " restore_env.distortions.camera:camera; validation does not use it",
         metavar="PACKAGE.MODULE:FACTORY",
     )
     distortion_share: float | None = option(

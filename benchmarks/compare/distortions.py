@@ -2,7 +2,7 @@
 
 Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and
 ``super`` and, on "single", some tools; and "saturated", on which the default's agent and two main tools were. ``photo``
-has seen a camera's photographs, too (:func:`restore_env.distortions.transforms.camera`): noisy in the manner of
+has seen a camera's photographs, too (:func:`restore_env.distortions.camera.camera`): noisy in the manner of
 "camera", or
 compressed in that of "saved".
 """

@@ -1,9 +1,8 @@
 """The distortions of RL-Restore: Gaussian blur, Gaussian noise, JPEG, and the bicubic x1/4 of the low-resolution task.
 
-The functions here work on float32 or uint8 RGB arrays of shape ``(H, W, 3)``; float values are in [0, 1]. They are the
-one implementation: the albumentations transforms (:mod:`restore_env.distortions.transforms`), the environment and
-tool training all
-call them. Source: Yu et al., "Crafting a Toolchain for Image Restoration by Deep Reinforcement Learning", CVPR 2018.
+All functions take float32 or uint8 RGB arrays ``(H, W, 3)``; float values are in [0, 1]. The environment, the
+trainings and the albumentations transforms (:mod:`restore_env.distortions.transforms`) call them.
+Source: Yu et al., "Crafting a Toolchain for Image Restoration by Deep Reinforcement Learning", CVPR 2018.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -32,18 +31,37 @@ NOISE_EDGES: tuple[float, ...] = tuple(5.0 * k for k in range(11))
 JPEG_EDGES: tuple[float, ...] = (100, 80, 60, 50, 40, 35, 30, 25, 20, 15, 10)
 """Edges of the ten JPEG levels: quality."""
 SCALES: tuple[float, ...] = (1.0, 2 / 3, 1 / 3)
-"""Sizes, relative to the photograph, at which the protocol shows an image."""
+"""Sizes, relative to the photograph, at which the protocol uses an image."""
 
-SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {"mild": (9, 11), "moderate": (12, 17), "severe": (18, 20)}
+
+class Mixture(NamedTuple):
+    """Combinations of distortion levels. Their severity is the sum of the three levels, minus 2."""
+
+    lowest: int
+    """Severity, inclusive."""
+    highest: int
+    """Severity, inclusive."""
+    missing: int = 0
+    """At most so many of the three distortions are missing (level 0)."""
+    pair_weight: int = 1
+    """How much likelier a combination of two distortions is than one of three."""
+
+
+SINGLE, LIGHT, ANY = "single", "light", "any"
+MIXTURES: Mapping[str, Mixture] = MappingProxyType(
+    {
+        "mild": Mixture(9, 11),
+        "moderate": Mixture(12, 17),  # the protocol trains on these alone
+        "severe": Mixture(18, 20),
+        LIGHT: Mixture(0, 8, missing=1),  # weaker than mild
+        ANY: Mixture(0, 20, missing=1, pair_weight=3),  # about as many pairs as triples
+    }
 )
-"""Severity (the sum of the three levels, minus 2), inclusive. The protocol trains on moderate mixtures alone."""
-SINGLE = "single"
-"""The name of what is no mixture: one of the three distortions alone, at any level."""
-LIGHT = "light"
-"""The name of mixtures that fall short of mild: of two or three of the distortions, as weak as they may be."""
-ANY = "any"
-"""The name of mixtures light to severe, of two of the distortions about as often as of three."""
+"""Mixed distortions by name; beside them, :data:`SINGLE` is one distortion alone at any level."""
+SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {name: MIXTURES[name][:2] for name in ("mild", "moderate", "severe")}
+)
+"""The protocol's own mixtures: the lowest and highest severity."""
 
 KERNEL_SIZE = 21
 BLUR_REACH = KERNEL_SIZE // 2
@@ -51,8 +69,8 @@ CUBIC_SUPPORT = 2  # pixels of the smaller image, to either side
 MCU = 16  # pixels: a minimum coded unit of JPEG with 4:2:0 chroma
 CHROMA_REACH = 2  # pixels that the decoder's chroma upsampling looks across an MCU's edge
 
-# Two of the libraries' ways that decide the last bit: libjpeg enlarges the chroma of thinner images differently, and
-# OpenCV blurs what its vectors leave over at the right edge with other rounding.
+# Needed for equality to the last bit: libjpeg upsamples the chroma of thinner images differently, and OpenCV rounds
+# differently in the columns at the right edge that do not fill a vector.
 _THIN, _VECTOR = 4, 32
 
 
@@ -147,20 +165,14 @@ def level_triples(lowest: int, highest: int, missing: int = 0) -> npt.NDArray[np
     return np.array(chosen, dtype=np.int64)
 
 
-def _any_triples() -> npt.NDArray[np.int64]:
-    """The triples of :data:`ANY`; those of two distortions, three times fewer, stand there three times."""
-    triples = level_triples(0, SEVERITIES["severe"][1], missing=1)
+def _triples_of_mixture(mixture: Mixture) -> npt.NDArray[np.int64]:
+    triples = level_triples(mixture.lowest, mixture.highest, mixture.missing)
     pairs = triples[(triples == 0).any(axis=1)]
-    return np.concatenate([triples, pairs, pairs])
+    return np.concatenate([triples, *[pairs] * (mixture.pair_weight - 1)])
 
 
-_SINGLES = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])  # level 0: none of it
-_TRIPLES = {
-    **{name: level_triples(*bounds) for name, bounds in SEVERITIES.items()},
-    SINGLE: _SINGLES,
-    LIGHT: level_triples(0, SEVERITIES["mild"][0] - 1, missing=1),
-    ANY: _any_triples(),
-}
+_TRIPLES = {name: _triples_of_mixture(mixture) for name, mixture in MIXTURES.items()}
+_TRIPLES[SINGLE] = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])  # level 0: none of it
 
 
 @cache
@@ -181,7 +193,7 @@ def _triples_of_part(part: str, severity: str) -> npt.NDArray[np.int64]:
 
 
 def check_severity(severity: str) -> str:
-    """Return ``severity`` if it is known: a name, a range, or several, else raise ``ValueError`` that lists what is."""
+    """Return ``severity`` if it is known (a name, a range, or several), else raise ``ValueError`` with what is."""
     _triples_of(severity)
     return severity
 
@@ -190,10 +202,9 @@ def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0
     """Draw one of the severity's level triples, all equally likely, and a uniform value inside each level.
 
     Args:
-        severity: a key of :data:`SEVERITIES`, :data:`SINGLE`, :data:`LIGHT`, or :data:`ANY`; or a severity, or a range
-            of them, in numbers: "12", "12-13"; or several of these: "12,17", "moderate,12" (what is in two of them is
-            twice as likely).
-        rng: draws.
+        severity: a key of :data:`MIXTURES`, or :data:`SINGLE`; or a severity or a range of them in numbers: "12",
+            "12-13"; or several of these: "12,17", "moderate,12" (combinations in two of them are twice as likely).
+        rng: source of the random numbers.
         single_share: probability that it is one distortion alone instead.
     """
     triples = _triples_of(severity)
@@ -233,8 +244,8 @@ def distort_patch(
 ) -> Pixels:
     """Cut a window out of the distorted image, computing only what the window needs.
 
-    But for the noise (drawn for fewer pixels) the result equals the same window of the whole distorted image to the
-    bit: the blur sees the real surroundings, and the JPEG grid lies where it lies in the whole image.
+    Except for the noise (drawn for fewer pixels) the result equals the same window of the whole distorted image to the
+    bit: blur uses the real surroundings, and the JPEG grid is that of the whole image.
 
     Args:
         image: the whole clean image, uint8 RGB ``(H, W, 3)``.
@@ -242,7 +253,7 @@ def distort_patch(
         levels: strengths.
         rng: source of the noise.
         factor: as for :func:`distort`.
-        curve: what the clean image's values go through first.
+        curve: saturation curve, applied to the clean image first.
 
     Returns:
         uint8 RGB, ``(height, width, 3)``.
@@ -261,7 +272,7 @@ def distort_patch(
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of what a patch needs: which source pixels, which of the shrunk ones to code, which of those to keep."""
+    """One axis of a patch: the source pixels it needs, the downscaled ones to compress, and those of them to keep."""
 
     source: slice
     inside: slice
@@ -279,10 +290,10 @@ class _Span:
                 coded_start = max(0, coded_start - MCU)
         else:
             coded_start, coded_stop = start, stop
-        blur_reach = BLUR_REACH if levels.blur_sigma > 0 else 0
-        receptive_radius = -(-blur_reach // factor) + (CUBIC_SUPPORT if factor > 1 else 0)
-        source_start, source_stop = max(0, coded_start - receptive_radius), min(limit, coded_stop + receptive_radius)
-        if blur_reach and source_stop == limit:
+        blur_margin = BLUR_REACH if levels.blur_sigma > 0 else 0
+        margin = -(-blur_margin // factor) + (CUBIC_SUPPORT if factor > 1 else 0)
+        source_start, source_stop = max(0, coded_start - margin), min(limit, coded_stop + margin)
+        if blur_margin and source_stop == limit:
             source_start -= source_start % _VECTOR
         return cls(
             source=slice(source_start * factor, source_stop * factor),

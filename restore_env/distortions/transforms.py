@@ -1,12 +1,11 @@
 """The protocol's distortions as albumentations transforms, to compose, replay and serialise with ``A.Compose``.
 
 They call the functions of :mod:`restore_env.distortions.protocol` and take RGB images ``(H, W, 3)``, uint8 or float32
-in
-[0, 1] (:class:`MixedDistortion`: uint8 alone). The result has the type of the input: uint8 is rounded and clipped to
-8 bits after every transform, float32 keeps its precision from one to the next and may leave [0, 1].
+in [0, 1] (:class:`MixedDistortion`: uint8 alone). The result has the type of the input: uint8 is rounded and clipped
+to 8 bits after every transform, float32 keeps its precision from one to the next and may leave [0, 1].
 
 Albumentations gives every transform of a ``Compose`` the same seed. Each transform here mixes its name into it, so
-that the blur, noise and JPEG of one ``Compose`` are drawn independently all the same.
+that the blur, noise and JPEG of one ``Compose`` are independent.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks
 
 import numpy as np
 import numpy.typing as npt
-from albumentations import Compose, ImageOnlyTransform, OneOf, Sequential, ShotNoise
+from albumentations import ImageOnlyTransform
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 from pydantic import AfterValidator, Field
 
@@ -256,28 +255,3 @@ class MixedDistortion(ProtocolTransform):
         """Distort."""
         levels = Levels(params["blur_sigma"], params["noise_sigma"], params["jpeg_quality"])
         return distort(image, levels, np.random.default_rng(params["noise_seed"]), self.factor)
-
-
-CAMERA_BLUR, CAMERA_PHOTONS, CAMERA_READING, CAMERA_QUALITY = (0.3, 1.5), (0.0005, 0.03), (0.0, 12.0), (40, 98)
-"""A camera's ranges: blur, pixels; photon noise in linear light, as of ``ShotNoise``; reading noise, grey levels; JPEG
-quality."""
-SPOTLESS_SHARE, SPOTLESS_QUALITY = 0.25, (75, 100)
-"""How often a camera's photograph has nothing wrong, and the quality of its JPEG then."""
-
-
-def camera() -> Compose:
-    """Make what small cameras do to a photograph: at times a little blur, photon noise, reading noise, JPEG; or little.
-
-    Photon noise grows with brightness, reading noise does not (Foi et al., TIP 2008). A quarter of the photographs are
-    compressed alone, and hardly. Pass it on as a task's ``distortion``.
-    """
-    dark = Sequential(
-        [
-            ProtocolBlur(CAMERA_BLUR, p=0.3),
-            ShotNoise(CAMERA_PHOTONS, p=1),
-            ProtocolNoise(CAMERA_READING),
-            ProtocolJpeg(CAMERA_QUALITY),
-        ],
-        p=1 - SPOTLESS_SHARE,
-    )
-    return Compose([OneOf([dark, ProtocolJpeg(SPOTLESS_QUALITY, p=SPOTLESS_SHARE)], p=1)])

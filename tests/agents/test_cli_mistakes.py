@@ -133,11 +133,11 @@ def test_a_mistake_is_one_line(kind: str, shell: Shell) -> None:
     [
         (["--backend", "tpu"], "unknown backend 'tpu': choose from torch, eager, ncnn, onnx, openvino"),
         (["--distortion-share", "0.2"], "the share of the distortion that --distortion names"),
-        (["--distortion", "restore_env.distortions.transforms:camera"], "add --warm-start MINUTES"),
+        (["--distortion", "restore_env.distortions.camera:camera"], "add --warm-start MINUTES"),
         (["--distortion", "nowhere:rain", "--warm-start", "1"], "distortion 'nowhere:rain' cannot be imported"),
         (["--distortion", "numpy:pi", "--warm-start", "1"], "expected an albumentations.Compose"),
         (
-            ["--distortion", "restore_env.distortions.transforms:camera", "--single-share", "0.8", "--warm-start", "1"],
+            ["--distortion", "restore_env.distortions.camera:camera", "--single-share", "0.8", "--warm-start", "1"],
             "must not exceed 1 together, got 1.1",
         ),
     ],

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from restore_env.distortions import protocol as distortions
+from restore_env.distortions.camera import camera
 from restore_env.distortions.protocol import SEVERITIES, Levels
 from restore_env.distortions.transforms import (
     BicubicDownscale,
@@ -16,7 +17,6 @@ from restore_env.distortions.transforms import (
     ProtocolBlur,
     ProtocolJpeg,
     ProtocolNoise,
-    camera,
 )
 
 Pixels = npt.NDArray[Any]
