@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--toolbox", default="pure")
     parser.add_argument("--minutes", type=float, default=10, help="for joint training; the agent has half as many")
     parser.add_argument("--steps", type=int, help="of each training, in place of minutes")
+    parser.add_argument("--envs", type=int, default=64, help="environments of the agent's training")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/joint_training"))
     options = parser.parse_args(arguments)
@@ -29,7 +30,8 @@ def main(arguments: list[str] | None = None) -> Path:
         return ["--minutes", str(minutes)] if options.steps is None else ["--steps", str(options.steps)]
 
     warm = [] if options.steps else ["--warm-start", str(options.minutes / 2)]
-    run("train", "agent", *common, *warm, *budget(0.1 if warm else 0), "--out", str(agent))
+    learning = [*warm, *budget(0.1 if warm else 0), "--envs", str(options.envs)]
+    run("train", "agent", *common, *learning, "--out", str(agent))
     policy = ["--policy", str(agent / "agent.safetensors"), "--batch-size", str(options.batch_size)]
     run("train", "joint", *common, *policy, *budget(options.minutes), "--out", str(tools))
     print(f"restore with: imagerestore restore photo.jpg --toolbox {tools} --policy {agent / 'agent.safetensors'}")

@@ -53,6 +53,7 @@ def test_train_sb3(images: list[str], tmp_path: Path) -> None:
 
 
 def test_joint_training(images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4, raising=False)
-    tools = joint_training.main(["--steps", "1", "--batch-size", "2", "--out", str(tmp_path / "run"), *images])
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
+    tiny = ["--steps", "1", "--envs", "2", "--batch-size", "2"]
+    tools = joint_training.main([*tiny, "--out", str(tmp_path / "run"), *images])
     assert (tools / "toolbox.json").is_file()
