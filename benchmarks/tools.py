@@ -20,8 +20,8 @@ from restore_env.patches import PatchSampler
 from restore_env.toolbox import Tool, Toolbox
 from tools_zoo.catalog import TOOLS, ToolSpec
 from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
+from tools_zoo.training.losses import Batch, as_tensor
 from tools_zoo.training.tools import draw_band
-from tools_zoo.training.trainer import Batch, as_tensor
 
 PROGRAM = "benchmarks.tools"
 PATCH_SIZE = 63

@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -28,6 +29,15 @@ def clean_photographs(arguments: argparse.Namespace, min_size: int) -> ImageSour
     if not isinstance(source, ImageSource):
         raise ValueError("tools are trained on clean photographs, not on pairs")
     return source
+
+
+def measured(metrics: Mapping[str, float]) -> str:
+    """A validation in words: PSNR before and after, then other measures."""
+    before = metrics.get("psnr/input", metrics.get("psnr/bicubic"))
+    words = [] if "psnr/output" not in metrics else [f"{before:.2f} -> {metrics['psnr/output']:.2f} dB"]
+    kinds = {tag: tag.partition("/") for tag in metrics}
+    others = [f"{kind} {metrics[tag]:.3f}" for tag, (kind, _, which) in kinds.items() if which == "output"]
+    return ", ".join([*words, *(other for other in others if not other.startswith("psnr"))])
 
 
 class TrainingDisplay:
@@ -89,11 +99,20 @@ class TrainingDisplay:
             row.due = now + LINE_SECONDS
         row.done = done
 
+    def wait_for(self, *names: str) -> None:
+        """Add rows that have not started."""
+        for name in names:
+            self._add(name)
+
+    def show_run(self, progress: Progress) -> None:
+        """Update the row of a run with its steps and latest validation."""
+        self.show_steps(progress.name.replace("-", " "), progress, measured(progress.metrics))
+
     def show_steps(self, name: str, progress: Progress, quality: str) -> None:
         """Bring a row up to date that counts steps."""
         share = None if progress.total is None else progress.step / progress.total
         steps = str(progress.step) if progress.total is None else f"{progress.step}/{progress.total}"
-        self.show(name, share, f"{steps} steps, {quality}")
+        self.show(name, share, ", ".join(filter(None, (f"{steps} {progress.unit}", quality))))
 
     def _tell(self, row: _Row) -> None:
         """Print a row's line, unless the rows are live or no one can read it."""

@@ -22,7 +22,7 @@ from restore_env.policy import Policy
 from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import Toolbox
 from tools_zoo import load_toolbox
-from tools_zoo.training.trainer import as_tensor
+from tools_zoo.training.losses import as_tensor
 
 AGENT = "agent"
 """The name of the agent that is measured."""

@@ -42,11 +42,12 @@ from restore_env.toolbox import bicubic_upscale, usable_device
 from tools_zoo.toolboxes import is_tool, passes, read_tool
 from tools_zoo.training.cards import recorded_command, source_version, write_card
 from tools_zoo.training.curves import draw_run
+from tools_zoo.training.losses import LOSSES, as_tensor, restoring
 from tools_zoo.training.patches import drawing, drawn_on
 from tools_zoo.training.run_log import RunLog
+from tools_zoo.training.runs import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held_out_of, split_images, validate
 from tools_zoo.training.settings import Budget, Schedule
-from tools_zoo.training.tools import CURVES, HELD_OUT_EVERY, INPUT, OUTPUT, held_out_of, split_images, validate
-from tools_zoo.training.trainer import LOSSES, Progress, TrainingResult, as_tensor, digest, fit, restoring
+from tools_zoo.training.trainer import Progress, TrainingResult, digest, fit
 
 VALIDATION_PATCHES = 192
 VALIDATION_SECONDS = 15.0

@@ -23,9 +23,10 @@ from sr_models.prior.loading import save_prior
 from sr_models.prior.semantic_prior import Prior, SemanticPrior
 from tools_zoo.training.cards import source_version, write_card
 from tools_zoo.training.curves import draw_run
+from tools_zoo.training.losses import as_tensor
 from tools_zoo.training.run_log import summary_writer
 from tools_zoo.training.settings import Budget, Schedule
-from tools_zoo.training.trainer import Progress, TrainingResult, as_tensor, digest, fit
+from tools_zoo.training.trainer import Progress, TrainingResult, digest, fit
 
 Labelled = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Low-resolution RGB ``(N, H, W, 3)`` and the categories' ids ``(N, 4H, 4W)``."""

@@ -28,10 +28,11 @@ from sr_models.training.grids import write_grid
 from sr_models.training.validation import Validation
 from tools_zoo.training.cards import source_version
 from tools_zoo.training.curves import draw_run
+from tools_zoo.training.losses import Batch, as_tensor
 from tools_zoo.training.run_log import RunLog
+from tools_zoo.training.runs import split_images
 from tools_zoo.training.settings import Budget, Schedule
-from tools_zoo.training.tools import split_images
-from tools_zoo.training.trainer import Batch, Progress, TrainingResult, as_tensor, digest, fit
+from tools_zoo.training.trainer import Progress, TrainingResult, digest, fit
 
 VALIDATION_SIZE = 144
 VALIDATION_SECONDS = 30.0

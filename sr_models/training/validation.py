@@ -13,7 +13,7 @@ from restore_env.patches import PairSampler
 from restore_env.toolbox import bicubic_upscale
 from sr_models.extractors.extractor import Extractor
 from sr_models.losses.perceptual import PerceptualDistance
-from tools_zoo.training.trainer import as_tensor
+from tools_zoo.training.losses import as_tensor
 
 CROPS = 12
 

@@ -38,7 +38,7 @@ from sr_models.prior.loading import SHIPPED
 from sr_models.super_resolver import SLOTS, STAGES
 from sr_models.training.blind_distortion import DISTORTIONS
 from tools_zoo import TOOLS, load_toolbox, toolbox_names
-from tools_zoo.training.trainer import as_tensor
+from tools_zoo.training.losses import as_tensor
 
 
 @pytest.mark.parametrize("name", toolbox_names())

@@ -14,7 +14,6 @@ from tests.support.toolkit import photographs
 from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.joint import JointTraining
-from tools_zoo.training.settings import Budget, Schedule
 
 NAMES = ("deblur_1", "denoise_2", "dejpeg_1")
 STOP = len(NAMES)
@@ -45,13 +44,15 @@ def settings(tmp_path: Path, out: str = "out", **changes: Any) -> JointTraining:
     if not start.exists():
         toolbox(start)
     base = JointTraining(
-        tmp_path / out,
-        start,
-        Budget(steps=8),
+        out=tmp_path / out,
+        toolbox=str(start),
+        steps=8,
         exploration=0.0,
         batch_size=2,
         patch_size=20,
-        schedule=Schedule(learning_rate=1e-3, warmup_steps=60),
+        optimizer="adam",
+        learning_rate=1e-3,
+        warmup_steps=60,
     )
     return dataclasses.replace(base, **changes)
 

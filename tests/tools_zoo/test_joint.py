@@ -18,9 +18,10 @@ from tests.support.three_tools import NAMES, STOP, chain, networks, settings, so
 from tools_zoo import load_toolbox
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
-from tools_zoo.training.joint import FOLLOW, VALIDATION_PATCHES, JointProgress, ToolChains, train_jointly
-from tools_zoo.training.settings import Budget
-from tools_zoo.training.trainer import TrainingError, as_tensor
+from tools_zoo.training.joint import FOLLOW, VALIDATION_PATCHES, ToolChains, train_jointly
+from tools_zoo.training.losses import as_tensor
+from tools_zoo.training.runs import OUTPUT
+from tools_zoo.training.trainer import Progress, TrainingError
 
 
 class KilledError(Exception):
@@ -41,7 +42,7 @@ def test_chains_are_those_of_the_toolbox() -> None:
     assert chains.uses.tolist() == [0, 1, 1]
 
 
-def test_the_images_on_the_way_are_what_shorter_chains_make() -> None:
+def test_intermediate_images_are_what_shorter_chains_make() -> None:
     chains = ToolChains(networks(), FixedChain((1, 2, 0), STOP), 3)
     images = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
@@ -49,14 +50,14 @@ def test_the_images_on_the_way_are_what_shorter_chains_make() -> None:
             assert torch.equal(image, ToolChains(networks(), FixedChain((1, 2, 0), STOP), length)(images))
 
 
-def test_with_halfway_a_prefix_of_the_chain_learns_to_restore_by_itself(tmp_path: Path) -> None:
-    """The second tool undoes what the first one does, so only the image on the way asks the first one to restore."""
+def test_with_intermediate_losses_a_prefix_of_the_chain_learns_to_restore_by_itself(tmp_path: Path) -> None:
+    """The second tool undoes what the first one does, so only the intermediate image asks the first one to restore."""
 
     def gain(intermediate_weight: float) -> float:
         chosen = settings(
             tmp_path,
             f"out-{intermediate_weight}",
-            budget=Budget(steps=120),
+            steps=120,
             batch_size=4,
             intermediate_weight=intermediate_weight,
         )
@@ -105,12 +106,12 @@ def test_a_tools_gradient_is_the_mean_over_its_uses() -> None:
 
 
 def test_used_tools_learn_and_an_unused_one_keeps_its_weights(tmp_path: Path) -> None:
-    seen: list[JointProgress] = []
-    chosen = settings(tmp_path, budget=Budget(steps=150), batch_size=4)
+    seen: list[Progress] = []
+    chosen = settings(tmp_path, steps=150, batch_size=4)
     train_jointly(chosen, source(), FixedChain((1, 2), STOP), report=seen.append)
-    assert seen[-1].psnr_output > seen[0].psnr_output + 0.1
+    assert seen[-1].metrics[OUTPUT] > seen[0].metrics[OUTPUT] + 0.1
     for name, changed in (("deblur_1", False), ("denoise_2", True), ("dejpeg_1", True)):
-        before, after = weights(chosen.toolbox, name), weights(chosen.out, name)
+        before, after = weights(chosen.folder, name), weights(chosen.out, name)
         assert changed != all(torch.equal(before[key], after[key]) for key in before), name
     assert load_toolbox(chosen.out).names == NAMES
     recipe = read_tool(chosen.out / "denoise_2.safetensors", "three_layer").recipe
@@ -124,10 +125,10 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypa
     monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", 0.0)
     chosen = settings(tmp_path, exploration=0.5, rounds=2)
     train_jointly(chosen, source(), FixedChain((1, 2), STOP))
-    for round_, step in ((0, 2), (1, 3)):
+    for round_, step in (("round-1", 2), ("round-2", 3)):
 
-        def kill(now: JointProgress, at: tuple[int, int] = (round_, step)) -> None:
-            if (now.round, now.progress.step) == at:
+        def kill(now: Progress, at: tuple[str, int] = (round_, step)) -> None:
+            if (now.name, now.step) == at:
                 raise KilledError
 
         with pytest.raises(KilledError):
@@ -142,7 +143,7 @@ def test_a_batch_in_which_the_policy_stops_at_once_changes_nothing(tmp_path: Pat
     chosen = settings(tmp_path)
     train_jointly(chosen, source(), FixedChain((), STOP))
     for name in NAMES:
-        before, after = weights(chosen.toolbox, name), weights(chosen.out, name)
+        before, after = weights(chosen.folder, name), weights(chosen.out, name)
         assert all(torch.equal(before[key], after[key]) for key in before)
 
 
@@ -158,7 +159,7 @@ def test_the_policy_is_refreshed_after_each_round(tmp_path: Path) -> None:
     train_jointly(chosen, source(), FixedChain((1,), STOP), refresh)
     assert asked == [0, 1]
     for name in ("deblur_1", "denoise_2"):  # each used in one of the rounds
-        assert not torch.equal(weights(chosen.toolbox, name)["conv3.weight"], weights(chosen.out, name)["conv3.weight"])
+        assert not torch.equal(weights(chosen.folder, name)["conv3.weight"], weights(chosen.out, name)["conv3.weight"])
 
 
 def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +174,7 @@ def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypa
     monkeypatch.setattr("tools_zoo.training.joint.PatchSampler", Counting)
     for share, expected in ((0.0, 3), (1.0, 1)):
         drawn.clear()
-        chosen = settings(tmp_path, f"out-{share}", single_share=share, budget=Budget(steps=2))
+        chosen = settings(tmp_path, f"out-{share}", single_share=share, steps=2)
         train_jointly(chosen, source(), FixedChain((0,), STOP))
         assert sorted(drawn) == [2, VALIDATION_PATCHES]  # for training, for validation
         assert all(max(counts) == expected for counts in drawn.values())
@@ -190,7 +191,7 @@ def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("restore_env.distortions.saturation.saturation_curve", curve)
     for share in (0.0, 1.0):
-        chosen = settings(tmp_path, f"out-{share}", saturation_prob=share, budget=Budget(steps=2))
+        chosen = settings(tmp_path, f"out-{share}", saturation_prob=share, steps=2)
         train_jointly(chosen, source(), FixedChain((0,), STOP))
         recipe = read_tool(chosen.out / f"{NAMES[0]}.safetensors", "three_layer").recipe
         assert recipe.get("saturation_prob", 0.0) == share
@@ -204,25 +205,25 @@ def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    train_jointly(settings(tmp_path, budget=Budget(steps=1)), source(), chain())
+    train_jointly(settings(tmp_path, steps=1), source(), chain())
     with pytest.raises(TrainingError, match=r"exploration 0\.0, not 0\.3"):
         train_jointly(settings(tmp_path, exploration=0.3), source(), chain())
 
 
 def test_a_run_does_not_go_on_with_another_toolbox_or_policy(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, budget=Budget(steps=2))
+    chosen = settings(tmp_path, steps=2)
     train_jointly(chosen, source(), chain())
     torch.manual_seed(5)
     other = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())
-    update_toolbox(chosen.toolbox, [other])
+    update_toolbox(chosen.folder, [other])
     with pytest.raises(TrainingError, match="was made with start"):
-        train_jointly(dataclasses.replace(chosen, budget=Budget(steps=4)), source(), chain())
+        train_jointly(dataclasses.replace(chosen, steps=4), source(), chain())
 
 
-def test_a_round_that_started_otherwise_is_not_taken_up(tmp_path: Path) -> None:
-    train_jointly(settings(tmp_path, rounds=2, budget=Budget(steps=4)), source(), chain())
+def test_a_round_that_started_otherwise_is_not_resumed(tmp_path: Path) -> None:
+    train_jointly(settings(tmp_path, rounds=2, steps=4), source(), chain())
     with pytest.raises(TrainingError, match=r"round-2\.pt: was made with start"):  # its first round has gone on
-        train_jointly(settings(tmp_path, rounds=2, budget=Budget(steps=12)), source(), chain())
+        train_jointly(settings(tmp_path, rounds=2, steps=12), source(), chain())
 
 
 def test_the_toolbox_to_start_from_is_not_overwritten(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_the_toolbox_to_start_from_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_rounds_that_the_clock_ends_are_followed_by_the_next(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, rounds=3, budget=Budget(minutes=0.01))
+    chosen = settings(tmp_path, rounds=3, steps=None, minutes=0.01)
     for _ in range(2):  # the second time nothing is left to do
         assert len(train_jointly(chosen, source(), chain())) == 3
 

@@ -22,19 +22,11 @@ from tools_zoo import load_toolbox
 from tools_zoo.catalog import SPECS
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolboxError, read_tool
+from tools_zoo.training.losses import LOSSES, Batch, psnr_loss, restoring, squared_error
+from tools_zoo.training.runs import INPUT, OUTPUT
 from tools_zoo.training.settings import Budget, Schedule
-from tools_zoo.training.tools import ToolProgress, ToolTraining, draw_band, draw_mixed, train_tools
-from tools_zoo.training.trainer import (
-    LOSSES,
-    Batch,
-    Progress,
-    TrainingError,
-    TrainingResult,
-    fit,
-    psnr_loss,
-    restoring,
-    squared_error,
-)
+from tools_zoo.training.tools import ToolTraining, draw_band, draw_mixed, train_tools
+from tools_zoo.training.trainer import Progress, TrainingError, TrainingResult, fit
 
 
 class KilledError(Exception):
@@ -47,16 +39,16 @@ def source() -> ImageSource:
     return opened
 
 
-def settings(out: Path, steps: int = 30, **changes: object) -> ToolTraining:
+def settings(out: Path, steps: int | None = 30, **changes: object) -> ToolTraining:
     base = ToolTraining(
-        out, Budget(steps=steps), tools=("denoise_2",), batch_size=2, patch_size=16, schedule=Schedule(warmup_steps=60)
+        out=out, steps=steps, tools=("denoise_2",), batch_size=2, patch_size=16, optimizer="adam", warmup_steps=60
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
-def kill_at(step: int) -> Callable[[ToolProgress], None]:
-    def report(now: ToolProgress) -> None:
-        if now.progress.step >= step:
+def kill_at(step: int) -> Callable[[Progress], None]:
+    def report(now: Progress) -> None:
+        if now.step >= step:
             raise KilledError
 
     return report
@@ -87,9 +79,9 @@ def test_a_run_does_not_go_on_from_other_weights(tmp_path: Path) -> None:
     for seed in (0, 1):
         train_tools(settings(tmp_path / f"from{seed}", steps=2, seed=seed), source())
     for _ in range(2):  # the second time it goes on
-        train_tools(settings(tmp_path / "out", steps=2, init=tmp_path / "from0"), source())
+        train_tools(settings(tmp_path / "out", steps=2, init=str(tmp_path / "from0")), source())
     with pytest.raises(TrainingError, match="start"):
-        train_tools(settings(tmp_path / "out", steps=2, init=tmp_path / "from1"), source())
+        train_tools(settings(tmp_path / "out", steps=2, init=str(tmp_path / "from1")), source())
 
 
 def test_a_card_says_where_validation_is_on_photographs_that_were_not_trained_on(tmp_path: Path) -> None:
@@ -103,10 +95,10 @@ def test_a_card_says_where_validation_is_on_photographs_that_were_not_trained_on
 
 
 def test_training_improves_on_the_input_and_documents_itself(tmp_path: Path) -> None:
-    seen: list[ToolProgress] = []
+    seen: list[Progress] = []
     train_tools(settings(tmp_path, steps=400, patch_size=32), source(), seen.append)
-    assert seen[-1].psnr_output > seen[-1].psnr_input + 1
-    assert seen[-1].progress.step == seen[-1].progress.total == 400
+    assert seen[-1].metrics[OUTPUT] > seen[-1].metrics[INPUT] + 1
+    assert seen[-1].step == seen[-1].total == 400
     toolbox = load_toolbox(tmp_path)
     assert toolbox.names == ("denoise_2",)
     recipe = read_tool(tmp_path / "denoise_2.safetensors", "three_layer").recipe
@@ -128,7 +120,7 @@ def test_another_run_in_the_same_folder_is_refused_and_a_longer_one_goes_on(tmp_
 def test_children_start_from_their_parents(tmp_path: Path) -> None:
     tools = ("denoise_1", "denoise_2")
     train_tools(settings(tmp_path / "warm", steps=3, tools=tools), source())
-    train_tools(settings(tmp_path / "cold", steps=3, tools=tools, warm_start=False), source())
+    train_tools(settings(tmp_path / "cold", steps=3, tools=tools, cold=True), source())
     started = {
         name: read_tool(tmp_path / name / "denoise_1.safetensors", "three_layer").recipe["started_from"]
         for name in ("warm", "cold")
@@ -143,7 +135,7 @@ def test_a_second_tool_joins_the_toolbox_in_the_tables_order(tmp_path: Path) -> 
 
 
 def test_minutes_end_on_the_clock(tmp_path: Path) -> None:
-    fitted = train_tools(settings(tmp_path, steps=1, budget=Budget(minutes=0.05)), source())["denoise_2"]
+    fitted = train_tools(settings(tmp_path, steps=None, minutes=0.05), source())["denoise_2"]
     assert 1.5 < fitted.seconds < 6
     assert fitted.steps > 5
 
@@ -292,9 +284,9 @@ class TestDrawsOnADevice:
     ) -> None:
         monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", 0.0)
         monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", 0.0)
-        seen: list[ToolProgress] = []
+        seen: list[Progress] = []
         train_tools(settings(tmp_path / "whole", steps=40, draws="device"), source(), seen.append)
-        assert seen[-1].psnr_output > seen[0].psnr_output
+        assert seen[-1].metrics[OUTPUT] > seen[0].metrics[OUTPUT]
         with pytest.raises(KilledError):
             train_tools(settings(tmp_path / "killed", steps=40, draws="device"), source(), kill_at(15))
         train_tools(settings(tmp_path / "killed", steps=40, draws="device"), source())

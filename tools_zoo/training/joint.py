@@ -7,11 +7,12 @@ together; a tool that no chain used stays as it is. Source: Yu et al., CVPR 2018
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,105 +23,87 @@ from restore_env.distortions.protocol import check_severity, draw_levels
 from restore_env.episodes.observation import observe, observed_patch
 from restore_env.episodes.transition import StepRules
 from restore_env.images.sources import ImageSource
-from restore_env.metrics import psnr
 from restore_env.patches import PatchSampler
 from restore_env.policy import Policy
-from restore_env.task import check_draws
 from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.backends.network_tool import NetworkTool
-from tools_zoo.networks import NETWORKS, ToolNetwork
-from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, update_toolbox
-from tools_zoo.training.cards import source_version
-from tools_zoo.training.curves import draw_run
-from tools_zoo.training.initial_weights import begun
-from tools_zoo.training.patches import drawing, drawn_on
-from tools_zoo.training.run_log import RunLog
-from tools_zoo.training.settings import Budget, Schedule
-from tools_zoo.training.tools import CURVES, INPUT, OUTPUT, split_images, write_tools_card
-from tools_zoo.training.trainer import LOSSES, PixelBatch, Progress, TrainingResult, as_tensor, digest, fit
+from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
+from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
+from tools_zoo.training.losses import LOSSES, PixelBatch, as_tensor
+from tools_zoo.training.patches import drawn_on
+from tools_zoo.training.runs import Report, Validation, split_images, train_network
+from tools_zoo.training.settings import Budget, RestorationTraining, option
+from tools_zoo.training.tools import write_tools_card
+from tools_zoo.training.trainer import TrainingResult, digest
 
 FOLLOW = -1
 """In a batch's explored actions: follow the policy here."""
-VALIDATION_PATCHES = 96
-VALIDATION_SECONDS = 20.0
+VALIDATION_PATCHES, VALIDATION_SECONDS = 96, 20.0
+IDENTITY = "identity"
+"""Among initial weights: the last layer starts at zero, so that the tool returns its input."""
 
 ChainBatch = tuple[PixelBatch, PixelBatch, npt.NDArray[np.int64]]
 """Inputs and targets, RGB ``(N, P, P, 3)``, and explored actions ``(N, length)``, mostly :data:`FOLLOW`."""
 
 
-@dataclass(frozen=True)
-class JointTraining:
-    """The settings of ``imagerestore train joint``."""
+@dataclass(frozen=True, kw_only=True)
+class JointTraining(RestorationTraining):
+    """The settings of joint training. The budget is for all rounds together."""
 
-    out: Path
-    """Folder for the trained toolbox, checkpoints, logs and the model card."""
-    toolbox: Path
-    """Folder of the toolbox to start from."""
-    budget: Budget
-    """For all rounds together: minutes, or steps."""
-    copies: Mapping[str, str] = field(default_factory=dict)
-    """Tools that begin as copies of others, as :func:`tools_zoo.training.initial_weights.begun` takes them."""
-    zero_init: tuple[str, ...] = ()
-    """Tools that at first hand on what they get."""
-    frozen_tools: tuple[str, ...] = ()
-    """Tools that stay as they are, for the others to learn what to make of their images."""
-    severity: str = "moderate"
-    single_share: float = 0.0
-    """Share of the patches, of those for validation, too, that have one distortion alone, so that tools learn to be
-    gentle; the others are of ``severity``."""
-    saturation_prob: float = 0.0
-    """Share of the patches, of those for validation, too, of which a part is white or black
-    (:func:`restore_env.distortions.saturation.saturation_curve`)."""
-    chain_length: int = 3
-    """Tools in a chain at most."""
-    exploration: float = 0.1
-    """Probability that a step takes a random tool instead of the policy's."""
-    rounds: int = 1
-    """After each the policy may be refreshed; the learning rate decays anew, from a lower start, in each."""
-    loss: str = "psnr"
-    """Of the final images: a key of :data:`tools_zoo.training.trainer.LOSSES`; "mse" is the paper's."""
-    intermediate_weight: float = 0.0
-    """Weight of the losses of the images on the way: with it every prefix of a chain restores, so that an agent may
-    stop anywhere; the paper has none."""
-    batch_size: int = 32
-    patch_size: int = 63
-    seed: int = 0
-    device: str = "cpu"
-    draws: Literal["host", "device"] = "host"
-    """Where patches are distorted: on the host one by one, or on the device all of a batch at once, as a GPU needs it;
-    the same distribution."""
-    workers: int = 1
-    observe: Literal["uint8", "float32"] = "uint8"
-    """What the policy sees, as the environment's ``dtype``."""
-    policy: str = ""
-    """What the first round's policy is called, for the model card and to tell runs apart."""
-    command: str = ""
-    """The command line, for the model card."""
-    schedule: Schedule = field(default_factory=lambda: Schedule(learning_rate=5e-4))
+    LEARNING_RATES: ClassVar[Mapping[str, float]] = MappingProxyType({"adam": 5e-4, "muon": 1e-3})
+
+    toolbox: str = option("default", "what to start from: shipped name or folder", recorded=False)
+    initial_weights: tuple[str, ...] = option(
+        (),
+        f"tools that start as copies of others, or, with {IDENTITY!r}, with a last layer of zeros: these return their"
+        " input, so that a chain that grows by them loses nothing",
+        metavar="TOOL=OTHER",
+    )
+    frozen_tools: tuple[str, ...] = option((), "tools that are not trained", metavar="TOOL")
+    intermediate_weight: float = option(
+        0.0,
+        "weight of the intermediate images in the loss, so that chains may end anywhere (the paper has 0)",
+        values="share",
+    )
+    severity: str = option(
+        "moderate", "of the mixtures: mild, moderate, severe, light, any, single; or in numbers, as 12-13"
+    )
+    single_share: float = option(
+        0.0, "share of the patches, in validation, too, that have one distortion alone", values="share"
+    )
+    saturation_prob: float = option(
+        0.0, "share of the patches, in validation, too, of which a part is white or black", values="share"
+    )
+    chain_length: int = option(3, "tools in a chain at most", values="positive")
+    exploration: float = option(0.1, "share of random tools", values="share")
+    rounds: int = option(
+        1,
+        "rounds; after each the policy may be refreshed and the learning rate starts anew",
+        values="positive",
+    )
+    batch_size: int = option(32, "chains in a batch", values="positive")
+    patch_size: int = option(63, "pixels of the distorted patches", values="positive")
+    observe: Literal["uint8", "float32"] = option("uint8")
+    """What the policy observes, as the environment's ``dtype``."""
+    policy: str | None = option(None, "the policy that picks the chains: shipped name or file")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_severity(self.severity)
-        check_draws(self.draws)
-        for name in ("exploration", "single_share", "saturation_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.chain_length < 1 or self.rounds < 1 or self.batch_size < 1:
-            raise ValueError("chain_length, rounds and batch_size must be 1 or more")
-        if self.out.resolve() == self.toolbox.resolve():
+        for pair in self.initial_weights:
+            if not all(pair.partition("=")):
+                raise ValueError(f"initial_weights: {pair!r} is not of the form TOOL=OTHER")
+        names = [pair.partition("=")[0] for pair in self.initial_weights]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"initial_weights: {twice[0]} is named twice")
+        if self.out.resolve() == self.folder.resolve():
             raise ValueError(f"{self.out}: is the toolbox to start from; choose another folder for the trained one")
 
-
-@dataclass(frozen=True)
-class JointProgress:
-    """A glance at joint training, for display."""
-
-    round: int
-    """From 0."""
-    progress: Progress
-    psnr_input: float
-    """Validation patches as they come in, dB."""
-    psnr_output: float
-    """The same patches after the policy's chains of the current tools, dB."""
+    @property
+    def folder(self) -> Path:
+        """The folder of the toolbox to start from."""
+        return toolbox_folder(self.toolbox)
 
 
 Refresh = Callable[[Toolbox, int], Policy]
@@ -201,11 +184,11 @@ def train_jointly(
     source: ImageSource,
     policy: Policy,
     refresh: Refresh | None = None,
-    report: Callable[[JointProgress], None] = lambda _: None,
+    report: Report = lambda _: None,
 ) -> list[TrainingResult]:
     """Train the tools of a toolbox on a policy's chains and write them into ``settings.out`` after each round.
 
-    Repeated after an interruption it goes on where it was.
+    A run that was interrupted goes on when it is repeated.
 
     Args:
         settings: what to do.
@@ -218,52 +201,70 @@ def train_jointly(
         What each round gave.
     """
     usable_device(settings.device)
-    rows = read_manifest(settings.toolbox)
-    found = {name: read_tool(settings.toolbox / f"{name}.safetensors", network) for name, network in rows}
-    before = begun(found, settings.copies, settings.zero_init)
-    unknown = [name for name in settings.frozen_tools if name not in before]
-    if unknown:
-        raise ValueError(f"unknown tool {unknown[0]!r} to keep: choose from {', '.join(before)}")
+    start = initial_weights(settings)
     networks: dict[str, ToolNetwork] = {}
-    for name, weights in before.items():
+    for name, weights in start.items():
         networks[name] = NETWORKS[weights.network]().to(settings.device)
         networks[name].load_state_dict(dict(weights.state))
         networks[name].requires_grad_(name not in settings.frozen_tools)
     chains = ToolChains(networks, policy, settings.chain_length, settings.observe)
-    kept, held_out = split_images(len(source))
-    results = []
+    results: list[TrainingResult] = []
     for number in range(settings.rounds):
-        fitted = _train_round(settings, number, chains, source, kept, held_out, report)
-        chains.load_state_dict(fitted.state)
-        results.append(fitted)
-        _write(settings, chains, before, results, len(kept))
+        result, recipe = _train_round(settings, number, chains, source, report)
+        results.append(result)
+        steps, seconds = sum(each.steps for each in results), sum(each.seconds for each in results)
+        recipe |= {"joint": True, "rounds": len(results), "steps": steps, "seconds": round(seconds, 1)}
+        update_toolbox(settings.out, _trained(chains, start, recipe))
+        write_tools_card(settings.out)
         if refresh is not None:
             chains.use_policy(refresh(chains.toolbox, number))
     return results
 
 
+def initial_weights(settings: JointTraining) -> dict[str, ToolWeights]:
+    """The tools as they start: those of the toolbox, or what ``settings.initial_weights`` says.
+
+    Raises:
+        ValueError: a tool that the toolbox does not have, or all tools are frozen.
+    """
+    tools = {
+        name: read_tool(settings.folder / f"{name}.safetensors", network)
+        for name, network in read_manifest(settings.folder)
+    }
+    copies = dict(pair.split("=", 1) for pair in settings.initial_weights)
+    others = [name for name in copies.values() if name != IDENTITY]
+    for what, names in (("initial_weights", [*copies, *others]), ("frozen_tools", settings.frozen_tools)):
+        for name in names:
+            if name not in tools:
+                raise ValueError(f"unknown tool {name!r} in {what}: choose from {', '.join(tools)}")
+    if set(settings.frozen_tools).issuperset(tools):
+        raise ValueError(f"frozen_tools {' '.join(settings.frozen_tools)}: nothing is left to learn")
+    return {name: _started(name, tools, copies.get(name, name)) for name in tools}
+
+
+def _started(name: str, tools: Mapping[str, ToolWeights], other: str) -> ToolWeights:
+    if other != IDENTITY:
+        return replace(tools[other], name=name)
+    network = NETWORKS[tools[name].network]()
+    network.load_state_dict(dict(tools[name].state))
+    zeroed(last_layer(network))
+    recipe = {**tools[name].recipe, "last_layer": "zeros"}
+    return replace(tools[name], state=network.state_dict(), recipe=recipe)
+
+
 def _train_round(
-    settings: JointTraining,
-    number: int,
-    chains: ToolChains,
-    source: ImageSource,
-    kept: Sequence[int],
-    held_out: Sequence[int],
-    report: Callable[[JointProgress], None],
-) -> TrainingResult:
-    draw = partial(draw_levels, settings.severity, single_share=settings.single_share)
+    settings: JointTraining, number: int, chains: ToolChains, source: ImageSource, report: Report
+) -> tuple[TrainingResult, dict[str, Any]]:
+    kept, held_out = split_images(len(source))
     cut = partial(
         PatchSampler,
         source,
         patch_size=settings.patch_size,
-        draw_levels=draw,
+        draw_levels=partial(draw_levels, settings.severity, single_share=settings.single_share),
         saturation_prob=settings.saturation_prob,
     )
     sampler = cut(indices=kept, device=drawn_on(settings.draws, settings.device))
     pairs = cut(indices=held_out).batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
-    inputs, targets = (as_tensor(side, settings.device) for side in pairs)
-    psnr_input = float(psnr(inputs, targets).mean())
-    logs = settings.out / "logs" / f"round-{number + 1}"
     tools = len(chains.toolbox)
 
     def batch_at(step: int) -> ChainBatch:
@@ -273,99 +274,40 @@ def _train_round(
         return *sampler.batch(rng, settings.batch_size), explored
 
     def objective(batch: ChainBatch) -> Tensor:
-        degraded, clean = (as_tensor(side, settings.device) for side in batch[:2])
-        losses = [LOSSES[settings.loss](images, clean) for images in chains.steps(degraded, batch[2])]
-        return losses[-1] + settings.intermediate_weight * sum(losses[:-1], losses[-1].new_zeros(())) / max(
-            1, len(losses) - 1
-        )
+        distorted, clean = (as_tensor(side, settings.device) for side in batch[:2])
+        losses = [LOSSES[settings.loss](images, clean) for images in chains.steps(distorted, batch[2])]
+        intermediate = sum(losses[:-1], losses[-1].new_zeros(()))
+        return losses[-1] + settings.intermediate_weight * intermediate / max(1, len(losses) - 1)
 
-    def measure() -> dict[str, float]:
-        with torch.no_grad():
-            return {OUTPUT: float(psnr(chains(inputs), targets).mean())}
-
-    checkpoint = settings.out / "checkpoints" / f"round-{number + 1}.pt"
-    with RunLog(logs, measure, VALIDATION_SECONDS, {INPUT: psnr_input}) as log:
-        fitted = fit(
-            chains,
-            batch_at,
-            objective,
-            _share(settings.budget, settings.rounds),
-            _decayed(settings.schedule, number),
-            checkpoint,
-            parts=list(chains.networks.values()),
-            device=settings.device,
-            identity=_identity(settings, number, len(kept)) | {"start": digest(chains)},
-            report=lambda now: report(JointProgress(number, now, psnr_input, log.note(now)[OUTPUT])),
-            workers=settings.workers,
-        )
-    draw_run(checkpoint.with_suffix(".png"), logs, CURVES, "validation PSNR, dB")
-    return fitted
-
-
-def _identity(settings: JointTraining, number: int, images: int) -> dict[str, Any]:
-    names = (
-        "severity",
-        "loss",
-        "intermediate_weight",
-        "chain_length",
-        "exploration",
-        "batch_size",
-        "patch_size",
-        "observe",
-        "seed",
-        "policy",
+    return train_network(
+        settings,
+        f"round-{number + 1}",
+        chains,
+        batch_at,
+        objective,
+        Validation.of_network(chains, pairs, settings.device, VALIDATION_SECONDS),
+        budget=_part(settings.budget, settings.rounds),
+        schedule=replace(settings.schedule, learning_rate=settings.schedule.learning_rate / (number + 1) ** 0.5),
+        parts=list(chains.networks.values()),
+        identity={"round": number, "images": len(kept), "start": digest(chains)},
+        report=report,
     )
-    values = {name: getattr(settings, name) for name in names} | drawing(settings.draws)
-    if settings.copies:
-        values["begin"] = " ".join(f"{name}={other}" for name, other in settings.copies.items())
-    if settings.zero_init:
-        values["hand_on"] = " ".join(settings.zero_init)
-    if settings.frozen_tools:
-        values["keep"] = " ".join(settings.frozen_tools)
-    for name in ("single_share", "saturation_prob"):
-        if getattr(settings, name):
-            values[name] = getattr(settings, name)
-    return {"round": number, "images": images, **values}
 
 
-def _share(budget: Budget, rounds: int) -> Budget:
+def _part(budget: Budget, rounds: int) -> Budget:
     if budget.steps is not None:
         return Budget(steps=max(1, budget.steps // rounds))
     return Budget(minutes=(budget.minutes or 0) / rounds)
 
 
-def _decayed(schedule: Schedule, number: int) -> Schedule:
-    """The later the round, the smaller the steps: 1, 1/sqrt(2), 1/sqrt(3), ... of the first round's rate."""
-    values = {name: getattr(schedule, name) for name in Schedule.__dataclass_fields__}
-    return Schedule(**{**values, "learning_rate": schedule.learning_rate / (number + 1) ** 0.5})
-
-
-def _write(
-    settings: JointTraining,
-    chains: ToolChains,
-    before: Mapping[str, ToolWeights],
-    results: Sequence[TrainingResult],
-    images: int,
-) -> None:
-    recipe = {
-        "joint": True,
-        "steps": sum(fitted.steps for fitted in results),
-        "seconds": round(sum(fitted.seconds for fitted in results), 1),
-        "rounds": len(results),
-        "precision": settings.schedule.precision,
-        "optimizer": settings.schedule.optimizer,
-        "learning_rate": settings.schedule.learning_rate,
-        **_identity(settings, len(results) - 1, images),
-        "version": source_version(),
-        "command": settings.command,
-    }
+def _trained(chains: ToolChains, start: Mapping[str, ToolWeights], recipe: Mapping[str, Any]) -> list[ToolWeights]:
+    """The tools with their recipes; one that did not change keeps its own."""
     tools = []
     for name, network in chains.networks.items():
         state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-        if all(torch.equal(value, before[name].state[key]) for key, value in state.items()):
-            blank = {"last_layer": "zeros"} if name in settings.zero_init else {}
-            tools.append(replace(before[name], recipe={**before[name].recipe, **blank}))  # no chain used it
-            continue
-        tools.append(ToolWeights(name, before[name].network, state, {**recipe, "earlier": passes(before[name].recipe)}))
-    update_toolbox(settings.out, tools)
-    write_tools_card(settings.out)
+        if all(torch.equal(value, start[name].state[key]) for key, value in state.items()):
+            tools.append(start[name])
+        else:
+            earlier = passes(start[name].recipe)
+            tools.append(ToolWeights(name, start[name].network, state, {**recipe, "earlier": earlier}))
+    return tools

@@ -13,33 +13,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from restore_env.errors import ImageRestoreError
 from restore_env.images.files import write_atomically
 from tools_zoo.training.muon import Muon
 from tools_zoo.training.settings import Budget, Schedule
 
-PixelBatch = npt.NDArray[np.uint8] | Tensor
-"""uint8 RGB ``(N, H, W, 3)``, on the host or on a device."""
-Batch = tuple[PixelBatch, PixelBatch]
-"""Inputs and targets."""
 AnyBatch = TypeVar("AnyBatch")
 """What a step is computed from, in whatever form its objective takes."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A glance at a run, handed to the ``report`` callback about twice a second."""
+    """How far a run has come, given to the ``report`` callback about twice a second."""
 
     step: int
     total: int | None
@@ -47,6 +40,12 @@ class Progress:
     loss: float
     learning_rate: float
     seconds: float
+    name: str = ""
+    """Of the run, where there are several: a tool's, a round's, a stage's."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The latest validation, by the log's tags, such as ``psnr/output``."""
+    unit: str = "steps"
+    """What is counted."""
 
 
 @dataclass(frozen=True)
@@ -70,42 +69,8 @@ _RATE_STEPS = 20  # steps by which the rate is measured, after as many to warm u
 _OFF = 0.1  # share of the budget by which a run may end early or late before its end is planned anew
 
 
-_MSE_AT_25_DB, _CEILING = 10**-2.5, 1e-5  # the ceiling lies at 50 dB
-
-
 class TrainingError(ImageRestoreError):
     """A run that cannot go on; the message says why and what would help."""
-
-
-def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean squared error of ``(N, 3, H, W)`` images."""
-    return F.mse_loss(outputs.float(), targets)
-
-
-def psnr_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """What lowers it raises the mean of the images' PSNR, which is what an environment rewards.
-
-    The logarithm of each image's mean squared error: an easy image counts as much as a hard one. It is scaled so that
-    at 25 dB its slope is that of :func:`squared_error`, and bounded (:data:`_CEILING`) where an image is perfect.
-    """
-    errors = (outputs.float() - targets).square().mean((1, 2, 3))
-    return _MSE_AT_25_DB * (errors + _CEILING).log().mean()
-
-
-LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType({"psnr": psnr_loss, "mse": squared_error})
-"""What tools may learn from, by name."""
-
-
-def restoring(
-    network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], device: str | torch.device = "cpu"
-) -> Callable[[Batch], Tensor]:
-    """The objective of a network on its own: the loss of what it makes of its inputs."""
-
-    def objective(batch: Batch) -> Tensor:
-        inputs, targets = (as_tensor(side, device) for side in batch)
-        return loss(network(inputs), targets)
-
-    return objective
 
 
 def fit(
@@ -119,7 +84,7 @@ def fit(
     parts: Sequence[nn.Module] = (),
     speed: Callable[[str], float] = lambda _: 1.0,
     device: str | torch.device = "cpu",
-    identity: Mapping[str, str | int | float] = MappingProxyType({}),
+    identity: Mapping[str, Any] = MappingProxyType({}),
     report: Callable[[Progress], None] = lambda _: None,
     workers: int = 1,
 ) -> TrainingResult:
@@ -148,7 +113,7 @@ def fit(
         TrainingError: the checkpoint is damaged or belongs to a run with another schedule or identity.
     """
     network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    run = _Run(network, schedule, checkpoint, {**asdict(schedule), **identity}, speed)
+    run = _Run(network, schedule, checkpoint, {**identity, **asdict(schedule)}, speed)
     run.resume(device)
     if run.finished and (budget.steps is None or run.step >= budget.steps):
         return run.result()
@@ -202,7 +167,7 @@ class _Run:
         network: nn.Module,
         schedule: Schedule,
         checkpoint: Path,
-        identity: dict[str, str | int | float],
+        identity: dict[str, Any],
         speed: Callable[[str], float],
     ) -> None:
         self.network, self.schedule, self.checkpoint, self.identity = network, schedule, checkpoint, identity
@@ -328,8 +293,3 @@ def digest(module: nn.Module) -> str:
         hashed.update(name.encode())
         hashed.update(value.detach().cpu().contiguous().numpy().tobytes())
     return hashed.hexdigest()[:12]
-
-
-def as_tensor(images: PixelBatch, device: str | torch.device = "cpu") -> Tensor:
-    """uint8 RGB ``(N, H, W, 3)`` as float32 NCHW in [0, 1] on ``device``, channels last in memory."""
-    return torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float().div_(255)

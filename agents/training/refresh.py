@@ -1,0 +1,162 @@
+"""Joint training of tools and agent: after each round the agent is refreshed, that is, trained on the new tools.
+
+Tools learn from the chains that the agent composes (:mod:`tools_zoo.training.joint`); the agent then learns by
+imitation of a greedy oracle to choose among the tools as they have become. Source: Yu et al., CVPR 2018, section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from agents.agent import PolicyError, RecurrentAgent, check_tools, load_policy, policy_of, save_policy
+from agents.imitation.demonstrations import single_distortion_tasks
+from agents.imitation.imitation import learn_from_oracle
+from agents.policies.heuristics import FixedChain
+from agents.policy_input import PolicyInput
+from restore_env.images.sources import ImageSource
+from restore_env.policy import Policy
+from restore_env.task import Task
+from restore_env.toolbox import Toolbox
+from tools_zoo.toolboxes import read_manifest
+from tools_zoo.training.cards import source_version
+from tools_zoo.training.joint import JointTraining, train_jointly
+from tools_zoo.training.runs import Report
+from tools_zoo.training.settings import option, recipe
+from tools_zoo.training.trainer import Progress, TrainingResult, digest
+
+_MAY_DIFFER = {"version", "command"}
+"""Entries of an agent's recipe that may differ where a run goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointAgentTraining(JointTraining):
+    """The settings of ``imagerestore train joint``."""
+
+    chain: tuple[str, ...] = option(
+        (), "these tools, in this order, in place of the policy until it is refreshed", metavar="TOOL"
+    )
+    refresh: float | None = option(
+        None,
+        "train the agent on the new tools for so long after each round (default: it stays)",
+        values="positive",
+        metavar="MINUTES",
+    )
+
+
+def train_tools_and_agent(
+    settings: JointAgentTraining, source: ImageSource, report: Report = lambda _: None
+) -> list[TrainingResult]:
+    """Train the tools of a toolbox on an agent's chains, and the agent on the tools, in turn.
+
+    Writes the toolbox and ``agent.safetensors`` into ``settings.out``. A run that was interrupted goes on when it is
+    repeated.
+
+    Args:
+        settings: what to do; without a policy it is the toolbox's own.
+        source: clean photographs.
+        report: called about twice a second.
+
+    Returns:
+        What each round gave.
+
+    Raises:
+        PolicyError: a policy for other tools, or an agent in ``out`` that was trained with other settings.
+        ValueError: an unknown tool, or patches of a size that the policy does not take.
+    """
+    policy = settings.policy or policy_of(settings.toolbox)
+    agent = load_policy(policy, settings.device)
+    tools = tuple(name for name, _ in read_manifest(settings.folder))
+    check_tools(agent, tools, policy)
+    _check(settings, agent, tools, policy)
+    settings = replace(
+        settings,
+        policy=str(policy),
+        observe=PolicyInput.of(agent).observe,
+        chain_length=len(settings.chain) or settings.chain_length,
+    )
+
+    def refresh(toolbox: Toolbox, number: int) -> Policy:
+        return refresh_agent(settings, agent, toolbox, number, report)
+
+    first = FixedChain(tuple(tools.index(name) for name in settings.chain), len(tools)) if settings.chain else agent
+    results = train_jointly(settings, source, first, refresh if settings.refresh else None, report)
+    save_policy(agent, settings.out / "agent.safetensors")
+    return results
+
+
+def refresh_agent(
+    settings: JointAgentTraining, agent: RecurrentAgent, toolbox: Toolbox, number: int, report: Report = lambda _: None
+) -> RecurrentAgent:
+    """Train the agent, in place, on the tools of a round, for ``settings.refresh`` minutes, and write it into ``out``.
+
+    One that an earlier start of the same run has written is loaded instead.
+
+    Raises:
+        PolicyError: that one was trained with other settings or tools.
+    """
+    seconds = 60 * (settings.refresh or 0.0)
+    task = Task(
+        images=settings.images,
+        cache_dir=settings.cache_dir,
+        severity=settings.severity,
+        saturation_prob=settings.saturation_prob,
+        max_steps=settings.chain_length,
+        toolbox=toolbox,
+        device=settings.device,
+    )
+    path = settings.out / f"round-{number + 1}.agent.safetensors"
+    own = {
+        **recipe(settings),
+        "algorithm": "imitation of a greedy oracle, after each round of joint training",
+        "round": number + 1,
+        "encoder": agent.extractor.encoder,
+        "trained_with": digest(nn.ModuleList(tool for tool in toolbox if isinstance(tool, nn.Module))),
+        "version": source_version(),
+    }
+    if path.exists():
+        before = load_policy(path)
+        _check_recipe(path, before.recipe, own)
+        agent.load_state_dict(before.state_dict())
+        agent.recipe = before.recipe
+        return agent
+    learn_from_oracle(
+        agent,
+        task,
+        seconds,
+        settings.seed + number,
+        pretrained=True,
+        precision=settings.precision,
+        extra_tasks=single_distortion_tasks(task, settings.single_share),
+        report=_seconds_of(f"agent {number + 1}", seconds, report),
+    )
+    agent.recipe = own
+    save_policy(agent, path)
+    return agent
+
+
+def _seconds_of(name: str, seconds: float, report: Report) -> Callable[[float], None]:
+    total = max(1, round(seconds))
+    return lambda share: report(Progress(round(share * total), total, 0.0, 0.0, share * seconds, name, unit="s"))
+
+
+def _check(settings: JointAgentTraining, agent: RecurrentAgent, tools: tuple[str, ...], policy: str | Path) -> None:
+    if settings.patch_size != agent.patch_size and (not settings.chain or settings.rounds > 1):
+        raise ValueError(f"patch_size {settings.patch_size}: {policy} takes patches of {agent.patch_size} pixels")
+    unknown = [name for name in settings.chain if name not in tools]
+    if unknown:
+        raise ValueError(f"unknown tool {unknown[0]!r} in chain: choose from {', '.join(tools)}")
+    if settings.chain and set(settings.frozen_tools).issuperset(settings.chain):
+        raise ValueError(f"frozen_tools {' '.join(settings.frozen_tools)}: nothing is left to learn")
+
+
+def _check_recipe(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in now.keys() - _MAY_DIFFER:
+        if before.get(name) != now[name]:
+            raise PolicyError(
+                f"{path}: was trained with {name} {before.get(name)}, not {now[name]}; delete it to train it anew"
+            )
