@@ -1,7 +1,7 @@
 """Replay of whole episodes, of different lengths, for recurrent value functions.
 
 Source: Hausknecht & Stone, "Deep Recurrent Q-Learning for Partially Observable MDPs", 2015 (arXiv 1507.06527),
-section 4: "bootstrapped sequential updates" over whole episodes, or "bootstrapped random updates" over windows of them.
+section 4, "bootstrapped sequential updates".
 """
 
 from __future__ import annotations
@@ -83,8 +83,6 @@ class EpisodeReplayBuffer(ReplayBuffer):
         device: of the batches.
         n_envs: parallel environments.
         optimize_memory_usage: must be False; part of Stable-Baselines3's signature.
-        max_episodes: most episodes to store; None: as many as ``buffer_size`` allows.
-        sequence_length: None: whole episodes; otherwise windows of at most this length from anywhere in an episode.
     """
 
     def __init__(
@@ -95,21 +93,18 @@ class EpisodeReplayBuffer(ReplayBuffer):
         device: torch.device | str = "auto",
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
-        max_episodes: int | None = None,
-        sequence_length: int | None = None,
     ) -> None:
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)  # allocates nothing
         if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
             raise ValueError(f"the action space must be Discrete, counted from 0; it is {action_space}")
         if optimize_memory_usage:
             raise ValueError("optimize_memory_usage is for replay of transitions; episodes share observations anyway")
-        if min(buffer_size, *(size for size in (max_episodes, sequence_length) if size is not None), buffer_size) < 1:
-            raise ValueError("buffer_size, max_episodes and sequence_length must be 1 or more")
+        if buffer_size < 1:
+            raise ValueError("buffer_size must be 1 or more")
         nested = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {_PLAIN: observation_space}
         self._spaces: dict[str, spaces.Space[Any]] = dict(nested)
         self.optimize_memory_usage, self.handle_timeout_termination = False, True
         self.n_actions = int(action_space.n)
-        self.max_episodes, self.sequence_length = max_episodes, sequence_length
         self.rng = np.random.default_rng()
         """Samples the batches; :class:`agents.drqn.drqn.DRQN` seeds it."""
         self.reset()
@@ -192,21 +187,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         if not self._episodes:
             raise ValueError("no episode is finished yet, there is nothing to sample")
         drawn = [self._episodes[index] for index in self.rng.integers(len(self._episodes), size=batch_size)]
-        return self._padded(self._window(episode) for episode in drawn)
-
-    def _window(self, episode: _Episode) -> _Episode:
-        length = self.sequence_length
-        if length is None or length >= len(episode):
-            return episode
-        first = int(self.rng.integers(len(episode) - length + 1))
-        steps, observed = slice(first, first + length), slice(first, first + length + 1)
-        return _Episode(
-            {key: values[observed] for key, values in episode.observations.items()},
-            episode.masks[observed],
-            episode.actions[steps],
-            episode.rewards[steps],
-            episode.terminated and first + length == len(episode),
-        )
+        return self._padded(drawn)
 
     def _padded(self, drawn: Iterable[_Episode]) -> ReplayedEpisodes:
         episodes = list(drawn)
@@ -266,6 +247,5 @@ class EpisodeReplayBuffer(ReplayBuffer):
         )
         self._episodes.append(episode)
         self._stored += len(episode)
-        most = self.max_episodes or len(self._episodes)
-        while len(self._episodes) > 1 and (len(self._episodes) > most or self.size() > self.buffer_size):
+        while len(self._episodes) > 1 and self.size() > self.buffer_size:
             self._stored -= len(self._episodes.popleft())

@@ -60,7 +60,6 @@ class DRQN(OffPolicyAlgorithm):
         exploration_final_eps: epsilon at the end.
         exploration_schedule: epsilon as a function of the progress that remains, in place of the three numbers.
         max_grad_norm: the gradient is clipped to this norm.
-        replay_buffer_kwargs: ``max_episodes``, ``sequence_length`` of :class:`EpisodeReplayBuffer`.
         stats_window_size: episodes over which the log averages.
         tensorboard_log: folder for TensorBoard.
         policy_kwargs: for the policy, see :class:`RecurrentQPolicy`.
@@ -96,7 +95,6 @@ class DRQN(OffPolicyAlgorithm):
         exploration_final_eps: float = 0.1,
         exploration_schedule: Schedule | None = None,
         max_grad_norm: float = 5.0,
-        replay_buffer_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -117,7 +115,6 @@ class DRQN(OffPolicyAlgorithm):
             train_freq,
             gradient_steps,
             replay_buffer_class=EpisodeReplayBuffer,
-            replay_buffer_kwargs=replay_buffer_kwargs,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,6 @@ class RecurrentQNetwork(BaseModel):
         features_dim: width of the features.
         lstm_hidden_size: width of the LSTM.
         n_lstm_layers: layers of the LSTM.
-        recurrent: False: a dense layer of the same width takes the LSTM's place, without memory.
         net_arch: widths of the layers between the LSTM and the values.
         activation_fn: between those layers.
         normalize_images: divide uint8 images by 255.
@@ -51,7 +50,6 @@ class RecurrentQNetwork(BaseModel):
         features_dim: int,
         lstm_hidden_size: int,
         n_lstm_layers: int,
-        recurrent: bool,
         net_arch: list[int],
         activation_fn: type[nn.Module],
         normalize_images: bool,
@@ -59,8 +57,7 @@ class RecurrentQNetwork(BaseModel):
         super().__init__(
             observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
         )
-        self.lstm = nn.LSTM(features_dim, lstm_hidden_size, n_lstm_layers) if recurrent else None
-        self.dense = None if recurrent else nn.Sequential(nn.Linear(features_dim, lstm_hidden_size), activation_fn())
+        self.lstm = nn.LSTM(features_dim, lstm_hidden_size, n_lstm_layers)
         self.head = nn.Sequential(*create_mlp(lstm_hidden_size, int(action_space.n), net_arch, activation_fn))
 
     def step(self, observations: PyTorchObs, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
@@ -71,15 +68,10 @@ class RecurrentQNetwork(BaseModel):
             state: from the step before.
             episode_starts: ``(N,)`` bool: where the state is reset.
         """
-        latent = self._features(observations)
-        if self.lstm is None:
-            assert self.dense is not None
-            latent = self.dense(latent)
-        else:
-            continues = (~episode_starts).to(latent)[None, :, None]
-            latent, state = self.lstm(latent[None], (state[0] * continues, state[1] * continues))
-            latent = latent[0]
-        values: Tensor = self.head(latent)
+        features = self._features(observations)
+        continues = (~episode_starts).to(features)[None, :, None]
+        latent, state = self.lstm(features[None], (state[0] * continues, state[1] * continues))
+        values: Tensor = self.head(latent[0])
         return values, state
 
     def along_episodes(self, observations: PyTorchObs, observed: Tensor) -> Tensor:
@@ -97,12 +89,7 @@ class RecurrentQNetwork(BaseModel):
         features = self._features(flat)
         latent = features.new_zeros(*observed.shape, features.shape[1])
         latent[observed] = features
-        if self.lstm is None:
-            assert self.dense is not None
-            latent = self.dense(latent)
-        else:
-            latent = self.lstm(latent.transpose(0, 1))[0].transpose(0, 1)
-        values: Tensor = self.head(latent)
+        values: Tensor = self.head(self.lstm(latent.transpose(0, 1))[0].transpose(0, 1))
         return values
 
     def _features(self, observations: PyTorchObs) -> Tensor:
@@ -121,7 +108,6 @@ class RecurrentQPolicy(BasePolicy):
         lr_schedule: of the learning rate.
         lstm_hidden_size: width of the LSTM.
         n_lstm_layers: layers of the LSTM.
-        recurrent: False: no memory.
         net_arch: widths of the layers between the LSTM and the values (default: none).
         activation_fn: between those layers.
         features_extractor_class: maps observations to features.
@@ -131,6 +117,8 @@ class RecurrentQPolicy(BasePolicy):
         optimizer_kwargs: for its constructor, without the learning rate.
     """
 
+    default_features_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    default_lstm_hidden_size: ClassVar[int] = 256
     action_space: spaces.Discrete
 
     def __init__(
@@ -138,12 +126,11 @@ class RecurrentQPolicy(BasePolicy):
         observation_space: spaces.Space[Any],
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
-        lstm_hidden_size: int = 256,
+        lstm_hidden_size: int | None = None,
         n_lstm_layers: int = 1,
-        recurrent: bool = True,
         net_arch: list[int] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
-        features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -152,7 +139,7 @@ class RecurrentQPolicy(BasePolicy):
         super().__init__(
             observation_space,
             action_space,
-            features_extractor_class,
+            features_extractor_class or self.default_features_extractor,
             features_extractor_kwargs,
             normalize_images=normalize_images,
             optimizer_class=optimizer_class,
@@ -162,9 +149,8 @@ class RecurrentQPolicy(BasePolicy):
         if mask is not None and mask.shape != (int(action_space.n),):
             raise ValueError(f"the observation's {ACTION_MASK} must have an entry per action, ({action_space.n},)")
         self._network: dict[str, Any] = {
-            "lstm_hidden_size": lstm_hidden_size,
+            "lstm_hidden_size": lstm_hidden_size or self.default_lstm_hidden_size,
             "n_lstm_layers": n_lstm_layers,
-            "recurrent": recurrent,
             "net_arch": list(net_arch or []),
             "activation_fn": activation_fn,
         }
@@ -281,52 +267,26 @@ MlpLstmPolicy = RecurrentQPolicy
 
 
 class CnnLstmPolicy(RecurrentQPolicy):
-    """:class:`RecurrentQPolicy` for images: the Nature CNN's features."""
+    """:class:`RecurrentQPolicy` for images, with the features of the Nature CNN."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, **{"features_extractor_class": NatureCNN, **kwargs}
-        )
+    default_features_extractor = NatureCNN
 
 
 class MultiInputLstmPolicy(RecurrentQPolicy):
-    """:class:`RecurrentQPolicy` for Dict observations: the features of all their entries, joined."""
+    """:class:`RecurrentQPolicy` for Dict observations, with the joined features of all entries."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, **{"features_extractor_class": CombinedExtractor, **kwargs}
-        )
+    default_features_extractor = CombinedExtractor
 
 
-class RestoreQPolicy(MultiInputLstmPolicy):
+class RestoreQPolicy(RecurrentQPolicy):
     """The policy for DRQN in ``ImageRestore-v0``: the published network, with Q-values.
 
     It is an LSTM over :class:`agents.features_extractor.RestoreFeatures`, with RL-Restore's widths.
-
     ``DRQN(RestoreQPolicy, env)`` needs no ``policy_kwargs``.
     """
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
-        lr_schedule: Schedule,
-        **kwargs: Any,
-    ) -> None:
-        published: dict[str, Any] = {"features_extractor_class": RestoreFeatures, "lstm_hidden_size": HIDDEN}
-        super().__init__(observation_space, action_space, lr_schedule, **{**published, **kwargs})
+    default_features_extractor = RestoreFeatures
+    default_lstm_hidden_size = HIDDEN
 
     def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:
         """Export the Q-network as an agent that runs without Stable-Baselines3 and chooses the same actions."""
@@ -346,6 +306,6 @@ class RestoreQPolicy(MultiInputLstmPolicy):
 
 def _shared_parts(agent: RecurrentAgent, network: RecurrentQNetwork) -> list[tuple[nn.Module, nn.Module]]:
     extractor, lstm = network.features_extractor, network.lstm
-    if not isinstance(extractor, RestoreFeatures) or lstm is None or len(network.head) != 1:
+    if not isinstance(extractor, RestoreFeatures) or len(network.head) != 1:
         raise ValueError("an agent has RestoreFeatures, an LSTM and one linear layer; this policy has others")
     return [(agent.extractor, extractor.patch), (agent.lstm, lstm), (agent.head, network.head[0])]

@@ -32,7 +32,7 @@ def test_debug_shows_the_traceback_before_the_line(capsys: pytest.CaptureFixture
     ("error", "code", "text"),
     [
         (ValueError("a\nb"), 2, "imagerestore: error: a b\n"),
-        (RuntimeError("odd"), 2, "imagerestore: error: odd (imagerestore --debug COMMAND shows where)\n"),
+        (RuntimeError("odd"), 2, "imagerestore: error: odd; imagerestore --debug COMMAND shows the traceback\n"),
         (MemoryError(), 2, "imagerestore: error: MemoryError\n"),
         (KeyboardInterrupt(), 130, "imagerestore: interrupted; what is written is whole\n"),
     ],

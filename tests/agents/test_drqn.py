@@ -84,12 +84,11 @@ class Squares(gym.Env[npt.NDArray[np.uint8], np.int64]):
         return np.full((36, 36, 1), 200 if self.bright else 50, np.uint8)
 
 
-@pytest.mark.parametrize(("recurrent", "low", "high"), [(True, 0.95, 1.0), (False, -0.4, 0.4)])
-def test_a_cue_is_remembered_only_with_memory(recurrent: bool, low: float, high: float) -> None:
-    model = recalling(recurrent).learn(4000)
+def test_a_cue_is_remembered() -> None:
+    model = recalling().learn(4000)
     gain, _ = evaluate_policy(model, make_vec_env(Recall, 8, seed=99), n_eval_episodes=200)
     assert isinstance(gain, float)
-    assert low <= gain <= high
+    assert 0.95 <= gain <= 1.0
 
 
 def test_the_test_environments_are_sound() -> None:
@@ -179,7 +178,7 @@ def test_it_learns_from_images() -> None:
 
 
 def test_a_seed_decides_everything() -> None:
-    first, again, other = (recalling(True, seed).learn(480) for seed in (3, 3, 4))
+    first, again, other = (recalling(seed).learn(480) for seed in (3, 3, 4))
     pairs = [
         [torch.equal(a, b) for a, b in zip(first.policy.parameters(), model.policy.parameters(), strict=True)]
         for model in (again, other)
@@ -189,7 +188,7 @@ def test_a_seed_decides_everything() -> None:
 
 
 def test_a_saved_model_predicts_the_same_and_goes_on(tmp_path: Path) -> None:
-    model = recalling(True).learn(480)
+    model = recalling().learn(480)
     model.save(tmp_path / "model")
     assert model.replay_buffer is not None
     model.save_replay_buffer(tmp_path / "replay")
@@ -227,7 +226,7 @@ def _saved(policy: RecurrentQPolicy, folder: Path) -> Path:
 
 
 def test_callbacks_and_the_log(tmp_path: Path) -> None:
-    model = recalling(True)
+    model = recalling()
     model.set_logger(configure(str(tmp_path), ["csv", "tensorboard"]))
     model.learn(10_000, callback=StopTrainingOnMaxEpisodes(20), log_interval=5)
     assert 20 * 8 * 3 <= model.num_timesteps <= 20 * 8 * 5
@@ -244,7 +243,7 @@ def test_callbacks_and_the_log(tmp_path: Path) -> None:
 
 
 def test_the_target_network_follows_at_its_interval() -> None:
-    model = recalling(True)
+    model = recalling()
     model.learning_starts, model.target_update_interval = 8, 10_000
     first = [p.clone() for p in model.policy.q_net_target.parameters()]
     model.learn(480)
@@ -309,7 +308,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="counted from 0"):
         EpisodeReplayBuffer(10, masks, spaces.Discrete(4, start=1))
     with pytest.raises(ValueError, match="1 or more"):
-        EpisodeReplayBuffer(10, masks, spaces.Discrete(4), sequence_length=0)
+        EpisodeReplayBuffer(0, masks, spaces.Discrete(4))
     env = RestoreVecEnv(1, images=photographs(), toolbox=pixelwise_toolbox())
     policy = DRQN(RestoreQPolicy, env, policy_kwargs={"net_arch": [8]}, **SMALL).policy
     assert isinstance(policy, RestoreQPolicy)

@@ -18,9 +18,9 @@ from tests.support.recall import SMALL, Recall, recalling
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def tiny_buffer(**arguments: Any) -> EpisodeReplayBuffer:
+def tiny_buffer() -> EpisodeReplayBuffer:
     space = spaces.Box(0, 255, (1,), np.uint8)
-    return EpisodeReplayBuffer(100, space, spaces.Discrete(2), "cpu", **arguments)
+    return EpisodeReplayBuffer(100, space, spaces.Discrete(2), "cpu")
 
 
 def fill(buffer: EpisodeReplayBuffer, length: int, first: int, truncated: bool = False) -> None:
@@ -105,10 +105,6 @@ def test_the_buffer_evicts_whole_episodes() -> None:
     fill(buffer, 1, 40)
     assert [int(e.rewards[0]) for e in buffer._episodes] == [30, 40]
     assert buffer._episodes[0].observations["observation"].dtype == np.uint8
-    fewer = tiny_buffer(max_episodes=2)
-    for first in (10, 20, 30):
-        fill(fewer, 2, first)
-    assert [int(e.rewards[0]) for e in fewer._episodes] == [20, 30]
 
 
 def test_an_endless_episode_is_cut_and_goes_on() -> None:
@@ -125,20 +121,6 @@ def test_an_endless_episode_is_cut_and_goes_on() -> None:
     assert not batch.terminated.any()
 
 
-def test_windows_come_from_inside_an_episode() -> None:
-    buffer = tiny_buffer(sequence_length=2)
-    buffer.rng = np.random.default_rng(0)
-    fill(buffer, 4, 10)
-    batch = buffer.sample(64)
-    assert isinstance(batch.observations, torch.Tensor)
-    seen = {tuple(row) for row in batch.observations[..., 0].tolist()}
-    assert seen == {(10, 11, 12), (11, 12, 13), (12, 13, 0)}
-    last = batch.observations[:, 0, 0] == 12
-    assert torch.equal(batch.terminated[:, 1], last)
-    assert torch.equal(batch.observed[:, 2], ~last)
-    assert batch.has_target.all()
-
-
 def test_an_empty_buffer_says_so() -> None:
     with pytest.raises(ValueError, match="no episode"):
         tiny_buffer().sample(1)
@@ -146,7 +128,7 @@ def test_an_empty_buffer_says_so() -> None:
 
 def test_no_episode_is_stitched_together_from_two() -> None:
     """A callback's end, and a new learn(), leave no half-recorded episode behind."""
-    model = recalling(True)
+    model = recalling()
     for _ in range(6):
         model.learn(10_000, callback=StopTrainingOnMaxEpisodes(9), reset_num_timesteps=False)
         model.learn(24, reset_num_timesteps=False)
@@ -160,7 +142,7 @@ def test_no_episode_is_stitched_together_from_two() -> None:
 
 
 def test_play_remembers_what_replay_remembers() -> None:
-    model = recalling(True)
+    model = recalling()
     model.learning_starts, model.gradient_steps = 0, 0
     model.exploration_initial_eps = model.exploration_final_eps = 0.0
     model._setup_model()

@@ -34,7 +34,7 @@ class Recall(gym.Env[npt.NDArray[np.float32], np.int64]):
 SMALL: dict[str, Any] = {"learning_starts": 50, "buffer_size": 1000, "batch_size": 8, "device": "cpu", "seed": 0}
 
 
-def recalling(recurrent: bool, seed: int = 0) -> DRQN:
+def recalling(seed: int = 0) -> DRQN:
     return DRQN(
         "MlpLstmPolicy",
         make_vec_env(Recall, 8, seed=seed),
@@ -45,7 +45,7 @@ def recalling(recurrent: bool, seed: int = 0) -> DRQN:
         gradient_steps=1,
         target_update_interval=200,
         exploration_fraction=0.5,
-        policy_kwargs={"lstm_hidden_size": 16, "recurrent": recurrent},
+        policy_kwargs={"lstm_hidden_size": 16},
         seed=seed,
         device="cpu",
     )
