@@ -24,7 +24,7 @@ check: setup  ## Lint, format and types
 	$(BIN)/mypy
 
 docs: setup  ## Build the documentation in site/, strictly
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 count:  ## Source lines, test lines, the largest module, the fullest folder
 	@$(PYTHON) -c 'import collections, pathlib, subprocess; \
