@@ -34,13 +34,9 @@ class _Training:
 def register(commands: Any) -> None:
     """Add ``train`` and what can be trained."""
     parser = commands.add_parser("train", help="train tools, an agent or super-resolvers within a budget; resumable")
-    from agents.commands import train_prior, train_sr
-
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
     for name, training in TRAININGS.items():
         _register(kinds, name, training)
-    train_prior.register(kinds)
-    train_sr.register(kinds)
 
 
 def _register(kinds: Any, name: str, training: _Training) -> None:
@@ -112,6 +108,32 @@ def _train_agent(settings: Any, display: TrainingDisplay) -> list[str]:
     ]
 
 
+def _train_prior(settings: Any, display: TrainingDisplay) -> list[str]:
+    from sr_models.prior.categories import NAMES
+    from sr_models.prior.labels import LabelledImages
+    from sr_models.training.prior import train_prior
+
+    result, scores = train_prior(settings, LabelledImages(settings.labels), display.show_run)
+    ious = ", ".join(f"{name} {iou:.3f}" for name, iou in zip(NAMES, scores.ious, strict=True))
+    return [
+        _outcome("prior", result),
+        f"Validation: pixel accuracy {scores.accuracy:.3f}, mean IoU {scores.mean_iou:.3f} ({ious})",
+        f"Prior written to {settings.out / 'prior.safetensors'}",
+    ]
+
+
+def _train_sr(settings: Any, display: TrainingDisplay) -> list[str]:
+    from sr_models.training.frozen_networks import FrozenNetworks
+    from sr_models.training.super_resolution import train_sr
+    from tools_zoo.training.runs import photographs
+
+    display.wait_for(*settings.budgets)
+    source = photographs(settings, settings.crop_size)
+    frozen = FrozenNetworks.load(settings.prior, settings.squeezenet, settings.vgg, settings.clip)
+    results = train_sr(settings, source, frozen, display.show_run)
+    return [*(_outcome(name, result) for name, result in results.items()), f"Weights written to {settings.out}"]
+
+
 TRAININGS: Mapping[str, _Training] = MappingProxyType(
     {
         "tools": _Training("any or all of the twelve tools", "tools_zoo.training.tools:ToolTraining", _train_tools),
@@ -122,6 +144,16 @@ TRAININGS: Mapping[str, _Training] = MappingProxyType(
             "the tools of a toolbox, on the chains that an agent makes of them",
             "agents.training.refresh:JointAgentTraining",
             _train_joint,
+        ),
+        "prior": _Training(
+            "the semantic prior of super-resolution, on labelled photographs",
+            "sr_models.training.settings:PriorTraining",
+            _train_prior,
+        ),
+        "sr": _Training(
+            "a x4 super-resolver, SFT-GAN or SeD: PSNR stage, then GAN stage",
+            "sr_models.training.settings:SrTraining",
+            _train_sr,
         ),
     }
 )

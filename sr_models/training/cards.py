@@ -1,9 +1,15 @@
-"""The model card of a super-resolver."""
+"""The model cards that the trainings of super-resolvers and of the prior write."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from sr_models.prior.categories import NAMES
+from sr_models.prior.evaluation import SegmentationScores
+from sr_models.prior.labels import HELD_OUT_EVERY
+from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import STAGES, read_generator
 from sr_models.training.validation import CROPS
 from tools_zoo.training.cards import write_card
@@ -13,43 +19,93 @@ _FROZEN = ("prior", "features", "semantics")
 
 
 def write_sr_card(folder: Path) -> None:
-    """Write ``folder/README.md``: what the generators are, how each stage was trained, and room for measurements."""
+    """Write the model card ``folder/README.md`` of the stages whose weights are in the folder."""
     stages = [folder / f"{stage}.safetensors" for stage in STAGES]
     weights = [read_generator(path) for path in stages if path.exists()]
-    rows = [
-        "| stage | network | steps | minutes | precision | device | PSNR, dB | perceptual distance |",
-        "|---" * 8 + "|",
-    ]
+    rows = ["| stage | steps | minutes | precision | device | PSNR, dB | perceptual distance |", "|---" * 7 + "|"]
     for each in weights:
         recipe = each.recipe
-        cells = [
-            each.stage,
-            each.network,
-            recipe.get("steps"),
-            f"{float(recipe.get('seconds', 0)) / 60:.1f}",
-            recipe.get("precision"),
-            recipe.get("device"),
-            f"{recipe.get('psnr_bicubic')} -> {recipe.get('psnr_output')}",
-            f"{recipe.get('distance_bicubic')} -> {recipe.get('distance_output')}",
+        minutes = f"{float(recipe.get('seconds', 0)) / 60:.1f}"
+        measured = [
+            f"{recipe.get(f'{kind}_bicubic')} -> {recipe.get(f'{kind}_output')}" for kind in ("psnr", "distance")
         ]
-        rows.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    commands = [f"{each.recipe.get('command')}  # {each.recipe.get('version')}" for each in weights]
-    gan = next((each.recipe for each in weights if each.stage == "gan"), {})
+        cells = [each.stage, recipe.get("steps"), minutes, recipe.get("precision"), recipe.get("device"), *measured]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    recipes = {each.stage: each.recipe for each in weights}
+    last = weights[-1].recipe if weights else {}
+    gan = recipes.get("gan", {})
     losses = [f"- GAN stage: {name} {gan[name]}" for name in _LOSSES if name in gan]
-    seen = [f"- seen through: {name} {weights[-1].recipe[name]}" for name in _FROZEN if name in weights[-1].recipe]
+    frozen = [f"- {name}: {last[name]}" for name in _FROZEN if name in last]
+    commands = [f"{recipe.get('command')}  # {recipe.get('version')}" for recipe in recipes.values()]
     text = f"""# A x4 super-resolver: {weights[0].network if weights else "none yet"}
 
-For RGB scaled to [0, 1]; load with `sr_models.load_super_resolver`. The PSNR stage minimises the mean absolute error,
-the GAN stage goes on from its weights with the losses below. Adam with warm-up and cosine decay, weights averaged.
-Measured from bicubic to output: {CROPS} validation crops, from photographs kept from training where there
-are enough.
+## Use
+For RGB scaled to [0, 1]. Load with `sr_models.load_super_resolver`.
 
-{chr(10).join(rows)}
+## Data
+{last.get("images")} photographs, low-resolution images by the distortion "{last.get("distortion")}". The licence of the
+weights follows that of the photographs.
 
-{chr(10).join([*losses, *seen])}
+## Recipe
+The PSNR stage minimises the mean absolute error, the GAN stage goes on from its weights with the losses below. Warm-up
+and cosine decay of the learning rate, weights averaged.
+
+{chr(10).join([*losses, *frozen])}
 
 ```
 {chr(10).join(commands)}
 ```
+
+## Results
+{CROPS} validation crops, from bicubic to output; of photographs that were not trained on, where there are enough.
+
+{chr(10).join(rows)}
+
+## Limits
+Distortions other than those of the training data were not trained on.
 """
     write_card(folder / "README.md", text)
+
+
+def write_prior_card(card: Path, prior: SemanticPrior, scores: SegmentationScores) -> None:
+    """Write the model card of a prior that was trained."""
+    recipe = prior.recipe
+    labelled, predicted = scores.confusion.sum(axis=1), scores.confusion.sum(axis=0)
+    rows = ["| category | IoU | share of the pixels | predicted |", "|---|---|---|---|"]
+    for name, iou, own, got in zip(NAMES, scores.ious, labelled, predicted, strict=True):
+        shares = " | ".join(f"{100 * count / max(1, labelled.sum()):.1f} %" for count in (own, got))
+        rows.append(f"| {name} | {'-' if np.isnan(iou) else f'{iou:.3f}'} | {shares} |")
+    validation = (
+        f"{recipe['held_out']} photographs that were not trained on (of each folder every {HELD_OUT_EVERY}th by name)"
+        if recipe["held_out"]
+        else "The training photographs themselves"
+    )
+    text = f"""# Semantic prior
+
+## Use
+Maps a low-resolution RGB image in [0, 1] to the probability of each of eight categories ({", ".join(NAMES)}) at every
+pixel of the image four times as large. Load with `sr_models.load_prior`.
+{sum(parameter.numel() for parameter in prior.parameters()) / 1e6:.2f} M parameters,
+{prior.macs_per_pixel / 1e3:.0f} k multiply-accumulates per low-resolution pixel.
+
+## Data
+{recipe["images"]} labelled photographs, patches of {recipe["patch_size"]} pixels downscaled to a quarter (bicubic),
+{100 * recipe["slight_share"]:.0f} % of them with slight noise and JPEG. The licence of the weights follows theirs.
+
+## Recipe
+SqueezeNet 1.1's trunk and a small decoder, started from {recipe["started_from"]}. Cross-entropy, weights averaged;
+{recipe["steps"]} steps of {recipe["batch_size"]} patches, {recipe["seconds"] / 60:.1f} minutes, {recipe["precision"]}.
+
+```
+{recipe.get("command")}  # {recipe["version"]}
+```
+
+## Results
+{validation}, whole, downscaled to a quarter: pixel accuracy {scores.accuracy:.3f}, mean IoU {scores.mean_iou:.3f}.
+
+{chr(10).join(rows)}
+
+## Limits
+Indoor scenes and close-ups are mostly background.
+"""
+    write_card(card, text)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 
 from agents.cli import main
 from sr_models.prior.categories import IGNORE, NAMES
+from sr_models.prior.evaluation import SegmentationScores, evaluate_prior
 from sr_models.prior.labels import LabelledImages
 from sr_models.prior.loading import SHIPPED, load_prior, save_prior
 from sr_models.prior.segformer import load_segformer
@@ -24,17 +24,10 @@ from sr_models.prior.semantic_prior import (
     check_maps,
     network_input,
 )
-from sr_models.training.prior import (
-    LabelledPatches,
-    PriorTraining,
-    SegmentationScores,
-    cut_patch,
-    evaluate_prior,
-    label_error,
-    train_prior,
-)
+from sr_models.training.labelled_patches import LabelledPatches, cut_patch
+from sr_models.training.prior import label_error, train_prior
+from sr_models.training.settings import PriorTraining
 from tests.support.scenes import COLOURS, write_scenes
-from tools_zoo.training.settings import Budget, Schedule
 from tools_zoo.training.trainer import TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -212,16 +205,16 @@ def test_unknown_pixels_are_not_learned_from() -> None:
 
 
 def settings(out: Path, steps: int = 3, **changes: Any) -> PriorTraining:
-    base = PriorTraining(out, Budget(steps=steps), batch_size=2, patch_size=32, schedule=Schedule(warmup_steps=2))
-    return dataclasses.replace(base, **changes)
+    values = {"labels": (), "batch_size": 2, "patch_size": 32, "warmup_steps": 2}
+    return PriorTraining(**{"out": out, "steps": steps, **values, **changes})
 
 
 def test_training_learns_and_writes_weights_card_and_curve(tmp_path: Path) -> None:
     images = LabelledImages(write_scenes(tmp_path / "labels", 6))
     losses: list[float] = []
-    schedule = Schedule(learning_rate=2e-3, warmup_steps=5, clip_norm=1.0)
-    chosen = settings(tmp_path / "out", 25, schedule=schedule, command="imagerestore train prior")
-    fitted, scores = train_prior(chosen, images, lambda now: losses.append(now.progress.loss))
+    schedule = {"learning_rate": 2e-3, "warmup_steps": 5, "ema_decay": 0.998}
+    chosen = settings(tmp_path / "out", 25, **schedule, command="imagerestore train prior")
+    fitted, scores = train_prior(chosen, images, lambda now: losses.append(now.loss))
     assert fitted.finished
     assert losses[-1] < 1.8 < losses[0]
     loaded = load_prior(tmp_path / "out")
@@ -231,7 +224,7 @@ def test_training_learns_and_writes_weights_card_and_curve(tmp_path: Path) -> No
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"pixel accuracy {scores.accuracy:.3f}" in card
     assert "| animal |" in card
-    assert (tmp_path / "out" / "prior.png").stat().st_size > 0
+    assert (tmp_path / "out" / "checkpoints" / "prior.png").stat().st_size > 0
 
 
 class KilledError(Exception):
@@ -244,7 +237,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypa
     images = LabelledImages(write_scenes(tmp_path / "labels", 2))
 
     def kill(now: Any) -> None:
-        if now.progress.step == 2:
+        if now.step == 2:
             raise KilledError
 
     train_prior(settings(tmp_path / "whole"), images)

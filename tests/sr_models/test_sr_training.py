@@ -26,11 +26,11 @@ from sr_models.super_resolver import read_generator
 from sr_models.training.blind_distortion import DISTORTIONS
 from sr_models.training.crops import SrPairSampler
 from sr_models.training.frozen_networks import FrozenNetworks
-from sr_models.training.gan import GAN, GANConfig, categories_of
-from sr_models.training.super_resolution import MODELS, SrProgress, SrTraining, train_sr
+from sr_models.training.gan import GAN, GANConfig, categories_of, check_gan
+from sr_models.training.settings import MODELS, SrTraining
+from sr_models.training.super_resolution import train_sr
 from tests.support.toolkit import photographs
-from tools_zoo.training.settings import Budget, Schedule
-from tools_zoo.training.trainer import TrainingError
+from tools_zoo.training.trainer import Progress, TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY: MappingProxyType[str, Any] = MappingProxyType(
@@ -63,16 +63,9 @@ def source() -> ImageSource:
     return opened
 
 
-def settings(out: Path, model: str = "sed", steps: int = 3, **changes: Any) -> SrTraining:
-    gan = replace(MODELS[model].gan, width=4)
-    values: dict[str, Any] = {
-        "budgets": {"psnr": Budget(steps=steps), "gan": Budget(steps=steps)},
-        "gan": gan,
-        "crop_size": 32,
-        "batch_size": 2,
-        "schedules": {stage: Schedule(learning_rate=2e-3, warmup_steps=1) for stage in ("psnr", "gan")},
-    }
-    return SrTraining(out, model, **{**values, **changes})
+def settings(out: Path, model: Any = "sed", steps: int | None = 3, **changes: Any) -> SrTraining:
+    values = {"crop_size": 32, "batch_size": 2, "learning_rate": 2e-3, "warmup_steps": 1, "discriminator_width": 4}
+    return SrTraining(**{"out": out, "model": model, "steps": steps, **values, **changes})
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -81,9 +74,9 @@ def state(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_both_stages_leave_weights_samples_and_a_card(model: str, frozen: FrozenNetworks, tmp_path: Path) -> None:
-    seen: list[SrProgress] = []
+    seen: list[Progress] = []
     train_sr(settings(tmp_path, model), source(), frozen, seen.append)
-    assert {progress.stage for progress in seen} == {"psnr", "gan"}
+    assert {progress.name for progress in seen} == {"psnr", "gan"}
     psnr, gan = (read_generator(tmp_path / f"{stage}.safetensors") for stage in ("psnr", "gan"))
     assert gan.recipe["steps"] == psnr.recipe["steps"] == 3
     assert any(not torch.equal(psnr.state[key], gan.state[key]) for key in psnr.state)
@@ -96,14 +89,13 @@ def test_both_stages_leave_weights_samples_and_a_card(model: str, frozen: Frozen
 
 def test_training_lowers_the_error(frozen: FrozenNetworks, tmp_path: Path) -> None:
     # crops of the smooth test pictures are nearly solved by bicubic: a wrong start shows the descent
-    run = settings(tmp_path, steps=40, budgets={"psnr": Budget(steps=40)}, batch_size=4)
+    run = settings(tmp_path, steps=40, stage="psnr", batch_size=4, learning_rate=1e-2, ema_decay=0.9)
     network = TINY["rrdb_small"]()
     network.tail.bias.data.fill_(0.2)
     start = tmp_path / "start.safetensors"
     weights = sr_models.super_resolver.GeneratorWeights("rrdb_small", "psnr", network.state_dict())
     sr_models.super_resolver.write_generator(start, weights)
-    schedule = Schedule(learning_rate=1e-2, warmup_steps=1, ema_decay=0.9)
-    train_sr(replace(run, init=start, schedules={"psnr": schedule}), source(), frozen)
+    train_sr(replace(run, init=start), source(), frozen)
     assert read_generator(tmp_path / "psnr.safetensors").recipe["psnr_output"] > 25  # the start is at 14 dB
 
 
@@ -116,8 +108,8 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
     whole, killed = settings(tmp_path / "whole", steps=4), settings(tmp_path / "killed", steps=4)
     train_sr(whole, source(), frozen)
 
-    def kill(progress: SrProgress) -> None:
-        if progress.stage == stage and progress.progress.step == 3:
+    def kill(progress: Progress) -> None:
+        if progress.name == stage and progress.step == 3:
             raise KilledError
 
     with pytest.raises(KilledError):
@@ -130,13 +122,12 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
 
 def test_a_checkpoint_of_another_discriminator_is_refused(frozen: FrozenNetworks, tmp_path: Path) -> None:
     train_sr(settings(tmp_path), source(), frozen)
-    other = replace(settings(tmp_path).gan_config, semantic=False)
     with pytest.raises(TrainingError, match="semantic"):
-        train_sr(settings(tmp_path, gan=other), source(), frozen)
+        train_sr(settings(tmp_path, semantics=False), source(), frozen)
 
 
 def test_a_checkpoint_with_other_frozen_networks_is_refused(frozen: FrozenNetworks, tmp_path: Path) -> None:
-    run = settings(tmp_path, budgets={"psnr": Budget(steps=1)})
+    run = settings(tmp_path, steps=1, stage="psnr")
     train_sr(run, source(), frozen)
     torch.manual_seed(1)
     with pytest.raises(TrainingError, match="features"):
@@ -149,25 +140,37 @@ def test_weights_to_start_from_come_before_those_in_the_folder(frozen: FrozenNet
     weights = read_generator(tmp_path / "psnr.safetensors")
     sr_models.super_resolver.write_generator(other, replace(weights, state=TINY["rrdb_small"]().state_dict()))
     with pytest.raises(TrainingError, match="started_from"):
-        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=3)}, init=other), source(), frozen)
+        train_sr(settings(tmp_path, stage="gan", init=other), source(), frozen)
 
 
 def test_what_cannot_be_trained_is_refused_before_the_first_stage(tmp_path: Path) -> None:
     wrong: dict[str, dict[str, Any]] = {
-        "takes no semantics": {"gan": replace(MODELS["sed"].gan, discriminator="vgg")},
-        "no category head": {"gan": replace(MODELS["sft"].gan, discriminator="patch")},
-        "adversarial loss 'x'": {"gan": replace(MODELS["sed"].gan, adversarial_loss="x")},
-        "too small": {"crop_size": 16},
+        "takes no semantics": {"discriminator": "vgg"},
+        "adversarial_loss must be one of": {"adversarial_loss": "x"},
+        "generator must be one of": {"generator": "rain"},
+        "distortion must be one of": {"distortion": "rain"},
+        "crop_size 16 is too small": {"crop_size": 16},
     }
     for message, changes in wrong.items():
         with pytest.raises(ValueError, match=message):
             settings(tmp_path, **changes)
+    with pytest.raises(ValueError, match="no category head"):
+        check_gan(replace(MODELS["sft"].gan, discriminator="patch"))
+
+
+def test_settings_change_the_models_losses(tmp_path: Path) -> None:
+    assert settings(tmp_path, discriminator_width=64).gan == MODELS["sed"].gan
+    assert settings(tmp_path, discriminator="pixel").gan.perceptual == 1.0
+    assert not settings(tmp_path, semantics=False).gan.semantic
+    assert settings(tmp_path, "sft", discriminator="patch").gan.category == 0.0
+    whole = settings(tmp_path, steps=None, minutes=10.0)
+    assert [round(whole.budgets[stage].minutes or 0, 6) for stage in ("psnr", "gan")] == [6, 4]
 
 
 def test_the_gan_stage_needs_a_start(frozen: FrozenNetworks, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train the PSNR stage first"):
-        train_sr(settings(tmp_path, budgets={"gan": Budget(steps=1)}), source(), frozen)
-    train_sr(settings(tmp_path / "sft", "sft", budgets={"psnr": Budget(steps=1)}), source(), frozen)
+        train_sr(settings(tmp_path, stage="gan"), source(), frozen)
+    train_sr(settings(tmp_path / "sft", "sft", steps=1, stage="psnr"), source(), frozen)
     with pytest.raises(ValueError, match="weights of sft, to train rrdb_small"):
         train_sr(settings(tmp_path / "sed", init=tmp_path / "sft" / "psnr.safetensors"), source(), frozen)
 
@@ -263,8 +266,6 @@ def test_the_command_trains_and_speaks_plainly(tmp_path: Path, capsys: pytest.Ca
         (["--vgg", "nowhere.pth"], "nowhere.pth"),
         (["--clip", "nowhere.pt"], "nowhere.pt"),
         (["--prior", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["--distortion", "rain"], "rain"),
-        (["--generator", "rain"], "rain"),
     ):
         assert main([*words, *extra]) == 2
         error = capsys.readouterr().err
