@@ -30,12 +30,12 @@ from restore_env.patches import Crop, CropSampler, cut
 _LISTED = 1024  # a record lists arrays of at most so many entries
 
 CONTEXT = 32
-"""Pixels around a patch that a user's own distortion gets to see, where the image has them."""
+"""Pixels around a patch that a user's own distortion gets as well, where the image has them."""
 
 
 @dataclass(frozen=True)
 class EpisodeStart:
-    """What an episode starts from."""
+    """The images that an episode starts from."""
 
     degraded: npt.NDArray[Any]
     """RGB ``(h, w, 3)``, uint8 or float32 in [0, 1]. Where starts are drawn on a device, a uint8 tensor there."""
@@ -44,16 +44,16 @@ class EpisodeStart:
     factor: int
     """The task: 1 same size, 4 low resolution."""
     image: str
-    """Which photograph."""
+    """The photograph's name."""
     seed: int
     """Draws the same start again from the same sampler; -1 if the user gave the pair."""
     distortion: dict[str, Any]
-    """Where the patch was cut and what was done to it, as plain numbers and strings."""
+    """Position of the patch and levels of its distortion, as plain numbers and strings."""
 
 
 @runtime_checkable
 class Compose(Protocol):
-    """What is used of ``albumentations.Compose``."""
+    """The part of ``albumentations.Compose`` that is used."""
 
     def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
         """Give the transforms the generators that they draw from."""
@@ -99,7 +99,7 @@ class StartSampler:
         if isinstance(distortion, str):
             self._severity = check_severity(distortion)
         elif device is not None:
-            raise ValueError("a distortion of one's own works on the host: leave draws='device' out, or use a severity")
+            raise ValueError("a distortion of your own works on the host: leave draws='device' out, or use a severity")
         else:
             self._compose = copy.deepcopy(distortion)
             self._compose.save_applied_params = True  # type: ignore[attr-defined]
@@ -126,7 +126,7 @@ class StartSampler:
             together = self._pool.submit(self._draw_together, seeds)
             drawn = (start for batch in (together,) for start in batch.result())
         else:
-            # a Compose keeps state and is no place for threads
+            # a Compose has state: not thread-safe
             alone = self._compose is not None or len(seeds) < 2
             drawn = (start for start in (map if alone else self._pool.map)(self.draw, seeds))
         return (next(drawn) if isinstance(start, int) else start for start in chosen)
@@ -210,7 +210,7 @@ def _apply_compose(compose: Compose, crop: Crop, rng: np.random.Generator) -> tu
 
 
 def _as_plain(value: Any) -> Any:
-    """Numbers as numbers, small arrays as lists, large ones (noise fields) by shape: the seed draws them again."""
+    """Numbers as numbers, small arrays as lists, large ones (noise) by shape, as the seed draws them again."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray) and value.size <= _LISTED:
@@ -221,7 +221,7 @@ def _as_plain(value: Any) -> Any:
 
 
 def own_pair(degraded: ImageLike, target: ImageLike) -> EpisodeStart:
-    """A start from a pair of the user's own: paths, or arrays (float in [0, 1] keeps its precision).
+    """A start from a pair of images: paths, or arrays (float in [0, 1] keeps its precision).
 
     Raises:
         ImageError: an image cannot be used, or the sizes do not fit together.

@@ -5,7 +5,7 @@
 set -euo pipefail
 photos=${1:?folder of clean photographs}
 agent() { imagerestore train agent --images "$photos" --envs 8 --minutes 0.1 --precision bf16 "$@"; }
-camera=(--distortion restore_env.distortions.transforms:camera --distortion-share 0.28)
+camera=(--distortion restore_env.distortions.camera:camera --distortion-share 0.28)
 
 agent --toolbox pure --out pure --warm-start 29
 agent --toolbox classic --init pure/agent.safetensors --single-share 0.15 --warm-start 25 --out classic

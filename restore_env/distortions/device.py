@@ -1,11 +1,10 @@
 """The protocol's distortions for many patches at once, as PyTorch operations on any device.
 
-The same distribution as :mod:`restore_env.distortions.protocol`, and for the same seed the same photograph, place and
-levels.
-What differs: the noise is another field of the same law (each value a function of the seed and its place, so that it
-does not depend on which patches are drawn together), and JPEG is computed in floating point by the formulas that
-libjpeg's integers approximate, so that a few pixels differ by a grey level or two (T.81; chroma 4:2:0, enlarged by
-libjpeg's triangle filter). Tested on CPUs; it has not been run on a GPU yet.
+The distribution is that of :mod:`restore_env.distortions.protocol`, and a seed gives the same photograph, place and
+levels. Two things differ. The noise is another sample: each value is a function of the seed and its position, so it
+does not depend on which patches are drawn together. JPEG is computed in floating point by the formulas that libjpeg's
+integers approximate (T.81; 4:2:0, chroma upsampled by libjpeg's triangle filter), so a few pixels differ by a grey
+level or two. Tested on CPUs; it has not been run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.
 
 @dataclass(frozen=True)
 class Place:
-    """A patch that waits to be distorted."""
+    """A patch to be distorted."""
 
     image: Pixels
     """The whole clean photograph, uint8 RGB ``(H, W, 3)``."""
@@ -62,20 +61,20 @@ class Place:
     noise_seed: int
     """Any int64."""
     curve: Curve | None = None
-    """What the photograph's values go through first."""
+    """Saturation curve of the photograph, applied first."""
 
 
 @torch.inference_mode()
 def distort_patches(places: Sequence[Place], size: int, factor: int, device: str | torch.device) -> Tensor:
-    """Distort many patches of one size: blur, shrink by ``factor``, noise, JPEG whose grid lies where the place says.
+    """Distort many patches of one size: blur, downscaling by ``factor``, noise, and JPEG with the photograph's grid.
 
-    Only the clean surroundings, as bytes, go to the device.
+    Only each patch's clean surroundings, as bytes, are copied to the device.
 
     Args:
-        places: where the patches lie, and what is done to each.
+        places: position and distortion of each patch.
         size: pixels of a distorted patch.
         factor: 4 for the low-resolution task, 1 for the same size.
-        device: where it is computed.
+        device: where to compute.
 
     Returns:
         uint8 RGB ``(len(places), size, size, 3)`` on the device.
@@ -117,8 +116,8 @@ def distort_patches(places: Sequence[Place], size: int, factor: int, device: str
 def blur_patches(images: Tensor, sigmas: Tensor) -> Tensor:
     """Blur each of ``(N, 3, H, W)`` by its own sigma, 21x21: ``(N, 3, H - 20, W - 20)``; sigma 0 only crops.
 
-    As products with banded matrices, whose rounding does not depend on which images are together, and which no
-    device computes in reduced precision unless told to.
+    Computed as products with banded matrices: their rounding does not depend on the other images of the batch, and no
+    device uses reduced precision for them by default.
     """
     height, width = images.shape[-2:]
     away = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=images.device, dtype=torch.float64)
@@ -135,10 +134,10 @@ def blur_patches(images: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def gaussian_field(seeds: Tensor, count: int) -> Tensor:
-    """Standard normal values ``(len(seeds), count)``, float32, each a function of its row's seed and its place alone.
+    """Standard normal values ``(len(seeds), count)``, float32, each a function of its row's seed and its position.
 
     SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) hashes seed and
-    place; Box and Muller's transform makes two values of a hash. The same on every device, but for the last bits.
+    position; the Box-Muller transform makes two values of a hash. The same on every device, except for the last bits.
 
     Args:
         seeds: ``(N,)`` int64.
@@ -166,7 +165,7 @@ def jpeg_patches(values: Tensor, qualities: Tensor, limits: Tensor) -> Tensor:
     """
     ycc = _colours(values, _TO_YCC).add_(values.new_tensor([0.0, 128.0, 128.0]).reshape(1, 3, 1, 1)).round_()
     y, chroma = ycc[:, :1], ycc[:, 1:]
-    # libjpeg adds 1 and 2 in turns before it halves twice
+    # libjpeg adds 1 and 2 alternately before it divides by 4
     turns = (torch.arange(values.shape[-1] // 2, device=values.device) % 2 + 1).float() / 4
     chroma, halves = torch.floor(F.avg_pool2d(chroma, 2) + turns), (limits + 1) // 2
     every = torch.arange(chroma.shape[-1], device=values.device).expand(len(values), -1)
@@ -174,7 +173,7 @@ def jpeg_patches(values: Tensor, qualities: Tensor, limits: Tensor) -> Tensor:
     chroma = _pick(chroma, torch.minimum(down, halves[:, :1] - 1), every)  # downwards, the halved edge is repeated
     steps = _quantisation_tables(qualities)
     y, chroma = _code(y, steps[:, :1]), _code(chroma, steps[:, 1:])
-    chroma = _enlarge_chroma(chroma, halves)
+    chroma = _upsample_chroma(chroma, halves)
     centred = torch.cat([y, chroma - 128], dim=1)
     return _colours(centred, _TO_RGB).round_().clamp_(0, 255)
 
@@ -187,10 +186,10 @@ def _surroundings(
     shrunk_reach: int,
     factor: int,
 ) -> Pixels:
-    """The clean pixels that the coded window needs, the photograph's edge repeated where it ends."""
-    receptive_radius = BLUR_REACH + shrunk_reach * factor
-    length = coded * factor + 2 * receptive_radius
-    first = start * factor - receptive_radius
+    """The clean pixels that the compressed window depends on, the photograph's edge replicated."""
+    margin = BLUR_REACH + shrunk_reach * factor
+    length = coded * factor + 2 * margin
+    first = start * factor - margin
     if (first >= 0).all() and (first + length <= limit).all():
         return image[first[0] : first[0] + length, first[1] : first[1] + length]
     rows, columns = (np.clip(np.arange(first[k], first[k] + length), 0, limit[k] - 1) for k in (0, 1))
@@ -233,7 +232,7 @@ def _shift(state: Tensor, bits: int) -> Tensor:
 
 
 def _colours(images: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
-    """Mix the channels without a matrix product, which some devices round coarsely."""
+    """A linear map of the channels, without a matrix product, which some devices compute in reduced precision."""
     r, g, b = images.unbind(1)
     return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], dim=1)
 
@@ -265,21 +264,21 @@ def _code(planes: Tensor, steps: Tensor) -> Tensor:
     return (back + 128).round_().clamp_(0, 255).transpose(3, 4).reshape(n, channels, height, width)
 
 
-def _enlarge_chroma(planes: Tensor, limits: Tensor) -> Tensor:
-    """Twice as high and wide by libjpeg's triangle filter: 9, 3, 3, 1 sixteenths, 8 and 7 added in turns."""
+def _upsample_chroma(planes: Tensor, limits: Tensor) -> Tensor:
+    """Upsample by 2 with libjpeg's triangle filter: weights 9, 3, 3, 1 of 16, 8 and 7 added alternately."""
     n, channels, height, width = planes.shape
 
-    def beside(length: int, axis: int, step: int) -> Tensor:
+    def neighbour(length: int, axis: int, step: int) -> Tensor:
         at = torch.arange(length, device=planes.device)
         return torch.minimum((at + step).clamp(min=0), limits[:, axis, None] - 1)
 
     columns = torch.arange(width, device=planes.device).expand(n, -1)
     tall = planes.new_empty(n, channels, height, 2, width)
     for turn, step in enumerate((-1, 1)):
-        tall[:, :, :, turn] = 3 * planes + _pick(planes, beside(height, 0, step), columns)
+        tall[:, :, :, turn] = 3 * planes + _pick(planes, neighbour(height, 0, step), columns)
     tall = tall.reshape(n, channels, 2 * height, width)
     wide = planes.new_empty(n, channels, 2 * height, width, 2)
     every = torch.arange(2 * height, device=planes.device).expand(n, -1)
     for turn, step in enumerate((-1, 1)):
-        wide[..., turn] = torch.floor((3 * tall + _pick(tall, every, beside(width, 1, step)) + (8 - turn)) / 16)
+        wide[..., turn] = torch.floor((3 * tall + _pick(tall, every, neighbour(width, 1, step)) + (8 - turn)) / 16)
     return wide.reshape(n, channels, 2 * height, 2 * width)

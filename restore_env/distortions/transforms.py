@@ -62,13 +62,13 @@ _Severity = Annotated[str, AfterValidator(check_severity)]
 
 
 class ProtocolTransform(ImageOnlyTransform):
-    """What the transforms share: the check of their input, and seeds of their own."""
+    """Base of the transforms: checks the input, and seeds each transform independently."""
 
     takes: ClassVar[tuple[str, ...]] = ("uint8", "float32")
 
     @property
     def seed_name(self) -> str:
-        """What is mixed into seeds: transforms of one ``Compose`` draw independently if it differs."""
+        """Mixed into the seed: transforms of one ``Compose`` are independent if it differs."""
         return type(self).__name__
 
     def set_random_seed(self, seed: int | None) -> None:
@@ -112,7 +112,7 @@ class ProtocolBlur(ProtocolTransform):
     """
 
     class InitSchema(BaseTransformInitSchema):
-        """What albumentations checks arguments with."""
+        """Validation of the arguments."""
 
         sigma_range: _SigmaRange
 
@@ -141,7 +141,7 @@ class ProtocolNoise(ProtocolTransform):
     """
 
     class InitSchema(BaseTransformInitSchema):
-        """What albumentations checks arguments with."""
+        """Validation of the arguments."""
 
         sigma_range: _SigmaRange
 
@@ -170,7 +170,7 @@ class ProtocolJpeg(ProtocolTransform):
     """
 
     class InitSchema(BaseTransformInitSchema):
-        """What albumentations checks arguments with."""
+        """Validation of the arguments."""
 
         quality_range: _QualityRange
 
@@ -194,7 +194,7 @@ class ProtocolJpeg(ProtocolTransform):
 
 
 class BicubicDownscale(ProtocolTransform):
-    """Antialiased bicubic shrinking (a = -0.5, as MATLAB's imresize). Only the image shrinks, not masks or boxes.
+    """Antialiased bicubic downscaling (a = -0.5, as MATLAB's imresize). Only the image shrinks, not masks or boxes.
 
     Args:
         factor: whole number; heights and widths must be multiples of it.
@@ -205,7 +205,7 @@ class BicubicDownscale(ProtocolTransform):
     """
 
     class InitSchema(BaseTransformInitSchema):
-        """What albumentations checks arguments with."""
+        """Validation of the arguments."""
 
         factor: _Factor
 
@@ -214,12 +214,12 @@ class BicubicDownscale(ProtocolTransform):
         self.factor = factor
 
     def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
-        """Shrink."""
+        """Downscale."""
         return downscale(image, self.factor)
 
 
 class MixedDistortion(ProtocolTransform):
-    """The protocol's mixed distortion: blur, shrinking if asked for, noise and JPEG, of levels drawn together.
+    """The protocol's mixed distortion: blur, downscaling if asked for, noise and JPEG, with levels drawn together.
 
     Unlike the single transforms in a row it rounds to 8 bits only once, before the JPEG, as the environment does.
 
@@ -236,7 +236,7 @@ class MixedDistortion(ProtocolTransform):
     takes = ("uint8",)
 
     class InitSchema(BaseTransformInitSchema):
-        """What albumentations checks arguments with."""
+        """Validation of the arguments."""
 
         severity: _Severity
         factor: _Factor

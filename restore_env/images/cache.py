@@ -47,7 +47,7 @@ class PixelCache:
         return key in self._maps or self._path(key).exists()
 
     def put(self, key: str, pixels: Pixels) -> None:
-        """Store an image; it appears whole or not at all."""
+        """Store an image, atomically."""
         try:
             descriptor, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
             try:
@@ -79,7 +79,7 @@ class PixelCache:
 
 
 def _remove_folder(folder: str, owner: int) -> None:
-    """Delete a temporary folder, unless this is a forked child's copy of the object that it belongs to."""
+    """Delete a temporary folder, unless this process is a forked child of its owner."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -88,7 +88,7 @@ _SHARED: weakref.WeakValueDictionary[int, PixelCache] = weakref.WeakValueDiction
 
 
 def shared_cache() -> PixelCache:
-    """The process's temporary cache, which all sources share for as long as one of them lives."""
+    """The process's temporary cache, shared by all sources and deleted with the last of them."""
     cache = _SHARED.get(os.getpid())
     if cache is None:
         cache = _SHARED[os.getpid()] = PixelCache()

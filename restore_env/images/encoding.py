@@ -40,10 +40,10 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
 def write_image(path: str | os.PathLike[str], photo: Photo) -> None:
     """Write PNG, JPEG (quality 95, 4:4:4), lossless WebP or TIFF, by the suffix, with profile and EXIF.
 
-    The file appears whole or not at all.
+    The file is written atomically.
 
     Raises:
-        ImageError: an unknown suffix, a size that the format cannot hold, or a place that cannot be written to.
+        ImageError: an unknown suffix, a size that the format cannot hold, or a path that cannot be written to.
     """
     path = check_writable(path)
     file_format, options = _WRITE_FORMATS[path.suffix.lower()]

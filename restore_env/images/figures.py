@@ -15,13 +15,13 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def check_figure(path: str | os.PathLike[str]) -> None:
-    """Raise ``ValueError`` if the suffix is none of a figure's: before any work, not after it."""
+    """Raise ``ValueError`` unless the suffix is one of :data:`FORMATS`."""
     if Path(path).suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
 def write_figure(path: str | os.PathLike[str], figure: Any) -> None:
-    """Write a ``matplotlib.figure.Figure`` as PNG, PDF or SVG, by the suffix; the file appears whole or not at all."""
+    """Write a ``matplotlib.figure.Figure`` as PNG, PDF or SVG, by the suffix, atomically."""
     check_figure(path)
     buffer = io.BytesIO()
     with warnings.catch_warnings():

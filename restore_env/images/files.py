@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write under a temporary name beside ``path``, then rename: readers see the old file or the whole new one."""
+    """Write to a temporary file beside ``path``, then rename it: readers find the old file or the whole new one."""
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:

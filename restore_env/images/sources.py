@@ -23,7 +23,7 @@ from restore_env.images.decoding import SUFFIXES, ImageError, Photo, as_rgb8, re
 ImageLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any]"
 """A path or an array that :func:`restore_env.images.decoding.as_rgb8` accepts."""
 PhotoLike: TypeAlias = "ImageLike | Photo"
-"""An image of the user's own."""
+"""An image that a user passes."""
 ImagesLike: TypeAlias = "str | os.PathLike[str] | Sequence[ImageLike] | Sequence[tuple[ImageLike, ImageLike]] | None"
 """What the ``images`` argument takes: None, a folder, a file, a list of images, or a list of (degraded, target)."""
 
@@ -31,7 +31,7 @@ EMBEDDED = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg
 """The colour photographs that come with scikit-image."""
 
 NAMED_SKIPPED = 20
-"""The warning about skipped files names so many of them."""
+"""Number of files that the warning about skipped ones names."""
 
 _TAG = re.compile(r"[_-](in|input|lq|lr|degraded|noisy|blurred|gt|hq|hr|target|clean)$", re.IGNORECASE)
 
@@ -45,13 +45,13 @@ class _Entry:
 
 
 def short_names(identities: Sequence[str]) -> list[str]:
-    """What tables call images: a file's name without its suffix, or all of its path where several share that name."""
+    """Names of images for tables: a file's name without its suffix, or its whole path if several share that name."""
     stems = [Path(identity).stem for identity in identities]
     return [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, identities, strict=True)]
 
 
 class ImageSource:
-    """A fixed list of photographs, each decoded once, at the sizes that the protocol shows them in.
+    """A fixed list of photographs, each decoded once, at any scale.
 
     Built by :func:`open_images`. ``source.pixels(i, scale)`` is uint8 RGB ``(H, W, 3)``, read-only. ``skipped`` holds
     the reason for each image that was left out (only with ``lenient``; otherwise such an image is an error).
@@ -78,7 +78,7 @@ class ImageSource:
         return len(self._entries)
 
     def identity(self, index: int) -> str:
-        """What records call the image: its path, ``scikit-image/<name>``, or ``array-<index>-<digest>``."""
+        """The image's name in records: its path, ``scikit-image/<name>``, or ``array-<index>-<digest>``."""
         return self._entries[index].identity
 
     def size(self, index: int, scale: float = 1.0) -> tuple[int, int]:
@@ -87,7 +87,7 @@ class ImageSource:
         return max(1, round(entry.height * scale)), max(1, round(entry.width * scale))
 
     def pixels(self, index: int, scale: float = 1.0) -> Pixels:
-        """Image ``index`` at ``scale`` (antialiased bicubic), computed at its first use and then kept."""
+        """Image ``index`` at ``scale`` (antialiased bicubic), computed on first use and cached."""
         entry = self._entries[index]
         if scale == 1.0:
             return self._cache.get(entry.key)
@@ -99,7 +99,7 @@ class ImageSource:
         return self._cache.get(key)
 
     def _take(self, index: int, image: ImageLike) -> _Entry | str:
-        """Decode one image into the cache, which keeps the pixels; tell why where it cannot be used."""
+        """Decode one image into the cache; return the reason if it cannot be used."""
         try:
             if isinstance(image, np.ndarray):
                 pixels = as_rgb8(image, f"image {index}")
@@ -166,11 +166,11 @@ def open_images(
         images: None for the photographs that come with scikit-image; a folder (searched recursively for PNG, JPEG,
             WebP, TIFF, BMP and GIF; what cannot be used is skipped with one warning); a file; a list of paths or
             arrays; or a list of (degraded, target) pairs of these.
-        min_size: what height and width must reach, in pixels.
-        cache_dir: folder that keeps the decoded images for the next process. None: a temporary one.
+        min_size: smallest height and width, in pixels.
+        cache_dir: folder that keeps the decoded images between processes. None: a temporary one.
 
     Raises:
-        ImageError: an image named explicitly cannot be used, or nothing is left.
+        ImageError: an image named explicitly cannot be used, or no image is left.
     """
     cache = PixelCache(cache_dir) if cache_dir is not None else shared_cache()
     if images is None:
@@ -228,14 +228,14 @@ def embedded_paths() -> list[Path]:
 
 
 def open_photo(image: PhotoLike, name: str) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.float32], Photo]:
-    """Open an image of the user's own.
+    """Open an image that a user passes.
 
     Args:
         image: a path, an array that :func:`restore_env.images.decoding.as_rgb8` accepts, or a Photo.
-        name: what errors call an array.
+        name: the array's name in errors.
 
     Returns:
-        The pixels, RGB ``(H, W, 3)``, uint8, or float32 in [0, 1] from a float RGB array; and the photo they come from.
+        The pixels, RGB ``(H, W, 3)``, uint8, or float32 in [0, 1] from a float RGB array; and the photo.
 
     Raises:
         ImageError: the image cannot be used.
@@ -278,7 +278,7 @@ def _keyed(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Path]]:
     for path in list_images(folder):
         key = _TAG.sub("", str(path.relative_to(folder).with_suffix("")))
         if key in seen:
-            raise ImageError(f"{path}: same name as {seen[key]}; a pair cannot be told")
+            raise ImageError(f"{path}: same name as {seen[key]}; the pair is ambiguous")
         seen[key] = path
         yield key, path
     if not seen:
@@ -286,7 +286,7 @@ def _keyed(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Path]]:
 
 
 def _identity(path: Path) -> str:
-    """A file's name in records: its path, but for embedded photographs, which lie elsewhere on every machine."""
+    """A file's name in records: its path, but without the machine's folder for embedded photographs."""
     return f"scikit-image/{path.name}" if path.parent.parts[-2:] == ("skimage", "data") else str(path)
 
 

@@ -1,4 +1,4 @@
-"""Large images piece by piece: a tool over tiles, equal to the tool on the whole image; SSIM likewise."""
+"""Large images in tiles: tools and SSIM with the same result as on the whole image."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from restore_env.metrics import ssim
 from restore_env.toolbox import FunctionTool, Tool, bicubic_upscale
 
 TILE_CPU, TILE_GPU = 256, 1024
-"""Sides of a tile, pixels. On CPUs the activations of 256x256 stay in the cache: twice as fast as the whole image."""
-FAR, TILE_FAR = 32, 512
-"""On CPUs a tool that keeps the size and looks farther than so many pixels gets tiles of this side: what overlaps is
-computed twice, and such tools work at lower resolutions, where 512x512 are little."""
+"""Sides of a tile, pixels. On CPUs the activations of 256x256 fit into the cache: twice as fast as the whole image."""
+LARGE_RADIUS, TILE_LARGE_RADIUS = 32, 512
+"""On CPUs a same-size tool whose receptive radius is larger than this gets tiles of this side: overlaps are computed
+twice, and such tools work at lower resolutions, where 512x512 is small."""
 
 _GRID = 8  # cuts lie on multiples of it, for tools that work on blocks of 2, 4 or 8 pixels
-_BICUBIC_REACH = 3
+_BICUBIC_RADIUS = 3
 _SSIM_CONTEXT = 10
 _SSIM_TILE = 96  # windows along a side; four times as fast as large tiles
 
 
 def tile_starts(length: int, size: int, borders: bool = True) -> list[int]:
-    """Where tiles of ``size`` begin along a length: side by side, and with ``borders`` a last one that ends at its end.
+    """Starts of tiles of ``size`` along a length: side by side, and with ``borders`` a last one that ends at its end.
 
     A length shorter than a tile has one, at 0.
     """
@@ -45,7 +45,7 @@ def to_tensor(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Tensor
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """Float ``(1, 3, H, W)`` as it is saved: clipped, rounded to uint8 RGB ``(H, W, 3)``."""
+    """Float ``(1, 3, H, W)``, clipped and rounded to uint8 RGB ``(H, W, 3)``."""
     _, _, height, width = image.shape
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, TILE_GPU):
@@ -63,21 +63,20 @@ def apply_tool(
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Run a tool over an image of any size, tile by tile, in memory that does not grow with the image.
+    """Run a tool over an image of any size, tile by tile, with bounded memory.
 
-    A tile is given to the tool with ``tool.receptive_radius`` pixels around it (rounded up to a multiple of 8), and
-    with none at
-    the image's own borders, so that the tool's padding acts there alone: the result is that of ``tool(image)``, but for
-    rounding in the last bit or two, as libraries take other ways for other sizes (none with the toolbox's networks in
-    plain PyTorch, backend "eager", on the CPU at one number of threads). A tool whose reach is None gets the whole
-    image.
+    Each tile is extended by ``tool.receptive_radius`` pixels (rounded up to a multiple of 8), but not beyond the
+    image's borders, so that the tool pads only there. The result is that of ``tool(image)``, except for rounding in
+    the last bit or two, as libraries use other kernels for other sizes (it is equal for the toolbox's networks in plain
+    PyTorch, backend "eager", on the CPU at one number of threads). A tool whose receptive radius is None gets the
+    whole image.
 
     Args:
-        tool: what to apply.
+        tool: the tool.
         image: float32 ``(1, 3, H, W)``; it may stay in main memory while the tool runs elsewhere.
         device: where the tool runs.
-        tile: side of a tile in pixels; None: what suits the device. Thin images get longer tiles of the same area.
-        progress: called after each tile with the share that is done.
+        tile: side of a tile in pixels; None: by device. Narrow images get longer tiles of the same area.
+        progress: called after each tile with the completed share.
 
     Returns:
         ``(1, 3, H * scale, W * scale)``, a new tensor on the image's device.
@@ -118,7 +117,7 @@ def upscale_bicubic(image: Tensor, factor: int, device: torch.device | str = "cp
     if factor == 1:
         return image
     bicubic = FunctionTool(
-        "bicubic", lambda piece: bicubic_upscale(piece, factor), factor, receptive_radius=_BICUBIC_REACH
+        "bicubic", lambda piece: bicubic_upscale(piece, factor), factor, receptive_radius=_BICUBIC_RADIUS
     )
     return apply_tool(bicubic, image, device)
 
@@ -127,14 +126,16 @@ def _side(tool: Tool, device: torch.device) -> int:
     if device.type != "cpu":
         return TILE_GPU
     return (
-        TILE_FAR if tool.scale == 1 and tool.receptive_radius is not None and tool.receptive_radius > FAR else TILE_CPU
+        TILE_LARGE_RADIUS
+        if tool.scale == 1 and tool.receptive_radius is not None and tool.receptive_radius > LARGE_RADIUS
+        else TILE_CPU
     )
 
 
 def _tiles(height: int, width: int, side: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Rows and columns ``(first, end)`` of tiles of about ``side * side`` pixels.
 
-    A tile holds a quarter of that or more (or the whole image): for few pixels PyTorch takes other kernels, which
+    A tile holds a quarter of that or more (or the whole image): for few pixels PyTorch uses other kernels, which
     round differently.
     """
     rows = _cuts(height, max(side, side * side // min(width, side)))

@@ -30,34 +30,34 @@ Distortion = Callable[[Pixels, np.random.Generator], Pixels]
 KERNEL_SIZES: tuple[int, ...] = tuple(range(7, 22, 2))
 """Sides of blur kernels, all equally likely."""
 PROFILES: Mapping[str, float] = MappingProxyType({"gaussian": 0.7, "generalised": 0.15, "plateau": 0.15})
-"""How a blur falls off with the distance, and how likely that is."""
+"""Profiles of blur kernels and their probabilities."""
 BETAS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"gaussian": (1.0, 1.0), "generalised": (0.5, 4.0), "plateau": (1.0, 2.0)}
 )
 """Bounds of the exponent of each profile."""
-ISOTROPIC_CHANCE = 0.6
-SINC_CHANCE = 0.1
-"""How likely a blur's kernel is a sinc, which rings, and no Gaussian."""
-LAST_SINC_CHANCE = 0.8
-"""How likely a last sinc comes next to the last JPEG."""
-GREY_CHANCE = 0.4
-"""How likely noise is the same in all three channels."""
-POISSON_CHANCE = 0.5
+ISOTROPIC_PROB = 0.6
+SINC_PROB = 0.1
+"""Probability that a blur kernel is a sinc instead of a Gaussian."""
+LAST_SINC_PROB = 0.8
+"""Probability of a last sinc filter beside the last JPEG."""
+GREY_PROB = 0.4
+"""Probability that noise is the same in all three channels."""
+POISSON_PROB = 0.5
 RESIZINGS: tuple[int, ...] = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
-"""Ways of resizing, all equally likely."""
+"""Interpolations, all equally likely."""
 JPEG_RANGE = (30, 95)
 """Bounds of the quality."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Chances and bounds of one pass of the blind distortion; values are uniform between the bounds."""
+    """Probabilities and bounds of one pass of the blind distortion; values are uniform between the bounds."""
 
-    blur_chance: float
+    blur_prob: float
     blur_sigma: tuple[float, float]
     """Pixels, along either axis of the kernel."""
-    enlarge_chance: float
-    shrink_chance: float
+    enlarge_prob: float
+    shrink_prob: float
     sizes: tuple[float, float]
     """The smallest and the largest factor of resizing."""
     noise_sigma: tuple[float, float]
@@ -74,11 +74,11 @@ PASSES: tuple[Pass, Pass] = (
 
 
 def bicubic(clean: Pixels, rng: np.random.Generator | None = None) -> Pixels:
-    """Shrink to a quarter as MATLAB's imresize, rounded to 8 bits; nothing is random.
+    """Downscale by 4 as MATLAB's imresize, rounded to 8 bits; not random.
 
     Args:
         clean: uint8 RGB ``(H, W, 3)``, height and width multiples of 4.
-        rng: not used: it is there for the sake of :data:`DISTORTIONS`.
+        rng: not used; all :data:`DISTORTIONS` take it.
 
     Returns:
         uint8 RGB ``(H / 4, W / 4, 3)``.
@@ -90,13 +90,13 @@ def bicubic(clean: Pixels, rng: np.random.Generator | None = None) -> Pixels:
 
 
 def blind(clean: Pixels, rng: np.random.Generator) -> Pixels:
-    """Degrade by all that Real-ESRGAN knows: two passes of blur, resizing, noise and JPEG, the last size a quarter.
+    """Distort as Real-ESRGAN does: two passes of blur, resizing, noise and JPEG, to a quarter of the size.
 
     The last resizing, with a sinc after it, comes before the last JPEG or after it, equally likely.
 
     Args:
         clean: uint8 RGB ``(H, W, 3)``, height and width multiples of 4.
-        rng: source of all that is random.
+        rng: source of the random numbers.
 
     Returns:
         uint8 RGB ``(H / 4, W / 4, 3)``.
@@ -117,34 +117,34 @@ def blind(clean: Pixels, rng: np.random.Generator) -> Pixels:
 
 def random_blur(image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
     """Blur by a random kernel (a Gaussian of any shape, or a sinc), or leave the image; float RGB ``(H, W, 3)``."""
-    if rng.random() >= bounds.blur_chance:
+    if rng.random() >= bounds.blur_prob:
         return image
     size = int(rng.choice(KERNEL_SIZES))
-    if rng.random() < SINC_CHANCE:
+    if rng.random() < SINC_PROB:
         return _filtered(image, _random_sinc(size, rng))
     profile = str(rng.choice(list(PROFILES), p=list(PROFILES.values())))
     across, angle = float(rng.uniform(*bounds.blur_sigma)), 0.0
     along = across
-    if rng.random() >= ISOTROPIC_CHANCE:
+    if rng.random() >= ISOTROPIC_PROB:
         along, angle = float(rng.uniform(*bounds.blur_sigma)), float(rng.uniform(0, math.pi))
     return _filtered(image, gaussian_kernel(size, across, along, angle, float(rng.uniform(*BETAS[profile])), profile))
 
 
 def random_resize(image: Float, bounds: Pass, rng: np.random.Generator, base: tuple[int, int] | None = None) -> Float:
-    """Enlarge, shrink or keep the image, in a random way.
+    """Enlarge, shrink or keep the image, with a random interpolation.
 
     Args:
         image: float RGB ``(H, W, 3)``.
-        bounds: the chances and the factors.
-        rng: source of all that is random.
+        bounds: probabilities and factors.
+        rng: source of the random numbers.
         base: height and width that the factor multiplies; None takes the image's own.
     """
     lowest, highest = bounds.sizes
     kind = rng.random()
     factor = 1.0
-    if kind < bounds.enlarge_chance:
+    if kind < bounds.enlarge_prob:
         factor = float(rng.uniform(1, highest))
-    elif kind < bounds.enlarge_chance + bounds.shrink_chance:
+    elif kind < bounds.enlarge_prob + bounds.shrink_prob:
         factor = float(rng.uniform(lowest, 1))
     height, width = base or image.shape[:2]
     return _resized(image, (max(1, round(height * factor)), max(1, round(width * factor))), rng)
@@ -152,8 +152,8 @@ def random_resize(image: Float, bounds: Pass, rng: np.random.Generator, base: tu
 
 def random_noise(image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
     """Add Gaussian or Poisson noise, in colour or grey, and clip to [0, 1]; float RGB ``(H, W, 3)``."""
-    grey = rng.random() < GREY_CHANCE
-    if rng.random() < POISSON_CHANCE:
+    grey = rng.random() < GREY_PROB
+    if rng.random() < POISSON_PROB:
         light = np.clip(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] if grey else image, 0, 1)
         noise = rng.poisson(light * 255) / np.float32(255) - light
         noise *= rng.uniform(*bounds.poisson_scale)
@@ -193,7 +193,7 @@ def gaussian_kernel(
 
 
 def sinc_kernel(size: int, cutoff: float) -> Float:
-    """The ideal low-pass kernel of a round pass band, cut to ``size``, that sums to 1: it rings at edges.
+    """The ideal low-pass kernel of a round pass band, cut to ``size``, that sums to 1.
 
     Args:
         size: side of the kernel, odd.
@@ -218,13 +218,13 @@ def _filtered(image: Float, kernel: Float) -> Float:
 
 
 def _resized(image: Float, size: tuple[int, int], rng: np.random.Generator) -> Float:
-    way = int(rng.choice(RESIZINGS))
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=way), dtype=np.float32)
+    interpolation = int(rng.choice(RESIZINGS))
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=interpolation), dtype=np.float32)
 
 
 def _last_resize(image: Float, size: tuple[int, int], rng: np.random.Generator) -> Float:
     small = _resized(image, size, rng)
-    if rng.random() < LAST_SINC_CHANCE:
+    if rng.random() < LAST_SINC_PROB:
         small = _filtered(small, _random_sinc(int(rng.choice(KERNEL_SIZES)), rng))
     return small
 

@@ -1,10 +1,8 @@
 """The blind distortion and its parts as albumentations transforms, for ``A.Compose`` and ``A.ReplayCompose``.
 
-They call the functions of :mod:`sr_models.training.blind_distortion`; of all that is random the seed is the one
-parameter, so that a
-replay does the same. Input as in :mod:`restore_env.distortions.transforms`, whose ``ProtocolJpeg`` and
-``BicubicDownscale`` are the
-parts that are not here. One pass of Real-ESRGAN::
+They call the functions of :mod:`sr_models.training.blind_distortion`. Their only random parameter is a seed, so a
+replay gives the same result. ``ProtocolJpeg`` and ``BicubicDownscale`` of :mod:`restore_env.distortions.transforms`
+are the remaining parts. One pass of Real-ESRGAN::
 
     A.Compose([RandomBlur(1), RandomResize(1), RandomNoise(1), ProtocolJpeg(JPEG_RANGE)])
 """
@@ -25,7 +23,7 @@ _Number = Annotated[int, Field(ge=1, le=len(PASSES), strict=True)]
 
 
 class BlindDistortion(ProtocolTransform):
-    """A quarter of the size, degraded by two passes: :func:`sr_models.training.blind_distortion.blind`.
+    """Two passes of distortion, to a quarter of the size: :func:`sr_models.training.blind_distortion.blind`.
 
     Args:
         p: probability of applying the transform.
@@ -44,7 +42,7 @@ class BlindDistortion(ProtocolTransform):
         return {"distortion_seed": self.py_random.getrandbits(32)}
 
     def distort_bytes(self, image: Pixels, params: dict[str, Any]) -> Pixels:
-        """Degrade."""
+        """Distort."""
         return blind(image, np.random.default_rng(params["distortion_seed"]))
 
 
@@ -52,7 +50,7 @@ class _PassTransform(ProtocolTransform):
     """A part of one pass.
 
     Args:
-        number: 1 or 2, the pass whose chances and bounds to draw by.
+        number: 1 or 2, the pass whose probabilities and bounds apply.
         p: probability of applying the transform.
 
     Raises:
@@ -60,7 +58,7 @@ class _PassTransform(ProtocolTransform):
     """
 
     class InitSchema(BaseTransformInitSchema):
-        """What albumentations checks arguments with."""
+        """Validation of the arguments."""
 
         number: _Number
 
@@ -70,7 +68,7 @@ class _PassTransform(ProtocolTransform):
 
     @property
     def seed_name(self) -> str:
-        """The name and the number: the same part of two passes draws twice."""
+        """Name and number, so that the same part of the two passes is drawn independently."""
         return f"{type(self).__name__} {self.number}"
 
     def get_params(self) -> dict[str, Any]:
@@ -78,11 +76,11 @@ class _PassTransform(ProtocolTransform):
         return {"part_seed": self.py_random.getrandbits(32)}
 
     def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
-        """Degrade."""
+        """Distort."""
         return self.distort_part(image, PASSES[self.number - 1], np.random.default_rng(params["part_seed"]))
 
     def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
-        """Do the part."""
+        """Distort."""
         raise NotImplementedError
 
 
@@ -90,15 +88,15 @@ class RandomBlur(_PassTransform):
     """Blur: :func:`sr_models.training.blind_distortion.random_blur`. Arguments: ``number``, ``p``."""
 
     def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
-        """Do the part."""
+        """Distort."""
         return random_blur(image, bounds, rng)
 
 
 class RandomResize(_PassTransform):
-    """Enlarge or shrink: :func:`sr_models.training.blind_distortion.random_resize`. Arguments: ``number``, ``p``."""
+    """Resize: :func:`sr_models.training.blind_distortion.random_resize`. Arguments: ``number``, ``p``."""
 
     def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
-        """Do the part."""
+        """Distort."""
         return random_resize(image, bounds, rng)
 
 
@@ -106,5 +104,5 @@ class RandomNoise(_PassTransform):
     """Noise: :func:`sr_models.training.blind_distortion.random_noise`. Arguments: ``number``, ``p``."""
 
     def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
-        """Do the part."""
+        """Distort."""
         return random_noise(image, bounds, rng)

@@ -18,7 +18,7 @@ from benchmarks.compare.photographs import draw_photographs
 from restore_env import EpisodeRecord, ImageRestoreEnv, Task
 from restore_env import sampling as starts
 from restore_env.distortions.protocol import Levels
-from restore_env.distortions.saturation import MOST_GAIN, apply_curve, saturation_curve
+from restore_env.distortions.saturation import MAX_GAIN, apply_curve, saturation_curve
 from restore_env.patches import PatchSampler
 from restore_env.sampling import StartSampler
 from tests.support.pictures import opened, picture, save
@@ -43,7 +43,7 @@ def test_every_value_goes_one_way_by_a_bounded_gain(seed: int, low: int, spread:
     lighter = bool((curve >= values).all())
     assert lighter or bool((curve <= values).all())
     light, reached = (values, curve) if lighter else (255 - values, 255 - curve)
-    assert (reached <= np.minimum(255, MOST_GAIN * light + 0.5)).all()
+    assert (reached <= np.minimum(255, MAX_GAIN * light + 0.5)).all()
     assert (np.diff(curve.astype(int)) >= 0).all()
     assert apply_curve(image, None) is image
 
