@@ -162,14 +162,6 @@ def test_a_folder_gives_a_list_and_is_searched_without_earlier_results(shell: Sh
     assert shell.listing() == ["in", "in/a.png", "in/a.restored.png", "in/out", "in/out/a.png"]
 
 
-def test_one_file_into_a_folder(shell: Shell) -> None:
-    Path("a.jpg").write_bytes(encode(picture(5, 6), "JPEG"))
-    Path("there").mkdir()
-    assert shell("restore", "a.jpg", "-o", "there")[0] == 0
-    assert shell("restore", "a.jpg", "-o", "new/")[0] == 0
-    assert shell.listing() == ["a.jpg", "new", "new/a.png", "there", "there/a.png"]
-
-
 def test_the_others_are_done_all_the_same(shell: Shell) -> None:
     Path("in").mkdir()
     for name in ("in/a.png", "in/c.png"):

@@ -13,13 +13,12 @@ import torch
 from gymnasium import spaces
 from sb3_contrib.common.maskable.evaluation import evaluate_policy as evaluate_masked
 from stable_baselines3.common.callbacks import EvalCallback, StopTrainingOnMaxEpisodes, StopTrainingOnRewardThreshold
-from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from agents.agent import RecurrentAgent, load_policy, save_policy
+from agents.agent import load_policy, save_policy
 from agents.drqn.buffers import EpisodeReplayBuffer
 from agents.drqn.drqn import DRQN
 from agents.drqn.policies import MultiInputLstmPolicy, RecurrentQPolicy, RestoreQPolicy
@@ -89,11 +88,6 @@ def test_a_cue_is_remembered() -> None:
     gain, _ = evaluate_policy(model, make_vec_env(Recall, 8, seed=99), n_eval_episodes=200)
     assert isinstance(gain, float)
     assert 0.95 <= gain <= 1.0
-
-
-def test_the_test_environments_are_sound() -> None:
-    for env in (Recall(), Squares()):
-        check_env(env)
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -288,17 +282,6 @@ def test_the_exported_agent_makes_the_policys_every_choice(tmp_path: Path) -> No
         observation, _, start, _ = env.step(mine)
     assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
     assert model.replay_buffer._episodes[0].observations["image"].dtype == np.uint8
-
-
-def test_an_agent_can_be_taken_up_again() -> None:
-    policy = restoring().policy
-    assert isinstance(policy, RestoreQPolicy)
-    agent = RecurrentAgent(TOOLS, "q")
-    policy.load_agent(agent)
-    exported = policy.to_agent(TOOLS).state_dict()
-    assert all(torch.equal(value, exported[key]) for key, value in agent.state_dict().items())
-    both = (policy.q_net.state_dict(), policy.q_net_target.state_dict())
-    assert all(torch.equal(value, both[1][key]) for key, value in both[0].items())
 
 
 def test_what_does_not_fit_is_refused() -> None:

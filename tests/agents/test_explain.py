@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.agent import RecurrentAgent, load_policy
-from agents.restoration.explanation import action_colours, draw_explanation, summarize_vote
-from agents.restoration.restorer import Restorer, Stage, quality
+from agents.restoration.explanation import draw_explanation, summarize_vote
+from agents.restoration.restorer import Restorer, quality
 from agents.restoration.tiled_episode import Vote
 from restore_env.images.decoding import Photo, read_image
 from restore_env.images.encoding import write_image
@@ -51,16 +50,6 @@ def test_stages_are_the_images_between_the_tools() -> None:
     assert (kept.stages[0].psnr, kept.stages[-1].psnr) == (kept.psnr_before, kept.psnr_after)
 
 
-@pytest.mark.parametrize(("script", "count"), [((3,), 1), ((0, 3), 2), ((0, 1, 0), 4)])
-def test_a_stage_for_the_input_and_for_each_tool(script: tuple[int, ...], count: int) -> None:
-    policy = Scripted(*(always(action) for action in script))
-    result = Restorer(pixelwise_toolbox(), policy).restore(picture(), keep_stages=True)
-    assert len(result.stages) == count
-    np.testing.assert_array_equal(result.stages[-1].image, result.image)
-    assert all(stage.psnr is None for stage in result.stages)
-    assert all(vote.scores is None for vote in result.votes)
-
-
 def test_stages_of_an_enlargement_have_the_results_size() -> None:
     policy = Scripted(always(0), always(3), always(4))
     restorer = Restorer(pixelwise_toolbox(super_resolver=True), policy)
@@ -88,33 +77,17 @@ def test_votes_know_their_scores_and_places() -> None:
 
 
 def test_logits_become_mean_probabilities() -> None:
-    opinion = summarize_vote(vote_of([[0, np.log(3), -np.inf], [np.log(4), 0, -np.inf]]), "logits", 3)
-    assert opinion.measure == "probability"
-    np.testing.assert_allclose(opinion.values, [(0.25 + 0.8) / 2, (0.75 + 0.2) / 2, np.nan], atol=1e-6)
-
-
-def test_q_values_are_averaged_as_they_are() -> None:
-    opinion = summarize_vote(vote_of([[1, -2, -np.inf], [3, 0, -np.inf]]), "q", 3)
-    assert opinion.measure == "Q value"
-    np.testing.assert_allclose(opinion.values, [2, -1, np.nan])
+    scores = summarize_vote(vote_of([[0, np.log(3), -np.inf], [np.log(4), 0, -np.inf]]), "logits", 3)
+    assert scores.measure == "probability"
+    np.testing.assert_allclose(scores.values, [(0.25 + 0.8) / 2, (0.75 + 0.2) / 2, np.nan], atol=1e-6)
 
 
 def test_without_scores_votes_are_counted() -> None:
     policy = Scripted(lambda seen: np.array([0, 1, 0, 2]))
     (vote,) = Restorer(pixelwise_toolbox(), policy, max_steps=1).restore(picture(16, 16)).votes
-    opinion = summarize_vote(vote, None, 4)
-    assert opinion.measure == "share of votes"
-    np.testing.assert_allclose(opinion.values, [2 / 4, 1 / 4, 1 / 4, 0])
-
-
-def test_a_colour_of_its_own_for_every_action() -> None:
-    names = ("deblur_1", "deblur_2", "denoise_1", "sharpen", "bicubic_x4", "stop")
-    colours = action_colours(names)
-    assert len({str(np.asarray(colour).tolist()) for colour in colours}) == len(names)
-    blue, other, orange = (np.asarray(colours[i][:3]) for i in (0, 1, 2))
-    assert blue.argmax() == other.argmax() == 2
-    assert other.sum() < blue.sum()
-    assert orange.argmax() == 0
+    scores = summarize_vote(vote, None, 4)
+    assert scores.measure == "share of votes"
+    np.testing.assert_allclose(scores.values, [2 / 4, 1 / 4, 1 / 4, 0])
 
 
 # The figure ---------------------------------------------------------------------------------------------------------
@@ -213,13 +186,3 @@ def test_explain_fails_in_one_line(arguments: tuple[str, ...], message: str, she
     assert (code, out) == (2, "")
     assert_one_line(err, message)
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
-
-
-def test_the_shipped_agent_explains_itself(tmp_path: Path) -> None:
-    restorer = Restorer()
-    assert isinstance(restorer.policy, RecurrentAgent)
-    assert restorer.policy.kind == load_policy().kind
-    result = restorer.restore(photographs(1, 130, 140)[0], keep_stages=True)
-    assert all(isinstance(stage, Stage) for stage in result.stages)
-    draw_explanation(tmp_path / "figure.pdf", result, restorer.toolbox.names, restorer.policy.kind)
-    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")

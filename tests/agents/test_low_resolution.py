@@ -1,4 +1,4 @@
-"""Agents where images are enlarged: they learn when to call a super-resolver."""
+"""Agents in upscaling tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
+from agents.agent import PolicyError, RecurrentAgent, save_policy, with_more_tools
 from agents.encoders import ENCODERS
 from agents.imitation.demonstrations import Demonstrations, demonstrate
 from agents.imitation.imitation import SPREAD, imitate, learn_from_oracle
@@ -18,7 +18,6 @@ from agents.training.agent import train_agent
 from agents.training.algorithms import AlgorithmName
 from agents.training.settings import AgentTraining
 from restore_env import FunctionTool, Task, Toolbox
-from restore_env.resolve import task_toolbox
 from restore_env.toolbox import bicubic_upscale
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
@@ -44,7 +43,7 @@ def observation(n: int, actions: int, last_action: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_an_agent_with_more_tools_thinks_of_the_old_ones_as_before(encoder: Any) -> None:
+def test_an_agent_with_more_tools_keeps_the_scores_of_the_old_ones(encoder: Any) -> None:
     torch.manual_seed(0)
     agent = RecurrentAgent(("b", "a"), encoder=encoder).eval()
     larger = with_more_tools(agent, ("a", "new", "b", "newer"))
@@ -59,24 +58,13 @@ def test_an_agent_with_more_tools_thinks_of_the_old_ones_as_before(encoder: Any)
         with_more_tools(agent, ("a", "c"))
 
 
-def test_an_agent_of_fourteen_tools_is_saved_and_loaded(tmp_path: Path) -> None:
-    names = task_toolbox(Task()).names
-    assert len(names) == 14
-    agent = with_more_tools(load_policy(), names)
-    save_policy(agent, tmp_path / "super.safetensors")
-    loaded = load_policy(tmp_path / "super.safetensors")
-    assert loaded.tools == names
-    expected, _ = agent.scores(observation(2, 15, 15))
-    np.testing.assert_array_equal(loaded.scores(observation(2, 15, 15))[0], expected)
-
-
 def test_demonstrations_hold_what_super_resolvers_would_pay() -> None:
-    shown = demonstrate(task(upscale=(1, 4)), 1e-6, seed=0)
-    upscaling = shown.masks[:, 0, 3]
+    demonstrations = demonstrate(task(upscale=(1, 4)), 1e-6, seed=0)
+    upscaling = demonstrations.masks[:, 0, 3]
     assert set(upscaling.tolist()) == {True, False}
-    assert (shown.rewards[:, 0, 3] != 0)[upscaling].all()
-    assert (shown.rewards[..., 3][~shown.masks[..., 3]] == 0).all()
-    assert shown.masks[:, :, :3].all()
+    assert (demonstrations.rewards[:, 0, 3] != 0)[upscaling].all()
+    assert (demonstrations.rewards[..., 3][~demonstrations.masks[..., 3]] == 0).all()
+    assert demonstrations.masks[:, :, :3].all()
 
 
 def test_demonstrations_of_several_tasks_are_shared_out() -> None:
@@ -86,8 +74,8 @@ def test_demonstrations_of_several_tasks_are_shared_out() -> None:
         task(images=black, upscale=(1,), severity="single"),
         task(images=black, upscale=(1,), distortion="tests.support.toolkit:inverted"),
     ]
-    shown = demonstrate(tasks[0], 0.5, seed=0, extra_tasks=[(tasks[1], 0.5)])
-    inverted = (shown.images[:, 0] == 255).all(axis=(1, 2, 3))
+    demonstrations = demonstrate(tasks[0], 0.5, seed=0, extra_tasks=[(tasks[1], 0.5)])
+    inverted = (demonstrations.images[:, 0] == 255).all(axis=(1, 2, 3))
     assert 0.1 < inverted.mean() < 0.9
     assert demonstrate(tasks[0], 1e-6, seed=0, extra_tasks=[(tasks[1], 1.0)]).images[:, 0].min() == 255
     with pytest.raises(ValueError, match=r"must not exceed 1 together, got 1\.2"):
@@ -97,17 +85,17 @@ def test_demonstrations_of_several_tasks_are_shared_out() -> None:
 def test_the_spread_is_that_of_the_allowed_tools() -> None:
     masks = np.array([[[True, True, True, True], [True, True, False, True]]])
     rewards = np.array([[[1.0, 3.0, 5.0, 99.0], [2.0, 4.0, 77.0, 99.0]]], np.float32)
-    shown = Demonstrations(np.zeros((1, 2, 63, 63, 3), np.uint8), np.zeros((1, 2), np.int64), masks, rewards)
-    assert shown.reward_std == pytest.approx((np.std([1, 3, 5]) + np.std([2, 4])) / 2)
+    demonstrations = Demonstrations(np.zeros((1, 2, 63, 63, 3), np.uint8), np.zeros((1, 2), np.int64), masks, rewards)
+    assert demonstrations.reward_std == pytest.approx((np.std([1, 3, 5]) + np.std([2, 4])) / 2)
 
 
 def test_small_rewards_teach_as_much_as_large_ones() -> None:
-    shown = demonstrate(task(upscale=(4,)), 1e-6, seed=1)
+    demonstrations = demonstrate(task(upscale=(4,)), 1e-6, seed=1)
     states = []
     for factor in (1.0, 1e-3):
         torch.manual_seed(0)
         agent = RecurrentAgent(NAMES)
-        scaled = dataclasses.replace(shown, rewards=shown.rewards * np.float32(factor))
+        scaled = dataclasses.replace(demonstrations, rewards=demonstrations.rewards * np.float32(factor))
         unit = scaled.reward_std / SPREAD
         imitate(agent, scaled, 1e-6, seed=0, unit=unit)  # a step
         states.append(agent.head.weight.clone())

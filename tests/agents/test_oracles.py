@@ -6,7 +6,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 
 from agents.policies.heuristics import FixedChain, RandomPolicy
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle, Oracle, search
@@ -130,14 +129,6 @@ def test_oracles_are_ordered_and_beat_chance() -> None:
     assert exhaustive.gain >= greedy.gain > chance.gain
 
 
-def test_half_precision_only_chooses() -> None:
-    task = moderate()
-    starts = draw_starts(task, 8, seed=4)
-    full, half = (play(oracle, task, starts) for oracle in (ExhaustiveOracle(2), ExhaustiveOracle(2, precision="bf16")))
-    assert half.psnr.dtype == np.float64
-    np.testing.assert_allclose(half.psnr, full.psnr, atol=1e-9)  # these tools have nothing to halve
-
-
 def test_an_exploring_oracle_that_never_stops() -> None:
     task = moderate()
     episodes, starts = EpisodeBatch(task, 32), draw_starts(task, 32, seed=1)
@@ -176,20 +167,6 @@ def test_an_oracle_that_sees_nothing_says_so() -> None:
     oracle = GreedyOracle.of(vector_env(3))
     with pytest.raises(ValueError, match="the 2 episodes that it plays; it is bound to 3"):
         oracle.predict(observation)
-
-
-def test_a_fork_is_independent() -> None:
-    env = vector_env(2)
-    env.reset(options=damaged(0.2, -0.1))
-    fork = env.episodes.fork(np.array([1, 0, 1]))
-    rewards = fork.step(np.arange(3), np.array([1, 0, 3]))
-    assert rewards[0] > 20
-    assert rewards[2] == 0
-    assert fork.over.tolist() == [False, False, True]
-    assert env.episodes.actions == [[], []]
-    assert not env.episodes.over.any()
-    assert env.episodes.psnr_trace[1][0] == fork.psnr_trace[0][0]
-    torch.testing.assert_close(torch.tensor(env.episodes.psnr_trace[0]), torch.tensor(fork.psnr_trace[1][:1]))
 
 
 @pytest.mark.parametrize("stop_if_worse", [False, True])

@@ -1,4 +1,4 @@
-"""Upscaling restorers: which policy, tools and super-resolver come together, and what they do."""
+"""Pipelines: which policy, tools and super-resolver are combined, and what they do."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from agents import Restorer, load_policy
 from agents.agent import RecurrentAgent, policy_of, save_policy, with_more_tools
 from agents.policy_input import PolicyInput
 from agents.restoration.pipeline import make_pipeline
-from restore_env import FunctionTool, ImageRestoreEnv
+from restore_env import FunctionTool
 from restore_env.images.tiling import to_pixels, to_tensor, upscale_bicubic
 from restore_env.toolbox import BICUBIC_X4
-from tests.support.toolkit import double_pixels, photographs, picture, pixelwise_toolbox, pixelwise_tools
+from tests.support.toolkit import double_pixels, picture, pixelwise_toolbox, pixelwise_tools
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,8 +47,8 @@ def agent_of(tools: tuple[str, ...], *chain: str) -> RecurrentAgent:
     return agent
 
 
-class TestCast:
-    def test_a_policy_that_knows_none_is_followed_by_the_shipped_super_resolver(self) -> None:
+class TestMakePipeline:
+    def test_a_policy_without_super_resolvers_gets_the_shipped_final_upscaler(self) -> None:
         agent = RecurrentAgent(PIXELWISE)
         pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=True)
         assert pipeline.toolbox.names == PIXELWISE
@@ -56,7 +56,7 @@ class TestCast:
         assert pipeline.final_upscaler.name == "sft_gan"
         assert make_pipeline(agent, pixelwise_toolbox(), PolicyInput()).final_upscaler is None
 
-    def test_a_policy_that_knows_none_leaves_those_of_the_toolbox_alone(self) -> None:
+    def test_a_policy_without_super_resolvers_does_not_choose_those_of_the_toolbox(self) -> None:
         tools = pixelwise_toolbox(super_resolver=True)
         for upscaling in (True, False):
             pipeline = make_pipeline(RecurrentAgent(PIXELWISE), tools, PolicyInput(), upscaling=upscaling)
@@ -64,14 +64,14 @@ class TestCast:
             assert pipeline.final_upscaler is (tools[3] if upscaling else None)
 
     @pytest.mark.parametrize("upscaling", [True, False])
-    def test_a_policy_that_knows_the_shipped_ones_gets_them(self, upscaling: bool) -> None:
+    def test_a_policy_with_the_shipped_super_resolvers_gets_them(self, upscaling: bool) -> None:
         agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
         pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=upscaling)
         assert pipeline.toolbox.names == agent.tools
         assert pipeline.permitted.tolist() == [1] * 6
         assert pipeline.final_upscaler is None
 
-    def test_a_super_resolver_that_is_wanted_is_the_only_one(self) -> None:
+    def test_a_given_super_resolver_is_the_only_one(self) -> None:
         agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
         pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=True, super_resolver="sed")
         assert pipeline.permitted.tolist() == [1, 1, 1, 0, 1, 1]
@@ -82,7 +82,7 @@ class TestCast:
             assert pipeline.permitted.tolist() == [1, 1, 1, 0, 0, 1]
             assert pipeline.final_upscaler is (BICUBIC_X4 if wanted == "bicubic_x4" else mine)
 
-    def test_a_policy_that_names_no_tools_knows_those_of_the_toolbox(self) -> None:
+    def test_a_policy_without_tool_names_gets_the_whole_toolbox(self) -> None:
         policy: Any = object()
         tools = pixelwise_toolbox(super_resolver=True)
         assert make_pipeline(policy, tools, PolicyInput(), upscaling=True).toolbox is tools
@@ -139,19 +139,8 @@ class TestPolicyOf:
         assert Restorer(policy="super").toolbox.names == names
         assert Restorer(sr_models.default_toolbox(), scale=4).toolbox.names == names
 
-    def test_the_shipped_default_enlarges(self) -> None:
-        (image,) = photographs(1, 40, 50)
-        result = Restorer(max_steps=1, scale=4).restore(image)
-        assert result.image.shape == (160, 200, 3)
-        assert result.scale == 4
-        assert result.toolchain[-1] in UPSCALING
 
-    def test_the_toolbox_with_super_resolvers_and_the_default_policy(self) -> None:
-        restorer = Restorer(sr_models.default_toolbox(), "default", scale=4)
-        assert restorer.toolbox.names == sr_models.default_toolbox().names[:12]
-
-
-class TestEnlarging:
+class TestUpscaling:
     def test_the_chain_then_the_super_resolver(self) -> None:
         agent = agent_of(PIXELWISE, "invert", "stop")
         restorer = Restorer(
@@ -166,14 +155,6 @@ class TestEnlarging:
         assert result.stages[-1].psnr == result.psnr_after
         plain = to_pixels(upscale_bicubic(to_tensor(picture()), 4))
         np.testing.assert_array_equal(result.stages[0].image, plain)
-
-    def test_the_super_resolver_comes_on_top_of_the_steps(self) -> None:
-        agent = agent_of(PIXELWISE, "invert")
-        told: list[str] = []
-        restorer = Restorer(pixelwise_toolbox(), agent, max_steps=2, scale=4, super_resolver="bicubic_x4")
-        result = restorer.restore(picture(), progress=lambda what, share: told.append(what))
-        assert result.toolchain == ("invert", "invert", "bicubic_x4")
-        assert told[-1] == "step 3: bicubic_x4"
 
     def test_the_scale_of_the_restorer_and_of_the_call(self) -> None:
         agent, tool = agent_of(PIXELWISE, "dim", "stop"), FunctionTool("x4", double_pixels, 4)
@@ -194,28 +175,3 @@ class TestEnlarging:
             result = restorer.restore(picture(70, 80))
             assert result.toolchain == expected
             assert result.image.shape == (280, 320, 3)
-
-    def test_on_one_patch_it_does_what_the_environment_does(self) -> None:
-        tools = pixelwise_toolbox(super_resolver=True)
-        (clean,) = photographs(1, 252, 252)
-        degraded = np.ascontiguousarray(clean[::4, ::4])
-        agent = agent_of(tools.names, "dim", "nearest_x4", "invert")
-        env = ImageRestoreEnv(images=[clean], toolbox=tools, dtype="float32")
-        observation, info = env.reset(options={"degraded": degraded, "target": clean})
-        state, over = None, False
-        while not over:
-            batch = {key: np.asarray(value)[None] for key, value in observation.items()}
-            action, state = agent.predict(batch, state)
-            observation, _, over, _, info = env.step(action[0])
-        result = Restorer(tools, agent, observe="float32").restore(degraded, clean, scale=4, keep_float=True)
-        assert result.toolchain == info["toolchain"] == ("dim", "nearest_x4", "invert")
-        assert result.gmacs == pytest.approx(info["gmacs"])
-        assert result.float_image is not None
-        np.testing.assert_array_equal(result.float_image[94:157, 94:157], observation["image"])
-
-
-def test_a_super_resolver_of_the_users_is_checked_like_any_tool() -> None:
-    broken = FunctionTool("x4", lambda images: images, 4)
-    restorer = Restorer(pixelwise_toolbox(), agent_of(PIXELWISE, "stop"), scale=4, super_resolver=broken)
-    with pytest.raises(ValueError, match="'x4' returned shape"):
-        restorer.restore(picture())

@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -27,8 +26,7 @@ from agents.policy_input import PUBLISHED, PolicyInput
 from agents.restoration.restorer import Restorer, quality
 from restore_env import ImageRestoreVectorEnv
 from restore_env.images.arrays import Pixels
-from restore_env.images.decoding import Photo, read_image
-from restore_env.images.encoding import write_image
+from restore_env.images.decoding import read_image
 from restore_env.images.tiling import to_pixels
 from tests.support.toolkit import pixelwise_toolbox, random_toolbox
 from tools_zoo.toolboxes import load_toolbox
@@ -83,27 +81,6 @@ def test_in_the_vector_env(severity: str, published: Path, imported: Path) -> No
         assert over.tolist() == [number == 3 or action == env.toolbox.stop for action in step["action"]]
 
 
-def test_in_the_single_env(published: Path, imported: Path) -> None:
-    expected, agent = expected_of(published, "moderate"), load_policy(imported)
-    images = pairs(published, "moderate")
-    env = gym.make(
-        "ImageRestore-v0", images=images["target"], toolbox=load_toolbox(imported), dtype=PolicyInput.of(agent).observe
-    )
-    for index in range(4):
-        observation, info = env.reset(options={key: values[index] for key, values in images.items()})
-        state, over, total = None, False, 0.0
-        while not over:
-            batch = {key: np.asarray(value)[None] for key, value in observation.items()}
-            actions, state = agent.predict(batch, state)
-            observation, reward, over, _, info = env.step(actions[0])
-            total += float(reward)
-        chain = tuple(env.unwrapped.toolbox.name(step["action"][index]) for step in expected["steps"])  # type: ignore[attr-defined]
-        assert info["toolchain"] == chain
-        assert info["psnr"] == pytest.approx(expected["steps"][-1]["psnr"][index], abs=1e-3)
-        assert total == pytest.approx(info["psnr"] - expected["base"][index], abs=1e-3)
-    env.close()
-
-
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_by_the_evaluate_command(
     severity: str, published: Path, imported: Path, capsys: pytest.CaptureFixture[str]
@@ -121,47 +98,6 @@ def test_by_the_evaluate_command(
     for row, final, target in zip(rows, finals, pairs(published, severity)["target"], strict=True):
         saved = to_pixels(torch.tensor(final.copy()).permute(2, 0, 1)[None])
         assert row["psnr_after"] == pytest.approx(quality(saved, target), abs=1e-3)
-
-
-def test_by_the_restore_command(
-    published: Path, imported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The photos swapped, for the reason that stands above."""
-    expected = json.loads((published / "expected" / "mine.json").read_text())
-    swapped = tmp_path / "swapped"
-    swapped.mkdir()
-    for name in expected:
-        pixels = read_image(published / "test" / "mine" / name).pixels
-        write_image(swapped / f"{Path(name).stem}.png", Photo(np.ascontiguousarray(pixels.transpose(1, 0, 2))))
-    out = tmp_path / "out"
-    assert (
-        main(["restore", str(swapped), "-o", str(out), "--policy", str(imported), "--toolbox", str(imported), "--json"])
-        == 0
-    )
-    rows = json.loads(capsys.readouterr().out)
-    toolbox = load_toolbox(imported)
-    for row, (name, entry) in zip(rows, sorted(expected.items()), strict=True):
-        stem = Path(name).stem
-        assert Path(row["file"]).stem == stem
-        assert [toolbox.action(vote["action"]) for vote in row["votes"]] == entry["chain"]
-        for vote, chosen in zip(row["votes"], entry["votes"], strict=True):
-            counts = {toolbox.name(action): chosen.count(action) for action in set(chosen)}
-            assert vote["counts"] == counts
-        with np.load(published / "expected" / f"mine_{stem}.npz") as arrays:
-            final = arrays[arrays.files[0]].reshape(*entry["shape"], 3)
-        saved = read_image(out / f"{stem}.png").pixels.transpose(1, 0, 2)
-        assert np.abs(saved - np.clip(final, 0, 1) * 255).max() <= 0.501
-
-
-def test_upright_photos_are_seen_otherwise(published: Path, imported: Path) -> None:
-    expected = json.loads((published / "expected" / "mine.json").read_text())
-    restorer = Restorer(imported, imported)
-    chains = []
-    for name in sorted(expected):
-        result = restorer.restore(published / "test" / "mine" / name)
-        chains.append([restorer.toolbox.action(tool) for tool in result.toolchain])
-    same = [chain == expected[name]["chain"][:-1] for name, chain in zip(sorted(expected), chains, strict=True)]
-    assert same == [True, False, True, False]
 
 
 # Without the published data -----------------------------------------------------------------------------------------

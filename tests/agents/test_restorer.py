@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from agents.agent import HIDDEN, RecurrentAgent, save_policy
 from agents.restoration.restorer import Restorer, quality
 from restore_env import ImageRestoreEnv
 from restore_env.images.decoding import ImageError, Photo, read_image
@@ -59,13 +58,6 @@ def test_arrays_of_every_kind(array: npt.NDArray[Any]) -> None:
     result = Restorer(pixelwise_toolbox(), Scripted(always(3))).restore(array)
     assert result.image.shape == (16, 24, 3)
     assert result.image.dtype == np.uint8
-
-
-def test_floats_keep_their_precision() -> None:
-    image = np.random.default_rng(0).random((9, 9, 3), dtype=np.float32)
-    result = Restorer(pixelwise_toolbox(), Scripted(always(3))).restore(image, keep_float=True)
-    assert result.float_image is not None
-    np.testing.assert_array_equal(result.float_image, image)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +123,6 @@ def test_scales_that_do_not_work(scale: Any) -> None:
         Restorer(pixelwise_toolbox(), Scripted(always(3)), scale=scale)
 
 
-def test_a_policy_of_other_tools_is_refused() -> None:
-    agent = RecurrentAgent(("brighten", "darken", "invert"))
-    with pytest.raises(ValueError, match=r"tools brighten, darken, invert; the toolbox has brighten, dim, invert"):
-        Restorer(pixelwise_toolbox(), agent)
-
-
 def test_a_toolbox_by_its_import_string() -> None:
     restorer = Restorer("tests.support.toolkit:pixelwise_toolbox", Scripted(always(2), always(3)))
     assert restorer.restore(picture()).toolchain == ("invert",)
@@ -169,16 +155,6 @@ def test_on_one_patch_it_does_what_the_environment_does(observe: Literal["uint8"
     assert len(set(chains)) > 1
 
 
-def test_policies_from_a_file_see_the_same(tmp_path: Path) -> None:
-    toolbox = random_toolbox()
-    agent = random_agent(toolbox.names)
-    save_policy(agent, tmp_path / "agent.safetensors")
-    (image,) = photographs(1, 100, 150)
-    results = [Restorer(toolbox, policy).restore(image) for policy in (agent, tmp_path / "agent.safetensors")]
-    np.testing.assert_array_equal(results[0].image, results[1].image)
-    assert results[0].votes[0].grid.shape == (2, 3)
-
-
 def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     toolbox = random_toolbox()
     agent = random_agent(toolbox.names)
@@ -189,17 +165,6 @@ def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(whole.votes) > 1
     for one, other in itertools.zip_longest(whole.votes, batched.votes):
         np.testing.assert_array_equal(one.grid, other.grid)
-
-
-def test_the_state_of_the_agent_is_the_published_size() -> None:
-    agent = random_agent(("a", "b"))
-    observation = {
-        "image": np.zeros((2, 63, 63, 3), np.uint8),
-        "last_action": np.array([3, 3]),
-        "action_mask": np.ones((2, 3), np.int8),
-    }
-    _, state = agent.predict(observation)
-    assert [part.shape for part in state] == [(1, 2, HIDDEN)] * 2
 
 
 def test_published_photos_are_restored_as_published(published: Path, tmp_path: Path) -> None:

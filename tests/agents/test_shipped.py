@@ -17,7 +17,7 @@ import benchmarks.baselines.weights
 import benchmarks.speed.__main__
 import tools_zoo.toolboxes
 from agents import Restorer, load_policy
-from agents.agent import PHOTO, UPSCALING, policy_names, policy_of, save_policy
+from agents.agent import policy_of, save_policy
 from agents.cli import main
 from agents.policies.heuristics import FixedChain
 from agents.rollout import draw_starts, play
@@ -29,7 +29,6 @@ from restore_env.images.decoding import read_image
 from restore_env.images.sources import embedded_paths
 from restore_env.images.tiling import to_tensor
 from restore_env.metrics import psnr
-from restore_env.resolve import task_toolbox
 from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import bicubic_upscale
 from sr_models import load_super_resolver, with_super_resolvers
@@ -47,11 +46,6 @@ def test_a_shipped_toolbox_is_the_table_and_has_its_own_agent(name: str) -> None
     assert toolbox.names == tuple(spec.name for spec in TOOLS)
     assert policy_of(name) == name
     assert Restorer(name).policy.tools == toolbox.names  # type: ignore[attr-defined]
-
-
-def test_the_default_is_among_them() -> None:
-    assert {"default", "pure"} <= set(toolbox_names())
-    assert sorted({*policy_names()} - {UPSCALING, PHOTO}) == toolbox_names()
 
 
 def test_weights_are_small_and_have_cards() -> None:
@@ -151,12 +145,6 @@ def test_a_super_resolver_errs_less_in_one_stage_and_looks_better_in_the_other(n
     assert error["psnr"] > error["bicubic"] + 0.5
     assert error["gan"] > error["psnr"] - 3
     assert look["gan"] > look["psnr"] > look["bicubic"]
-
-
-def test_the_default_environment_has_fifteen_actions() -> None:
-    toolbox = task_toolbox(Task())
-    assert toolbox.names[-2:] == tuple(slot.name for slot in SLOTS)
-    assert len(toolbox) + 1 == 15
 
 
 def test_the_demo_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
