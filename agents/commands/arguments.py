@@ -28,8 +28,8 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
         "--backend",
         default="torch",
         metavar="NAME",
-        help="what runs the tools on a CPU: torch (default), eager, or with their extras ncnn, the fastest for the"
-        " default tools, onnx or openvino",
+        help="what runs the tools on a CPU: torch (default), eager, or, with its extra, ncnn, the fastest for the"
+        " default tools",
     )
 
 

@@ -25,11 +25,11 @@ def register(commands: Any) -> None:
 
 def export_onnx(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore export onnx``."""
-    from tools_zoo.backends.network_tool import NetworkTool, check_backend
-    from tools_zoo.backends.onnx_export import export_tool
+    from tools_zoo.backends.network_tool import NetworkTool
+    from tools_zoo.backends.onnx_export import check_export, export_tool
     from tools_zoo.toolboxes import load_toolbox
 
-    check_backend("onnx")
+    check_export()
     toolbox = load_toolbox(arguments.toolbox)
     names = list(dict.fromkeys(arguments.tool or toolbox.names))
     unknown = [name for name in names if name not in toolbox.names]

@@ -131,7 +131,7 @@ def test_a_mistake_is_one_line(kind: str, shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--backend", "tpu"], "unknown backend 'tpu': choose from torch, eager, ncnn, onnx, openvino"),
+        (["--backend", "tpu"], "unknown backend 'tpu': choose from torch, eager, ncnn"),
         (["--distortion-share", "0.2"], "the share of the distortion that --distortion names"),
         (["--distortion", "restore_env.distortions.camera:camera"], "add --warm-start MINUTES"),
         (["--distortion", "nowhere:rain", "--warm-start", "1"], "distortion 'nowhere:rain' cannot be imported"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from restore_env import FunctionTool, ImageRestoreVectorEnv, Task, Toolbox
+from restore_env.resolve import task_toolbox
 from tests.support.networks import TOLERANCE, Computing, network_of, tool_of
 from tests.support.toolkit import photographs, random_toolbox
 from tools_zoo import load_toolbox
@@ -27,7 +28,7 @@ from tools_zoo.backends.network_tool import (
     check_backend,
     with_backend,
 )
-from tools_zoo.backends.onnx_models import onnx_model
+from tools_zoo.backends.onnx_export import onnx_model
 from tools_zoo.backends.parity import ParityError, check_parity
 from tools_zoo.networks import NETWORKS, EightLayer
 
@@ -50,7 +51,7 @@ def no_converters(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
 
     def find(name: str, *arguments: Any) -> Any:
-        return None if name in {"ncnn", "onnx", "onnxscript", "onnxruntime", "openvino"} else found(name, *arguments)
+        return None if name in {"ncnn"} else found(name, *arguments)
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
 
@@ -225,18 +226,18 @@ BAD_USES = [
     pytest.param(check_backend, id="check"),
     pytest.param(lambda name: load_toolbox(backend=name), id="load"),
     pytest.param(lambda name: with_backend(random_toolbox(), name), id="toolbox"),
-    pytest.param(lambda name: Task(toolbox=random_toolbox(), backend=name), id="task"),
+    pytest.param(lambda name: task_toolbox(Task(toolbox=random_toolbox(), backend=name)), id="task"),
 ]
 
 
 @pytest.mark.parametrize("use", BAD_USES)
 def test_unknown_backends_are_refused(use: Any) -> None:
-    with pytest.raises(BackendError, match=r"^unknown backend 'tpu': choose from torch, eager, ncnn, onnx, openvino$"):
+    with pytest.raises(BackendError, match=r"^unknown backend 'tpu': choose from torch, eager, ncnn$"):
         use("tpu")
 
 
 @pytest.mark.usefixtures("no_converters")
-@pytest.mark.parametrize("name", ["ncnn", "onnx", "openvino"])
+@pytest.mark.parametrize("name", ["ncnn"])
 @pytest.mark.parametrize("use", BAD_USES)
 def test_a_missing_package_is_named_with_its_extra(use: Any, name: str) -> None:
     with pytest.raises(
@@ -245,13 +246,14 @@ def test_a_missing_package_is_named_with_its_extra(use: Any, name: str) -> None:
         use(name)
 
 
-def test_elsewhere_than_on_the_cpu_pytorch_runs_the_tools_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_other_devices_pytorch_runs_the_tools_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "tools_zoo.backends.network_tool.BACKENDS", {**BACKENDS, "onnx": replace(BACKENDS["eager"], any_device=False)}
+        "tools_zoo.backends.network_tool.BACKENDS",
+        {**BACKENDS, "cpu_only": replace(BACKENDS["eager"], any_device=False)},
     )
     images = torch.rand(2, 3, 9, 9, device="meta")
-    with pytest.warns(RuntimeWarning, match="backend 'onnx' runs on the CPU alone: on meta it is PyTorch"):
-        assert tool_of("three_layer", "onnx").to("meta")(images).shape == images.shape
+    with pytest.warns(RuntimeWarning, match="backend 'cpu_only' runs on the CPU alone: on meta PyTorch"):
+        assert tool_of("three_layer", "cpu_only").to("meta")(images).shape == images.shape
     assert tool_of("three_layer", "torch").to("meta")(images).shape == images.shape  # nothing to say
 
 
@@ -307,4 +309,4 @@ def test_a_network_that_cannot_be_converted_is_named() -> None:
 
     sorter = Computing(lambda images: images if float(images.sum()) > 0 else -images)
     with pytest.raises(ParityError, match=r"^Computing cannot be converted to ONNX: "):
-        onnx_model(sorter)
+        onnx_model(sorter, {})

@@ -1,4 +1,4 @@
-"""What runs the tools' networks: PyTorch arranged for the CPU, PyTorch as it is, ncnn, ONNX Runtime or OpenVINO."""
+"""Backends of the tools' networks: PyTorch optimized for the CPU, plain PyTorch, or ncnn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from restore_env.errors import ImageRestoreError
 from restore_env.toolbox import Toolbox
 from tools_zoo.backends.folding import fold, piecewise
 from tools_zoo.backends.ncnn_models import ncnn_model, ncnn_runner
-from tools_zoo.backends.onnx_models import onnx_model, onnx_runner, openvino_runner
 from tools_zoo.backends.parity import check_parity
 
 Runner: TypeAlias = Callable[[Tensor], Tensor]
@@ -31,7 +30,7 @@ _PREPARING = threading.Lock()
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to run networks on the CPU."""
+    """One of the programs that can run networks on a CPU."""
 
     title: str
     prepare: Callable[[nn.Module], Runner]
@@ -42,9 +41,6 @@ class Backend:
     """The extra of this package that installs them."""
     any_device: bool = False
     """Whether it is PyTorch, which runs everywhere."""
-    thread_safe: bool = False
-    """Whether calls at the same time pay: it takes PyTorch's number of threads at every call, where others have threads
-    of their own."""
 
     @property
     def missing(self) -> str | None:
@@ -66,35 +62,16 @@ def _folded(network: nn.Module) -> Runner:
 
 
 def _by_ncnn(network: nn.Module) -> Runner:
-    return _checked(network, ncnn_runner(ncnn_model(network)), "ncnn")
-
-
-def _through_onnx(runner: Callable[[bytes, int], Runner], title: str) -> Callable[[nn.Module], Runner]:
-    return lambda network: _checked(network, runner(onnx_model(network), torch.get_num_threads()), title)
-
-
-def _checked(network: nn.Module, runner: Runner, title: str) -> Runner:
-    check_parity(network, runner, f"{type(network).__name__} by {title}")
+    runner = ncnn_runner(ncnn_model(network))
+    check_parity(network, runner, f"{type(network).__name__} by ncnn")
     return runner
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
-        "torch": Backend("PyTorch, arranged for the CPU", _folded, any_device=True, thread_safe=True),
-        "eager": Backend("PyTorch as it is", _plain, any_device=True, thread_safe=True),
-        "ncnn": Backend("ncnn", _by_ncnn, ("ncnn",), "ncnn", thread_safe=True),
-        "onnx": Backend(
-            "ONNX Runtime",
-            _through_onnx(onnx_runner, "ONNX Runtime"),
-            ("onnx", "onnxscript", "onnxruntime"),
-            "onnx",
-        ),
-        "openvino": Backend(
-            "OpenVINO",
-            _through_onnx(openvino_runner, "OpenVINO"),
-            ("onnx", "onnxscript", "openvino"),
-            "openvino",
-        ),
+        "torch": Backend("PyTorch, optimized for the CPU", _folded, any_device=True),
+        "eager": Backend("PyTorch", _plain, any_device=True),
+        "ncnn": Backend("ncnn", _by_ncnn, ("ncnn",), "ncnn"),
     }
 )
 """The backends by name."""
@@ -141,7 +118,7 @@ class NetworkTool(nn.Module):
         name: of the tool.
         network: ``(N, 3, H, W)`` to the same; it is moved to channels-last memory in place.
         macs_per_pixel: multiply-accumulates per pixel.
-        receptive_radius: how many pixels away an output pixel looks.
+        receptive_radius: distance in pixels of the farthest input that an output pixel depends on.
         backend: a key of :data:`BACKENDS`.
 
     Raises:
@@ -149,7 +126,7 @@ class NetworkTool(nn.Module):
         ValueError: when called with anything but ``(N, 3, H, W)``.
     """
 
-    scale = 1
+    scale, thread_safe = 1, True
 
     def __init__(
         self,
@@ -165,11 +142,6 @@ class NetworkTool(nn.Module):
         self.macs_per_pixel, self.receptive_radius, self.backend = macs_per_pixel, receptive_radius, backend
         self._prepared: tuple[object, Runner] | None = None
 
-    @property
-    def thread_safe(self) -> bool:
-        """Whether calls at the same time pay."""
-        return BACKENDS[self.backend].thread_safe
-
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)`` float32 RGB."""
         if images.ndim != 4 or images.shape[1] != 3:
@@ -180,7 +152,7 @@ class NetworkTool(nn.Module):
             return self._runner()(images)
         if images.device.type != "cpu" and not BACKENDS[self.backend].any_device:
             warnings.warn(
-                f"backend {self.backend!r} runs on the CPU alone: on {images.device} it is PyTorch that runs the tools",
+                f"backend {self.backend!r} runs on the CPU alone: on {images.device} PyTorch runs the tools",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -241,7 +213,7 @@ def with_backend(toolbox: Toolbox, backend: str) -> Toolbox:
 
     Args:
         toolbox: it stays as it is.
-        backend: a key of :data:`BACKENDS`: "torch" (the default everywhere), "eager", "ncnn", "onnx" or "openvino".
+        backend: a key of :data:`BACKENDS`: "torch" (the default), "eager" or "ncnn".
 
     Raises:
         BackendError: no such backend, or a package that it needs is not installed.
