@@ -67,16 +67,6 @@ def test_strengths_count_levels(level: int) -> None:
     assert Levels().strengths == (0, 0, 0)  # no JPEG, not one of quality 0
 
 
-def test_the_same_seed_draws_the_same_levels() -> None:
-    one, same, other = (draw_levels("mild", np.random.default_rng(seed)) for seed in (7, 7, 8))
-    assert one == same != other
-    assert one.as_dict() == {
-        "blur_sigma": one.blur_sigma,
-        "noise_sigma": one.noise_sigma,
-        "jpeg_quality": one.jpeg_quality,
-    }
-
-
 @pytest.mark.parametrize("call", [check_severity, lambda name: draw_levels(name, np.random.default_rng(0))])
 def test_unknown_severity_lists_the_known_ones(call: object) -> None:
     assert callable(call)
@@ -133,25 +123,11 @@ def test_mixtures_beyond_the_protocol_are_of_two_distortions_or_three(severity: 
     drawn = [draw_levels(severity, rng) for _ in range(400)]
     missing = {tuple(value == 0 for value in levels.as_dict().values()) for levels in drawn}
     assert missing == {(False,) * 3, (True, False, False), (False, True, False), (False, False, True)}
-
-
-def test_any_mixture_comes_up_light_to_severe() -> None:
-    rng = np.random.default_rng(0)
-    sums = [sum(np.ceil(draw_levels("any", rng).strengths)) - 2 for _ in range(400)]
-    assert min(sums) < SEVERITIES["mild"][0]
-    assert SEVERITIES["severe"][0] <= max(sums) <= SEVERITIES["severe"][1]
-
-
-def test_any_mixture_is_of_two_distortions_as_often_as_of_three() -> None:
-    rng = np.random.default_rng(0)
-    drawn = [draw_levels("any", rng) for _ in range(2000)]
-    assert np.mean([min(levels.strengths) == 0 for levels in drawn]) == pytest.approx(0.5, abs=0.04)
-
-
-def test_each_distortion_comes_up_alone() -> None:
-    rng = np.random.default_rng(0)
-    drawn = [draw_levels("single", rng) for _ in range(60)]
-    assert all(any(getattr(levels, kind) for levels in drawn) for kind in ("blur_sigma", "noise_sigma", "jpeg_quality"))
+    if severity == "any":  # two distortions as often as three, light to severe
+        assert np.mean([min(levels.strengths) == 0 for levels in drawn]) == pytest.approx(0.5, abs=0.09)
+        sums = [sum(np.ceil(levels.strengths)) - 2 for levels in drawn]
+        assert min(sums) < SEVERITIES["mild"][0]
+        assert SEVERITIES["severe"][0] <= max(sums) <= SEVERITIES["severe"][1]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
@@ -160,16 +136,3 @@ def test_a_share_of_mixtures_is_one_distortion_alone(share: float) -> None:
     drawn = [draw_levels("moderate", rng, share) for _ in range(2000)]
     alone = [sum(strength > 0 for strength in levels.strengths) == 1 for levels in drawn]
     assert np.mean(alone) == pytest.approx(share, abs=0.04)
-
-
-def test_without_a_share_nothing_else_is_drawn() -> None:
-    rng, counted = np.random.default_rng(3), np.random.default_rng(3)
-    draw_levels("mild", rng, 0.0)
-    counted.integers(len(level_triples(*SEVERITIES["mild"])))  # the triple, and the strengths of three distortions
-    counted.random(3)
-    assert rng.random() == counted.random()
-
-
-def test_a_severity_must_be_known_whatever_is_drawn() -> None:
-    with pytest.raises(ValueError, match="unknown severity 'awful'"):
-        draw_levels("awful", np.random.default_rng(0), 1.0)

@@ -162,12 +162,6 @@ def test_first_frame_of_an_animation(file_format: str) -> None:
     np.testing.assert_array_equal(decode_image(data).pixels, np.asarray(frames[0]))
 
 
-def test_several_pages_of_a_deep_tiff_give_the_first() -> None:
-    np.testing.assert_array_equal(
-        decode_image(tiff(np.stack([to16(RGB), to16(255 - RGB)]), photometric="rgb")).pixels, RGB
-    )
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("file_format", "options"),

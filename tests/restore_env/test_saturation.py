@@ -11,17 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from agents.agent import load_policy
-from agents.cli import main
-from benchmarks.compare.distortions import distortion_of
-from benchmarks.compare.photographs import draw_photographs
 from restore_env import EpisodeRecord, ImageRestoreEnv, Task
 from restore_env import sampling as starts
 from restore_env.distortions.protocol import Levels
 from restore_env.distortions.saturation import MAX_GAIN, apply_curve, saturation_curve
 from restore_env.patches import PatchSampler
 from restore_env.sampling import StartSampler
-from tests.support.pictures import opened, picture, save
+from tests.support.pictures import opened, picture
 from tests.support.toolkit import inverted
 
 SEEDS = st.integers(0, 2**32)
@@ -127,21 +123,6 @@ def test_training_patches_are_pairs_of_what_was_clipped(device: str | None) -> N
     assert clipped(1.0) > 0.7
 
 
-def test_whole_photographs_of_a_comparison_are_clipped(tmp_path: Path) -> None:
-    for seed in range(3):
-        save(tmp_path / f"{seed}.png", 80, 90, seed)
-    plain, clipped = (
-        draw_photographs(Task(images=tmp_path, upscale=(1,), **distortion_of(name)), 1, seed=0)
-        for name in ("moderate", "saturated")
-    )
-    for one, other in zip(plain, clipped, strict=True):
-        change = other.target.astype(int) - one.target
-        assert change.any()
-        assert (change >= 0).all() or (change <= 0).all()
-        assert abs(change.mean()) > 10
-        assert (other.degraded.mean() - one.degraded.mean()) * change.mean() > 0  # its twin goes with it
-
-
 def test_an_episode_of_a_clipped_patch_can_be_played_again(tmp_path: Path) -> None:
     env = ImageRestoreEnv(toolbox="tests.support.toolkit:pixelwise_toolbox", saturation_prob=1.0, patch_size=24)
     env.reset(seed=0)
@@ -156,24 +137,3 @@ def test_an_episode_of_a_clipped_patch_can_be_played_again(tmp_path: Path) -> No
 def test_a_share_is_a_share(share: Any) -> None:
     with pytest.raises(ValueError, match="saturation_prob must be a number in"):
         Task(saturation_prob=share)
-
-
-def test_an_agent_is_trained_on_its_share_and_goes_on_with_no_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 2)
-    save(tmp_path / "photos" / "one.png", 80, 90)
-    words = ["train", "agent", "--images", str(tmp_path / "photos"), "--toolbox", "pure"]
-    words += ["--out", str(tmp_path / "out"), "--steps", "1", "--envs", "1", "--saturation-prob"]
-    assert main([*words, "0.25"]) == 0
-    assert load_policy(tmp_path / "out").recipe["saturation_prob"] == 0.25
-    capsys.readouterr()
-    assert main([*words, "0.5"]) == 2
-    assert "was made with saturation_prob 0.25, not 0.5" in capsys.readouterr().err
-    checkpoint = tmp_path / "out" / "checkpoint.pt"
-    kept = torch.load(checkpoint, weights_only=True)
-    del kept["identity"]["saturation_prob"]  # as before there was such a share
-    torch.save(kept, checkpoint)
-    assert main([*words, "0.25"]) == 2
-    assert "was made with saturation_prob 0.0, not 0.25" in capsys.readouterr().err
-    assert main([*words, "0"]) == 0

@@ -7,15 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from restore_env.images import sources
 from restore_env.images.cache import PixelCache
@@ -138,32 +135,6 @@ def test_a_source_may_be_used_from_several_threads(tmp_path: Path) -> None:
         list(pool.map(look, range(8)))
 
 
-def test_few_decoded_images_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are: the first one is slow, so that all others could pile up behind it."""
-    alive, most, lock = 0, 0, threading.Lock()
-
-    def released() -> None:
-        nonlocal alive
-        alive -= 1
-
-    def slow_first(path: str | os.PathLike[str]) -> Photo:
-        nonlocal alive, most
-        if Path(path).name == "00.png":
-            time.sleep(0.3)
-        pixels = picture(8, 8)
-        weakref.finalize(pixels, released)
-        with lock:
-            alive += 1
-            most = max(most, alive)
-        return Photo(pixels)
-
-    for number in range(40):
-        (tmp_path / f"{number:02}.png").touch()
-    monkeypatch.setattr(sources, "read_image", slow_first)
-    assert len(opened(tmp_path)) == 40
-    assert most <= 5
-
-
 def test_the_temporary_folder_goes_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source = opened([picture(8, 8)])
@@ -203,36 +174,3 @@ print(source.pixels(0, 1 / 3).shape)
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "(3, 3, 3)\n"
-
-
-MEMORY_SCRIPT = """
-import os, sys
-from pathlib import Path
-from restore_env.images.cache import PixelCache
-from restore_env.images.sources import ImageSource
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-folder = Path(sys.argv[1])
-for bound in sys.argv[2:]:
-    cache = PixelCache(folder / "cache", mapped_bytes=int(bound) * 2**20)
-    source = ImageSource(sorted(folder.glob("*.bmp")), cache, min_size=1, lenient=False)
-    before = most = resident()
-    for i in range(len(source)):
-        source.pixels(i).sum()  # touches every page
-        most = max(most, resident())
-    print(most - before)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process from /proc")
-def test_memory_is_bounded_however_many_photographs_there_are(tmp_path: Path) -> None:
-    """24 photographs of 1.5 megapixels are 108 MiB; with a bound of 16 MiB they take that and a little more."""
-    for number in range(24):
-        Image.new("RGB", (1500, 1048), (number, 0, 0)).save(tmp_path / f"{number}.bmp")
-    command = [sys.executable, "-c", MEMORY_SCRIPT, str(tmp_path), "16", "1024"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    bounded, unbounded = (float(line) for line in result.stdout.split())
-    assert bounded < 40
-    assert unbounded > 90  # so the measurement would show it

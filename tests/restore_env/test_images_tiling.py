@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_env.images.tiling import (
-    _cuts,
     _tiles,
     apply_tool,
     ssim_in_tiles,
@@ -51,14 +50,6 @@ def whole_numbers(height: int, width: int) -> Tensor:
     return torch.randint(0, 8, (1, 3, height, width), generator=torch.Generator().manual_seed(height)).float()
 
 
-@given(st.integers(1, 5000), st.integers(8, 600))
-def test_cuts_cover_a_length(length: int, side: int) -> None:
-    cuts = _cuts(length, side)
-    assert [first for first, _ in cuts] == [0, *(end for _, end in cuts[:-1])]
-    assert cuts[-1][1] == length
-    assert all(first % 8 == 0 and 0 < end - first < side + 8 for first, end in cuts)
-
-
 @given(st.integers(1, 3000), st.integers(1, 3000))
 def test_no_tile_is_so_small_that_other_kernels_would_run(height: int, width: int) -> None:
     areas = [(rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns in _tiles(height, width, 256)]
@@ -93,19 +84,6 @@ def test_networks_in_tiles_are_equal_to_the_last_bit(network: str, height: int, 
     torch.set_num_threads(threads)
     with torch.inference_mode():
         assert torch.equal(apply_tool(tool, image), tool(image))
-
-
-@pytest.mark.parametrize("side", [8, 16, 40, 63, 64, 100, 128])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_networks_in_awkward_tiles_are_equal_after_rounding(network: str, side: int) -> None:
-    torch.manual_seed(1)
-    module = NETWORKS[network]().eval().requires_grad_(False)
-    tool = NetworkTool(network, module, module.macs_per_pixel, module.receptive_radius)
-    image = torch.rand(1, 3, 97, 131)
-    with torch.inference_mode():
-        whole, tiled = tool(image), apply_tool(tool, image, tile=side)
-    assert float((whole - tiled).abs().max()) < 1e-6
-    np.testing.assert_array_equal(to_pixels(whole), to_pixels(tiled))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (9, 700), (300, 41)])

@@ -33,10 +33,8 @@ def photo() -> Pixels:
     return coarse.repeat(8, axis=0).repeat(8, axis=1)  # flat squares with hard edges, 72x104
 
 
-@pytest.fixture(scope="module")
-def float_photo(photo: Pixels) -> Pixels:
-    floats: Pixels = photo.astype(np.float32) * np.float32(1 / 255)
-    return floats
+def as_float(image: Pixels) -> Pixels:
+    return np.asarray(image.astype(np.float32) * np.float32(1 / 255))
 
 
 def full_protocol() -> list[Any]:
@@ -49,34 +47,23 @@ EACH = [ProtocolBlur, ProtocolNoise, ProtocolJpeg, BicubicDownscale, MixedDistor
 class TestEqualsTheFunction:
     """A transform does what the function of restore_env.distortions.protocol does with the parameters that it drew."""
 
-    def test_blur(self, photo: Pixels, float_photo: Pixels) -> None:
-        blur = ProtocolBlur((2.5, 2.5))
-        expected = distortions.gaussian_blur(float_photo, 2.5)
-        np.testing.assert_array_equal(blur(image=float_photo)["image"], expected)
-        np.testing.assert_array_equal(blur(image=photo)["image"], distortions.quantize(expected))
-
-    def test_noise(self, photo: Pixels, float_photo: Pixels) -> None:
-        noise = ProtocolNoise((30, 30))
-        result = noise(image=float_photo)["image"]
-        rng = np.random.default_rng(noise.get_applied_params()["noise_seed"])
-        np.testing.assert_array_equal(result, distortions.gaussian_noise(float_photo, 30, rng))
-        result = noise(image=photo)["image"]
-        rng = np.random.default_rng(noise.get_applied_params()["noise_seed"])
-        np.testing.assert_array_equal(result, distortions.quantize(distortions.gaussian_noise(float_photo, 30, rng)))
-
-    def test_jpeg(self, photo: Pixels, float_photo: Pixels) -> None:
-        compress = ProtocolJpeg((20, 20))
-        expected = distortions.jpeg(photo, 20)
-        np.testing.assert_array_equal(compress(image=photo)["image"], expected)
-        result = compress(image=float_photo)["image"]
-        assert result.dtype == np.float32
-        np.testing.assert_array_equal(result, expected.astype(np.float32) * np.float32(1 / 255))
-
-    def test_downscale(self, photo: Pixels, float_photo: Pixels) -> None:
-        shrink = BicubicDownscale(4)
-        expected = distortions.downscale(float_photo, 4)
-        np.testing.assert_array_equal(shrink(image=float_photo)["image"], expected)
-        np.testing.assert_array_equal(shrink(image=photo)["image"], distortions.quantize(expected))
+    @pytest.mark.parametrize(
+        ("transform", "function"),
+        [
+            (ProtocolBlur((2.5, 2.5)), lambda image, rng: distortions.gaussian_blur(image, 2.5)),
+            (ProtocolNoise((30, 30)), lambda image, rng: distortions.gaussian_noise(image, 30, rng)),
+            (ProtocolJpeg((20, 20)), lambda image, rng: as_float(distortions.jpeg(distortions.quantize(image), 20))),
+            (BicubicDownscale(4), lambda image, rng: distortions.downscale(image, 4)),
+        ],
+    )
+    def test_alone(self, transform: Any, function: Any, photo: Pixels) -> None:
+        for image in (photo, as_float(photo)):
+            result = transform(image=image)["image"]
+            rng = np.random.default_rng(transform.get_applied_params().get("noise_seed", 0))
+            expected = function(as_float(photo), rng)
+            np.testing.assert_array_equal(
+                result, distortions.quantize(expected) if image.dtype == np.uint8 else expected
+            )
 
     @pytest.mark.parametrize("factor", [1, 4])
     @pytest.mark.parametrize("severity", SEVERITIES)
@@ -113,14 +100,6 @@ def test_a_seed_makes_a_compose_reproducible(photo: Pixels) -> None:
 
     first.set_random_seed(3)
     np.testing.assert_array_equal(first(image=photo)["image"], images[0])
-
-
-@pytest.mark.parametrize("transform", [ProtocolBlur, ProtocolNoise, ProtocolJpeg, MixedDistortion])
-def test_a_seed_makes_a_transform_reproducible(transform: Any, photo: Pixels) -> None:
-    one, same = transform(), transform()
-    one.set_random_seed(5)
-    same.set_random_seed(5)
-    np.testing.assert_array_equal(one(image=photo)["image"], same(image=photo)["image"])
 
 
 def test_strengths_of_one_seeded_compose_are_independent(photo: Pixels) -> None:
@@ -164,16 +143,11 @@ def test_serialisation_round_trip(transform: Any, photo: Pixels) -> None:
 
 
 @pytest.mark.parametrize("transform", EACH)
-def test_the_input_is_left_as_it_was_and_its_type_kept(transform: Any, photo: Pixels, float_photo: Pixels) -> None:
-    for image in (photo, float_photo) if transform is not MixedDistortion else (photo,):
+def test_the_input_is_left_as_it_was_and_its_type_kept(transform: Any, photo: Pixels) -> None:
+    for image in (photo, as_float(photo)) if transform is not MixedDistortion else (photo,):
         before = image.copy()
         assert transform()(image=image)["image"].dtype == image.dtype
         np.testing.assert_array_equal(image, before)
-
-
-@pytest.mark.parametrize("transform", EACH)
-def test_p_zero_changes_nothing(transform: Any, photo: Pixels) -> None:
-    np.testing.assert_array_equal(transform(p=0.0)(image=photo)["image"], photo)
 
 
 @pytest.mark.parametrize("transform", EACH)
@@ -189,11 +163,6 @@ def test_other_images_are_refused(transform: Any, shape: tuple[int, ...], dtype:
 def test_mixed_refuses_float() -> None:
     with pytest.raises(ValueError, match="uint8, got float32"):
         MixedDistortion()(image=np.zeros((16, 16, 3), np.float32))
-
-
-def test_downscale_refuses_what_is_no_multiple() -> None:
-    with pytest.raises(ValueError, match="18x16"):
-        BicubicDownscale(4)(image=np.zeros((16, 18, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
