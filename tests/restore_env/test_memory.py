@@ -13,7 +13,7 @@ STATM = Path("/proc/self/statm")
 
 
 def faults(times: int = 6) -> int:
-    """Pages that the kernel hands out while a large tensor is made again and again, once that has become usual."""
+    """Pages that the kernel hands out while a large tensor is made repeatedly, after a warm-up."""
     for _ in range(24):
         torch.ones(BLOCK, dtype=torch.uint8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -28,34 +28,34 @@ def resident() -> int:
 
 
 @pytest.fixture(scope="module")
-def usual() -> int:
-    """Faults where nothing is kept."""
+def default() -> int:
+    """Faults where nothing is retained."""
     if not STATM.exists():
-        pytest.skip("/proc/self/statm, which tells how much memory is held, is Linux's")
+        pytest.skip("/proc/self/statm, which states the memory of the process, exists on Linux only")
     count = faults()
     if count < 20:
-        pytest.skip("this system's C library keeps large blocks by itself")
+        pytest.skip("this system's C library retains large blocks by itself")
     return count
 
 
-def test_freed_memory_is_kept_inside_and_given_back_after(usual: int) -> None:
+def test_freed_memory_is_retained_inside_and_released_after(default: int) -> None:
     with retained_memory():
         kept, held = faults(), resident()
-    assert kept < usual / 4
+    assert kept < default / 4
     assert resident() < held - BLOCK / 2
 
 
-def test_the_last_of_several_gives_it_back(usual: int) -> None:
+def test_the_last_context_releases_it(default: int) -> None:
     with retained_memory():
         with retained_memory():
             faults()
             held = resident()
         assert resident() > held - BLOCK / 2
-        assert faults() < usual / 4
+        assert faults() < default / 4
     assert resident() < held - BLOCK / 2
 
 
-def test_it_ends_with_an_error_inside_too(usual: int) -> None:
+def test_an_error_inside_releases_it(default: int) -> None:
     def fail() -> None:
         faults()
         raise RuntimeError(str(resident()))

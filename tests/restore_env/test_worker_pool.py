@@ -1,4 +1,4 @@
-"""Tools side by side, each on a core."""
+"""Tools run in parallel, one per core."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def late(number: int) -> int:
     return number
 
 
-def test_jobs_run_side_by_side_only_when_asked_to() -> None:
-    cores = WorkerPool()
+def test_jobs_run_in_parallel_only_within_the_context() -> None:
+    pool = WorkerPool()
     here = threading.current_thread().name
-    assert list(cores.run([whoami, whoami])) == [here, here]
-    with cores.single_threaded():
-        assert cores.count == 3
+    assert list(pool.run([whoami, whoami])) == [here, here]
+    with pool.single_threaded():
+        assert pool.count == 3
         together = threading.Barrier(3)  # passes only if three wait at once
-        assert sorted(cores.run([together.wait] * 3)) == [0, 1, 2]
-        assert here not in list(cores.run([whoami, whoami]))
-        assert list(cores.run([partial(late, n) for n in range(7)])) == list(range(7))
-    assert list(cores.run([whoami, whoami])) == [here, here]
+        assert sorted(pool.run([together.wait] * 3)) == [0, 1, 2]
+        assert here not in list(pool.run([whoami, whoami]))
+        assert list(pool.run([partial(late, n) for n in range(7)])) == list(range(7))
+    assert list(pool.run([whoami, whoami])) == [here, here]
 
 
-def test_pytorch_has_one_thread_for_each_job_and_all_of_them_afterwards() -> None:
-    cores = WorkerPool()
-    with cores.single_threaded():
-        with cores.single_threaded():
-            assert list(cores.run([torch.get_num_threads] * 4)) == [1] * 4
-        assert list(cores.run([torch.get_num_threads] * 4)) == [1] * 4
+def test_pytorch_has_one_thread_per_job_and_all_threads_afterwards() -> None:
+    pool = WorkerPool()
+    with pool.single_threaded():
+        with pool.single_threaded():
+            assert list(pool.run([torch.get_num_threads] * 4)) == [1] * 4
+        assert list(pool.run([torch.get_num_threads] * 4)) == [1] * 4
     assert torch.get_num_threads() == 3
     elsewhere: list[int] = []
     thread = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
@@ -67,7 +67,7 @@ def test_pytorch_has_one_thread_for_each_job_and_all_of_them_afterwards() -> Non
     assert elsewhere == [3]
 
 
-def test_a_job_shares_nothing_out_itself() -> None:
+def test_a_job_runs_its_own_jobs_in_turn() -> None:
     outer, inner = WorkerPool(), WorkerPool()
 
     def nested() -> int:
@@ -78,32 +78,32 @@ def test_a_job_shares_nothing_out_itself() -> None:
         assert list(outer.run([nested] * 2)) == [1, 1]
 
 
-def test_a_job_that_fails_fails_for_its_caller() -> None:
-    cores = WorkerPool()
-    with pytest.raises(ZeroDivisionError), cores.single_threaded():
-        list(cores.run([lambda: 1 // 0, torch.get_num_threads]))
+def test_an_error_of_a_job_reaches_the_caller() -> None:
+    pool = WorkerPool()
+    with pytest.raises(ZeroDivisionError), pool.single_threaded():
+        list(pool.run([lambda: 1 // 0, torch.get_num_threads]))
     assert torch.get_num_threads() == 3
 
 
-def test_with_one_thread_there_is_nothing_to_share() -> None:
+def test_one_thread_runs_jobs_in_turn() -> None:
     torch.set_num_threads(1)
-    cores = WorkerPool()
-    with cores.single_threaded():
-        assert cores.count == 1
-        assert list(cores.run([whoami, whoami])) == [threading.current_thread().name] * 2
+    pool = WorkerPool()
+    with pool.single_threaded():
+        assert pool.count == 1
+        assert list(pool.run([whoami, whoami])) == [threading.current_thread().name] * 2
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 @pytest.mark.parametrize("automatic", [False, True])
-def test_jobs_compute_as_their_caller_would(mode: Any, automatic: bool) -> None:
-    cores, weight = WorkerPool(), torch.rand(4, 4, requires_grad=True)
+def test_jobs_run_in_the_modes_of_their_caller(mode: Any, automatic: bool) -> None:
+    pool, weight = WorkerPool(), torch.rand(4, 4, requires_grad=True)
 
     def product() -> torch.Tensor:
         return weight @ weight
 
-    with mode(), torch.autocast("cpu", torch.bfloat16, enabled=automatic), cores.single_threaded():
+    with mode(), torch.autocast("cpu", torch.bfloat16, enabled=automatic), pool.single_threaded():
         here = product()
-        elsewhere = list(cores.run([product] * 3))
+        elsewhere = list(pool.run([product] * 3))
     assert here.dtype is (torch.bfloat16 if automatic else torch.float32)
     for each in elsewhere:
         assert (each.dtype, each.requires_grad) == (here.dtype, here.requires_grad)
@@ -111,7 +111,7 @@ def test_jobs_compute_as_their_caller_would(mode: Any, automatic: bool) -> None:
 
 
 def in_two_parts(events: list[str]) -> Iterator[None]:
-    """What is to be done while tools run: it notes its parts."""
+    """Work to be done while tools run, which records its parts."""
     events.append("first")
     yield
     events.append("rest")
@@ -138,13 +138,13 @@ def test_the_environment_is_the_same_on_one_core_and_on_several() -> None:
         np.testing.assert_array_equal(ours[2], theirs[2])
 
 
-def test_images_that_grow_move_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upscaled_images_are_stored_after_all_tools_have_run(monkeypatch: pytest.MonkeyPatch) -> None:
     running, seen = [0], []
     put = ImageBatch.put
 
-    def watched(gallery: ImageBatch, slots: Slots, images: torch.Tensor) -> None:
+    def watched(batch: ImageBatch, slots: Slots, images: torch.Tensor) -> None:
         seen.append(running[0])
-        put(gallery, slots, images)
+        put(batch, slots, images)
 
     def slowly(tool: FunctionTool) -> FunctionTool:
         def function(images: torch.Tensor) -> torch.Tensor:
@@ -172,43 +172,32 @@ def test_images_that_grow_move_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> 
         torch.set_num_threads(3)
         np.testing.assert_array_equal(ours[0]["image"], theirs[0]["image"])
         np.testing.assert_allclose(ours[1], theirs[1], atol=1e-9)
-    assert not any(seen)  # a new size rearranges the images that tools look at
+    assert not any(seen)  # storing a new size moves images that tools read
 
 
-@pytest.mark.parametrize("thread_safe", [False, True])
-def test_tools_run_side_by_side_if_they_bear_it(thread_safe: bool) -> None:
-    running, most = [0], [0]
-
-    def slow(images: torch.Tensor) -> torch.Tensor:
-        running[0] += 1
-        time.sleep(0.02)
-        most[0] = max(most[0], running[0])
-        running[0] -= 1
-        return images
-
-    env = environment(Toolbox([FunctionTool("slow", slow, thread_safe=thread_safe)]))
-    env.reset(seed=0)
-    env.step(np.zeros(12, dtype=np.int64))
-    assert (most[0] > 1) is thread_safe
-
-
-def test_one_tool_that_does_not_bear_it_keeps_the_others_from_it() -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "parallel"), [(False, False, False), (True, False, False), (True, True, True)]
+)
+def test_tools_run_in_parallel_if_all_are_thread_safe(first: bool, second: bool, parallel: bool) -> None:
     names: list[str] = []
 
-    def named(images: torch.Tensor) -> torch.Tensor:
-        names.append(threading.current_thread().name)
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        names.append(whoami())
         return images
 
-    env = environment(Toolbox([FunctionTool("bears", named, thread_safe=True), FunctionTool("not", named)]))
+    env = environment(
+        Toolbox([FunctionTool("a", slow, thread_safe=first), FunctionTool("b", slow, thread_safe=second)])
+    )
     env.reset(seed=0)
     env.step(np.arange(12) % 2)
-    assert names == [threading.current_thread().name] * 2
+    assert (threading.current_thread().name not in names) is parallel
+    assert (len(set(names)) > 1) is parallel
 
 
 @pytest.mark.parametrize(
     ("thread_safe", "order"), [(False, ["first", "tool", "rest"]), (True, ["first", "rest", "tool"])]
 )
-def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(thread_safe: bool, order: list[str]) -> None:
+def test_other_work_is_started_first_and_done_once(thread_safe: bool, order: list[str]) -> None:
     events: list[str] = []
 
     def slow(images: torch.Tensor) -> torch.Tensor:
@@ -222,12 +211,16 @@ def test_what_is_to_be_done_meanwhile_is_begun_at_once_and_done_once(thread_safe
         env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), in_two_parts(events))
     assert [event for event, _ in itertools.groupby(events)] == order
     assert events.count("first") == events.count("rest") == 1
-    stops = np.full(12, env.toolbox.stop)
-    env.episodes.step(np.arange(12), stops, in_two_parts(events))
-    assert events.count("rest") == 2
+    env.reset(seed=0)
+    events.clear()
+    alone = np.full(12, env.toolbox.stop)
+    alone[3] = 0
+    with env.episodes.single_threaded():  # a tool that runs alone does so on this thread
+        env.episodes.step(np.arange(12), alone, in_two_parts(events))
+    assert events == ["first", "tool", "rest"]
 
 
-def test_what_fails_meanwhile_leaves_the_episodes_as_they_were_and_no_tool_running() -> None:
+def test_an_error_in_other_work_leaves_the_episodes_unchanged_and_no_tool_running() -> None:
     ended: list[int] = []
 
     def slow(images: torch.Tensor) -> torch.Tensor:
@@ -248,19 +241,3 @@ def test_what_fails_meanwhile_leaves_the_episodes_as_they_were_and_no_tool_runni
     assert len(ended) == then
     np.testing.assert_array_equal(env.episodes.observe(np.arange(12))["image"], before["image"])
     assert not any(env.episodes.actions)
-
-
-def test_one_tool_alone_runs_while_the_starts_are_drawn() -> None:
-    events: list[str] = []
-
-    def tool(images: torch.Tensor) -> torch.Tensor:
-        events.append("tool")
-        return images
-
-    env = environment(Toolbox([FunctionTool("tool", tool, thread_safe=True)]))
-    env.reset(seed=0)
-    actions = np.full(12, env.toolbox.stop)
-    actions[3] = 0
-    with env.episodes.single_threaded():
-        env.episodes.step(np.arange(12), actions, in_two_parts(events))
-    assert events == ["first", "tool", "rest"]
