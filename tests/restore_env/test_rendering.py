@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -40,22 +39,6 @@ def test_target_and_current_image_are_in_the_picture() -> None:
     assert frame is not None
     colours = {tuple(pixel) for pixel in frame.reshape(-1, 3)[::7].tolist()}
     assert {(0, 255, 0), (255, 0, 255)} <= colours
-
-
-def test_gymnasium_collects_frames_in_a_list() -> None:
-    env = gym.make(
-        "ImageRestore-v0",
-        images=photographs(),
-        patch_size=40,
-        toolbox=pixelwise_toolbox(),
-        render_mode="rgb_array_list",
-    )
-    env.reset(seed=0)
-    env.step(np.int64(0))
-    env.step(np.int64(1))
-    frames = env.render()
-    assert isinstance(frames, list)
-    assert len(frames) == 3
 
 
 def test_each_slot_of_the_vector_environment_is_drawn() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from restore_env.resolve import resolve_toolbox
 from restore_env.toolbox import BICUBIC_X4, bicubic_upscale
 from tests.support.toolkit import pixelwise_toolbox, random_toolbox
 from tools_zoo.catalog import SHAPES, TOOLS, ToolSpec, training_order
-from tools_zoo.networks import NETWORKS, EightLayer, ThreeLayer
+from tools_zoo.networks import NETWORKS
 
 
 @given(actions=st.lists(st.integers(0, 3), min_size=1, max_size=12))
@@ -39,20 +41,15 @@ def test_each_chosen_tool_runs_once_on_its_group() -> None:
     assert calls == [32, 32]
 
 
-def test_apply_leaves_its_input_alone() -> None:
-    images = torch.rand(4, 3, 8, 8)
-    before = images.clone()
-    pixelwise_toolbox().apply(images, [0, 1, 3, 2]).zero_()
-    assert torch.equal(images, before)
-
-
-def test_a_tool_that_works_in_place_or_in_double_does_no_harm() -> None:
+def test_tools_change_neither_the_input_nor_the_type() -> None:
     toolbox = Toolbox([FunctionTool("wipe", lambda images: images.mul_(0)), FunctionTool("wide", torch.Tensor.double)])
     images = torch.rand(2, 3, 8, 8)
     before = images.clone()
     assert not toolbox.apply(images, [0, 0]).any()
     assert torch.equal(images, before)
     assert toolbox.apply(images, [1, 1]).dtype == torch.float32
+    toolbox.apply(images, [2, 2]).zero_()
+    assert torch.equal(images, before)
 
 
 def test_tools_of_different_scale_come_in_groups() -> None:
@@ -65,15 +62,11 @@ def test_tools_of_different_scale_come_in_groups() -> None:
 
 
 @pytest.mark.parametrize("actions", [[0, 1], [[0, 1, 2]], [0, 1, 9], [0, -1, 1]])
-def test_wrong_actions_are_refused(actions: list[int]) -> None:
+def test_wrong_actions_and_wrong_shapes_are_refused(actions: list[int]) -> None:
     with pytest.raises(ValueError, match="action"):
         pixelwise_toolbox().apply(torch.rand(3, 3, 8, 8), actions)
-
-
-def test_a_tool_that_returns_another_shape_is_named() -> None:
-    toolbox = Toolbox([FunctionTool("crop", lambda images: images[..., 1:])])
     with pytest.raises(ValueError, match="'crop' returned shape"):
-        toolbox.apply(torch.rand(1, 3, 8, 8), [0])
+        Toolbox([FunctionTool("crop", lambda images: images[..., 1:])]).apply(torch.rand(1, 3, 8, 8), [0])
 
 
 def test_an_opencv_denoiser_becomes_a_tool_in_one_line() -> None:
@@ -95,16 +88,12 @@ def test_an_opencv_denoiser_becomes_a_tool_in_one_line() -> None:
         ([BICUBIC_X4, BICUBIC_X4], "bicubic_x4"),
         ([FunctionTool("stop", abs)], "stop"),
         ([FunctionTool("half", abs, scale=0)], "scale 0"),
+        ([abs], "FunctionTool"),
     ],
 )
-def test_impossible_toolboxes_are_refused(tools: list[Tool], message: str) -> None:
+def test_impossible_toolboxes_are_refused(tools: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Toolbox(tools)
-
-
-def test_what_is_no_tool_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ValueError, match="FunctionTool"):
-        Toolbox([abs])  # type: ignore[list-item]
 
 
 def test_names_and_actions_translate() -> None:
@@ -154,35 +143,19 @@ def test_a_toolbox_is_copied_to_another_device_and_stays_where_it_was(meta_devic
     assert moved[2] is double  # nothing to move
     assert resolve_toolbox(moved, meta_device) is moved
     assert resolve_toolbox(lambda: toolbox, meta_device) is not toolbox
-
-
-def test_a_list_of_tools_stays_where_it_was(meta_device: torch.device) -> None:
-    tool = Movable()
     assert resolve_toolbox([tool], meta_device).device == meta_device
     assert tool.place.type == "cpu"
-
-
-def test_without_a_device_a_toolbox_is_used_where_it_is(meta_device: torch.device) -> None:
-    toolbox = Toolbox([Movable()], meta_device)
-    assert resolve_toolbox(toolbox) is toolbox
-    assert resolve_toolbox(lambda: toolbox) is toolbox
-    assert EpisodeBatch(Task(toolbox=toolbox), 2).toolbox is toolbox
-    on_cpu = EpisodeBatch(Task(toolbox=toolbox, device="cpu"), 2).toolbox
-    assert (on_cpu.device.type, toolbox.device) == ("cpu", meta_device)
+    assert resolve_toolbox(moved) is moved
+    assert EpisodeBatch(Task(toolbox=moved), 2).toolbox is moved
+    alone = Toolbox([Movable()], meta_device)
+    assert EpisodeBatch(Task(toolbox=alone, device="cpu"), 2).toolbox.device.type == "cpu"
+    assert alone.device == meta_device
 
 
 def test_bicubic_enlargement_keeps_constants_and_size() -> None:
     enlarged = bicubic_upscale(torch.full((1, 3, 9, 7), 0.25), 4)
     assert enlarged.shape == (1, 3, 36, 28)
     torch.testing.assert_close(enlarged, torch.full_like(enlarged, 0.25))
-
-
-@pytest.mark.parametrize(
-    ("network", "parameters", "macs"), [(ThreeLayer, 21_827, 21_776), (EightLayer, 50_851, 50_560)]
-)
-def test_networks_have_the_published_size(network: type[ThreeLayer | EightLayer], parameters: int, macs: int) -> None:
-    assert sum(p.numel() for p in network().parameters()) == parameters
-    assert network.macs_per_pixel == macs
 
 
 @pytest.mark.parametrize("spec", TOOLS, ids=lambda spec: spec.name)
@@ -192,7 +165,7 @@ def test_no_shape_costs_more_than_the_published_one(spec: ToolSpec) -> None:
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-def test_the_computation_of_a_network_is_what_it_says(name: str) -> None:
+def test_macs_per_pixel_of_a_network_is_exact(name: str) -> None:
     network, macs = NETWORKS[name](), 0
 
     def count(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -209,16 +182,16 @@ def test_the_computation_of_a_network_is_what_it_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
-def test_a_network_looks_exactly_as_far_as_its_reach(name: str) -> None:
+def test_the_receptive_radius_of_a_network_is_exact(name: str) -> None:
     torch.manual_seed(1)
     network = NETWORKS[name]().double()
-    for parameter in network.parameters():  # some begin as zeros, and let nothing through
+    for parameter in network.parameters():  # some are zero at first
         torch.nn.init.normal_(parameter, std=0.1)
     image = torch.rand(1, 3, 141, 141, dtype=torch.float64, requires_grad=True)
     farthest = 0
-    for place in range(68, 72):  # networks that join 4x4 pixels look farther one way than the other
-        (seen,) = torch.autograd.grad(network(image)[0, :, place, place].sum(), image)
-        farthest = max(farthest, int((seen[0].abs().sum(0).nonzero() - place).abs().max()))
+    for place in range(68, 72):  # networks that join 4x4 pixels are not symmetric
+        (gradient,) = torch.autograd.grad(network(image)[0, :, place, place].sum(), image)
+        farthest = max(farthest, int((gradient[0].abs().sum(0).nonzero() - place).abs().max()))
     assert farthest == network.receptive_radius
 
 

@@ -11,6 +11,7 @@ import torch
 from agents.policy_input import PolicyInput
 from agents.restoration.pipeline import make_pipeline
 from agents.restoration.tiled_episode import TiledEpisode
+from benchmarks.compare.upscaling import ThenUpscale
 from restore_env import Task
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.episodes.observation import centre_patch
@@ -63,15 +64,23 @@ def test_other_actions_are_refused(actions: list[float]) -> None:
         RULES.checked(np.array(actions), 1)
 
 
-def test_environment_photographs_and_joint_training_observe_the_same() -> None:
+def test_environment_photographs_joint_training_and_benchmarks_observe_the_same() -> None:
     pixels, toolbox = picture(63, 63), random_toolbox()
-    in_environment, whole, joint = Recorder(), Recorder(), Recorder()
+    in_environment, whole, joint, wrapped = Recorder(), Recorder(), Recorder(), Recorder()
 
     episodes = EpisodeBatch(Task(images=[pixels], toolbox=toolbox, max_steps=2), 1)
     slots = np.arange(1)
     episodes.reset(slots, [own_pair(pixels, pixels)])
     while not episodes.over.all():
         episodes.step(slots, in_environment.predict(episodes.observe(slots))[0])
+
+    with_super_resolver = Toolbox([*toolbox, BICUBIC_X4])
+    x4_episodes = EpisodeBatch(Task(images=[pixels], toolbox=with_super_resolver, max_steps=2), 1)
+    policy, state = ThenUpscale(wrapped, with_super_resolver), None
+    x4_episodes.reset(slots, [own_pair(pixels, np.zeros((252, 252, 3), np.uint8))])
+    while not x4_episodes.over.all():
+        actions, state = policy.predict(x4_episodes.observe(slots), state)
+        x4_episodes.step(slots, actions)
 
     pipeline = make_pipeline(whole, toolbox, PolicyInput())
     TiledEpisode(pipeline, to_tensor(pixels), 1, torch.device("cpu"), lambda *_: None, max_steps=2).play()
@@ -81,6 +90,8 @@ def test_environment_photographs_and_joint_training_observe_the_same() -> None:
         ToolChains(networks, joint, 2)(to_tensor(pixels))
 
     assert len(in_environment.observed) == len(whole.observed) == len(joint.observed) == 2
+    for one, two in zip(in_environment.observed, wrapped.observed, strict=True):
+        assert all(np.array_equal(value, two[key]) for key, value in one.items())
     for one, two, three in zip(in_environment.observed, whole.observed, joint.observed, strict=True):
         for key, value in one.items():
             np.testing.assert_allclose(value, two[key], atol=1)

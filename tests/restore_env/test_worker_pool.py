@@ -67,6 +67,16 @@ def test_pytorch_has_one_thread_per_job_and_all_threads_afterwards() -> None:
     assert elsewhere == [3]
 
 
+def test_an_error_of_a_job_reaches_the_caller_and_one_thread_runs_jobs_in_turn() -> None:
+    pool = WorkerPool()
+    with pytest.raises(ZeroDivisionError), pool.single_threaded():
+        list(pool.run([lambda: 1 // 0, torch.get_num_threads]))
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+    with pool.single_threaded():
+        assert list(pool.run([whoami, whoami])) == [threading.current_thread().name] * 2
+
+
 def test_a_job_runs_its_own_jobs_in_turn() -> None:
     outer, inner = WorkerPool(), WorkerPool()
 
@@ -76,21 +86,6 @@ def test_a_job_runs_its_own_jobs_in_turn() -> None:
 
     with outer.single_threaded():
         assert list(outer.run([nested] * 2)) == [1, 1]
-
-
-def test_an_error_of_a_job_reaches_the_caller() -> None:
-    pool = WorkerPool()
-    with pytest.raises(ZeroDivisionError), pool.single_threaded():
-        list(pool.run([lambda: 1 // 0, torch.get_num_threads]))
-    assert torch.get_num_threads() == 3
-
-
-def test_one_thread_runs_jobs_in_turn() -> None:
-    torch.set_num_threads(1)
-    pool = WorkerPool()
-    with pool.single_threaded():
-        assert pool.count == 1
-        assert list(pool.run([whoami, whoami])) == [threading.current_thread().name] * 2
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
