@@ -51,7 +51,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"mean": mean, "images": rows}, indent=2))
     else:
-        print(as_table(mean, rows))
+        print_table(mean, rows)
     return 0
 
 
@@ -94,31 +94,25 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def as_table(mean: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """Rows and their mean in aligned columns."""
-    lines = [("image", "PSNR", "after", "gain", "SSIM", "after", "seconds", "GMACs", "toolchain")]
-    lines += [_cells(row["name"], row, ", ".join(row["toolchain"]) or "no tool") for row in rows]
-    lines.append(_cells(f"mean of {len(rows)}", mean, ""))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in (0, len(line) - 1) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+def print_table(mean: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows and their mean in aligned columns."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
 
-
-def _cells(name: str, row: dict[str, Any], chain: str) -> tuple[str, str, str, str, str, str, str, str, str]:
-    ssims = ["-" if row[key] is None else f"{row[key]:.4f}" for key in ("ssim_before", "ssim_after")]
-    return (
-        " ".join(name.split()),
-        f"{row['psnr_before']:.2f}",
-        f"{row['psnr_after']:.2f}",
-        f"{row['psnr_after'] - row['psnr_before']:+.2f}",
-        ssims[0],
-        ssims[1],
-        f"{row['seconds']:.2f}",
-        f"{row['gmacs']:.2f}",
-        chain,
-    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("image", "PSNR", "after", "gain", "SSIM", "after", "seconds", "GMACs", "toolchain"):
+        table.add_column(column, justify="left" if column in ("image", "toolchain") else "right", no_wrap=True)
+    for row in (*rows, {**mean, "name": f"mean of {len(rows)}", "toolchain": None}):
+        chain = row["toolchain"]
+        table.add_row(
+            escape(" ".join(row["name"].split())),
+            f"{row['psnr_before']:.2f}",
+            f"{row['psnr_after']:.2f}",
+            f"{row['psnr_after'] - row['psnr_before']:+.2f}",
+            *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("ssim_before", "ssim_after")),
+            f"{row['seconds']:.2f}",
+            f"{row['gmacs']:.2f}",
+            "" if chain is None else ", ".join(chain) or "no tool",
+        )
+    Console(width=10_000, highlight=False).print(table)

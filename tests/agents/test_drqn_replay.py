@@ -121,11 +121,6 @@ def test_an_endless_episode_is_cut_and_goes_on() -> None:
     assert not batch.terminated.any()
 
 
-def test_an_empty_buffer_says_so() -> None:
-    with pytest.raises(ValueError, match="no episode"):
-        tiny_buffer().sample(1)
-
-
 def test_no_episode_is_stitched_together_from_two() -> None:
     """A callback's end, and a new learn(), leave no half-recorded episode behind."""
     model = recalling()

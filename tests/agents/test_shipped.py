@@ -192,20 +192,3 @@ def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "| bare tool forwards | 2 |" in card.read_text()
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]
     assert all(row["steps_per_second"] > 0 and 0 < row["share_in_tools"] <= 1 for row in rows)
-
-
-def test_the_agents_benchmark_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    from PIL import Image
-
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(photos / "a.png")
-    card = tmp_path / "card.md"
-    card.write_text("<!-- agents:begin -->\n<!-- agents:end -->\n")
-    arguments = ["--images", str(photos), "--patches", "3", "--search-patches", "1", "--beam", "1", "--card", str(card)]
-    assert benchmarks.agents.__main__.main(arguments) == 0
-    printed = capsys.readouterr().out
-    assert "| agent |" in printed
-    assert "best single tool" in card.read_text()
-    assert benchmarks.agents.__main__.main(["--images", str(tmp_path / "nowhere")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
