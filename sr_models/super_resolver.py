@@ -19,7 +19,6 @@ from restore_env.errors import ImageRestoreError
 from restore_env.images.tiling import apply_tool
 from restore_env.toolbox import FunctionTool, Toolbox, usable_device
 from sr_models.generators import UPSCALE
-from sr_models.generators.conditioning import CONDITIONING
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
 from sr_models.prior.loading import SHIPPED, load_prior
@@ -33,28 +32,18 @@ MAX_PIXELS = 192 * 192
 """Input pixels that go through a network at once; more go in tiles or smaller batches."""
 
 
-@dataclass(frozen=True)
-class Slot:
-    """One of the toolbox's two super-resolvers."""
-
-    name: str
-    """Its name in toolchains."""
-    network: str
-    """A key of :data:`GENERATORS`."""
-
-
-SLOTS = (Slot("sft_gan", "sft"), Slot("sed", "rrdb_small"))
+SUPER_RESOLVERS = ("sft_gan", "sed")
 """The super-resolvers of the default toolbox, in the order of their actions."""
 
 
 GENERATORS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     {
-        **{name: partial(SFTNet, name) for name in CONDITIONING},
+        "sft": SFTNet,
         "rrdb_small": partial(RRDBNet, channels=48, growth=16, blocks=4),
         "rrdb": RRDBNet,
     }
 )
-"""The generators by the name that weight files use: SFT-Net by its conditioning, RRDBNet at two sizes."""
+"""The generators by the name that weight files use: SFT-Net, RRDBNet at two sizes."""
 
 
 class SuperResolverError(ImageRestoreError):
@@ -204,11 +193,10 @@ def generator_path(name_or_folder: str | os.PathLike[str], stage: str) -> Path:
     Raises:
         SuperResolverError: no such super-resolver, or stage.
     """
-    names = [slot.name for slot in SLOTS]
-    folder = SHIPPED / name_or_folder if str(name_or_folder) in names else Path(name_or_folder)
+    folder = SHIPPED / name_or_folder if str(name_or_folder) in SUPER_RESOLVERS else Path(name_or_folder)
     if not folder.is_dir():
         raise SuperResolverError(
-            f"{name_or_folder}: no super-resolver; expected {', '.join(names)}, a weights file or their folder"
+            f"{name_or_folder}: no super-resolver; expected {', '.join(SUPER_RESOLVERS)}, a weights file or its folder"
         )
     if stage not in STAGES:
         raise SuperResolverError(f"no stage {stage!r}: choose from {', '.join(STAGES)}")
@@ -269,7 +257,7 @@ def load_super_resolver(
 
 def super_resolvers(device: str | torch.device = "cpu") -> list[SuperResolver]:
     """The two super-resolvers of the default toolbox, in the order of their actions."""
-    return [load_super_resolver(slot.name, device) for slot in SLOTS]
+    return [load_super_resolver(name, device) for name in SUPER_RESOLVERS]
 
 
 def with_super_resolvers(toolbox: Toolbox) -> Toolbox:

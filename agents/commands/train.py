@@ -109,12 +109,12 @@ def _train_agent(settings: Any, display: TrainingDisplay) -> list[str]:
 
 
 def _train_prior(settings: Any, display: TrainingDisplay) -> list[str]:
-    from sr_models.prior.categories import NAMES
+    from sr_models.prior.categories import CATEGORIES
     from sr_models.prior.labels import LabelledImages
     from sr_models.training.prior import train_prior
 
     result, scores = train_prior(settings, LabelledImages(settings.labels), display.show_run)
-    ious = ", ".join(f"{name} {iou:.3f}" for name, iou in zip(NAMES, scores.ious, strict=True))
+    ious = ", ".join(f"{name} {iou:.3f}" for name, iou in zip(CATEGORIES, scores.ious, strict=True))
     return [
         _outcome("prior", result),
         f"Validation: pixel accuracy {scores.accuracy:.3f}, mean IoU {scores.mean_iou:.3f} ({ious})",

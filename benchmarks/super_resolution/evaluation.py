@@ -20,7 +20,7 @@ from restore_env.images.sources import ImageSource, open_images, short_names
 from restore_env.images.tiling import to_pixels, to_tensor
 from restore_env.metrics import luma, psnr, ssim
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool
-from sr_models.super_resolver import SLOTS, STAGES, load_super_resolver
+from sr_models.super_resolver import STAGES, SUPER_RESOLVERS, load_super_resolver
 from sr_models.training.blind_distortion import SCALE, bicubic
 
 Result = TypeVar("Result")
@@ -74,9 +74,9 @@ def networks_of(
     """
     entries = [Network(BICUBIC, BICUBIC, lambda: BICUBIC_X4)]
     entries += [Network(name, name, partial(_peer, name, peers, device)) for name in PEERS]
-    for slot in SLOTS:
+    for resolver in SUPER_RESOLVERS:
         entries += [
-            Network(f"{slot.name}, {stage}", slot.name, partial(load_super_resolver, slot.name, device, stage=stage))
+            Network(f"{resolver}, {stage}", resolver, partial(load_super_resolver, resolver, device, stage=stage))
             for stage in stages
         ]
     entries += [Network(name, name, partial(load_super_resolver, path, device)) for name, path in extra.items()]

@@ -9,13 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import bicubic_upscale
-from sr_models.generators.conditioning import (
-    CONDITIONING,
-    Condition,
-    ConditioningLayer,
-    ConditionNetwork,
-    FeatureWise,
-)
+from sr_models.generators.conditioning import ConditionNetwork, SpatialTransform
 
 WIDTH, BLOCKS = 64, 16
 
@@ -23,14 +17,14 @@ WIDTH, BLOCKS = 64, 16
 class ConditionedBlock(nn.Module):
     """Condition, ReLU, conv 3x3, condition, ReLU, conv 3x3, plus the input."""
 
-    def __init__(self, channels: int, conditioning: str) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.condition1 = CONDITIONING[conditioning](channels)
+        self.condition1 = SpatialTransform(channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.condition2 = CONDITIONING[conditioning](channels)
+        self.condition2 = SpatialTransform(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, features: Tensor, condition: Condition) -> Tensor:
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
         inner = self.conv1(F.relu(self.condition1(features, condition)))
         refined: Tensor = features + self.conv2(F.relu(self.condition2(inner, condition)))
@@ -43,28 +37,26 @@ class SFTNet(nn.Module):
     Its output is added to the bicubically upscaled input; the published network has no such path. No batch norm.
 
     Args:
-        conditioning: a key of :data:`sr_models.generators.conditioning.CONDITIONING`.
         channels: width.
         blocks: residual blocks.
     """
 
     takes_maps = True
 
-    def __init__(self, conditioning: str = "sft", channels: int = WIDTH, blocks: int = BLOCKS) -> None:
+    def __init__(self, channels: int = WIDTH, blocks: int = BLOCKS) -> None:
         super().__init__()
-        whole_image = CONDITIONING[conditioning] is FeatureWise  # averages over the image, so tiles would differ
-        self.receptive_radius = None if whole_image else 2 * blocks + 5
+        self.receptive_radius = 2 * blocks + 5
         self.condition = ConditionNetwork()
         self.head = nn.Conv2d(3, channels, 3, padding=1)
-        self.blocks = nn.ModuleList([ConditionedBlock(channels, conditioning) for _ in range(blocks)])
-        self.last_condition = CONDITIONING[conditioning](channels)
+        self.blocks = nn.ModuleList([ConditionedBlock(channels) for _ in range(blocks)])
+        self.last_condition = SpatialTransform(channels)
         self.join = nn.Conv2d(channels, channels, 3, padding=1)
         self.up1 = nn.Conv2d(channels, 4 * channels, 3, padding=1)
         self.up2 = nn.Conv2d(channels, 4 * channels, 3, padding=1)
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
         for parameter in self.tail.parameters():
             nn.init.zeros_(parameter)
-        layers = sum(layer.macs_per_pixel for layer in self.modules() if isinstance(layer, ConditioningLayer))
+        layers = sum(layer.macs_per_pixel for layer in self.modules() if isinstance(layer, SpatialTransform))
         convolutions = 9 * (3 * channels + (2 * blocks + 1 + 4 + 16) * channels**2 + 16 * channels * 3)
         self.macs_per_pixel = convolutions + layers + ConditionNetwork.macs_per_pixel
         """Per pixel of the input."""

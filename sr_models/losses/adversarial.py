@@ -37,34 +37,22 @@ def _real_error(logits: Tensor) -> Tensor:
     return F.softplus(-logits.float()).mean()
 
 
-def _fake_error(logits: Tensor) -> Tensor:
-    return F.softplus(logits.float()).mean()
+def _vanilla(real: Tensor, fake: Tensor) -> Tensor:
+    return (_real_error(real) + _real_error(-fake)) / 2
 
 
-def _vanilla_generator(_real: Tensor, fake: Tensor) -> Tensor:
-    return _real_error(fake)
-
-
-def _vanilla_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    return (_real_error(real) + _fake_error(fake)) / 2
-
-
-def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
-    return _relativistic_discriminator(fake, real)
-
-
-def _relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    return (_real_error(real - fake.mean()) + _fake_error(fake - real.mean())) / 2
+def _relativistic(real: Tensor, fake: Tensor) -> Tensor:
+    return (_real_error(real - fake.mean()) + _real_error(real.mean() - fake)) / 2
 
 
 ADVERSARIAL_LOSSES: Mapping[str, AdversarialLoss] = MappingProxyType(
     {
-        "vanilla": AdversarialLoss(_vanilla_generator, _vanilla_discriminator, uses_real=False),
-        "relativistic": AdversarialLoss(_relativistic_generator, _relativistic_discriminator, uses_real=True),
+        "vanilla": AdversarialLoss(lambda _, fake: _real_error(fake), _vanilla, uses_real=False),
+        "relativistic": AdversarialLoss(lambda real, fake: _relativistic(fake, real), _relativistic, uses_real=True),
     }
 )
-"""By name: the binary cross-entropy of Goodfellow et al. (2014; the generator's side not saturating), and the
-relativistic average of Jolicoeur-Martineau (2018, arXiv 1807.00734): is the real more real than the fake on average?"""
+"""By name: the binary cross-entropy of Goodfellow et al. (2014; the generator's not saturating), and the relativistic
+average of Jolicoeur-Martineau (2018, arXiv 1807.00734): is the real more real than the fake on average?"""
 
 
 def category_loss(logits: Tensor, categories: Tensor) -> Tensor:
@@ -78,20 +66,8 @@ def category_loss(logits: Tensor, categories: Tensor) -> Tensor:
 
     Returns:
         A scalar, the mean over the images that count; 0 if none does.
-
-    Raises:
-        ValueError: the shapes do not fit, or an id is none of the categories.
     """
-    if logits.ndim != 2 or categories.shape != logits.shape[:1]:
-        raise ValueError(
-            f"expected logits (N, categories) and ids (N,), got {tuple(logits.shape)} and {tuple(categories.shape)}"
-        )
     counts = ~torch.isin(categories, torch.tensor(IGNORED, device=categories.device))
-    wrong = counts & ((categories < 0) | (categories >= logits.shape[1]))
-    if bool(wrong.any()):
-        raise ValueError(
-            f"unknown category id {int(categories[wrong][0])}; expected 0 to {logits.shape[1] - 1}, or 255 for unknown"
-        )
-    ids = torch.where(counts, categories, IGNORED[0])
-    total = F.cross_entropy(logits.float(), ids, ignore_index=IGNORED[0], reduction="sum")
+    ids = torch.where(counts, categories, BACKGROUND)
+    total = F.cross_entropy(logits.float(), ids, ignore_index=BACKGROUND, reduction="sum")
     return total / counts.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The eight categories of outdoor scenes by which SFT-GAN steers texture, and how ADE20K's classes fall into them.
+"""The eight categories of outdoor scenes on which SFT-GAN conditions, and the ADE20K classes of each.
 
 Source: Wang et al., "Recovering Realistic Texture in Image Super-resolution by Deep Spatial Feature Transform", CVPR
 2018, section 4 (seven categories and the background), in the order of the published maps. ADE20K: Zhou et al., CVPR
@@ -8,30 +8,14 @@ Source: Wang et al., "Recovering Realistic Texture in Image Super-resolution by 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
-
-@dataclass(frozen=True)
-class Category:
-    """A kind of texture."""
-
-    id: int
-    """What label images hold, and the channel of probability maps."""
-    name: str
-
-
-CATEGORIES = tuple(
-    Category(number, name)
-    for number, name in enumerate(("background", "sky", "water", "grass", "mountain", "building", "plant", "animal"))
-)
-"""The categories, in the order of their ids and channels."""
-NAMES = tuple(category.name for category in CATEGORIES)
-"""Their names."""
+CATEGORIES = ("background", "sky", "water", "grass", "mountain", "building", "plant", "animal")
+"""The categories in the order of their ids, which label images hold, and of the channels of probability maps."""
 BACKGROUND = 0
 """The id of whatever is none of the other seven."""
 IGNORE = 255
-"""What label images hold where the category is unknown: such pixels are neither learned from nor counted."""
+"""The label of pixels of unknown category, which training and evaluation leave out."""
 
 # fmt: off
 ADE20K_NAMES = (
@@ -66,10 +50,10 @@ ADE20K_CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "animal": ("animal",),
     }
 )
-"""Which of ADE20K's classes make up a category; all others are background."""
+"""The ADE20K classes of each category; all others are background."""
 
 
 def category_of(ade20k_class: int) -> int:
-    """The id of the category that holds the ADE20K class of that index (0 to 149)."""
+    """The id of the category of an ADE20K class, given by its index (0 to 149)."""
     name = ADE20K_NAMES[ade20k_class]
-    return next((NAMES.index(own) for own, classes in ADE20K_CATEGORIES.items() if name in classes), BACKGROUND)
+    return next((CATEGORIES.index(own) for own, classes in ADE20K_CATEGORIES.items() if name in classes), BACKGROUND)

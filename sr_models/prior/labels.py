@@ -1,10 +1,9 @@
-"""Labelled photographs: folders of images, each with a picture of the same size that tells every pixel's category."""
+"""Labelled photographs: folders of images, each with a label image of the same size that holds the categories' ids."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,22 +16,15 @@ from restore_env.images.decoding import SUFFIXES, read_image
 from sr_models.prior.categories import CATEGORIES, IGNORE
 
 IMAGES, LABELS = "images", "labels"
-"""What the two folders inside a labelled folder are called."""
+"""The two folders inside a labelled folder."""
 HELD_OUT_EVERY = 5
-"""Of every so many images of a folder, in the order of their names, the first is kept from training."""
+"""One of this many images of a folder, in the order of their names, is kept for validation."""
 
-_KNOWN = np.isin(np.arange(256), [*(category.id for category in CATEGORIES), IGNORE])
+_KNOWN = np.isin(np.arange(256), [*range(len(CATEGORIES)), IGNORE])
 
 
 class LabelError(ImageRestoreError):
     """Labelled photographs that cannot be used; the message names the file and says what is wrong, in one line."""
-
-
-@dataclass(frozen=True)
-class _Pair:
-    name: str
-    held_out: bool
-    categories: tuple[int, ...]
 
 
 class LabelledImages:
@@ -52,8 +44,9 @@ class LabelledImages:
 
     def __init__(self, folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], min_size: int = 16) -> None:
         self._cache = PixelCache()
-        self._pairs: list[_Pair] = []
-        for number, folder in enumerate([folders] if isinstance(folders, (str, os.PathLike)) else folders):
+        self._categories: list[tuple[int, ...]] = []
+        self._held_out: list[bool] = []
+        for folder in [folders] if isinstance(folders, (str, os.PathLike)) else folders:
             for row, (image, labels) in enumerate(matched_files(Path(folder))):
                 pixels, ids = read_image(image).pixels, read_labels(labels)
                 height, width = pixels.shape[:2]
@@ -64,19 +57,14 @@ class LabelledImages:
                     )
                 if min(height, width) < min_size:
                     raise LabelError(f"{image}: {width}x{height} is smaller than {min_size} pixels; leave it out")
-                name = f"{number}-{image.stem}"
-                self._cache.put(str(len(self._pairs)), np.dstack([pixels, ids]))
-                found = tuple(int(i) for i in np.unique(ids) if i != IGNORE)
-                self._pairs.append(_Pair(name, row % HELD_OUT_EVERY == 0, found))
-        if not self._pairs:
+                self._cache.put(str(len(self)), np.dstack([pixels, ids]))
+                self._categories.append(tuple(int(i) for i in np.unique(ids) if i != IGNORE))
+                self._held_out.append(row % HELD_OUT_EVERY == 0)
+        if not self._categories:
             raise LabelError("no labelled folder was given")
 
     def __len__(self) -> int:
-        return len(self._pairs)
-
-    def name(self, index: int) -> str:
-        """The image's name without suffix, after the number of its folder ("0-meadow")."""
-        return self._pairs[index].name
+        return len(self._categories)
 
     def pair(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """An image, uint8 RGB ``(H, W, 3)``, and the id of every pixel's category, uint8 ``(H, W)``; both read-only."""
@@ -84,16 +72,16 @@ class LabelledImages:
         return both[..., :3], both[..., 3]
 
     def categories(self, index: int) -> tuple[int, ...]:
-        """The ids of the categories that an image shows."""
-        return self._pairs[index].categories
+        """The ids of the categories in an image."""
+        return self._categories[index]
 
     def split(self) -> tuple[list[int], list[int]]:
-        """Which images are trained on, and which are kept apart: every fifth of a folder, the first one included.
+        """The images of training and of validation: every fifth of a folder, the first included, by the files' names.
 
-        The split depends on the files' names alone. With one image in each folder all are both.
+        With one image in each folder all are both.
         """
-        held_out = [i for i, pair in enumerate(self._pairs) if pair.held_out]
-        return [i for i, pair in enumerate(self._pairs) if not pair.held_out] or held_out, held_out
+        held_out = [index for index, held in enumerate(self._held_out) if held]
+        return [index for index, held in enumerate(self._held_out) if not held] or held_out, held_out
 
 
 def matched_files(folder: Path) -> list[tuple[Path, Path]]:
@@ -134,7 +122,7 @@ def read_labels(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         raise LabelError(f"{path}: has the mode {mode}; labels are PNGs of one channel of 8 bits (mode L or P)")
     unknown = np.unique(ids[~_KNOWN[ids]])
     if len(unknown):
-        known = ", ".join(f"{category.id} {category.name}" for category in CATEGORIES)
+        known = ", ".join(f"{number} {name}" for number, name in enumerate(CATEGORIES))
         raise LabelError(f"{path}: holds the unknown id {unknown[0]}; expected {known}, or {IGNORE} (unknown)")
     return ids
 

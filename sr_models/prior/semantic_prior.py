@@ -134,33 +134,26 @@ def check_maps(maps: Tensor, images: Tensor) -> Tensor:
         images: ``(N, 3, H, W)`` low-resolution RGB.
 
     Raises:
-        ValueError: another shape, values that are negative or not finite, or that do not sum to 1.
+        ValueError: another type or shape, values that are negative or not finite, or that do not sum to 1.
     """
-    count, _, height, width = images.shape
     if not isinstance(maps, Tensor) or not maps.is_floating_point():
         raise ValueError("prior maps must be a float tensor: torch.from_numpy(maps).float()")
-    names = ", ".join(category.name for category in CATEGORIES)
-    if maps.ndim != 4 or maps.shape[1] != len(CATEGORIES):
+    count, _, height, width = images.shape
+    expected = (count, len(CATEGORIES), UPSCALE * height, UPSCALE * width)
+    if tuple(maps.shape) != expected:
         raise ValueError(
-            f"prior maps of shape {tuple(maps.shape)}: expected (N, {len(CATEGORIES)}, 4H, 4W),"
-            f" a channel each for {names}"
+            f"prior maps of shape {tuple(maps.shape)}: expected {expected}, {UPSCALE} times as large as the images,"
+            f" a channel each for {', '.join(CATEGORIES)}"
         )
-    if tuple(maps.shape[-2:]) != (UPSCALE * height, UPSCALE * width):
-        raise ValueError(
-            f"prior maps of {maps.shape[-1]}x{maps.shape[-2]}: for an image of {width}x{height} they must be"
-            f" {UPSCALE} times as large, {UPSCALE * width}x{UPSCALE * height}"
-        )
-    if len(maps) != count:
-        raise ValueError(f"{len(maps)} prior maps for {count} images: give one for each")
     if not bool(torch.isfinite(maps).all()):
         raise ValueError("prior maps hold values that are not finite (NaN or infinity)")
     if float(maps.min()) < 0:
         raise ValueError(f"prior maps hold the negative value {float(maps.min()):g}: expected probabilities in [0, 1]")
-    error = (maps.sum(dim=1) - 1).abs().max()
-    if float(error) > TOLERANCE:
+    error = float((maps.sum(dim=1) - 1).abs().max())
+    if error > TOLERANCE:
         raise ValueError(
-            f"prior maps do not sum to 1 over the categories: a pixel is {float(error):g} off; take a softmax, or"
-            " divide by the sum"
+            f"prior maps do not sum to 1 over the categories: a pixel is {error:g} off; take a softmax, or divide by"
+            " the sum"
         )
     return maps
 
@@ -175,15 +168,13 @@ def _resized(features: Tensor, like: Tensor) -> Tensor:
 
 def _macs_per_pixel(prior: SemanticPrior) -> float:
     """Per pixel of the low-resolution image, which is upscaled x4 first."""
-    fires = dict.fromkeys((2, 3), 4) | dict.fromkeys((4, 5), 8) | dict.fromkeys((6, 7, 8, 9), 16)
-    assert fires.keys() == FIRES.keys()
-    strides = {"trunk.conv1": 2, "decoder.from_16": 16, "decoder.near": 16, "decoder.far": 16}
-    strides |= {"decoder.from_8": 8, "decoder.join_8": 8}
-    strides |= {"decoder.from_4": 4, "decoder.join_4": 4, "decoder.scores": 4}
+    strides = {"trunk.conv1": 2} | {f"trunk.fire{n}": 4 if n < 4 else 8 if n < 6 else 16 for n in FIRES}
+    strides |= {f"decoder.{name}": 16 for name in ("from_16", "near", "far")}
+    strides |= {f"decoder.{name}": 8 for name in ("from_8", "join_8")}
+    strides |= {f"decoder.{name}": 4 for name in ("from_4", "join_4", "scores")}
     total = 0.0
     for name, module in prior.named_modules():
         if isinstance(module, nn.Conv2d):
-            fire = name.removeprefix("trunk.fire").split(".")[0]
-            stride = strides[name] if name in strides else fires[int(fire)]
+            stride = strides[".".join(name.split(".")[:2])]
             total += module.weight.numel() * (UPSCALE / stride) ** 2
     return total

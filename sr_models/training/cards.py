@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sr_models.prior.categories import NAMES
+from sr_models.prior.categories import CATEGORIES
 from sr_models.prior.evaluation import SegmentationScores
 from sr_models.prior.labels import HELD_OUT_EVERY
 from sr_models.prior.semantic_prior import SemanticPrior
@@ -72,7 +72,7 @@ def write_prior_card(card: Path, prior: SemanticPrior, scores: SegmentationScore
     recipe = prior.recipe
     labelled, predicted = scores.confusion.sum(axis=1), scores.confusion.sum(axis=0)
     rows = ["| category | IoU | share of the pixels | predicted |", "|---|---|---|---|"]
-    for name, iou, own, got in zip(NAMES, scores.ious, labelled, predicted, strict=True):
+    for name, iou, own, got in zip(CATEGORIES, scores.ious, labelled, predicted, strict=True):
         shares = " | ".join(f"{100 * count / max(1, labelled.sum()):.1f} %" for count in (own, got))
         rows.append(f"| {name} | {'-' if np.isnan(iou) else f'{iou:.3f}'} | {shares} |")
     validation = (
@@ -83,8 +83,8 @@ def write_prior_card(card: Path, prior: SemanticPrior, scores: SegmentationScore
     text = f"""# Semantic prior
 
 ## Use
-Maps a low-resolution RGB image in [0, 1] to the probability of each of eight categories ({", ".join(NAMES)}) at every
-pixel of the image four times as large. Load with `sr_models.load_prior`.
+Maps a low-resolution RGB image in [0, 1] to the probability of each of eight categories ({", ".join(CATEGORIES)}) at
+every pixel of the image four times as large. Load with `sr_models.load_prior`.
 {sum(parameter.numel() for parameter in prior.parameters()) / 1e6:.2f} M parameters,
 {prior.macs_per_pixel / 1e3:.0f} k multiply-accumulates per low-resolution pixel.
 

@@ -36,7 +36,7 @@ class LabelledPatches:
 
     def __init__(self, images: LabelledImages, indices: Sequence[int], patch_size: int, slight_share: float) -> None:
         self._images, self._size, self._slight_share = images, patch_size, slight_share
-        having = [[i for i in indices if category.id in images.categories(i)] for category in CATEGORIES]
+        having = [[i for i in indices if category in images.categories(i)] for category in range(len(CATEGORIES))]
         self._having = [rows for rows in having if rows] or [list(indices)]
 
     def batch(self, rng: np.random.Generator, count: int) -> LabelledBatch:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from restore_env.toolbox import usable_device
 from sr_models.extractors.squeezenet import load_squeezenet
-from sr_models.prior.categories import IGNORE, NAMES
+from sr_models.prior.categories import CATEGORIES, IGNORE
 from sr_models.prior.evaluation import SegmentationScores, evaluate_prior
 from sr_models.prior.labels import LabelledImages
 from sr_models.prior.loading import WEIGHTS_FILE, save_prior
@@ -92,7 +92,7 @@ def train_prior(
         report=report,
     )
     scores = validate()
-    ious = {name: round(float(iou), 4) for name, iou in zip(NAMES, scores.ious, strict=True) if np.isfinite(iou)}
+    ious = {name: round(float(iou), 4) for name, iou in zip(CATEGORIES, scores.ious, strict=True) if np.isfinite(iou)}
     prior.recipe = {**recipe, "accuracy": round(scores.accuracy, 4), "ious": ious}
     save_prior(prior.eval(), settings.out / WEIGHTS_FILE)
     write_prior_card(settings.out / "README.md", prior, scores)

@@ -34,7 +34,7 @@ from restore_env.toolbox import bicubic_upscale
 from sr_models import load_super_resolver, with_super_resolvers
 from sr_models.losses.perceptual import perceptual_quality
 from sr_models.prior.loading import SHIPPED
-from sr_models.super_resolver import SLOTS, STAGES
+from sr_models.super_resolver import STAGES, SUPER_RESOLVERS
 from sr_models.training.blind_distortion import DISTORTIONS
 from tools_zoo import TOOLS, load_toolbox, toolbox_names
 from tools_zoo.training.losses import as_tensor
@@ -50,7 +50,7 @@ def test_a_shipped_toolbox_is_the_table_and_has_its_own_agent(name: str) -> None
 
 def test_weights_are_small_and_have_cards() -> None:
     folders = [tools_zoo.toolboxes.SHIPPED / name for name in toolbox_names()]
-    resolvers = [SHIPPED / slot.name for slot in SLOTS]
+    resolvers = [SHIPPED / name for name in SUPER_RESOLVERS]
     assert (SHIPPED / "prior.safetensors").stat().st_size < 10_000_000
     for folder in (*folders, *resolvers, agents.agent.SHIPPED, benchmarks.baselines.weights.SHIPPED):
         assert (folder / "README.md").read_text().startswith("# ")
@@ -132,7 +132,7 @@ def test_the_agent_that_enlarges_is_ahead_of_bicubic_where_something_is_wrong() 
     assert agent.psnr.mean() > float(psnr(bicubic_upscale(small), large).mean()) + 0.5
 
 
-@pytest.mark.parametrize("name", [slot.name for slot in SLOTS])
+@pytest.mark.parametrize("name", SUPER_RESOLVERS)
 def test_a_super_resolver_errs_less_in_one_stage_and_looks_better_in_the_other(name: str) -> None:
     fur = next(path for path in embedded_paths() if path.stem == "chelsea")
     target = read_image(fur).pixels[24:276, 99:351]

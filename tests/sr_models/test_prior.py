@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from agents.cli import main
-from sr_models.prior.categories import IGNORE, NAMES
+from sr_models.prior.categories import CATEGORIES, IGNORE
 from sr_models.prior.evaluation import SegmentationScores, evaluate_prior
 from sr_models.prior.labels import LabelledImages
 from sr_models.prior.loading import SHIPPED, load_prior, save_prior
@@ -76,7 +76,7 @@ def test_the_shipped_prior_is_small_and_knows_its_measurement(shipped: SemanticP
     assert (SHIPPED / "prior.safetensors").stat().st_size < 4e6
     assert shipped.recipe["accuracy"] > 0.6
     card = (SHIPPED / "prior.md").read_text()
-    for name in NAMES:
+    for name in CATEGORIES:
         assert f"| {name} |" in card
     assert not re.search(r"/(home|tmp|work|root)/", card + str(shipped.recipe))
 
@@ -127,10 +127,10 @@ def test_maps_that_are_no_prior_are_refused() -> None:
     maps = torch.full((2, 8, 20, 24), 1 / 8)
     check_maps(maps, images)
     wrong = {
-        "expected \\(N, 8, 4H, 4W\\)": maps[:, :7],
-        "expected \\(N, 8": maps[0],
-        "must be 4 times as large, 24x20": maps[..., :23],
-        "1 prior maps for 2 images": maps[:1],
+        "expected \\(2, 8, 20, 24\\), 4 times as large": maps[:, :7],
+        "expected \\(2, 8, 20, 24\\), 4 times": maps[0],
+        "expected \\(2, 8, 20": maps[..., :23],
+        "shape \\(1, 8, 20, 24\\): expected \\(2": maps[:1],
         "do not sum to 1": maps * 1.01,
         "not finite": torch.full_like(maps, float("nan")),
         "negative value -1": torch.cat([maps[:, :6], -torch.ones(2, 1, 20, 24), torch.ones(2, 1, 20, 24)], dim=1),

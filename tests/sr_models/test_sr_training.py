@@ -34,7 +34,7 @@ from tools_zoo.training.trainer import Progress, TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY: MappingProxyType[str, Any] = MappingProxyType(
-    {"sft": partial(SFTNet, "sft", 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
+    {"sft": partial(SFTNet, 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
 )
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 import sr_models.super_resolver as module
 from restore_env.toolbox import Tool, bicubic_upscale
-from sr_models.generators.conditioning import CATEGORY_COUNT, CONDITIONING, Condition, ConditioningLayer
+from sr_models.generators.conditioning import SpatialTransform
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
+from sr_models.prior.categories import CATEGORIES
 from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import (
     GENERATORS,
@@ -30,9 +31,8 @@ from sr_models.super_resolver import (
 from tests.support.toolkit import pixelwise_toolbox
 
 TINY: dict[str, Callable[[], Any]] = {
-    "sft": partial(SFTNet, "sft", 8, 1),
+    "sft": partial(SFTNet, 8, 1),
     "rrdb_small": partial(RRDBNet, 8, 4, 1),
-    "composition": partial(SFTNet, "composition", 8, 1),
 }
 
 
@@ -50,7 +50,7 @@ def images(height: int = 24, width: int = 17, count: int = 2) -> Tensor:
 
 def one_category(category: int, like: Tensor) -> Tensor:
     """Maps of probability 1 for one category everywhere."""
-    maps = like.new_zeros(len(like), CATEGORY_COUNT, 4 * like.shape[2], 4 * like.shape[3])
+    maps = like.new_zeros(len(like), len(CATEGORIES), 4 * like.shape[2], 4 * like.shape[3])
     maps[:, category] = 1
     return maps
 
@@ -71,7 +71,6 @@ def test_published_sizes() -> None:
     assert 1.6e6 <= counts["sft"] <= 1.8e6
     assert counts["rrdb_small"] <= 1.6e6
     assert counts["rrdb"] == pytest.approx(16.7e6, rel=0.01)
-    assert {"film", "concatenation", "composition"} <= counts.keys()
 
 
 @pytest.mark.parametrize("name", ["sft", "rrdb_small"])
@@ -82,22 +81,15 @@ def test_an_untrained_generator_is_bicubic_enlargement(name: str) -> None:
     assert torch.equal(outputs, bicubic_upscale(inputs))
 
 
-@pytest.mark.parametrize("name", CONDITIONING)
-def test_conditioning_begins_as_the_identity_and_then_follows_the_maps(name: str) -> None:
-    layer: ConditioningLayer = CONDITIONING[name](16)
-    features, condition = (
-        torch.rand(2, 16, 6, 5),
-        Condition(torch.rand(2, 32, 6, 5), torch.rand(2, CATEGORY_COUNT, 6, 5)),
-    )
-    assert torch.allclose(layer(features, condition), features, atol=1e-6)
+def test_conditioning_starts_as_the_identity_and_then_follows_the_maps() -> None:
+    layer, features, condition = SpatialTransform(16), torch.rand(2, 16, 6, 5), torch.rand(2, 32, 6, 5)
+    assert torch.equal(layer(features, condition), features)
     stirred(layer)
-    other = Condition(condition.features + 1, condition.maps.roll(1, dims=1))
-    assert not torch.allclose(layer(features, condition), layer(features, other), atol=1e-3)
+    assert not torch.allclose(layer(features, condition), layer(features, condition + 1), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["sft", "composition", "concatenation"])
-def test_conditioning_acts_where_the_maps_differ(name: str) -> None:
-    network = stirred(SFTNet(name, 8, 1))
+def test_conditioning_acts_where_the_maps_differ() -> None:
+    network = stirred(SFTNet(8, 1))
     inputs = images(32, 32, 1)
     maps, changed = one_category(1, inputs), one_category(1, inputs)
     changed[:, :, :, :16] = one_category(3, inputs)[:, :, :, :16]  # the first 4 columns of the input's
@@ -106,7 +98,7 @@ def test_conditioning_acts_where_the_maps_differ(name: str) -> None:
     assert difference[4 * (4 + network.receptive_radius) :].max() == 0
 
 
-@pytest.mark.parametrize("name", ["sft", "rrdb_small", "composition"])
+@pytest.mark.parametrize("name", ["sft", "rrdb_small"])
 @pytest.mark.parametrize("size", [(150, 40), (61, 203)])
 def test_tiles_equal_the_whole(
     name: str, size: tuple[int, int], prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch, one_thread: None
@@ -123,7 +115,7 @@ def test_tiles_equal_the_whole(
     assert torch.equal(resolver(inputs), resolver(inputs))
 
 
-@pytest.mark.parametrize("network", [SFTNet("sft", 8, 3), RRDBNet(8, 4, 1)], ids=["sft", "rrdb"])
+@pytest.mark.parametrize("network", [SFTNet(8, 3), RRDBNet(8, 4, 1)], ids=["sft", "rrdb"])
 def test_nothing_is_seen_beyond_the_reach(network: Any) -> None:
     network = stirred(network).double()
     side = 2 * network.receptive_radius + 9
@@ -142,10 +134,6 @@ def test_a_reach_that_is_too_short_would_show(prior: SemanticPrior, monkeypatch:
     whole = SuperResolver("x", network)(inputs)
     monkeypatch.setattr(module, "MAX_PIXELS", 48 * 48)
     assert not torch.allclose(SuperResolver("x", network, receptive_radius=0)(inputs), whole, atol=1e-4)
-
-
-def test_film_never_goes_in_tiles() -> None:
-    assert SFTNet("film", 8, 1).receptive_radius is None
 
 
 def test_other_images_than_float_rgb_are_refused() -> None:
