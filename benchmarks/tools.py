@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from agents.command_line import OneLineParser, run_guarded
-from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
+from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env.images.sources import ImageSource, open_images
 from restore_env.metrics import psnr
 from restore_env.patches import PatchSampler
@@ -119,16 +119,16 @@ def undoes(spec: ToolSpec) -> str:
 
 def markdown(rows: Sequence[ToolScores]) -> str:
     """The table; with two columns more if the published tools were measured too."""
-    head = ["tool", "undoes", "network", "input, dB", "ours, dB"]
+    heads = ["tool", "distortion", "network", "input, dB", "ours, dB"]
     compared = any(row.psnr_published is not None for row in rows)
-    head += ["published, dB", "difference, dB"] if compared else []
-    lines = [head, ["---"] * 3 + ["---:"] * (len(head) - 3)]
+    heads += ["published, dB", "difference, dB"] if compared else []
+    lines = []
     for row in rows:
         cells = [row.tool, row.undoes, row.network, f"{row.psnr_input:.2f}", f"{row.psnr_ours:.2f}"]
         if row.psnr_published is not None:
             cells += [f"{row.psnr_published:.2f}", f"{row.psnr_ours - row.psnr_published:+.2f}"]
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(markdown_table(heads, lines, left=3))
 
 
 def _checked(toolbox: Toolbox, name: str) -> Toolbox:

@@ -1,10 +1,10 @@
-"""What each part of the system is worth, one at a time: ``python -m benchmarks.agents.ablations NAME --images DIR``.
+"""What each part of an agent contributes, one at a time: ``python -m benchmarks.agents.ablations NAME --images DIR``.
 
-``stop`` and ``steps`` play the agent as it is, without ``stop`` or with longer and shorter chains. ``tools`` and
-``memory`` train agents anew by an oracle's demonstrations, all for the same time: with six of the twelve tools; without
-the LSTM's memory; without the previous action. ``algorithms`` trains agents from nothing by RecurrentPPO and DRQN, the
-same time and seeds each, and draws learning curves by steps and by minutes next to the figure. Agents are trained on
-``--train-images`` and measured on ``--images``.
+``stop`` and ``steps`` run the agent as it is, without ``stop`` or with longer and shorter chains. ``tools`` and
+``memory`` train agents from an oracle's demonstrations, all for the same time: with six of the twelve tools; without
+the LSTM's memory; without the previous action. ``algorithms`` trains agents from random weights by RecurrentPPO and
+DRQN, with the same time and seeds, and draws learning curves by steps and by minutes next to the figure. Agents are
+trained on ``--train-images`` and measured on ``--images``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from agents.rollout import draw_starts, play
 from agents.training.agent import train_agent
 from agents.training.algorithms import ALGORITHMS
 from agents.training.settings import AgentTraining
-from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
+from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env import Task, Toolbox
 from restore_env.images.figures import write_figure
 from restore_env.policy import Policy
@@ -57,12 +57,12 @@ class Variant:
 
 
 class Changed:
-    """A policy that is shown a changed observation, or forgets what it has seen.
+    """A policy with a changed observation or without memory.
 
     Args:
         policy: what chooses.
         stop: False: ``stop`` is masked.
-        previous: False: the previous action is never shown.
+        previous: False: the observation never has the previous action.
         memory: False: every step is the first one.
     """
 
@@ -76,18 +76,18 @@ class Changed:
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[npt.NDArray[np.int64], Any | None]:
-        """Choose as the policy does on what it is shown."""
-        shown = dict(observation)
+        """Choose as the policy does on the changed observation."""
+        changed = dict(observation)
         if not self._stop:
-            shown["action_mask"] = np.array(observation["action_mask"])
-            shown["action_mask"][:, -1] = 0
+            changed["action_mask"] = np.array(observation["action_mask"])
+            changed["action_mask"][:, -1] = 0
         if not self._previous:
-            shown["last_action"] = np.full_like(observation["last_action"], observation["action_mask"].shape[1])
-        return self._policy.predict(shown, state if self._memory else None, episode_start, deterministic)
+            changed["last_action"] = np.full_like(observation["last_action"], observation["action_mask"].shape[1])
+        return self._policy.predict(changed, state if self._memory else None, episode_start, deterministic)
 
 
 def measure(name: str, policy: Policy, task: Task, setting: argparse.Namespace) -> Variant:
-    """Play the held-out patches of every severity."""
+    """Run a policy on the held-out patches of every severity."""
     gains, lengths = {}, []
     for severity in SEVERITIES:
         held_out = replace(task, images=setting.images, severity=severity)
@@ -121,16 +121,16 @@ def ablate_tools(setting: argparse.Namespace, report: Report) -> list[Variant]:
     for name, tools in (("12 tools", list(toolbox)), ("6 tools", [tool for tool in toolbox if tool.name[-1] in "24"])):
         report(f"training with {name}")
         task = Task(images=setting.train_images, toolbox=Toolbox(tools))
-        variants.append(measure(name, _pupil(task, _shown(task, setting), setting), task, setting))
+        variants.append(measure(name, _imitator(task, _demonstrations(task, setting), setting), task, setting))
     return variants
 
 
 def ablate_memory(setting: argparse.Namespace, report: Report) -> list[Variant]:
     """With and without the LSTM's memory and the previous action, from the same demonstrations."""
     task = Task(images=setting.train_images, toolbox=load_toolbox(setting.toolbox))
-    report("the oracle plays")
-    shown = _shown(task, setting)
-    none_yet = shown.masks.shape[-1]
+    report("recording demonstrations of the oracle")
+    demonstrations = _demonstrations(task, setting)
+    no_action = demonstrations.masks.shape[-1]
     variants = []
     for name, previous, memory in (
         ("LSTM and previous action", True, True),
@@ -139,9 +139,11 @@ def ablate_memory(setting: argparse.Namespace, report: Report) -> list[Variant]:
         ("neither", False, False),
     ):
         report(f"training with {name}")
-        own = shown if previous else replace(shown, last_actions=np.full_like(shown.last_actions, none_yet))
-        pupil = _pupil(task, own if memory else _step_by_step(own), setting)
-        variants.append(measure(name, Changed(pupil, previous=previous, memory=memory), task, setting))
+        own = demonstrations
+        if not previous:
+            own = replace(own, last_actions=np.full_like(own.last_actions, no_action))
+        agent = _imitator(task, own if memory else _single_steps(own), setting)
+        variants.append(measure(name, Changed(agent, previous=previous, memory=memory), task, setting))
     return variants
 
 
@@ -184,34 +186,34 @@ ABLATIONS: Mapping[str, Callable[[argparse.Namespace, Report], list[Variant]]] =
 }
 
 
-def _shown(task: Task, setting: argparse.Namespace) -> Demonstrations:
+def _demonstrations(task: Task, setting: argparse.Namespace) -> Demonstrations:
     return demonstrate(task, setting.minutes * 60, setting.seed)
 
 
-def _pupil(task: Task, shown: Demonstrations, setting: argparse.Namespace) -> RecurrentAgent:
+def _imitator(task: Task, demonstrations: Demonstrations, setting: argparse.Namespace) -> RecurrentAgent:
     torch.manual_seed(setting.seed)
     toolbox = task.toolbox
     assert isinstance(toolbox, Toolbox)
     agent = RecurrentAgent(toolbox.names, encoder=setting.encoder)
-    imitate(agent, shown, setting.minutes * 60, setting.seed)
+    imitate(agent, demonstrations, setting.minutes * 60, setting.seed)
     return agent
 
 
-def _step_by_step(shown: Demonstrations) -> Demonstrations:
+def _single_steps(demonstrations: Demonstrations) -> Demonstrations:
     """Every step as an episode of its own."""
-    parts = {name: value.reshape(-1, 1, *value.shape[2:]) for name, value in vars(shown).items()}
+    parts = {name: value.reshape(-1, 1, *value.shape[2:]) for name, value in vars(demonstrations).items()}
     return Demonstrations(**parts)
 
 
 def as_table(variants: Sequence[Variant]) -> list[str]:
     """The variants as lines of Markdown."""
     spread = any(variant.spread is not None for variant in variants)
-    lines = [f"| gain, dB | {' | '.join(SEVERITIES)} | mean | steps |", f"|---|{'---:|' * 5}"]
+    lines = []
     for variant in variants:
         mean = f"{np.mean(list(variant.gains.values())):+.2f}" + (f" ± {variant.spread:.2f}" if spread else "")
-        cells = [*(f"{variant.gains[severity]:+.2f}" for severity in SEVERITIES), mean, f"{variant.steps:.2f}"]
-        lines.append(f"| {variant.name} | {' | '.join(cells)} |")
-    return lines
+        gains = [f"{variant.gains[severity]:+.2f}" for severity in SEVERITIES]
+        lines.append([variant.name, *gains, mean, f"{variant.steps:.2f}"])
+    return markdown_table(["gain, dB", *SEVERITIES, "mean", "steps"], lines)
 
 
 def draw_variants(path: Path, variants: Sequence[Variant]) -> None:
@@ -234,7 +236,7 @@ def draw_variants(path: Path, variants: Sequence[Variant]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run one ablation, print its table, write it where it was asked for."""
+    """Run one ablation and publish its table."""
     check_outputs(arguments, arguments.name)
     variants = ABLATIONS[arguments.name](arguments, lambda text: print(text, file=sys.stderr, flush=True))
     record = {"variants": [asdict(variant) for variant in variants]}

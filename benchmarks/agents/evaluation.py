@@ -16,6 +16,7 @@ from agents.policies.heuristics import best_chains
 from agents.policy_input import PolicyInput
 from agents.rollout import EpisodeResults, draw_starts, play
 from benchmarks.report.intervals import Estimate, estimate
+from benchmarks.report.publishing import markdown_table
 from restore_env import Task
 from restore_env.metrics import Metric
 from restore_env.policy import Policy
@@ -27,12 +28,12 @@ from tools_zoo.training.losses import as_tensor
 AGENT = "agent"
 """The name of the agent that is measured."""
 GREEDY = "greedy oracle"
-"""The name of the oracle whose gain is the measure of what plays with the agent's tools."""
+"""The name of the oracle whose gain others with the same tools are given as a share of."""
 
 
 @dataclass(frozen=True)
 class EvaluatedPolicy:
-    """A policy with the tools that it plays."""
+    """A policy with its tools."""
 
     name: str
     policy: Policy
@@ -61,7 +62,7 @@ class EvaluatedPolicy:
     def play(
         self, task: Task, starts: Sequence[EpisodeStart], metrics: Mapping[str, Metric] = MappingProxyType({})
     ) -> EpisodeResults:
-        """Play one episode from each start with the evaluated's own tools, observed as its policy wants it."""
+        """Run one episode from each start with the policy's own tools and kind of observation."""
         own = replace(task, toolbox=self.toolbox, dtype=PolicyInput.of(self.policy).observe)
         return play(self.policy, own, starts, metrics=metrics)
 
@@ -103,7 +104,7 @@ class PolicyScores:
     interval: float
     """Half of the gain's 95 % confidence interval, dB, by bootstrap over photographs."""
     share: float | None
-    """The gain, as a share of that of the greedy oracle with the same tools; None if that one did not play."""
+    """The gain, as a share of that of the greedy oracle with the same tools; None if there are none of that one."""
     steps: float
     gmacs: float
     """Of the tools, a patch."""
@@ -115,8 +116,8 @@ def scores_of(played: Mapping[str, EpisodeResults], oracles: Mapping[str, str]) 
     """The lines of one severity's table.
 
     Args:
-        played: what came of each policy, by name.
-        oracles: the name of the greedy oracle that a policy is measured by, where it is not :data:`GREEDY`.
+        played: the results of each policy, by name.
+        oracles: the name of the greedy oracle with a policy's tools, where it is not :data:`GREEDY`.
     """
     gains = {name: result.gain for name, result in played.items()}
     bounds = {name: gains.get(oracles.get(name, GREEDY)) for name in played}
@@ -141,14 +142,13 @@ def scores_table(rows: Sequence[PolicyScores]) -> list[str]:
     names = ["policy", "PSNR, dB", "gain, dB (95 %)", "of greedy", "steps", "GMAC a patch", "ms a patch"]
     if not with_share:
         names.remove("of greedy")
-    lines = [f"| {' | '.join(names)} |", f"|---|{'---:|' * (len(names) - 1)}"]
+    lines = []
     for row in rows:
-        share = "" if row.share is None else f" {row.share:.0%} |"
-        lines.append(
-            f"| {row.policy} | {row.psnr:.2f} | {row.gain:+.2f} ± {row.interval:.2f} |{share}"
-            f" {row.steps:.2f} | {row.gmacs:.2f} | {row.milliseconds:.0f} |"
-        )
-    return lines
+        share = [] if not with_share else ["" if row.share is None else f"{row.share:.0%}"]
+        gain = f"{row.gain:+.2f} ± {row.interval:.2f}"
+        costs = [f"{row.steps:.2f}", f"{row.gmacs:.2f}", f"{row.milliseconds:.0f}"]
+        lines.append([row.policy, f"{row.psnr:.2f}", gain, *share, *costs])
+    return markdown_table(names, lines)
 
 
 @dataclass(frozen=True)
@@ -173,12 +173,9 @@ def difference(baseline: str, played: Mapping[str, Mapping[str, EpisodeResults]]
 
 def differences_table(differences: Sequence[Difference]) -> list[str]:
     """The differences as lines of Markdown."""
-    severities = list(differences[0].by_severity)
-    lines = [
-        f"| the agent against | {' | '.join(f'{name}, dB' for name in severities)} | mean, dB |",
-        f"|---|{'---:|' * (len(severities) + 1)}",
-    ]
+    heads = ["the agent against", *(f"{name}, dB" for name in differences[0].by_severity), "mean, dB"]
+    lines = []
     for row in differences:
         cells = [*row.by_severity.values(), row.mean]
-        lines.append(f"| {row.baseline} | {' | '.join(f'{cell.mean:+.2f} ± {cell.half:.2f}' for cell in cells)} |")
-    return lines
+        lines.append([row.baseline, *(f"{cell.mean:+.2f} ± {cell.half:.2f}" for cell in cells)])
+    return markdown_table(heads, lines)

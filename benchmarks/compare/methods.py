@@ -195,14 +195,6 @@ def _baseline(name: str, setting: Setting) -> Method:
     return replace(method, training=told, undertrained=not flat)
 
 
-def untrained(name: str, setting: Setting) -> Method:
-    """A baseline with the weights that its training starts from: for what does not depend on them, such as its cost."""
-    row = BASELINES[name]
-    weights = BaselineWeights(row, row.network().state_dict(), {})
-    method = _one_tool(name, row.title, as_tool(weights), setting, row.parameters)
-    return replace(method, training="not trained", undertrained=True)
-
-
 def _super_resolver(name: str, setting: Setting) -> Method:
     title, slot, stage = SUPER_RESOLVERS[name]
     tool = load_super_resolver(slot, setting.device, stage=stage)

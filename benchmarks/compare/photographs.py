@@ -1,4 +1,4 @@
-"""Methods on whole photographs: agents by their tiles' vote, everything else tool by tool, all in bounded memory."""
+"""Methods on whole photographs in bounded memory: agents by the vote of tiles, other policies tool by tool."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from restore_env.metrics import Metric, psnr
 from restore_env.policy import ScoringPolicy
 from restore_env.resolve import task_distortion
 from restore_env.sampling import EpisodeStart
-from restore_env.toolbox import Tool, Toolbox, bicubic_upscale
+from restore_env.toolbox import FunctionTool, Tool, Toolbox, bicubic_upscale
 
 COST_SIDE = 512
 """Pixels along a side, of the result, of the photograph that costs are measured on."""
@@ -34,35 +34,13 @@ COST_ROUNDS = 3
 """How often it is restored."""
 
 
-@dataclass(frozen=True)
-class TiledTool:
-    """A tool that takes large images piece by piece, one after the other."""
+def tiled(tool: Tool) -> Tool:
+    """The tool, applied to large images tile by tile; computation without the overlap of tiles."""
 
-    tool: Tool
+    def restore(images: Tensor) -> Tensor:
+        return torch.cat([apply_tool(tool, image, images.device) for image in torch.split(images, 1)])
 
-    @property
-    def name(self) -> str:
-        """The tool's."""
-        return self.tool.name
-
-    @property
-    def scale(self) -> int:
-        """The tool's."""
-        return self.tool.scale
-
-    @property
-    def macs_per_pixel(self) -> float:
-        """The tool's, without what tiles share."""
-        return self.tool.macs_per_pixel
-
-    @property
-    def receptive_radius(self) -> int | None:
-        """The tool's."""
-        return self.tool.receptive_radius
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        """Restore a batch ``(N, 3, H, W)``."""
-        return torch.cat([apply_tool(self.tool, image, images.device) for image in torch.split(images, 1)])
+    return FunctionTool(tool.name, restore, tool.scale, tool.macs_per_pixel, tool.receptive_radius)
 
 
 def draw_photographs(task: Task, factor: int, seed: int, side: int | None = None) -> list[EpisodeStart]:
@@ -120,9 +98,9 @@ def play_photographs(
         device = evaluated.toolbox.device
         restorer = Restorer(Toolbox(tools, device), policy, str(device), MAX_TOOLS, super_resolver=final_upscaler)
         return concatenate([_restore(method, restorer, start, metrics) for start in starts])
-    tiled = Toolbox([TiledTool(tool) for tool in evaluated.toolbox])
-    tiled.device = evaluated.toolbox.device
-    whole = replace(evaluated, toolbox=tiled)
+    toolbox = Toolbox([tiled(tool) for tool in evaluated.toolbox])
+    toolbox.device = evaluated.toolbox.device
+    whole = replace(evaluated, toolbox=toolbox)
     return concatenate([whole.play(task, [start], metrics) for start in starts])
 
 

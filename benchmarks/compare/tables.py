@@ -12,6 +12,7 @@ import numpy as np
 from agents.rollout import EpisodeResults
 from benchmarks.compare.store import Failure, Results
 from benchmarks.report.intervals import Estimate, Values, estimate
+from benchmarks.report.publishing import markdown_table
 from restore_env.images.figures import check_figure, write_figure
 from tools_zoo.training.curves import COLOURS
 
@@ -81,7 +82,7 @@ def severity_table(
     heads = ["method", *(f"{HEADS[name][0]} (95 %)" for name in metrics)]
     heads += [f"against {reference}, dB (95 %)"] if compared else []
     heads += ["parameters", f"GMAC a {unit}", f"ms a {unit}", "s a megapixel", "peak, MiB", "training"]
-    rows = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 2)}---|"]
+    rows = []
     for line, result in zip(lines, results, strict=True):
         cells = [line.title, *(_ranged(line.estimates[name], HEADS[name][1]) for name in metrics)]
         cells += [_compared(line.against["psnr"], result) if line.against else ""] if compared else []
@@ -94,10 +95,9 @@ def severity_table(
             "" if cost is None or cost.peak_mib is None else f"{cost.peak_mib:.0f}",
             result.training,
         ]
-        rows.append(f"| {' | '.join(cells)} |")
-    blank = [""] * (len(heads) - 2)
-    rows += [f"| {' | '.join([one.name, *blank, f'failed: {one.reason}'])} |" for one in failures]
-    return rows
+        rows.append(cells)
+    rows += [[one.name, *[""] * (len(heads) - 2), f"failed: {one.reason}"] for one in failures]
+    return markdown_table(heads, rows)
 
 
 def summary_table(results: Sequence[Results], severities: Sequence[str], unit: str) -> list[str]:
@@ -109,15 +109,15 @@ def summary_table(results: Sequence[Results], severities: Sequence[str], unit: s
         unit: what was restored: "patch" or "photograph".
     """
     heads = [*(f"{name}, dB" for name in severities), f"GMAC a {unit}", f"ms a {unit}", "s a megapixel"]
-    rows = [f"| method | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    rows = []
     for one in results:
         played = [one.played[name] for name in severities]
         cells = [one.title + UNCLAIMED * one.undertrained, *(f"{part.psnr.mean():.2f}" for part in played)]
         cells.append(f"{np.mean([part.gmacs.mean() for part in played]):.2f}")
         cells.append(f"{np.mean([1000 * part.seconds / len(part.psnr) for part in played]):.1f}")
         cells.append("" if one.cost is None else f"{one.cost.seconds_per_megapixel:.2f}")
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+        rows.append(cells)
+    return markdown_table(["method", *heads], rows)
 
 
 def difference_table(results: Sequence[Results], severities: Sequence[str], reference: str) -> list[str]:
@@ -126,14 +126,14 @@ def difference_table(results: Sequence[Results], severities: Sequence[str], refe
     if baseline is None or len(severities) < 2 or len(results) < 2:
         return []
     heads = [f"method minus {reference}, dB", *severities, "mean"]
-    rows = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    rows = []
     for one in results:
         if one is baseline:
             continue
         parts = [(one.played[name].psnr - baseline.played[name].psnr, one.played[name].images) for name in severities]
         cells = [*(estimate(part) for part in parts), estimate(*parts)]
-        rows.append(f"| {' | '.join([one.title, *(_compared(cell, one) for cell in cells)])} |")
-    return rows
+        rows.append([one.title, *(_compared(cell, one) for cell in cells)])
+    return markdown_table(heads, rows)
 
 
 def record_of(

@@ -1,11 +1,11 @@
-"""Where a benchmark's numbers go: the terminal, a JSON file, a section of a Markdown card with the command under it."""
+"""Output of benchmarks: the terminal, a JSON file, a section of a Markdown file with the command under it."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,7 @@ from restore_env.images.files import write_atomically
 from tools_zoo.training.cards import check_section, command_line, replace_section, source_version
 
 COMMAND, VERSION, TABLES = "command", "version", "tables"
-"""What every JSON file holds besides the numbers: the command that made it, the version that ran, the tables it printed
-(Markdown)."""
-
-FIGURES = ("figure", "modulations")
-"""The arguments of benchmarks that name figures."""
+"""The entries of every JSON file besides the numbers: command, version of the code, printed tables (Markdown)."""
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -34,19 +30,22 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     return parsed
 
 
-def check_outputs(arguments: argparse.Namespace, section: str) -> None:
-    """Raise ``ValueError`` now if :func:`publish` or a figure would, after long work, do so later.
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> list[str]:
+    """A table as lines of Markdown; all columns but the first ``left`` ones are aligned to the right."""
+    marks = [*["---"] * left, *["---:"] * (len(heads) - left)]
+    return [f"| {' | '.join(map(str, cells))} |" for cells in (heads, marks, *rows)]
 
-    Figures' folders are made.
-    """
+
+def check_outputs(arguments: argparse.Namespace, section: str) -> None:
+    """Raise ``ValueError`` if :func:`publish` or writing the figure would fail later; make the figure's folder."""
     if arguments.json is not None and not arguments.json.parent.is_dir():
         raise ValueError(f"{arguments.json.parent}: no such folder")
     if arguments.card is not None:
         check_section(arguments.card, section)
-    for figure in (getattr(arguments, name, None) for name in FIGURES):
-        if figure is not None:
-            check_figure(figure)
-            figure.parent.mkdir(parents=True, exist_ok=True)
+    figure = getattr(arguments, "figure", None)
+    if figure is not None:
+        check_figure(figure)
+        figure.parent.mkdir(parents=True, exist_ok=True)
 
 
 def publish(arguments: argparse.Namespace, section: str, text: str, record: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Steps per second of the environments and of the tools alone: ``python -m benchmarks.speed``.
 
-All environments play a uniformly random policy on the same photographs with the same toolbox. Resets are included; a
+All environments run a uniformly random policy on the same photographs with the same toolbox. Resets are included; a
 step that only resets a slot is not counted. "Bare tools" runs the tools on as many patches and does nothing else. The
 share of time in tools is measured around the tools of each environment.
 """
@@ -21,9 +21,8 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.command_line import OneLineParser, positive_float, positive_int, run_guarded
-from agents.commands.arguments import add_backend
 from benchmarks.report.machine import environment
-from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
+from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
 from restore_env.task import DRAWS
 from restore_env.toolbox import Tool
@@ -41,11 +40,11 @@ Span = tuple[float, float]
 
 
 class TimedTool:
-    """A tool that notes when it runs.
+    """A tool that records when it runs.
 
     Args:
-        tool: what runs.
-        spans: where it is noted, together with other tools' times.
+        tool: the tool.
+        spans: the list that times are appended to.
     """
 
     def __init__(self, tool: Tool, spans: list[Span]) -> None:
@@ -65,7 +64,7 @@ class TimedTool:
 
 
 def covered(spans: Sequence[Span]) -> float:
-    """How long at least one of them lasted, where they may overlap."""
+    """Total time in which at least one span lasted."""
     total, until = 0.0, float("-inf")
     for began, ended in sorted(spans):
         total += max(0.0, ended - max(began, until))
@@ -95,9 +94,9 @@ def timed_toolbox(name: str, device: str, backend: str) -> tuple[Toolbox, list[S
 
 
 def measure(stepped: dict[str, Callable[[], int]], envs: int, tools: list[Span], seconds: float) -> list[Throughput]:
-    """Let the stepped take turns, ``ROUNDS`` times, so that a disturbed machine is unfair to none.
+    """Measure in ``ROUNDS`` turns, so that a disturbance of the machine affects all alike.
 
-    A environment's function steps all its environments once and returns how many steps that were.
+    A function of ``stepped`` steps all its environments once and returns the number of steps.
     """
     steps, elapsed, in_tools = (dict.fromkeys(stepped, 0.0) for _ in range(3))
     for step in stepped.values():
@@ -165,13 +164,13 @@ def peak_memory_mib() -> float | None:
 
 def table(rows: Sequence[Throughput], bare: dict[int, float]) -> str:
     """The rows as a Markdown table; each against the bare forwards of as many environments."""
-    lines = ["| environment | envs | steps/s | of bare tools | time in tools |", "|---|---:|---:|---:|---:|"]
-    lines += [
-        f"| {row.environment} | {row.envs} | {row.steps_per_second:.0f} |"
-        f" {row.steps_per_second / bare[row.envs]:.0%} | {row.share_in_tools:.0%} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    heads = ["environment", "envs", "steps/s", "of bare tools", "time in tools"]
+    lines = []
+    for row in rows:
+        share = row.steps_per_second / bare[row.envs]
+        cells = [f"{row.steps_per_second:.0f}", f"{share:.0%}", f"{row.share_in_tools:.0%}"]
+        lines.append([row.environment, row.envs, *cells])
+    return "\n".join(markdown_table(heads, lines))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -215,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--envs", type=positive_int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="per measurement (default 10)")
     parser.add_argument("--device", default="cpu")
-    add_backend(parser)
+    parser.add_argument("--backend", default="torch", help="what runs the tools on a CPU: torch (default), eager, ncnn")
     parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
     add_outputs(parser)
     parser.add_argument("--section", default=SECTION, help=f"of the card (default: {SECTION})")

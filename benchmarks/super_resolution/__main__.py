@@ -2,10 +2,9 @@
 
 Each folder is a set. Inputs are photographs shrunk as MATLAB's imresize does, as 8 bits; results are rounded to 8 bits
 and compared without 4 pixels at the borders: PSNR and SSIM on Y (Rec. 601), and the distance of SqueezeNet's features,
-lower is better. Speed is the median of rounds in which all take turns. What is not there is a row that says so.
+lower is better. Speed is the median of rounds in which all take turns. A network without weights is a row that says so.
 
-Whether a discriminator's semantics are worth anything is one command, too: train twice, the second time without, and
-give both files, ``--extra with=a/gan.safetensors without=b/gan.safetensors``.
+To compare trainings, give their files: ``--extra with=a/gan.safetensors without=b/gan.safetensors``.
 """
 
 from __future__ import annotations
@@ -21,16 +20,15 @@ from typing import Any
 import torch
 
 from agents.command_line import OneLineParser, run_guarded
-from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
+from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from benchmarks.super_resolution.evaluation import (
     BICUBIC,
     MISSING,
+    REFERENCE,
     SIZES,
-    YARDSTICK,
     Distance,
     Photos,
     Scores,
-    enlarged,
     load_all,
     measure,
     measure_speed,
@@ -38,6 +36,7 @@ from benchmarks.super_resolution.evaluation import (
     open_photos,
     parameters,
     parse_weights,
+    upscaled,
 )
 from restore_env.images.arrays import Pixels
 from restore_env.images.figures import write_figure
@@ -55,37 +54,35 @@ SHOWN_SIZE = 96
 def quality_table(scores: Mapping[str, Mapping[str, Scores | None]]) -> list[str]:
     """PSNR / SSIM / distance of every row on every set, as lines of Markdown."""
     rows = dict.fromkeys(name for of_set in scores.values() for name in of_set)
-    lines = [f"| x4: PSNR / SSIM / distance | {' | '.join(scores)} |", f"|---|{'---:|' * len(scores)}"]
+    lines = []
     for row in rows:
-        cells = []
-        for of_set in scores.values():
-            found = of_set[row]
-            cells.append(MISSING if found is None else f"{found.psnr:.2f} / {found.ssim:.4f} / {found.distance:.4f}")
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return lines
+        found = [of_set[row] for of_set in scores.values()]
+        cells = [MISSING if one is None else f"{one.psnr:.2f} / {one.ssim:.4f} / {one.distance:.4f}" for one in found]
+        lines.append([row, *cells])
+    return markdown_table(["x4: PSNR / SSIM / distance", *scores], lines)
 
 
 def speed_table(models: Mapping[str, Tool | None], speed: Mapping[str, Mapping[int, float]]) -> list[str]:
     """Size, computation and speed of every model, as lines of Markdown."""
     head = ["model", "parameters, k", "MACs per input pixel, k"]
-    head += [column for size in SIZES for column in (f"{size}x{size}, ms", f"of {YARDSTICK}'s")]
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    head += [column for size in SIZES for column in (f"{size}x{size}, ms", f"of {REFERENCE}'s")]
+    lines = []
     for name, tool in models.items():
         if tool is None:
-            lines.append(f"| {name} | {' | '.join([MISSING] * (len(head) - 1))} |")
+            lines.append([name, *[MISSING] * (len(head) - 1)])
             continue
-        cells = [f"{parameters(tool) / 1e3:.0f}", f"{tool.macs_per_pixel / 1e3:.0f}"]
+        cells = [name, f"{parameters(tool) / 1e3:.0f}", f"{tool.macs_per_pixel / 1e3:.0f}"]
         for size in SIZES:
             taken = speed[name][size] if name in speed else None
-            of = speed.get(YARDSTICK, {}).get(size)
+            reference = speed.get(REFERENCE, {}).get(size)
             cells.append("" if taken is None else f"{taken:.1f}")
-            cells.append("" if taken is None or of is None else f"{taken / of:.2f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+            cells.append("" if taken is None or reference is None else f"{taken / reference:.2f}")
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def hardest_crop(target: Pixels, plain: Pixels, size: int = SHOWN_SIZE) -> tuple[slice, slice]:
-    """The square of ``size`` whose bicubic enlargement errs most: where super-resolvers differ."""
+    """The square of ``size`` with the largest error of bicubic upscaling."""
     error = (to_tensor(target) - to_tensor(plain)).square().mean(1, keepdim=True)
     size = min(size, *error.shape[-2:])
     means = torch.nn.functional.avg_pool2d(error, size, stride=4)[0, 0]
@@ -94,7 +91,7 @@ def hardest_crop(target: Pixels, plain: Pixels, size: int = SHOWN_SIZE) -> tuple
 
 
 def draw(path: Path, tools: Mapping[str, Tool | None], sets: Mapping[str, Photos], shown: int, device: str) -> None:
-    """Draw, for the first ``shown`` photographs of each set, the hardest crop as every row enlarges it."""
+    """Draw, for the first ``shown`` photographs of each set, the hardest crop as every row upscales it."""
     from matplotlib.figure import Figure
 
     there = {name: tool for name, tool in tools.items() if tool is not None}
@@ -104,8 +101,8 @@ def draw(path: Path, tools: Mapping[str, Tool | None], sets: Mapping[str, Photos
     axes = figure.subplots(len(chosen), columns, squeeze=False)
     for row, target in enumerate(chosen):
         small = bicubic(target)
-        crop = hardest_crop(target, enlarged(there[BICUBIC], small, device))
-        panels = {name: enlarged(tool, small, device) for name, tool in there.items()} | {"photograph": target}
+        crop = hardest_crop(target, upscaled(there[BICUBIC], small, device))
+        panels = {name: upscaled(tool, small, device) for name, tool in there.items()} | {"photograph": target}
         for panel, (name, pixels) in zip(axes[row], panels.items(), strict=True):
             panel.imshow(pixels[crop], interpolation="nearest")
             panel.set_axis_off()
@@ -121,15 +118,15 @@ def open_distance(squeezenet: Path | None, device: str) -> Distance:
 
 
 def complain(text: str) -> None:
-    """Say on the standard error what is missing."""
+    """Print what is missing on standard error."""
     print(f"{PROGRAM}: {text}", file=sys.stderr)
 
 
 def note(arguments: argparse.Namespace) -> str:
     """What the numbers depend on."""
     where = f"on {arguments.device}" + (f", {torch.get_num_threads()} thread(s)" if arguments.device == "cpu" else "")
-    eyes = "the shipped prior's trunk" if arguments.squeezenet is None else arguments.squeezenet.name
-    return f"Distance by {eyes}. Parameters and MACs with the semantic prior where one is needed. Speed {where}."
+    extractor = "the shipped prior's trunk" if arguments.squeezenet is None else arguments.squeezenet.name
+    return f"Distance by {extractor}. Parameters and MACs with the semantic prior where one is needed. Speed {where}."
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -178,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--peers", type=Path, help="folder of RFDN_AIM.pth and carn_m.pth")
     parser.add_argument("--extra", nargs="+", default=[], metavar="NAME=FILE", help="weights files, a further row each")
-    parser.add_argument("--squeezenet", type=Path, help="ImageNet weights (.npz) to see with (default: the prior's)")
+    parser.add_argument("--squeezenet", type=Path, help="weights (.npz) for the distance (default: the prior's)")
     parser.add_argument("--rounds", type=int, default=3, help="of measuring speed; 0 leaves it out (default 3)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--figure", type=Path, help="draw crops of all: PNG, PDF or SVG")

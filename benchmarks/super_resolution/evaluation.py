@@ -1,4 +1,4 @@
-"""Super-resolvers on the same photographs: who takes part, how well each enlarges, and how fast."""
+"""Super-resolvers on the same photographs: quality and speed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Photos = Mapping[str, Pixels]
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Perceptual distance of two batches."""
 
-BICUBIC, YARDSTICK = "bicubic", "RFDN"
+BICUBIC, REFERENCE = "bicubic", "RFDN"
 CROP = 4
 """Pixels at the borders that do not count."""
 SIZES = (63, 512)
 """Sides of the inputs that speed is measured on."""
 MISSING = "not there"
 MISTAKES = (ValueError, OSError, RuntimeError, ImportError, MemoryError)
-"""What keeps one contestant from taking part, and no other."""
+"""Errors that leave out one network and no other."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,20 @@ class Scores:
     """Perceptual, lower is better."""
 
 
-def networks_of(
-    peers: Path | None, extra: Mapping[str, Path], device: str, stages: Sequence[str] = STAGES
-) -> list[Network]:
-    """Who takes part: bicubic, the peers, every shipped super-resolver at every stage, then ``extra`` weights files.
+def networks_of(peers: Path | None, extra: Mapping[str, Path], device: str) -> list[Network]:
+    """The networks that are compared: bicubic, the peers, every shipped super-resolver at every stage, then ``extra``.
 
     Args:
-        peers: folder of the peers' weights; None: they are not there.
-        extra: weights files, as training writes them, by the row's name.
+        peers: folder of the peers' weights; None: they are left out.
+        extra: weights files, as training writes them, by row name.
         device: where all run.
-        stages: of the shipped ones.
     """
     entries = [Network(BICUBIC, BICUBIC, lambda: BICUBIC_X4)]
     entries += [Network(name, name, partial(_peer, name, peers, device)) for name in PEERS]
     for resolver in SUPER_RESOLVERS:
         entries += [
             Network(f"{resolver}, {stage}", resolver, partial(load_super_resolver, resolver, device, stage=stage))
-            for stage in stages
+            for stage in STAGES
         ]
     entries += [Network(name, name, partial(load_super_resolver, path, device)) for name, path in extra.items()]
     return entries
@@ -105,7 +102,7 @@ def parse_weights(texts: Iterable[str]) -> dict[str, Path]:
 
 
 def load_all(entries: Iterable[Network], complain: Callable[[str], None]) -> dict[str, Tool | None]:
-    """Every contestant's tool by its name; None for one that cannot be loaded, with a line to ``complain``."""
+    """Every network's tool by its name; None for one that cannot be loaded, with a line to ``complain``."""
     return {entry.name: attempt(entry.load, f"{entry.name}: {MISSING}", complain) for entry in entries}
 
 
@@ -119,7 +116,7 @@ def attempt(act: Callable[[], Result], what: str, complain: Callable[[str], None
 
 
 def parameters(tool: Tool) -> int:
-    """Numbers that were learnt, those of the semantic prior included where one is needed."""
+    """Number of parameters, those of the semantic prior included where one is needed."""
     module = tool.function if isinstance(tool, FunctionTool) else tool
     return parameter_count(module)
 
@@ -138,8 +135,8 @@ def open_photos(folder: Path) -> dict[str, Pixels]:
 
 
 @torch.inference_mode()
-def enlarged(tool: Tool, small: Pixels, device: str = "cpu") -> Pixels:
-    """What a tool makes of an image, as it would be saved."""
+def upscaled(tool: Tool, small: Pixels, device: str = "cpu") -> Pixels:
+    """A tool's output for an image, as it would be saved."""
     return to_pixels(tool(to_tensor(small).to(device)))
 
 
@@ -164,19 +161,19 @@ def measure(
     device: str,
     complain: Callable[[str], None],
 ) -> dict[str, Scores | None]:
-    """Mean scores of every tool on bicubic x4 inputs; None for what is not there or fails.
+    """Mean scores of every tool on bicubic x4 inputs; None for missing tools and those that fail.
 
     Args:
         tools: as :func:`load_all` gives them.
         photos: the targets.
         distance: perceptual distance, on the device.
         device: where all run.
-        complain: told why a tool failed.
+        complain: called with the reason why a tool failed.
     """
     inputs = {name: bicubic(target) for name, target in photos.items()}
 
     def mean(tool: Tool) -> Scores:
-        return mean_scores([score(enlarged(tool, inputs[p], device), photos[p], distance, device) for p in photos])
+        return mean_scores([score(upscaled(tool, inputs[p], device), photos[p], distance, device) for p in photos])
 
     return {
         name: None if tool is None else attempt(partial(mean, tool), f"{name}: failed", complain)
@@ -187,7 +184,7 @@ def measure(
 def measure_speed(
     tools: Mapping[str, Tool], rounds: int, device: str, sizes: Sequence[int] = SIZES
 ) -> dict[str, dict[int, float]]:
-    """Milliseconds per image of each tool and size: the median of rounds in which all take turns.
+    """Milliseconds per image of each tool and size: the median of rounds of all tools in turn.
 
     One more round comes first and does not count.
     """

@@ -74,7 +74,7 @@ def test_every_step_becomes_an_episode() -> None:
         np.ones((2, 3, 4), bool),
         rng.random((2, 3, 4), dtype=np.float32),
     )
-    apart = ablations._step_by_step(shown)
+    apart = ablations._single_steps(shown)
     assert len(apart) == 6
     assert apart.last_actions.tolist() == [[0], [1], [2], [3], [4], [5]]
     assert np.array_equal(apart.images[4, 0], shown.images[1, 1])

@@ -20,13 +20,13 @@ from benchmarks.super_resolution import __main__ as super_resolution
 from benchmarks.super_resolution import evaluation, peers
 from benchmarks.super_resolution.evaluation import (
     Scores,
-    enlarged,
     load_all,
     measure,
     networks_of,
     open_photos,
     parse_weights,
     score,
+    upscaled,
 )
 from benchmarks.super_resolution.peers import CARNM, PEERS, RFDN, Peer, load_peer
 from restore_env.images.decoding import read_image
@@ -248,7 +248,7 @@ class TestTable:
     def test_the_hardest_crop_lies_on_the_grid_and_inside(self, folder: Path) -> None:
         target = open_photos(folder / "set_b")["0"].copy()
         target[100:200, 80:180] ^= np.random.default_rng(0).integers(0, 128, (100, 100, 3), dtype=np.uint8)
-        rows, columns = super_resolution.hardest_crop(target, enlarged(BICUBIC_X4, bicubic(target)))
+        rows, columns = super_resolution.hardest_crop(target, upscaled(BICUBIC_X4, bicubic(target)))
         assert rows.start % 4 == columns.start % 4 == 0
         assert abs(rows.start - 102) <= 4
         assert abs(columns.start - 82) <= 4
