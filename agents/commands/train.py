@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from agents.commands.training_display import TrainingDisplay
+    from tools_zoo.training.display import TrainingDisplay
     from tools_zoo.training.trainer import TrainingResult
 
 
@@ -53,8 +53,8 @@ def _register(kinds: Any, name: str, training: _Training) -> None:
 
 
 def _train(training: _Training, arguments: argparse.Namespace) -> int:
-    from agents.commands.training_display import TrainingDisplay
     from tools_zoo.training.cards import command_line
+    from tools_zoo.training.display import TrainingDisplay
     from tools_zoo.training.settings import from_arguments
 
     settings: Any = from_arguments(

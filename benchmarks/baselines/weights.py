@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from benchmarks.baselines.catalog import BASELINES, Baseline, find_baseline
+from benchmarks.baselines.catalog import Baseline, find_baseline
 from benchmarks.baselines.same_size import BaselineNetwork
 from tools_zoo.toolboxes import passes
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """The folder of the baselines' weights that come with the repository."""
-FLAT = 0.05
-"""dB that twice the training may add at most, if a baseline is to count as trained out."""
-FEW = 50_000
-"""With fewer patches nothing is trained out: the learning rate has hardly warmed up, and what has learnt nothing gains
-little by twice as much of it."""
-TELLING = 0.4
-"""Doublings that the latest passes must have added, if what they gained is to tell what a whole one would: what less
-training gains is as small as the error of measuring it."""
-
-GROWN_FROM, GROWN_AFTER, GROWN_MINUTES, GROWN_BY = "grown_from", "grown_after", "grown_minutes", "grown_by"
-"""In the recipe of what grew from another baseline or from tools: their names, the patches that they had seen (0: their
-files do not say), and the minutes and commands that it took; of what these grew from, too."""
-GROWN = (GROWN_FROM, GROWN_AFTER, GROWN_MINUTES, GROWN_BY)
+FLAT, FEWEST = 0.05, 50_000
+"""A baseline counts as trained out if a doubling of its training adds so many dB at most, and it has seen so many
+patches at least."""
 
 
 @dataclass(frozen=True)
@@ -122,58 +112,25 @@ class Training:
     """How far a baseline was trained."""
 
     patches: int
-    """Training patches seen, in all passes."""
+    """Training patches seen."""
     slope: float | None
-    """dB of validation PSNR that a doubling of the patches added, as the latest pass tells, or the latest ones together
-    where that one was short (:data:`TELLING`), each being annealed to its end; those of what it grew from count. If the
-    patches were of another kind than before, it counts what was gained by that, too. None if nothing had been trained
-    before, if the latest pass was unfinished, or if those that are known to have been measured on the same patches, and
-    where they began, were short together."""
-    origin: str = ""
-    """What it grew from, in words; nothing if it began with random weights."""
+    """dB of validation PSNR per doubling of the patches, by the latest run; None if that is not known."""
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Training:
-        """What a recipe tells of it."""
-        training = cls._of_passes(passes(recipe), int(recipe.get(GROWN_AFTER, 0)))
-        if GROWN_FROM not in recipe:
-            return training
-        name = recipe[GROWN_FROM]
-        title = BASELINES[name].title if name in BASELINES else name  # a tool's
-        after = f" after {_words(recipe[GROWN_AFTER])}" if recipe[GROWN_AFTER] else ""
-        grown = f"grown from {title}{after}"
-        return replace(training, origin=grown)
-
-    @classmethod
-    def _of_passes(cls, recipes: Sequence[Mapping[str, Any]], before: int) -> Training:
-        patches = [int(recipe.get("patches", 0)) for recipe in recipes]
-        total = sum(patches)
-        if not patches[-1] or not recipes[-1].get("finished"):
+        """What a recipe says of it."""
+        patches = [int(one.get("patches", 0)) for one in passes(recipe)]
+        before, total = sum(patches[:-1]) + int(recipe.get("grown_after", 0)), sum(patches)
+        if not before or not patches[-1] or not recipe.get("finished") or "psnr_start" not in recipe:
             return cls(total, None)
-        for first in reversed(range(len(recipes))):
-            earlier = before + sum(patches[:first])
-            ended = recipes[first - 1]["psnr_output"] if first else None
-            start = recipes[first].get("psnr_start", ended)
-            if not earlier or start is None:
-                break
-            doublings = math.log2((before + total) / earlier)
-            if doublings >= TELLING:
-                return cls(total, (float(recipes[-1]["psnr_output"]) - float(start)) / doublings)
-            if recipes[first].get("psnr_start") != ended:  # the pass before was measured on other patches
-                break
-        return cls(total, None)
+        gain = float(recipe["psnr_output"]) - float(recipe["psnr_start"])
+        return cls(total, gain / math.log2((before + patches[-1]) / before))
 
     @property
     def flat(self) -> bool:
         """Whether twice the training would hardly add anything."""
-        return self.slope is not None and self.slope <= FLAT and self.patches >= FEW
+        return self.slope is not None and self.slope <= FLAT and self.patches >= FEWEST
 
     def __str__(self) -> str:
-        seen = ", ".join(filter(None, (self.origin, _words(self.patches))))
-        if self.slope is None:
-            return f"{seen}, slope unknown: may be undertrained"
-        return f"{seen}, {self.slope:+.2f} dB a doubling: {'flat' if self.flat else 'undertrained'}"
-
-
-def _words(patches: int) -> str:
-    return f"{patches / 1e6:.2f} M patches" if patches >= FEW else f"{patches:,} patches"
+        seen = f"{self.patches / 1e6:.2f} M patches" if self.patches >= FEWEST else f"{self.patches:,} patches"
+        return f"{seen}, {'trained out' if self.flat else 'undertrained'}"

@@ -32,6 +32,8 @@ from restore_env.patches import PatchSampler
 from restore_env.toolbox import Toolbox, bicubic_upscale
 from tests.support.baseline_training import settings, shaken, source
 from tests.support.toolkit import photographs
+from tools_zoo.networks import NETWORKS
+from tools_zoo.toolboxes import ToolWeights, update_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_validation_patches")
 
@@ -155,84 +157,60 @@ class TestFiles:
             read_baseline(path)
 
 
-def one_pass(patches: int, psnr: float, finished: bool = True) -> dict[str, object]:
-    return {"patches": patches, "psnr_output": psnr, "finished": finished}
+def trained(patches: int, start: float, end: float, **more: object) -> dict[str, object]:
+    return {"patches": patches, "psnr_start": start, "psnr_output": end, "finished": True, **more}
 
 
 def test_what_a_doubling_was_worth() -> None:
-    first, second = one_pass(100_000, 25.0), one_pass(300_000, 25.2)
+    first = trained(100_000, 20.0, 25.0)
     assert Training.of(first) == Training(100_000, None)
-    assert not Training.of(first).flat
-    later = Training.of({**second, "earlier": [first]})
+    later = Training.of(trained(300_000, 25.0, 25.2, earlier=[first]))
     assert later.patches == 400_000
     assert later.slope == pytest.approx(0.1)
-    assert "undertrained" in str(later)
-    flat = Training.of({**one_pass(400_000, 25.24), "earlier": [first, second]})
-    assert flat.slope == pytest.approx(0.04)
+    assert not later.flat
+    assert str(later) == "0.40 M patches, undertrained"
+    flat = Training.of(trained(100_000, 25.0, 25.04, earlier=[first]))
     assert flat.flat
-    assert "flat" in str(flat)
-    assert Training.of({**one_pass(400_000, 25.24, finished=False), "earlier": [first]}).slope is None
+    assert str(flat) == "0.20 M patches, trained out"
+    assert Training.of(trained(100_000, 25.0, 25.04, earlier=[first]) | {"finished": False}).slope is None
+    assert not Training.of(trained(240, 20.0, 20.0, earlier=[trained(240, 19.0, 20.0)])).flat  # nothing learnt yet
     assert Training.of({}) == Training(0, None)
-    grown = Training.of({**second, "earlier": [first], "grown_from": "vdsr_s", "grown_after": 500_000})
-    assert grown.slope == pytest.approx(0.2 / np.log2(900 / 600))  # what it grew from was training, too
-    assert grown.patches == 400_000
-    briefly = Training.of({**one_pass(60_000, 25.001), "earlier": [first], "grown_from": "x", "grown_after": 1_300_000})
-    assert briefly.slope is None  # 0.06 doublings tell nothing
-    assert not briefly.flat
-    at_once = Training.of({**second, "psnr_start": 24.9, "grown_from": "vdsr_s", "grown_after": 300_000})
-    assert at_once.slope == pytest.approx(0.3)  # one pass tells, too, if it is known where it began
-    other = Training.of({**second, "psnr_start": 25.12, "earlier": [first]})
-    assert other.slope == pytest.approx(0.04)  # the earlier pass was measured on other patches
-    begun = {**second, "psnr_start": 25.0}
-    short = {**one_pass(60_000, 25.26), "psnr_start": 25.2, "earlier": [first, begun]}
-    assert Training.of(short).slope == pytest.approx(0.26 / np.log2(460 / 100))  # 0.2 doublings, with the pass before
-    assert Training.of({**short, "psnr_start": 25.21}).slope is None  # which was measured on other patches
-    longer = Training.of({**short, "earlier": [first, {**begun, "patches": 5_000}, {**begun, "psnr_start": 25.2}]})
-    assert longer.slope == pytest.approx(0.06 / np.log2(465 / 105))  # no further back than need be
-    assert not Training.of({**one_pass(240, 20.01), "earlier": [one_pass(240, 20.0)]}).flat  # nothing learnt yet
 
 
-def test_passes_double_the_training_and_go_on_from_one_another(tmp_path: Path) -> None:
-    seen: list[int] = []
-    training = train_baseline(settings(tmp_path, passes=3), source(), lambda now: seen.append(now.number))
-    weights = read_baseline(tmp_path / "cascade.safetensors", "cascade")
-    recipes = [*weights.recipe["earlier"], weights.recipe]
-    assert [recipe["steps"] for recipe in recipes] == [2, 2, 4]
-    assert [recipe["patches"] for recipe in recipes] == [4, 4, 8]
-    assert [recipe["pass"] for recipe in recipes] == [0, 1, 2]
-    assert training.patches == 16
-    assert training.slope == pytest.approx(recipes[2]["psnr_output"] - recipes[1]["psnr_output"])
-    assert sorted(set(seen)) == [0, 1, 2]
-    card = (tmp_path / "README.md").read_text()
-    assert "| fixed cascade | 152,553 |" in card
-    assert "2 + 2 + 4" in card
-
-    more = train_baseline(settings(tmp_path / "more", init=(tmp_path / "cascade.safetensors",), passes=1), source())
-    assert more.patches == 32
-    again = train_baseline(settings(tmp_path, passes=3), source())
-    assert again == training
+def test_training_goes_on_from_finished_weights(tmp_path: Path) -> None:
+    names: set[str] = set()
+    training = train_baseline(settings(tmp_path), source(), lambda now: names.add(now.name))
+    recipe = read_baseline(tmp_path / "cascade.safetensors", "cascade").recipe
+    assert (training.patches, recipe["steps"], recipe["patches"]) == (16, 8, 16)
+    assert names == {"cascade-1"}
+    assert "| fixed cascade | 152,553 |" in (tmp_path / "README.md").read_text()
+    assert train_baseline(settings(tmp_path), source()) == training
+    more = settings(tmp_path / "more", init=(tmp_path / "cascade.safetensors",), severity="12,17", saturation_prob=0.5)
+    assert train_baseline(more, source()).patches == 32
+    later = read_baseline(tmp_path / "more" / "cascade.safetensors").recipe
+    assert (later["severity"], later["saturation_prob"]) == ("12,17", 0.5)
+    assert later["earlier"] == [{key: value for key, value in recipe.items() if key != "earlier"}]
+    assert later["learning_rate"] == pytest.approx(recipe["learning_rate"] / 2**0.5)
 
 
-def test_what_it_was_trained_on_is_written_down(tmp_path: Path) -> None:
-    train_baseline(settings(tmp_path, severity="12,17", saturation_prob=0.5), source())
-    recipe = read_baseline(tmp_path / "cascade.safetensors").recipe
-    assert (recipe["severity"], recipe["saturation_prob"]) == ("12,17", 0.5)
-    first = recipe["earlier"][0]
-    assert first["psnr_start"] == pytest.approx(first["psnr_input"], abs=2e-3)  # it begins as the identity
-    assert recipe["psnr_start"] == pytest.approx(first["psnr_output"], abs=2e-3)
-    card = (tmp_path / "README.md").read_text()
-    assert "| 12,17; clipped: 50% |" in card
-    assert "| {psnr_input} | {psnr_start} | {psnr_output} |".format(**recipe) in card
-    train_baseline(settings(tmp_path / "plain", severity="12,17"), source())
-    plain = read_baseline(tmp_path / "plain" / "cascade.safetensors").recipe
-    assert "saturation_prob" not in plain
-    assert plain["psnr_input"] != recipe["psnr_input"]  # what it is validated on is clipped, too
-    with pytest.raises(ValueError, match=r"saturation_prob must lie in \[0, 1\], got 1\.5"):
-        settings(tmp_path, saturation_prob=1.5)
+def test_a_cascade_starts_from_tools(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS["eight_layer"]()
+    update_toolbox(tmp_path / "box", [ToolWeights("denoise_4", "eight_layer", network.state_dict())])
+    tool = tmp_path / "box" / "denoise_4.safetensors"
+    train_baseline(settings(tmp_path, init=(tool,), steps=1, learning_rate=1e-9), source())
+    state = read_baseline(tmp_path / "cascade.safetensors").state
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(state[f"stages.0.{key}"], value, atol=1e-6, rtol=0)
+    assert not state["stages.1.tail.weight"].abs().max() > 1e-6
+    with pytest.raises(ValueError, match="4 tools are too many for the 3 stages"):
+        train_baseline(settings(tmp_path / "many", init=(tool,) * 4), source())
+    with pytest.raises(ValueError, match="several, of tools, are for a cascade"):
+        settings(tmp_path, "vdsr", init=(tool, tool))
 
 
 def test_a_super_resolver_learns_from_small_images(tmp_path: Path) -> None:
-    train_baseline(settings(tmp_path, "srcnn", passes=1, severity="clean", patch_size=6), source())
+    train_baseline(settings(tmp_path, "srcnn", severity="clean", patch_size=6), source())
     recipe = read_baseline(tmp_path / "srcnn.safetensors").recipe
     assert recipe["severity"] == "clean"
     assert 15 < recipe["psnr_input"] < 60

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +12,6 @@ from benchmarks.baselines.same_size import BaselineNetwork
 from benchmarks.baselines.training import BaselineTraining
 from restore_env.images.sources import ImageSource, open_images
 from tests.support.toolkit import photographs
-from tools_zoo.training.settings import Budget
 
 
 def shaken(name: str) -> BaselineNetwork:
@@ -35,5 +34,5 @@ def source() -> ImageSource:
 
 
 def settings(out: Path, name: str = "cascade", **changes: object) -> BaselineTraining:
-    base = BaselineTraining(BASELINES[name], out, Budget(steps=8), batch_size=2, patch_size=12)
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"baseline": name, "out": out, "steps": 8, "batch_size": 2, "patch_size": 12, **changes}
+    return BaselineTraining(**values)

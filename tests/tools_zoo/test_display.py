@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agents.commands.training_display import TrainingDisplay
+from tools_zoo.training.display import TrainingDisplay
 from tools_zoo.training.trainer import Progress
 
 
@@ -22,7 +22,7 @@ def glance(step: int, total: int | None) -> Progress:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What ``time.monotonic`` says there: its only item."""
     now = [100.0]
-    monkeypatch.setattr("agents.commands.training_display.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("tools_zoo.training.display.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
@@ -67,7 +67,7 @@ def test_a_row_that_is_cut_short_says_where(clock: list[float], capsys: pytest.C
 def test_a_line_is_there_at_once_and_work_outlasts_its_reader() -> None:
     script = """
 import sys
-from agents.commands.training_display import TrainingDisplay
+from tools_zoo.training.display import TrainingDisplay
 with TrainingDisplay() as display:
     display.show("first", 0.5, "half")
     sys.stdin.readline()
