@@ -19,7 +19,7 @@ CORNERS_AND_PHASES = [(0, 0), (0, -1), (-1, 0), (-1, -1), (1, 2), (17, 5), (18, 
 
 
 def by_both(levels: Levels, factor: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The same patches by the device's way and by the host's, as whole numbers."""
+    """The same patches from the device's and the host's implementation, as int64."""
     image = np.random.default_rng(0).integers(0, 256, (280, 300, 3)).astype(np.uint8) // 4 + photographs(1)[0] // 2
     room = [side // factor - SIZE + 1 for side in image.shape[:2]]
     places = [
@@ -56,13 +56,13 @@ def test_the_noise_is_white_gaussian_and_belongs_to_its_seed() -> None:
     torch.testing.assert_close(values.std(1), torch.ones(8), atol=0.02, rtol=0)
     assert 2.9 < (values**4).mean() < 3.1
     assert (torch.corrcoef(values) - torch.eye(8)).abs().max() < 0.03
-    beside = (values[:, 1:] * values[:, :-1]).mean(1)
-    assert beside.abs().max() < 0.03
+    neighbours = (values[:, 1:] * values[:, :-1]).mean(1)
+    assert neighbours.abs().max() < 0.03
     assert torch.equal(gaussian_field(torch.tensor([5]), 50_001)[0], values[5])
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
-def test_inputs_are_as_bad_as_the_hosts(severity: str) -> None:
+def test_inputs_have_the_hosts_psnr(severity: str) -> None:
     source = open_images(photographs())
     host = StartSampler(source, severity, patch_size=SIZE)
     device = StartSampler(source, severity, patch_size=SIZE, device=torch.device("cpu"))
@@ -77,7 +77,7 @@ def test_inputs_are_as_bad_as_the_hosts(severity: str) -> None:
     assert 0 < gaps.std() < 0.5  # other noise, the same strength
 
 
-def test_a_seed_draws_the_hosts_place_and_levels_alone_or_with_others() -> None:
+def test_a_seed_gives_the_hosts_place_and_levels_alone_or_in_a_batch() -> None:
     source = open_images(photographs())
     host = StartSampler(source, patch_size=SIZE, factors=(1, 4))
     device = StartSampler(source, patch_size=SIZE, factors=(1, 4), device=torch.device("cpu"))
@@ -92,7 +92,7 @@ def test_a_seed_draws_the_hosts_place_and_levels_alone_or_with_others() -> None:
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
-def test_environments_play_with_draws_on_the_device(mode: str) -> None:
+def test_environments_run_with_draws_on_the_device(mode: str) -> None:
     arguments: dict[str, Any] = {"images": photographs(), "patch_size": SIZE, "draws": "device"}
     arguments["toolbox"] = pixelwise_toolbox(super_resolver=True)
     env = ImageRestoreVectorEnv(5, autoreset_mode=mode, **arguments)

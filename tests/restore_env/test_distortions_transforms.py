@@ -90,18 +90,6 @@ def test_strengths_stay_in_their_ranges_and_vary(photo: Pixels) -> None:
     assert len(set(drawn["blur"])) == len(set(drawn["noise"])) == 50
 
 
-def test_a_seed_makes_a_compose_reproducible(photo: Pixels) -> None:
-    first, second, other = (A.Compose(full_protocol(), seed=seed) for seed in (3, 3, 4))
-    images = [first(image=photo)["image"] for _ in range(3)]
-    for image in images:
-        np.testing.assert_array_equal(image, second(image=photo)["image"])
-    assert not np.array_equal(images[0], images[1])
-    assert not np.array_equal(images[0], other(image=photo)["image"])
-
-    first.set_random_seed(3)
-    np.testing.assert_array_equal(first(image=photo)["image"], images[0])
-
-
 def test_strengths_of_one_seeded_compose_are_independent(photo: Pixels) -> None:
     compose = A.Compose([ProtocolBlur((0, 1)), ProtocolNoise((0, 1))], save_applied_params=True)
     drawn = []
@@ -160,30 +148,20 @@ def test_other_images_are_refused(transform: Any, shape: tuple[int, ...], dtype:
         transform()(image=np.zeros(shape, dtype))
 
 
-def test_mixed_refuses_float() -> None:
-    with pytest.raises(ValueError, match="uint8, got float32"):
-        MixedDistortion()(image=np.zeros((16, 16, 3), np.float32))
-
-
 @pytest.mark.parametrize(
     ("transform", "arguments", "complaint"),
     [
         (ProtocolBlur, {"sigma_range": (-1, 2)}, "greater than or equal to 0"),
         (ProtocolBlur, {"sigma_range": (2, 1)}, "range .* is empty"),
-        (ProtocolBlur, {"sigma_range": (0, float("nan"))}, "sigma_range"),
         (ProtocolBlur, {"sigma_range": (0, float("inf"))}, "finite"),
-        (ProtocolBlur, {"sigma_range": 2}, "tuple"),
-        (ProtocolNoise, {"sigma_range": (0, -5)}, "greater than or equal to 0"),
         (ProtocolNoise, {"sigma_range": ("0", "5")}, "number"),
         (ProtocolJpeg, {"quality_range": (0, 50)}, "greater than or equal to 1"),
         (ProtocolJpeg, {"quality_range": (50, 101)}, "less than or equal to 100"),
-        (ProtocolJpeg, {"quality_range": (50, 40)}, "range .* is empty"),
         (ProtocolJpeg, {"quality_range": (10.5, 40)}, "integer"),
         (BicubicDownscale, {"factor": 0}, "greater than or equal to 1"),
         (BicubicDownscale, {"factor": 2.0}, "integer"),
         (MixedDistortion, {"severity": "extreme"}, "mild, moderate, severe"),
         (MixedDistortion, {"factor": 0}, "greater than or equal to 1"),
-        (ProtocolBlur, {"p": 1.5}, "less than or equal to 1"),
     ],
 )
 def test_wrong_arguments_are_refused(transform: Any, arguments: dict[str, Any], complaint: str) -> None:

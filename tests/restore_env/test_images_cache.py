@@ -1,4 +1,4 @@
-"""Decoded images are kept: decoded once, in bounded memory, in a folder that goes when it should."""
+"""The cache of decoded images: each decoded once, in bounded memory, in a folder that is deleted in time."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_cache_dir_that_cannot_be_used(tmp_path: Path) -> None:
         open_images([picture(8, 8)], cache_dir=tmp_path / "file")
 
 
-def test_a_full_disk_is_told_and_not_taken_for_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_not_reported_as_a_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -112,14 +112,6 @@ def test_mapped_bytes_are_bounded(tmp_path: Path) -> None:
     assert mapped[-3]() is cache.get("7")
 
 
-def test_an_image_beyond_the_bound_is_served_all_the_same(tmp_path: Path) -> None:
-    cache = PixelCache(tmp_path, mapped_bytes=10)
-    cache.put("a", picture(8, 8))
-    np.testing.assert_array_equal(cache.get("a"), picture(8, 8))
-    assert "a" in cache
-    assert "b" not in cache
-
-
 def test_a_source_may_be_used_from_several_threads(tmp_path: Path) -> None:
     images = [picture(30, 30, seed) for seed in range(12)]
     source = ImageSource(images, PixelCache(tmp_path, mapped_bytes=5000), min_size=1, lenient=False)
@@ -135,7 +127,7 @@ def test_a_source_may_be_used_from_several_threads(tmp_path: Path) -> None:
         list(pool.map(look, range(8)))
 
 
-def test_the_temporary_folder_goes_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_temporary_folder_is_deleted_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source = opened([picture(8, 8)])
     source.pixels(0, 1 / 3)
@@ -146,7 +138,7 @@ def test_the_temporary_folder_goes_with_its_source(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("ending", ["", "1 / 0"], ids=["normal", "error"])
-def test_the_temporary_folder_goes_with_the_process(ending: str, tmp_path: Path) -> None:
+def test_the_temporary_folder_is_deleted_with_the_process(ending: str, tmp_path: Path) -> None:
     script = (
         "import numpy as np; from restore_env.images.sources import open_images\n"
         f"source = open_images([np.eye(9)])\n{ending}"
@@ -174,3 +166,11 @@ print(source.pixels(0, 1 / 3).shape)
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "(3, 3, 3)\n"
+
+
+def test_an_image_beyond_the_bound_is_served(tmp_path: Path) -> None:
+    cache = PixelCache(tmp_path, mapped_bytes=10)
+    cache.put("a", picture(8, 8))
+    np.testing.assert_array_equal(cache.get("a"), picture(8, 8))
+    assert "a" in cache
+    assert "b" not in cache

@@ -58,11 +58,17 @@ def test_lossless_files_come_back_to_the_bit(file_format: str, options: dict[str
 
 
 @pytest.mark.parametrize(
-    ("file_format", "options"),
-    [("JPEG", {"quality": 95}), ("WEBP", {"quality": 90}), ("GIF", {}), ("TIFF", {"compression": "jpeg"})],
+    ("mode", "file_format", "options"),
+    [
+        ("RGB", "JPEG", {"quality": 95}),
+        ("CMYK", "JPEG", {"quality": 95}),
+        ("RGB", "WEBP", {"quality": 90}),
+        ("RGB", "GIF", {}),
+        ("RGB", "TIFF", {"compression": "jpeg"}),
+    ],
 )
-def test_lossy_files_come_back_as_pillow_decodes_them(file_format: str, options: dict[str, Any]) -> None:
-    data = encode(RGB, file_format, **options)
+def test_lossy_files_come_back_as_pillow_decodes_them(mode: str, file_format: str, options: dict[str, Any]) -> None:
+    data = encode(Image.fromarray(RGB).convert(mode), file_format, **options)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     np.testing.assert_array_equal(decode_image(data).pixels, expected)
     assert np.abs(expected.astype(int) - RGB).mean() < 8
@@ -123,19 +129,15 @@ def test_alpha_is_composited_over_white(mode: str, file_format: str) -> None:
     assert np.abs(difference).max() <= 1
 
 
-def test_palette() -> None:
-    image = Image.fromarray(RGB).quantize(16)
-    expected = np.asarray(image.convert("RGB"))
-    for file_format in ("PNG", "GIF", "BMP", "TIFF"):
-        np.testing.assert_array_equal(decode_image(encode(image, file_format)).pixels, expected, err_msg=file_format)
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "GIF"])
-def test_transparent_palette_entry_becomes_white(file_format: str) -> None:
+@pytest.mark.parametrize(
+    ("file_format", "options"),
+    [(name, {}) for name in ("PNG", "GIF", "BMP", "TIFF")] + [(name, {"transparency": 5}) for name in ("PNG", "GIF")],
+)
+def test_a_palette_and_its_transparent_entry_which_becomes_white(file_format: str, options: dict[str, int]) -> None:
     image = Image.fromarray(RGB).quantize(16)
     expected = np.asarray(image.convert("RGB")).copy()
-    expected[np.asarray(image) == 5] = 255
-    np.testing.assert_array_equal(decode_image(encode(image, file_format, transparency=5)).pixels, expected)
+    expected[np.asarray(image) == options.get("transparency")] = 255
+    np.testing.assert_array_equal(decode_image(encode(image, file_format, **options)).pixels, expected)
 
 
 @pytest.mark.parametrize("samples", [to16(GREY), to16(RGB)], ids=["grey", "rgb"])
@@ -145,13 +147,6 @@ def test_transparent_colour_of_a_deep_png_becomes_white(samples: Array) -> None:
     pixels = decode_image(data).pixels
     assert (pixels[3, 5] == 255).all()
     np.testing.assert_array_equal(pixels[0, 0], (samples[0, 0] // 257) * np.ones(3, np.uint16))
-
-
-def test_cmyk_jpeg() -> None:
-    data = encode(Image.fromarray(RGB).convert("CMYK"), "JPEG", quality=95)
-    pixels = decode_image(data).pixels
-    np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-    assert np.abs(pixels.astype(int) - RGB).mean() < 8
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG"])

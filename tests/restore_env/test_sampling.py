@@ -95,7 +95,9 @@ def test_different_seeds_draw_different_starts(source: ImageSource) -> None:
 
 @given(seed=st.integers(0, 2**53), factor=st.sampled_from([1, 4]), patch_size=st.sampled_from([16, 33, 63]))
 @settings(max_examples=40, deadline=None)
-def test_a_start_is_what_it_says(source: ImageSource, seed: int, factor: int, patch_size: int) -> None:
+def test_a_start_has_the_stated_factor_place_and_sizes(
+    source: ImageSource, seed: int, factor: int, patch_size: int
+) -> None:
     start = StartSampler(source, "mild", patch_size=patch_size, factors=(factor,)).draw(seed)
     assert start.seed == seed
     assert start.factor == factor
@@ -148,11 +150,11 @@ def test_no_image_with_room_is_an_error(source: ImageSource) -> None:
         StartSampler(source, patch_size=83, factors=(1, 4))
 
 
-# A distortion of the user's own
+# A user's distortion
 
 
 @pytest.mark.parametrize("factor", [1, 4])
-def test_a_compose_of_ones_own(source: ImageSource, factor: int) -> None:
+def test_a_users_compose(source: ImageSource, factor: int) -> None:
     sampler = StartSampler(source, A.Compose([A.InvertImg(p=1)]), patch_size=40, factors=(factor,))
     for seed in range(10):
         start = sampler.draw(seed)
@@ -163,7 +165,7 @@ def test_a_compose_of_ones_own(source: ImageSource, factor: int) -> None:
         assert [name for name, _ in json.loads(start.distortion["transforms"])] == ["InvertImg"]
 
 
-def test_a_compose_sees_the_surroundings_of_its_patch() -> None:
+def test_a_compose_gets_the_context_of_its_patch() -> None:
     """With a blur alone the patch equals the blurred image, borders included: 32 pixels of context are enough."""
     opened = open_images([picture(200, 220)])
     assert isinstance(opened, ImageSource)
@@ -175,7 +177,7 @@ def test_a_compose_sees_the_surroundings_of_its_patch() -> None:
         assert np.abs(start.degraded - whole[top : top + 20, left : left + 20].astype(int)).max() <= 1
 
 
-def test_a_compose_of_ones_own_is_not_changed(source: ImageSource) -> None:
+def test_a_users_compose_is_not_changed(source: ImageSource) -> None:
     compose, twin = (A.Compose([ProtocolNoise((5, 50))], seed=3) for _ in range(2))
     sampler = StartSampler(source, compose)
     for seed in range(3):
@@ -216,7 +218,7 @@ def test_pairs_are_cut_at_one_place() -> None:
     assert len({(start.image, start.distortion["top"], start.distortion["left"]) for start in drawn}) > 30
 
 
-def test_a_pair_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_pair(tmp_path: Path) -> None:
     clean, low = picture(40, 80), picture(10, 20)
     Image.fromarray(low).save(tmp_path / "low.png")
     start = own_pair(tmp_path / "low.png", clean / 255)

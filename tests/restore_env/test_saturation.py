@@ -22,12 +22,12 @@ from tests.support.toolkit import inverted
 
 SEEDS = st.integers(0, 2**32)
 NOTHING = Levels()
-"""Distorts nothing, so that what comes in is what was clipped."""
+"""Distorts nothing, so that inputs equal targets."""
 
 
 @given(seed=SEEDS, low=st.integers(0, 254), spread=st.integers(1, 255))
 @settings(max_examples=60, deadline=None)
-def test_every_value_goes_one_way_by_a_bounded_gain(seed: int, low: int, spread: int) -> None:
+def test_a_curve_brightens_or_darkens_by_a_bounded_gain(seed: int, low: int, spread: int) -> None:
     image = np.random.default_rng(1).integers(low, min(255, low + spread) + 1, (16, 18, 3), dtype=np.uint8)
     before = image.copy()
     curve = saturation_curve(image, np.random.default_rng(seed))
@@ -56,7 +56,7 @@ def test_any_share_of_the_patch_is_white_or_black() -> None:
         assert sum(0.1 < share < 0.4 for share in shares) > 15
 
 
-def test_a_patch_of_one_colour_is_no_obstacle() -> None:
+def test_a_patch_of_one_colour_keeps_one_colour() -> None:
     for value in (0, 128, 255):
         image = np.full((16, 18, 3), value, np.uint8)
         for seed in range(8):
@@ -65,40 +65,40 @@ def test_a_patch_of_one_colour_is_no_obstacle() -> None:
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
 @pytest.mark.parametrize("factor", [1, 4])
-def test_episodes_start_from_what_was_clipped(
+def test_episodes_start_from_saturated_patches(
     factor: int, device: torch.device | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starts, "draw_levels", lambda severity, rng: NOTHING)
     source = opened([picture(90, 100)])
     made = partial(StartSampler, source, patch_size=16, factors=(factor,), device=device)
-    plain, none, clips = made(), made(saturation_prob=0.0), made(saturation_prob=1.0)
+    plain, none, always = made(), made(saturation_prob=0.0), made(saturation_prob=1.0)
     ends = []
     for seed in range(12):
-        one, same, clipped = (sampler.draw(seed) for sampler in (plain, none, clips))
+        one, same, saturated = (sampler.draw(seed) for sampler in (plain, none, always))
         assert_array_equal(one.degraded, same.degraded)
         assert one.distortion == same.distortion
         assert "saturated" not in one.distortion
-        assert clipped.distortion["saturated"] is True
-        assert (clipped.target >= one.target).all() or (clipped.target <= one.target).all()
-        ends.append(float(((clipped.target == 0) | (clipped.target == 255)).mean()))
+        assert saturated.distortion["saturated"] is True
+        assert (saturated.target >= one.target).all() or (saturated.target <= one.target).all()
+        ends.append(float(((saturated.target == 0) | (saturated.target == 255)).mean()))
         if factor == 1:
-            assert_array_equal(clipped.degraded, clipped.target)
-        else:  # a shrunk twin, not of the photograph
-            change = np.asarray(clipped.degraded, float).mean() - np.asarray(one.degraded, float).mean()
-            assert change == pytest.approx(clipped.target.mean() - one.target.mean(), abs=6)
+            assert_array_equal(saturated.degraded, saturated.target)
+        else:  # the smaller input is as bright as its target
+            change = np.asarray(saturated.degraded, float).mean() - np.asarray(one.degraded, float).mean()
+            assert change == pytest.approx(saturated.target.mean() - one.target.mean(), abs=6)
     assert max(ends) > 0.4
 
 
-def test_a_distortion_of_ones_own_comes_after() -> None:
+def test_a_users_distortion_is_applied_after_the_curve() -> None:
     source = opened([picture(90, 100)])
-    clips = StartSampler(source, inverted(), patch_size=16, saturation_prob=1.0)
+    always = StartSampler(source, inverted(), patch_size=16, saturation_prob=1.0)
     for seed in range(6):
-        start = clips.draw(seed)
+        start = always.draw(seed)
         assert start.distortion["saturated"] is True
         assert_array_equal(start.degraded, 255 - start.target)
 
 
-def test_a_share_of_the_episodes_is_clipped_wherever_it_is_distorted() -> None:
+def test_a_share_of_the_episodes_is_saturated_on_host_and_device_alike() -> None:
     source = opened([picture(90, 100)])
     host, device = (StartSampler(source, saturation_prob=0.4, device=at) for at in (None, torch.device("cpu")))
     drawn = list(host.starts(list(range(60))))
@@ -109,8 +109,8 @@ def test_a_share_of_the_episodes_is_clipped_wherever_it_is_distorted() -> None:
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])
-def test_training_patches_are_pairs_of_what_was_clipped(device: str | None) -> None:
-    def clipped(share: float) -> float:
+def test_inputs_and_targets_of_training_are_saturated_alike(device: str | None) -> None:
+    def saturated(share: float) -> float:
         sampler = PatchSampler(
             opened([picture(40, 50)]), [0], 16, lambda rng: NOTHING, device=device, saturation_prob=share
         )
@@ -118,12 +118,12 @@ def test_training_patches_are_pairs_of_what_was_clipped(device: str | None) -> N
         assert_array_equal(inputs, targets)
         return float((((targets == 0) | (targets == 255)).mean((1, 2, 3)) > 0.1).mean())
 
-    assert clipped(0.0) == 0
-    assert 0.2 < clipped(0.5) < 0.65
-    assert clipped(1.0) > 0.7
+    assert saturated(0.0) == 0
+    assert 0.2 < saturated(0.5) < 0.65
+    assert saturated(1.0) > 0.7
 
 
-def test_an_episode_of_a_clipped_patch_can_be_played_again(tmp_path: Path) -> None:
+def test_an_episode_with_saturation_can_be_replayed(tmp_path: Path) -> None:
     env = ImageRestoreEnv(toolbox="tests.support.toolkit:pixelwise_toolbox", saturation_prob=1.0, patch_size=24)
     env.reset(seed=0)
     env.step(np.int64(0))
@@ -134,6 +134,6 @@ def test_an_episode_of_a_clipped_patch_can_be_played_again(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), None, "a", [0.5]])
-def test_a_share_is_a_share(share: Any) -> None:
+def test_the_probability_must_lie_in_0_to_1(share: Any) -> None:
     with pytest.raises(ValueError, match="saturation_prob must be a number in"):
         Task(saturation_prob=share)
