@@ -24,12 +24,12 @@ from tools_zoo.networks import ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import is_tool, passes, read_tool
 from tools_zoo.training.cards import write_card
 from tools_zoo.training.losses import LOSSES, as_tensor, restoring
-from tools_zoo.training.patches import drawn_on
 from tools_zoo.training.runs import (
     INPUT,
     OUTPUT,
     Report,
     Validation,
+    drawn_on,
     held_out_of,
     split_images,
     train_network,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
@@ -14,21 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from restore_env.images.sources import ImageSource
     from tools_zoo.training.trainer import Progress
 
 LINE_SECONDS = 60.0
 """How often a row is told again where no one watches."""
-
-
-def clean_photographs(arguments: argparse.Namespace, min_size: int) -> ImageSource:
-    """Open what ``--images`` names; raise ``ValueError`` if these are pairs."""
-    from restore_env.images.sources import ImageSource, open_images
-
-    source = open_images(arguments.images, min_size=min_size, cache_dir=arguments.cache_dir)
-    if not isinstance(source, ImageSource):
-        raise ValueError("tools are trained on clean photographs, not on pairs")
-    return source
 
 
 def measured(metrics: Mapping[str, float]) -> str:

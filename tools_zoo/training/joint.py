@@ -30,8 +30,7 @@ from tools_zoo.backends.network_tool import NetworkTool
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
 from tools_zoo.training.losses import LOSSES, PixelBatch, as_tensor
-from tools_zoo.training.patches import drawn_on
-from tools_zoo.training.runs import Report, Validation, split_images, train_network
+from tools_zoo.training.runs import Report, Validation, drawn_on, split_images, train_network
 from tools_zoo.training.settings import Budget, RestorationTraining, option
 from tools_zoo.training.tools import write_tools_card
 from tools_zoo.training.trainer import TrainingResult, digest

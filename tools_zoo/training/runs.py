@@ -182,6 +182,11 @@ def split_images(count: int) -> tuple[list[int], list[int]]:
     return [i for i in range(count) if i not in set(held_out)] or held_out, held_out
 
 
+def drawn_on(draws: str, device: str) -> str | None:
+    """The device on which training on ``device`` distorts its patches; None: the host."""
+    return device if draws == "device" else None
+
+
 def held_out_of(kept: Sequence[int], held_out: Sequence[int]) -> bool:
     """Whether the validation images are none of those that are trained on, as :func:`split_images` gives both."""
     return not set(kept) & set(held_out)

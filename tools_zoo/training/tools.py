@@ -17,8 +17,7 @@ from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
 from tools_zoo.training.cards import recorded_command, write_card
 from tools_zoo.training.losses import LOSSES, restoring
-from tools_zoo.training.patches import drawn_on
-from tools_zoo.training.runs import Report, Validation, held_out_of, split_images, train_network
+from tools_zoo.training.runs import Report, Validation, drawn_on, held_out_of, split_images, train_network
 from tools_zoo.training.settings import Budget, RestorationTraining, option
 from tools_zoo.training.trainer import TrainingResult, digest
 
