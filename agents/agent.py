@@ -128,8 +128,8 @@ class RecurrentAgent(nn.Module):
         else:
             hidden, cell = (torch.as_tensor(part).to(self.device) for part in state)
         if episode_start is not None:
-            going_on = torch.as_tensor(~np.asarray(episode_start, dtype=bool)).to(hidden)[None, :, None]
-            hidden, cell = hidden * going_on, cell * going_on
+            continues = torch.as_tensor(~np.asarray(episode_start, dtype=bool)).to(hidden)[None, :, None]
+            hidden, cell = hidden * continues, cell * continues
         last_action = torch.as_tensor(np.asarray(observation["last_action"])).to(self.device)
         scores, (hidden, cell) = self(images, last_action, (hidden, cell))
         allowed = torch.as_tensor(np.asarray(observation["action_mask"], dtype=bool)).to(self.device)

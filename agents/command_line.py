@@ -81,14 +81,6 @@ def positive_int(text: str) -> int:
     return value
 
 
-def share(text: str) -> float:
-    """Parse an argument that must lie in [0, 1]."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} does not lie in [0, 1]")
-    return value
-
-
 def severity(text: str) -> str:
     """Parse a severity, by name or in numbers."""
     from restore_env.distortions.protocol import check_severity

@@ -112,8 +112,8 @@ def _play_batch(
     episode_start = np.ones(len(starts), dtype=np.bool_)
     while not episodes.over.all():
         actions, state = policy.predict(episodes.observe(slots), state, episode_start, deterministic)
-        going_on = np.flatnonzero(~episodes.over)
-        returns[going_on] += episodes.step(going_on, np.asarray(actions)[going_on])
+        unfinished = np.flatnonzero(~episodes.over)
+        returns[unfinished] += episodes.step(unfinished, np.asarray(actions)[unfinished])
         episode_start = np.zeros(len(starts), dtype=np.bool_)
     traces = episodes.psnr_trace
     return EpisodeResults(

@@ -42,8 +42,8 @@ def demo(arguments: argparse.Namespace) -> int:
     target = read_image(path).pixels
     rng = np.random.default_rng(arguments.seed)
     levels = draw_levels(arguments.severity, rng)
-    degraded = distort(target, levels, rng)
-    result = Restorer(arguments.toolbox, arguments.policy).restore(degraded, target, keep_stages=True)
+    distorted = distort(target, levels, rng)
+    result = Restorer(arguments.toolbox, arguments.policy).restore(distorted, target, keep_stages=True)
     names = ["input", *result.toolchain]
     values = [stage.psnr or 0.0 for stage in result.stages]
     captions = [
@@ -55,7 +55,7 @@ def demo(arguments: argparse.Namespace) -> int:
     figure = panel_row([*panels, Panel(target[middle], "target")], tile=TILE)
 
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for picture, pixels in zip(pictures.values(), (degraded, result.image, target, figure), strict=True):
+    for picture, pixels in zip(pictures.values(), (distorted, result.image, target, figure), strict=True):
         write_image(picture, Photo(pixels))
     print(
         f"{path.name}, blurred (sigma {levels.blur_sigma:.2f} px), noisy (sigma {levels.noise_sigma:.1f} of 255)"

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.command_line import positive_int
-from agents.commands.arguments import add_backend
 
 if TYPE_CHECKING:
     from agents.restoration.restorer import Restoration, Restorer
@@ -85,7 +85,12 @@ def add_restorer(parser: argparse.ArgumentParser) -> None:
         " sft_gan)",
     )
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    add_backend(parser)
+    parser.add_argument(
+        "--backend",
+        default="torch",
+        metavar="NAME",
+        help="runs the tools on a CPU: torch (default), eager, or with its extra ncnn, which is the fastest",
+    )
 
 
 def open_restorer(arguments: argparse.Namespace) -> Restorer:
@@ -132,6 +137,8 @@ def restore(arguments: argparse.Namespace) -> int:
                 result.save(job.output)
         except ERRORS as error:
             failed = True
+            if arguments.debug:
+                traceback.print_exc()
             complain(_naming(job.source, job.output, error))
             continue
         if arguments.json:

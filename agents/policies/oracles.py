@@ -1,7 +1,7 @@
 """Oracles: policies that see the target, with the same ``predict``. They bound what an agent can reach.
 
-An oracle tries tools on the very episodes that it plays, so it must be shown them: :func:`agents.rollout.play` does so
-by itself, and ``GreedyOracle.of(env)`` binds one to an environment of one's own.
+An oracle tries tools on the episodes that it plays, so it has to be bound to them: :func:`agents.rollout.play` does
+that, and ``GreedyOracle.of(env)`` makes an oracle for an environment.
 """
 
 from __future__ import annotations
