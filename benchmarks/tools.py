@@ -1,4 +1,4 @@
-"""Measure the tools one by one, each on patches of its own band: ``python -m benchmarks.tools --images DIR``."""
+"""Measure each tool on patches of its own distortion and band: ``python -m benchmarks.tools --images DIR``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECTION = "tools"
 
 @dataclass(frozen=True)
 class ToolScores:
-    """What was measured of one tool: mean PSNR over its patches, dB, values not clipped."""
+    """Mean PSNR of one tool over its patches, dB, values not clipped."""
 
     tool: str
     undoes: str

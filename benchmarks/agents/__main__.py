@@ -1,8 +1,8 @@
-"""The agent against what needs no agent, on held-out patches: ``python -m benchmarks.agents --images DIR``.
+"""The agent against constant chains and oracles, on held-out patches: ``python -m benchmarks.agents --images DIR``.
 
 The fixed chains are the best that a search finds: the ``--finalists`` of each length by mean PSNR on patches of
 ``--search-images``, and of these, in their favour, the best on the held-out patches themselves. The single tool is the
-best of all on the held-out patches. All play the same patches, ``--against`` other toolboxes with agents of their own
+best of all on the held-out patches. All get the same patches, ``--against`` other toolboxes with agents of their own
 (``published=FOLDER``, what ``imagerestore import-rl-restore`` wrote) and ``--oracles``, which see the targets.
 """
 
@@ -42,7 +42,7 @@ PROGRAM = "benchmarks.agents"
 def best_of(
     name: str, chains: Sequence[tuple[int, ...]], toolbox: Toolbox, task: Task, starts: Sequence[EpisodeStart]
 ) -> tuple[str, EpisodeResults]:
-    """Play fixed chains and return the best one's name and what it came to."""
+    """Run fixed chains and return the best one's name and results."""
     policies = [FixedChain(chain, toolbox.stop) for chain in chains]
     results = [play(policy, task, starts) for policy in policies]
     best = max(range(len(chains)), key=lambda index: results[index].gain)
@@ -50,7 +50,7 @@ def best_of(
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search, play, print."""
+    """Search chains, run all policies, publish the tables."""
     check_outputs(arguments, arguments.section)
     agent = EvaluatedPolicy.load(AGENT, arguments.toolbox, arguments.policy)
     baselines = [parse_policy(text) for text in arguments.against]
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--patches", type=positive_int, default=500)
     parser.add_argument("--search-patches", type=positive_int, default=64)
     parser.add_argument("--beam", type=positive_int, default=36, help="chains prolonged per length; 144 searches all")
-    parser.add_argument("--finalists", type=positive_int, default=5, help="chains of each length that are played")
+    parser.add_argument("--finalists", type=positive_int, default=5, help="chains of each length that are run")
     parser.add_argument(
         "--against", nargs="+", default=[], metavar="NAME=FOLDER", help="other toolboxes with their agent.safetensors"
     )
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[],
         choices=("greedy", "exhaustive"),
-        help="play by looking at the targets, too: greedy takes six times as long as the agent, exhaustive a hundred",
+        help="policies that see the targets: greedy takes six times as long as the agent, exhaustive a hundred times",
     )
     parser.add_argument(
         "--oracle-precision",

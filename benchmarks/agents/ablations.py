@@ -3,7 +3,7 @@
 ``stop`` and ``steps`` run the agent as it is, without ``stop`` or with longer and shorter chains. ``tools`` and
 ``memory`` train agents from an oracle's demonstrations, all for the same time: with six of the twelve tools; without
 the LSTM's memory; without the previous action. ``algorithms`` trains agents from random weights by RecurrentPPO and
-DRQN, with the same time and seeds, and draws learning curves by steps and by minutes next to the figure. Agents are
+DRQN, with the same time and seeds, and draws learning curves by steps and by minutes (``--figure``). Agents are
 trained on ``--train-images`` and measured on ``--images``.
 """
 
@@ -33,10 +33,9 @@ from agents.training.algorithms import ALGORITHMS
 from agents.training.settings import AgentTraining
 from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env import Task, Toolbox
-from restore_env.images.figures import write_figure
 from restore_env.policy import Policy
 from tools_zoo import load_toolbox
-from tools_zoo.training.curves import COLOURS, Curve, draw_curves, read_tensorboard
+from tools_zoo.training.curves import Curve, draw_curves, read_tensorboard
 
 PROGRAM = "benchmarks.agents.ablations"
 SEVERITIES = ("mild", "moderate", "severe")
@@ -216,25 +215,6 @@ def as_table(variants: Sequence[Variant]) -> list[str]:
     return markdown_table(["gain, dB", *SEVERITIES, "mean", "steps"], lines)
 
 
-def draw_variants(path: Path, variants: Sequence[Variant]) -> None:
-    """Draw the gains as bars, a group for each severity; the file appears whole or not at all."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, 4.0), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(variants)
-    for number, variant in enumerate(variants):
-        places = np.arange(len(SEVERITIES)) + (number - (len(variants) - 1) / 2) * width
-        heights = [variant.gains[severity] for severity in SEVERITIES]
-        bars = axes.bar(places, heights, 0.92 * width, color=COLOURS[number % len(COLOURS)], label=variant.name)
-        axes.bar_label(bars, fmt="%+.2f", fontsize=7, padding=2)
-    axes.set_xticks(range(len(SEVERITIES)), SEVERITIES)
-    axes.set_ylabel("gain, dB")
-    axes.legend(frameon=False, fontsize=9, ncols=min(3, len(variants)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    axes.spines[["top", "right"]].set_visible(False)
-    write_figure(path, figure)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run one ablation and publish its table."""
     check_outputs(arguments, arguments.name)
@@ -242,7 +222,6 @@ def run(arguments: argparse.Namespace) -> int:
     record = {"variants": [asdict(variant) for variant in variants]}
     publish(arguments, arguments.name, "\n".join(as_table(variants)), record)
     if arguments.figure is not None:
-        draw_variants(arguments.figure, variants)
         learning: dict[str, dict[str, Curve]] = getattr(arguments, "curves", {})
         for x_label, curves in learning.items():
             path = arguments.figure.with_stem(f"{arguments.figure.stem}-by-{x_label.split()[-1]}")
@@ -263,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=positive_float, default=5.0, help="of each training (default 5)")
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each algorithm (default 3)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--figure", type=Path, help="draw the result: PNG, PDF or SVG")
+    parser.add_argument("--figure", type=Path, help="draw learning curves (algorithms): PNG, PDF or SVG")
     add_outputs(parser)
     parsed = parse(parser, arguments)
     parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))

@@ -1,4 +1,4 @@
-"""The baselines as data: what each is, where it is from, what it costs, and what was published of its cost.
+"""The baselines as data: architecture, source, computation, and published computation.
 
 Published figures count the weights of convolutions, some with those of normalisation or biases besides: they agree with
 what is counted here to 1 %, where the row's ``remark`` does not say why not.
@@ -17,7 +17,7 @@ from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidu
 from benchmarks.baselines.x4_networks import Drrn, EnhanceNet, LapSrn, MemNet, SrResNet, on_bicubic, srcnn, vdsr_x4
 
 CLEAN = "clean"
-"""The severity of what is not distorted at all, only small: the usual task of super-resolvers."""
+"""The severity without distortions, only downscaled: the usual task of super-resolvers."""
 PATCH_PIXELS = 63 * 63
 """Pixels of the protocol's patch, by which RL-Restore reports computation."""
 SMALL_720P = 320 * 180
@@ -26,7 +26,7 @@ SMALL_720P = 320 * 180
 
 @dataclass(frozen=True)
 class Published:
-    """What was published of a network's size."""
+    """Published size of a network."""
 
     parameters: float
     gmacs: float | None
@@ -42,9 +42,9 @@ class Baseline:
     """One row of the table."""
 
     name: str
-    """What the command line and files call it."""
+    """On the command line and in files."""
     title: str
-    """What tables call it."""
+    """In tables."""
     factor: int
     """The task: 1 same size, 4 low resolution."""
     build: Callable[[int], BaselineNetwork]

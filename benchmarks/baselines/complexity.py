@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates counted while it runs, so recursive layers count in full."""
+"""Computation of a network: multiply-accumulates counted while it runs, so recursive layers count in full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def parameter_count(*modules: object) -> int:
-    """All learned numbers of the modules; what is no module has none."""
+    """Parameters of the modules; other objects have none."""
     return sum(value.numel() for module in modules if isinstance(module, nn.Module) for value in module.parameters())
 
 

@@ -36,7 +36,7 @@ PUBLISHED_NAMES = (
     ),
     (r"^conv2\.", "tail."),
 )
-"""What the published file calls the weights, and what they are called here."""
+"""Names of the weights in the published file, and here."""
 
 
 def _pair(kernel: int, dilation: int = 1) -> list[nn.Module]:
@@ -67,7 +67,7 @@ class OperationLayer(nn.Module):
 
 
 class OperationGroup(nn.Module):
-    """Four layers whose weights are all told from what enters the group, averaged over the image."""
+    """Four layers whose operation weights depend on the group's input, averaged over the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class ChannelBlock(nn.Module):
 class Owan(BaselineNetwork):
     """The operation-wise attention network: 40 layers, 391,456 parameters, each of which acts once on every pixel.
 
-    The attention looks at the whole image, so a large image cannot be restored in tiles.
+    The attention depends on the whole image, so a large image cannot be restored in tiles.
     """
 
     def __init__(self) -> None:

@@ -8,11 +8,11 @@ from tools_zoo.networks import NETWORKS, last_layer, zeroed
 
 
 class BaselineNetwork(nn.Module):
-    """What all baselines are: ``(N, C, H, W)`` in [0, 1] in, ``scale`` times higher and wider out."""
+    """Base class: ``(N, C, H, W)`` in [0, 1] in, ``scale`` times higher and wider out."""
 
     scale: int = 1
     receptive_radius: int | None = None
-    """How many input pixels away an output pixel looks; None: at the whole image."""
+    """Largest distance of an input pixel that an output pixel depends on; None: the whole image."""
 
 
 def convolution(entering: int, leaving: int, kernel: int = 3, *, bias: bool = True, dilation: int = 1) -> nn.Conv2d:
@@ -55,7 +55,7 @@ class PlainResidual(BaselineNetwork):
 
 
 class Cascade(BaselineNetwork):
-    """Tools' networks in a row, always all of them: a toolchain that nobody chooses, trained end to end.
+    """Tools' networks in a row, always all of them: a constant toolchain, trained end to end.
 
     Args:
         network: the shape of every stage, a key of :data:`tools_zoo.networks.NETWORKS`.

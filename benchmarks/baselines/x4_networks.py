@@ -1,8 +1,8 @@
-"""Super-resolvers x4 before SFT-GAN: networks on the bicubic enlargement, and networks that enlarge at their end.
+"""Earlier x4 super-resolvers: networks on the bicubically upscaled image, and networks that upscale at their end.
 
-For any number of colours: the published ones of the first kind, and LapSRN, saw luminance alone. Recursive networks are
-built without batch normalisation (their shared layers would need statistics of their own for each recursion), LapSRN
-and EnhanceNet have none.
+For any number of colours: the published ones of the first kind, and LapSRN, take luminance alone. Recursive networks
+are built without batch normalisation (their shared layers would need statistics of their own for each recursion),
+LapSRN and EnhanceNet have none.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from restore_env.toolbox import bicubic_upscale
 from tools_zoo.networks import zeroed
 
 SCALE = 4
-CUBIC_REACH = 3
+CUBIC_RADIUS = 3
 
 
 class Enlarged(BaselineNetwork):
-    """A network that refines the bicubic x4 enlargement.
+    """A network that refines the bicubically upscaled (x4) image.
 
     Args:
         network: keeps the size of images.
@@ -35,10 +35,10 @@ class Enlarged(BaselineNetwork):
     def __init__(self, network: nn.Module, receptive_radius: int) -> None:
         super().__init__()
         self.network = network
-        self.receptive_radius = math.ceil(receptive_radius / SCALE) + CUBIC_REACH
+        self.receptive_radius = math.ceil(receptive_radius / SCALE) + CUBIC_RADIUS
 
     def forward(self, images: Tensor) -> Tensor:
-        """Enlarge ``(N, C, H, W)``."""
+        """Upscale ``(N, C, H, W)``."""
         refined: Tensor = self.network(bicubic_upscale(images, SCALE))
         return refined
 
@@ -57,7 +57,7 @@ def vdsr_x4(colours: int) -> BaselineNetwork:
 
 
 class Refinement(nn.Module):
-    """``conv(ReLU(conv(ReLU(x))))``, 3x3, what a residual unit adds; it begins as nothing."""
+    """``conv(ReLU(conv(ReLU(x))))``, 3x3, added by a residual unit; it starts as zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class Refinement(nn.Module):
         self.conv2 = zeroed(convolution(channels, channels))
 
     def forward(self, features: Tensor) -> Tensor:
-        """What is to be added to ``(N, C, H, W)``."""
+        """The residual of ``(N, C, H, W)``."""
         added: Tensor = self.conv2(F.relu(self.conv1(F.relu(features))))
         return added
 
 
 class Drrn(nn.Module):
-    """DRRN B1U25 (Tai, Yang, Liu, CVPR 2017): a residual unit of 128 channels 25 times, always from one start."""
+    """DRRN B1U25 (Tai, Yang, Liu, CVPR 2017): a residual unit of 128 channels 25 times, each from the same features."""
 
     units = 25
     receptive_radius = 2 + 2 * units
@@ -92,7 +92,7 @@ class Drrn(nn.Module):
 
 
 class MemoryBlock(nn.Module):
-    """A residual unit of 64 channels six times over, and a gate: a 1x1 convolution over all that is remembered.
+    """A residual unit of 64 channels six times over, and a gate: a 1x1 convolution over all feature maps so far.
 
     Args:
         memories: feature maps that come from the blocks before.
@@ -138,7 +138,7 @@ class MemNet(nn.Module):
 
 
 def on_bicubic(network: Callable[[int], Drrn | MemNet]) -> Callable[[int], BaselineNetwork]:
-    """A constructor of the network on the bicubic enlargement."""
+    """A constructor of the network on the bicubically upscaled image."""
 
     def build(colours: int) -> BaselineNetwork:
         built = network(colours)
@@ -166,7 +166,7 @@ class PyramidLevel(nn.Module):
 
 
 def _doubling(entering: int, leaving: int) -> nn.ConvTranspose2d:
-    """A transposed 4x4 convolution of stride 2 that begins as bilinear enlargement, channel by channel."""
+    """A transposed 4x4 convolution of stride 2 that starts as bilinear upscaling, channel by channel."""
     layer = nn.ConvTranspose2d(entering, leaving, 4, stride=2, padding=1)
     ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
     with torch.no_grad():
@@ -178,7 +178,7 @@ def _doubling(entering: int, leaving: int) -> nn.ConvTranspose2d:
 
 
 class LapSrn(BaselineNetwork):
-    """LapSRN (Lai et al., CVPR 2017): two doublings, each of which adds what the enlarged image lacks."""
+    """LapSRN (Lai et al., CVPR 2017): two doublings, each with a residual."""
 
     scale = SCALE
     receptive_radius = 1 + 11 + 1 + 6 + 2
@@ -189,7 +189,7 @@ class LapSrn(BaselineNetwork):
         self.levels = nn.ModuleList(PyramidLevel(colours) for _ in range(2))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Enlarge ``(N, C, H, W)``."""
+        """Upscale ``(N, C, H, W)``."""
         features = self.head(images)
         for level in self.levels:
             features, images = level(features, images)
@@ -216,17 +216,17 @@ class SrResNet(BaselineNetwork):
             self.tail.weight.mul_(0.1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Enlarge ``(N, C, H, W)``."""
+        """Upscale ``(N, C, H, W)``."""
         start = features = self.head(images)
         for block in self.blocks:
             features = features + block(features)
-        enlarged: Tensor = self.tail(self.enlarge(start + self.join(features)))
-        return enlarged
+        upscaled: Tensor = self.tail(self.enlarge(start + self.join(features)))
+        return upscaled
 
     @staticmethod
     def _block() -> nn.Sequential:
         norm = nn.BatchNorm2d(64)
-        nn.init.zeros_(norm.weight)  # every block begins as the identity
+        nn.init.zeros_(norm.weight)  # every block starts as the identity
         return nn.Sequential(convolution(64, 64), nn.BatchNorm2d(64), nn.PReLU(), convolution(64, 64), norm)
 
 
@@ -249,7 +249,7 @@ class EnhanceNet(BaselineNetwork):
         self.tail = zeroed(convolution(64, colours))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Enlarge ``(N, C, H, W)``."""
+        """Upscale ``(N, C, H, W)``."""
         features = self.head(images)
         for block in self.blocks:
             features = features + block(features)

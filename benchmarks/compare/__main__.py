@@ -1,11 +1,10 @@
-"""Toolchains against one-network models, on the same images, in one run: ``python -m benchmarks.compare --images DIR``.
+"""Compare toolchains with single networks on the same images: ``python -m benchmarks.compare --images DIR``.
 
-Every method restores the same distorted patches (with ``--photographs`` the same whole photographs): PSNR of the values
-as they are, SSIM and, for the x4 task, a perceptual distance (lower is better) of the image as it would be shown; and
-what was executed, and how long it took. What was trained on which severity :mod:`benchmarks.compare.distortions`
-says. Intervals
-of 95 % are by bootstrap over photographs, differences are paired. A method that fails leaves a line that says why. With
-``--cache`` an interrupted comparison goes on where it was.
+Every method restores the same distorted patches (with ``--photographs`` the same whole photographs): PSNR of
+unclipped values; SSIM and, for the x4 task, a perceptual distance (lower is better) of clipped ones; executed
+computation, time and memory. :mod:`benchmarks.compare.distortions` says what was trained on which severity. Intervals
+of 95 % are by bootstrap over photographs, differences are paired. A method that fails is a row with the reason. With
+``--cache`` an interrupted comparison continues where it stopped.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from restore_env.toolbox import usable_device
 
 PROGRAM, SECTION = "benchmarks.compare", "comparison"
 TASKS = {"same": 1, "x4": 4}
-"""The tasks, and how many times larger the result is."""
+"""The tasks and their upscale factors."""
 USUAL = {1: ("moderate",), 4: ("clean",)}
 """The severities of a task unless others are asked for."""
 REFERENCES = {1: "default", 4: "bicubic"}
@@ -86,7 +85,7 @@ def prepare(arguments: argparse.Namespace) -> Comparison:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Find mistakes before the long work.
+    """Check arguments before anything is measured.
 
     Raises:
         ValueError: in one line.
@@ -103,7 +102,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def setting_of(arguments: argparse.Namespace) -> Setting:
-    """What methods are made of.
+    """The settings from which methods are made.
 
     Raises:
         ValueError: a ``--weights`` that is not NAME=FILE, or names no baseline.
@@ -134,11 +133,11 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = attempt(name, setting, comparison)
         if isinstance(outcome, Results):
             results.append(outcome)
-            told = ", ".join(f"{severity} {played.psnr.mean():.2f} dB" for severity, played in outcome.played.items())
+            text = ", ".join(f"{severity} {played.psnr.mean():.2f} dB" for severity, played in outcome.played.items())
         else:
             failures.append(outcome)
-            told = f"failed: {outcome.reason}"
-        print(f"[{number}/{len(names)}] {name}: {told}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
+            text = f"failed: {outcome.reason}"
+        print(f"[{number}/{len(names)}] {name}: {text}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
     if not any(one.name == arguments.reference for one in results):
         print(f"no results of the reference {arguments.reference}: no differences", file=sys.stderr)
         arguments.reference = None
@@ -156,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def unit_of(arguments: argparse.Namespace) -> str:
-    """What is restored."""
+    """The unit of the tables: a patch or a whole photograph."""
     return "photograph" if arguments.photographs else "patch"
 
 
@@ -191,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the protocol's, light (weaker than mild), any (light to severe), single (one distortion alone), clipped"
         " (moderate, a part of the patch white or black), or outside it (default: moderate; clean for x4)",
     )
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all that there are weights for")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all whose weights are available")
     parser.add_argument(
         "--reference",
         metavar="NAME",

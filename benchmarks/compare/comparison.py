@@ -1,4 +1,4 @@
-"""One comparison: the test sets, what is measured on them, and what a method comes to."""
+"""One comparison: test sets, metrics, and the results of methods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def perceptual_distance(images: Tensor, targets: Tensor) -> Tensor:
 
 
 def metrics_of(factor: int) -> tuple[dict[str, Metric], str]:
-    """What is measured besides PSNR for a task, by name; and why the perceptual distance is not, where it cannot be."""
+    """Metrics besides PSNR for a task, by name; and, if there is no perceptual distance, the reason."""
     if factor == 1:
         return {"ssim": ssim}, ""
     trial = torch.zeros(1, 3, 32, 32)
@@ -53,15 +53,15 @@ def play_patches(
 
 
 class Comparison:
-    """The test sets of a comparison, and what methods come to on them.
+    """The test sets of a comparison; measures methods on them.
 
     Args:
         tasks: by severity.
-        starts: what is restored, by severity.
-        metrics: what is measured besides PSNR.
+        starts: the distorted images, by severity.
+        metrics: besides PSNR.
         photographs: whether ``starts`` are whole photographs.
         costly: a photograph that time and memory are measured on, and its task.
-        store: measurements of an earlier start of the same comparison.
+        store: measurements of an earlier run of the same comparison.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Comparison:
 
 
 def attempt(name: str, setting: Setting, comparison: Comparison) -> Results | Failure:
-    """Make and measure one method; whatever goes wrong is told, and stops no other method."""
+    """Make and measure one method; an error is returned and stops no other method."""
     try:
         return comparison.measure(METHODS[setting.factor][name](setting))
     except Exception as error:

@@ -1,10 +1,8 @@
 """The distortions that methods are compared on: the protocol's, and others.
 
-Of what is not the protocol's, nothing was trained on but "light", "any" and "single": the agents ``photo`` and
-``super`` and, on "single", some tools; and "saturated", on which the default's agent and two main tools were. ``photo``
-has seen a camera's photographs, too (:func:`restore_env.distortions.camera.camera`): noisy in the manner of
-"camera", or
-compressed in that of "saved".
+Outside the protocol, the agents ``photo`` and ``super`` were trained on "light", "any" and "single", some tools on
+"single", and the default's agent and two main tools on "saturated". ``photo`` was also trained on a camera's
+distortions (:func:`restore_env.distortions.camera.camera`), which resemble "camera" and "saved".
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ POISSON_SCALE = (0.005, 0.03)
 """Strength of photon noise in linear light (albumentations' ``ShotNoise``)."""
 WEBP_QUALITY = (5, 40)
 SAVED_QUALITY = (75, 95)
-"""JPEG, as photographs are commonly saved: nothing else is wrong with them."""
+"""JPEG as photographs are commonly saved, without any other distortion."""
 CAMERA_PHOTONS, CAMERA_READING, CAMERA_QUALITY = (0.01, 0.01), (0.012, 0.012), (70, 70)
 """A small camera in the dark: photon noise in linear light, reading noise (of 1), then JPEG; the first grows with
 brightness, the second does not (Foi et al., TIP 2008)."""
@@ -71,7 +69,7 @@ OUTSIDE: Mapping[str, Callable[[], Compose]] = MappingProxyType(
 SATURATED = "saturated"
 """Moderate mixtures on patches of which a part is white or black (:mod:`restore_env.distortions.saturation`)."""
 NAMES = (*SEVERITIES, ANY, LIGHT, SINGLE, SATURATED, *OUTSIDE)
-"""What can be compared on."""
+"""All names."""
 
 
 def distortion_of(name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What can be compared, as a table: toolchains, oracles, one-network baselines and the untouched input.
+"""The methods that can be compared, as a table: toolchains, oracles, one-network baselines and the input itself.
 
-Every method is a policy with tools: a baseline is a toolbox of one tool that is always taken, the untouched input a
-policy that stops at once. So all are played, measured and counted by the same code.
+Every method is a policy with tools: a baseline is a toolbox of one tool that is always chosen, the input a policy that
+stops at once. So the same code runs, measures and counts all.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ SUPER_RESOLVERS = {
     "sed_psnr": ("SeD's generator, PSNR stage", "sed", "psnr"),
     "sed": ("SeD", "sed", "gan"),
 }
-"""The shipped super-resolvers alone: what tables call them, their names, and the stage of their training."""
+"""The shipped super-resolvers alone: title in tables, name, and stage of training."""
 CHAINS_X4 = {f"{toolbox}_{name}": (toolbox, name) for toolbox in ("default",) for name in ("sft_gan", "sed")}
-"""Toolchains of an agent that knows no super-resolver, and the one that enlarges what it leaves."""
+"""Toolchains of an agent without super-resolver, and the super-resolver that upscales their result."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What methods are made of, beyond what is shipped."""
+    """What methods need besides shipped weights."""
 
     factor: int = 1
     """The task: 1 same size, 4 low resolution."""
@@ -86,14 +86,14 @@ class Method:
     parameters: int
     """Of all that has to be loaded: every tool and the policy."""
     training: str = ""
-    """How far it was trained, where that is in question."""
+    """How far a baseline was trained."""
     undertrained: bool = False
-    """Or not known to be trained out."""
+    """Or not known to be trained until it no longer improves."""
     sees_target: bool = False
 
     @cached_property
     def policy_gmacs(self) -> float:
-        """10^9 multiply-accumulates of the policy for one look at a patch."""
+        """10^9 multiply-accumulates of the policy for one patch."""
         policy, actions = self.evaluated.policy, len(self.evaluated.toolbox) + 1
         if isinstance(policy, ThenUpscale):
             actions -= 1
@@ -110,7 +110,7 @@ class Method:
         return count_macs(policy, lambda twin: twin.scores(observation)) / 1e9
 
     def fingerprint(self) -> str:
-        """A short name of everything that decides what the method does."""
+        """A hash of everything that determines the method's outputs."""
         policy = self.evaluated.policy
         chain = repr(getattr(policy, "chain", ""))
         parts = [self.name, *map(_mark, self.evaluated.toolbox), _mark(getattr(policy, "policy", policy)), chain]
@@ -155,9 +155,9 @@ def _published(setting: Setting) -> Method:
 
 
 ORACLES: Mapping[str, Callable[[], Oracle]] = MappingProxyType({"greedy": GreedyOracle, "exhaustive": ExhaustiveOracle})
-"""What sees the target, by name."""
+"""Policies that see the target, by name."""
 SLOW = "exhaustive"
-"""Takes part only where it is asked for: a patch takes it seconds."""
+"""Measured only on request: it takes seconds for a patch."""
 
 
 def _oracle(name: str, setting: Setting) -> Method:
@@ -186,13 +186,13 @@ def _baseline(name: str, setting: Setting) -> Method:
         if setting.owan is None:
             raise ValueError("give OWAN's published weights by --owan")
         weights = BaselineWeights(row, read_published(setting.owan), {})
-        told, flat = "by its authors", True
+        training_text, flat = "by its authors", True
     else:
         weights = read_baseline(setting.weights_of(name), name)
         training = Training.of(weights.recipe)
-        told, flat = str(training), training.flat
+        training_text, flat = str(training), training.flat
     method = _one_tool(name, row.title, as_tool(weights), setting, row.parameters)
-    return replace(method, training=told, undertrained=not flat)
+    return replace(method, training=training_text, undertrained=not flat)
 
 
 def _super_resolver(name: str, setting: Setting) -> Method:
@@ -212,7 +212,7 @@ def _chain_x4(name: str, setting: Setting) -> Method:
     toolbox, slot = CHAINS_X4[name]
     pipeline = Restorer(toolbox, policy_of(toolbox), setting.device, scale=4, super_resolver=slot).pipeline()
     if pipeline.final_upscaler is None:
-        raise ValueError(f"the agent of {toolbox} enlarges by itself")
+        raise ValueError(f"the agent of {toolbox} upscales by itself")
     tools = Toolbox([*pipeline.toolbox, pipeline.final_upscaler], setting.device)
     evaluated = EvaluatedPolicy(name, ThenUpscale(pipeline.policy, tools), tools)
     return Method(name, f"toolchain, {toolbox}, then {slot}", evaluated, parameter_count(*tools, pipeline.policy))
@@ -246,11 +246,11 @@ METHODS: Mapping[int, Mapping[str, Maker]] = MappingProxyType(
         },
     }
 )
-"""What makes the methods of each task, by name."""
+"""Makers of the methods of each task, by name."""
 
 
 def usual_methods(setting: Setting) -> list[str]:
-    """The methods of a task that there are files for."""
+    """The methods of a task whose weights are available."""
     given = {"published": setting.published is not None, "owan": setting.owan is not None or "owan" in setting.weights}
     given |= {name: setting.weights_of(name).is_file() for name in BASELINES if name not in given}
     given |= dict.fromkeys(PEERS, setting.peers is not None) | {SLOW: False}

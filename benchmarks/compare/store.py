@@ -1,4 +1,4 @@
-"""What was measured of methods, and a folder that keeps it, so that an interrupted comparison goes on."""
+"""Measurements of methods, and a folder that stores them so that an interrupted comparison can continue."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ARRAYS = ("initial_psnr", "psnr", "returns", "gmacs")
 
 @dataclass
 class Results:
-    """What is known of one method."""
+    """The measurements of one method."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Failure:
-    """A method that gave no results."""
+    """A method that failed."""
 
     name: str
     reason: str
@@ -44,7 +44,7 @@ class Failure:
 
 
 def fingerprint_of(starts: Iterable[EpisodeStart], metrics: Sequence[str]) -> str:
-    """A short name of a test set and of what is measured on it."""
+    """A hash of a test set and its metrics."""
     hashed = hashlib.sha256(",".join(metrics).encode())
     for start in starts:
         hashed.update(f"{start.image}|{start.degraded.shape}|{start.target.shape}".encode())
@@ -54,7 +54,7 @@ def fingerprint_of(starts: Iterable[EpisodeStart], metrics: Sequence[str]) -> st
 
 
 class ResultStore:
-    """A folder of JSON files, one for each measurement; without a folder nothing is store.
+    """A folder of JSON files, one for each measurement; without a folder nothing is stored.
 
     Args:
         folder: made if it is missing.
@@ -72,7 +72,7 @@ class ResultStore:
                 raise ValueError(f"{folder}: no folder, and none can be made there: a file is in its place") from error
 
     def load_results(self, key: str) -> EpisodeResults | None:
-        """What was played under that key, if it was."""
+        """The results stored under that key, if any."""
         values = self._load(key)
         if values is None:
             return None
@@ -85,7 +85,7 @@ class ResultStore:
         )
 
     def save_results(self, key: str, played: EpisodeResults) -> None:
-        """Keep what was played."""
+        """Store results."""
         values = {name: getattr(played, name).tolist() for name in _ARRAYS}
         scores = {name: scores.tolist() for name, scores in played.scores.items()}
         self._keep(
@@ -94,12 +94,12 @@ class ResultStore:
         )
 
     def load_cost(self, key: str) -> Cost | None:
-        """The cost under that key, if it was measured."""
+        """The cost stored under that key, if any."""
         values = self._load(key)
         return None if values is None else Cost(**values)
 
     def save_cost(self, key: str, cost: Cost) -> None:
-        """Keep a cost."""
+        """Store a cost."""
         self._keep(key, asdict(cost))
 
     def _load(self, key: str) -> Any:
@@ -108,7 +108,7 @@ class ResultStore:
         try:
             return json.loads(self._path(key).read_text())
         except ValueError:
-            raise ValueError(f"{self._path(key)}: damaged; delete it, and it is measured anew") from None
+            raise ValueError(f"{self._path(key)}: damaged; delete it to measure again") from None
 
     def _keep(self, key: str, values: Any) -> None:
         if self._folder is not None:

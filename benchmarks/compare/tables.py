@@ -17,10 +17,10 @@ from restore_env.images.figures import check_figure, write_figure
 from tools_zoo.training.curves import COLOURS
 
 HEADS = {"psnr": ("PSNR, dB", ".2f"), "ssim": ("SSIM", ".4f"), "perceptual": ("perceptual distance", ".4f")}
-"""What tables call a metric, and how they write it; lower is better of the perceptual distance alone."""
+"""Heading and number format of each metric; lower is better for the perceptual distance alone."""
 UNCLAIMED = " *"
-"""Follows the difference of a method that is behind, but not known to be trained out."""
-FOOTNOTE = "\\* undertrained, or not known to be trained out: a win over it is not claimed."
+"""Marks the difference of a method that is behind but may be undertrained."""
+FOOTNOTE = "\\* undertrained, or may be: a win over it is not claimed."
 _INK, _GRID = "#1f2937", "#e5e7eb"
 _MARKERS = ("o", "s", "^", "D")
 
@@ -42,7 +42,7 @@ class Line:
 
 
 def metrics_of(played: EpisodeResults) -> dict[str, Values]:
-    """All that was measured of the results, by name."""
+    """All metrics of the results, by name."""
     return {"psnr": played.psnr, **played.scores}
 
 

@@ -13,7 +13,7 @@ from restore_env.policy import Policy, ScoringPolicy
 from restore_env.toolbox import Toolbox
 
 MAX_TOOLS = 3
-"""Tools at most, as in :class:`agents.Restorer`; a super-resolver that the policy does not know comes on top."""
+"""Tools at most, as in :class:`agents.Restorer`; a super-resolver after the policy's own tools is not counted."""
 
 
 class ThenUpscale:
@@ -54,7 +54,7 @@ class ThenUpscale:
 
 
 class UpscalingRequired:
-    """A policy that knows super-resolvers and must use one before its episode ends.
+    """A policy with super-resolvers that must use one before its episode ends.
 
     At its last step, or where it would stop, it takes the super-resolver with the highest score.
 
@@ -65,7 +65,7 @@ class UpscalingRequired:
 
     def __init__(self, policy: Policy, toolbox: Toolbox) -> None:
         if not isinstance(policy, ScoringPolicy):
-            raise ValueError("a policy without scores cannot be held to upscaling")
+            raise ValueError("a policy without scores cannot be made to upscale")
         self.policy: Policy = policy
         self._scores = policy.scores
         self.recipe = getattr(policy, "recipe", None)

@@ -1,7 +1,6 @@
 """Means with 95 % confidence intervals, by bootstrap over photographs.
 
-Patches of one photograph are alike, so it is the photographs that are drawn anew: an interval says what other
-photographs of the kind would have given.
+Patches of one photograph are alike, so photographs are resampled: an interval is about other photographs of the kind.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ def estimate(*parts: tuple[Values, Sequence[str]], seed: int = 0) -> Estimate:
 
     Args:
         parts: values ``(N,)``, and the photograph that each belongs to. Where all belong to one (or none are named),
-            the values are drawn anew one by one instead.
+            single values are resampled instead.
         seed: of the draws; the same photographs give the same draws.
 
     Raises:
-        ValueError: no values, or as many photographs as there are not values.
+        ValueError: no values, or a number of photographs that is not that of the values.
     """
     if not parts or not all(len(values) for values, _ in parts):
         raise ValueError("there is no mean of no values")

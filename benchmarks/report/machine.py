@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and how much memory something took."""
+"""Facts about the machine, and peak memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESET_PEAK = "5"
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """The facts that numbers depend on: versions, processor, threads, device, time."""
+    """What numbers depend on: versions, processor, threads, device, time."""
     return {
         "version": source_version(),
         "python": platform.python_version(),
@@ -41,10 +41,10 @@ def environment(device: str = "cpu") -> dict[str, Any]:
 
 
 def machine_fingerprint(device: str | torch.device = "cpu") -> str:
-    """A short name of what times depend on: the device, the processor and the number of threads."""
+    """A hash of what times depend on: the device, the processor and the number of threads."""
     facts = environment(str(device))
-    told = "|".join(str(facts[name]) for name in ("device", "processor", "threads", "cpu_capability"))
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    facts_text = "|".join(str(facts[name]) for name in ("device", "processor", "threads", "cpu_capability"))
+    return hashlib.sha256(facts_text.encode()).hexdigest()[:8]
 
 
 def _processor() -> str:
@@ -60,12 +60,12 @@ class Peak:
     """What :func:`peak_memory` found."""
 
     mib: float | None = None
-    """MiB; None where the system does not tell."""
+    """MiB; None where the system does not report it."""
 
 
 @contextmanager
 def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
-    """Measure how much more memory than before is taken at a time, on the GPU, or by the process (on Linux alone)."""
+    """Measure the peak of additional memory, on the GPU, or by the process (on Linux alone)."""
     device, peak = torch.device(device), Peak()
     gc.collect()
     if device.type == "cuda":
@@ -86,7 +86,7 @@ def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
 
 
 def _give_back() -> None:
-    """Let the C library return what it keeps of freed memory: it would hide what is taken next."""
+    """Return freed memory to the system: the C library would reuse it unseen."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)

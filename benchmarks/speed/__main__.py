@@ -152,16 +152,6 @@ def vector_environments(envs: int, toolbox: Toolbox, every_kind: bool, **task: A
     return made
 
 
-def peak_memory_mib() -> float | None:
-    """The largest resident size of this process so far, MiB; None where the system does not tell."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def table(rows: Sequence[Throughput], bare: dict[int, float]) -> str:
     """The rows as a Markdown table; each against the bare forwards of as many environments."""
     heads = ["environment", "envs", "steps/s", "of bare tools", "time in tools"]
@@ -190,16 +180,13 @@ def run(arguments: argparse.Namespace) -> int:
             env.close()
     bare = {row.envs: row.steps_per_second for row in rows if row.environment == BARE}
     facts = environment(arguments.device)
-    peak = peak_memory_mib()
-    memory = "" if peak is None else f" peak memory {peak:.0f} MiB,"
     machine = (
-        f"{facts['device']}, {torch.get_num_threads()} threads,{memory}"
+        f"{facts['device']}, {torch.get_num_threads()} threads,"
         f" PyTorch {torch.__version__}, tools run by {arguments.backend}, patches distorted on the {arguments.draws}"
     )
     record = {
         "rows": [asdict(row) for row in rows],
         "threads": torch.get_num_threads(),
-        "peak": peak,
         "environment": facts,
     }
     publish(arguments, arguments.section, f"{table(rows, bare)}\n\n{machine}", record)

@@ -1,7 +1,7 @@
 """Published small x4 super-resolvers, to measure next to the project's own: RFDN and CARN-M.
 
-The networks are built from their papers; their layers bear the names that the authors' weight files use. The files are
-not part of the project.
+The networks are built from their papers; their layers have the names of the authors' weight files, which are not
+part of the project.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SpatialAttention(nn.Module):
         self.conv4 = nn.Conv2d(inner, channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Weigh ``(N, C, H, W)``; height and width must be 15 or more."""
+        """Weight ``(N, C, H, W)``; height and width must be 15 or more."""
         narrow = self.conv1(features)
         pooled = F.max_pool2d(self.conv2(narrow), 7, stride=3)
         around = self.conv3_(F.relu(self.conv3(F.relu(self.conv_max(pooled)))))
@@ -46,7 +46,7 @@ class SpatialAttention(nn.Module):
 
 
 class DistillationBlock(nn.Module):
-    """RFDB: three steps, each frozen_tools half the channels aside (1x1) and refining the rest (3x3, residual)."""
+    """RFDB: three steps, each keeping half the channels (1x1) and refining the rest (3x3, residual)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -84,18 +84,18 @@ class RFDN(nn.Module):
         self.upsampler = nn.Sequential(nn.Conv2d(channels, 3 * SCALE**2, 3, padding=1), nn.PixelShuffle(SCALE))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Enlarge ``(N, 3, H, W)`` RGB in [0, 1], height and width 15 or more; inside, the range is 0..255."""
+        """Upscale ``(N, 3, H, W)`` RGB in [0, 1], height and width 15 or more; inside, the range is 0..255."""
         first = self.fea_conv(images * 255)
         depths = [first]
         for block in (self.B1, self.B2, self.B3, self.B4):
             depths.append(block(depths[-1]))
         features = first + self.LR_conv(self.c(torch.cat(depths[1:], dim=1)))
-        enlarged: Tensor = self.upsampler(features) / 255
-        return enlarged
+        upscaled: Tensor = self.upsampler(features) / 255
+        return upscaled
 
 
 class Stage(nn.Module):
-    """A convolution and a ReLU, under the name that the files give it."""
+    """A convolution and a ReLU, named as in the files."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class EfficientResidual(nn.Module):
 
 
 class Cascade(nn.Module):
-    """Three steps; behind each a 1x1 convolution calls at the input and at what all steps so far have made."""
+    """Three steps; after each a 1x1 convolution of the input and the outputs of all steps so far."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -182,9 +182,9 @@ class Upsample4(nn.Module):
         self.body = nn.Sequential(*steps[0], *steps[1])
 
     def forward(self, features: Tensor) -> Tensor:
-        """Enlarge ``(N, C, H, W)`` to ``(N, C, 4H, 4W)``."""
-        enlarged: Tensor = self.body(features)
-        return enlarged
+        """Upscale ``(N, C, H, W)`` to ``(N, C, 4H, 4W)``."""
+        upscaled: Tensor = self.body(features)
+        return upscaled
 
 
 class CARNM(Cascade):
@@ -207,20 +207,20 @@ class CARNM(Cascade):
         return self.b1, self.b2, self.b3
 
     def forward(self, images: Tensor) -> Tensor:
-        """Enlarge ``(N, 3, H, W)`` RGB in [0, 1]."""
+        """Upscale ``(N, 3, H, W)`` RGB in [0, 1]."""
         features = super().forward(self.entry(self.sub_mean(images)))
-        enlarged: Tensor = self.add_mean(self.exit(self.upsample["up4"](features)))
-        return enlarged
+        upscaled: Tensor = self.add_mean(self.exit(self.upsample["up4"](features)))
+        return upscaled
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A published network and what its weights are called."""
+    """A published network and the file of its weights."""
 
     network: Callable[[], nn.Module]
     file: str
     set5_psnr: float
-    """dB on Y, 4 px cropped: what the file gives, to tell whether a rebuilt network is the same."""
+    """dB on Y, 4 px cropped, of the authors' file: the rebuilt network must reach it."""
 
 
 PEERS: Mapping[str, Peer] = MappingProxyType(
