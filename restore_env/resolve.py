@@ -1,4 +1,4 @@
-"""Opens what a task only names: toolbox, distortion, reward metric and photographs."""
+"""Opens what a task names: toolbox, distortion, reward metric and photographs."""
 
 from __future__ import annotations
 
@@ -168,5 +168,5 @@ def import_made(text: str, what: str, expected: str, kinds: type | tuple[type, .
         return found
     try:
         return found()
-    except Exception as error:  # anybody's code
+    except Exception as error:  # user code may raise anything
         raise ValueError(f"{what} {text!r}: the factory failed: {type(error).__name__}: {error}") from error

@@ -188,7 +188,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
 
     def _infos(self, slots: Slots) -> Infos:
         columns = self._episodes.infos(slots)
-        return batch_columns({key: (values, slots) for key, values in columns.items()}, self.num_envs)
+        return _batch_columns({key: (values, slots) for key, values in columns.items()}, self.num_envs)
 
     def _draw(self, slots: Slots, options: dict[str, Any] | None = None) -> Iterator[EpisodeStart]:
         chosen = []
@@ -241,16 +241,16 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         return np.asarray(mask)
 
 
-def batch_infos(infos: Sequence[dict[str, Any]], slots: Slots, num_envs: int) -> Infos:
+def _batch_infos(infos: Sequence[dict[str, Any]], slots: Slots, num_envs: int) -> Infos:
     """Batch the infos of ``slots`` as Gymnasium's vector environments do.
 
     Args:
-        infos: one per slot; what one does not have is missing in its slot.
-        slots: where in the arrays each belongs.
+        infos: one per slot; they may have different keys.
+        slots: the slot of each.
         num_envs: length of the arrays.
 
     Returns:
-        As :func:`batch_columns`.
+        As :func:`_batch_columns`.
     """
     columns = {}
     for key in dict.fromkeys(itertools.chain.from_iterable(infos)):
@@ -258,24 +258,24 @@ def batch_infos(infos: Sequence[dict[str, Any]], slots: Slots, num_envs: int) ->
         if len(values) < len(infos):
             here = slots[[key in info for info in infos]]
         columns[key] = (values, here)
-    return batch_columns(columns, num_envs)
+    return _batch_columns(columns, num_envs)
 
 
-def batch_columns(columns: Mapping[str, tuple[Sequence[Any], Slots]], num_envs: int) -> Infos:
-    """Batch what is known of slots, a whole column at a time.
+def _batch_columns(columns: Mapping[str, tuple[Sequence[Any], Slots]], num_envs: int) -> Infos:
+    """Batch infos that are given by key, as Gymnasium's vector environments do.
 
     Args:
-        columns: for each key the values and the slots that have them. Plain numbers become arrays of numbers,
-            dictionaries dictionaries of such, and anything else arrays of objects.
+        columns: for each key the values and their slots. Numbers become arrays of numbers, dictionaries become
+            dictionaries of arrays, other values become arrays of objects.
         num_envs: length of the arrays.
 
     Returns:
-        For each key ``(num_envs,)`` values, zero or None where no slot has it, and under ``_key`` where one has it.
+        For each key values ``(num_envs,)``, zero or None in slots without one, and under ``_key`` which slots have one.
     """
     batched: Infos = {}
     for key, (values, slots) in columns.items():
         if isinstance(values[0], dict):
-            batched[key] = batch_infos(values, slots, num_envs)
+            batched[key] = _batch_infos(values, slots, num_envs)
         elif isinstance(values[0], (bool, int, float)):
             batched[key] = np.zeros(num_envs, dtype=type(values[0]))
             batched[key][slots] = values

@@ -1,1 +1,1 @@
-"""Episodes: the step's rules, what is observed, records and pictures of them."""
+"""Episodes: rules of a step, observations, batches, records and pictures."""

@@ -1,4 +1,4 @@
-"""The rules of a step: which actions are allowed, what they cost and pay, and when an episode ends.
+"""The rules of a step: which actions are allowed, their cost and reward, and when an episode ends.
 
 The environments, whole-image restoration, joint training and the benchmarks use these rules;
 :meth:`restore_env.toolbox.Toolbox.run` applies a tool to images.
