@@ -146,6 +146,14 @@ def test_links_lead_to_files(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", *CARDS], ids=name_of)
+def test_named_modules_exist(page: Path) -> None:
+    for name in re.findall(
+        r"`((?:restore_env|tools_zoo|sr_models|agents|benchmarks)/[\w/]*(?:\.py)?)`", page.read_text()
+    ):
+        assert (ROOT / name).exists(), name
+
+
 def test_every_picture_is_used() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     assert [path.name for path in (ROOT / "docs").rglob("*.png") if path.name not in text] == []
