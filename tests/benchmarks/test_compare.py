@@ -1,4 +1,4 @@
-"""The comparison: intervals, methods, what is measured, store and reported."""
+"""The comparison: intervals, methods, measurements, storage and tables."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestIntervals:
         alone = estimate((np.array([1.0, 3.0]), ["a", "a"]))
         assert alone == Estimate(2.0, 1.0, 3.0)
 
-    def test_what_cannot_be_is_told(self) -> None:
+    def test_mistakes_are_named(self) -> None:
         with pytest.raises(ValueError, match="no values"):
             estimate((np.array([]), []))
         with pytest.raises(ValueError, match="3 values cannot belong to 2 photographs"):
@@ -150,11 +150,11 @@ def agent_method(stop: bool = False) -> Method:
     return Method("agent", "agent", EvaluatedPolicy("agent", agent, toolbox), 7)
 
 
-def test_an_agents_looks_are_counted() -> None:
-    """The published way of looking: four convolutions, two linear layers, an LSTM of 50."""
-    seen = 32**2 * 9 * 9 * 3 * 32 + 16**2 * 25 * 32 * 24 + 8**2 * 25 * 24 * 24 + 4**2 * 25 * 24 * 24
-    thought = 384 * 32 + 4 * 50 * (32 + 12 + 50) + 50 * 13
-    assert agent_method().policy_gmacs == pytest.approx((seen + thought) / 1e9)
+def test_the_computation_of_an_agent_is_counted() -> None:
+    """The published encoder: four convolutions, two linear layers, an LSTM of 50."""
+    convolutions = 32**2 * 9 * 9 * 3 * 32 + 16**2 * 25 * 32 * 24 + 8**2 * 25 * 24 * 24 + 4**2 * 25 * 24 * 24
+    rest = 384 * 32 + 4 * 50 * (32 + 12 + 50) + 50 * 13
+    assert agent_method().policy_gmacs == pytest.approx((convolutions + rest) / 1e9)
     other = agent_method(stop=True)
     assert other.fingerprint() != agent_method().fingerprint()
     assert agent_method().fingerprint() == agent_method().fingerprint()
@@ -300,7 +300,7 @@ def test_the_machine_is_described_and_memory_measured() -> None:
         assert 60 < peak.mib < 100
 
 
-def test_toolchains_for_x4_enlarge_by_what_their_name_says(large: Path) -> None:
+def test_toolchains_for_x4_upscale_by_the_named_super_resolver(large: Path) -> None:
     task = Task(images=large, upscale=(4,), max_steps=4)
     starts = draw_starts(task, 1, 0)
     for name, slot in (("default_sed", "sed"), ("default_sft_gan", "sft_gan")):
@@ -312,7 +312,7 @@ def test_toolchains_for_x4_enlarge_by_what_their_name_says(large: Path) -> None:
     assert {"sed", "sft_gan"} <= set(METHODS[4]["super"](Setting(factor=4)).evaluated.toolbox.names)
 
 
-def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
+def test_a_super_resolver_follows_a_policy_without_one(large: Path) -> None:
     toolbox = pixelwise_toolbox(super_resolver=True)
     task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
     starts = draw_starts(task, 2, 0)
@@ -321,16 +321,16 @@ def test_a_super_resolver_follows_a_policy_that_knows_none(large: Path) -> None:
         assert play(policy, task, starts).actions == (expected, expected)
 
 
-class Favouring:
-    """A policy that likes its actions in this order, at every step."""
+class Preferring:
+    """A policy that prefers its actions in this order, at every step."""
 
     kind = "logits"
 
     def __init__(self, *order: int) -> None:
-        self.liking = np.argsort(order).astype(np.float32)
+        self.preference = np.argsort(order).astype(np.float32)
 
     def scores(self, observation: Any, state: Any = None, episode_start: Any = None) -> tuple[Any, Any]:
-        return np.where(observation["action_mask"], -self.liking, -np.inf), state
+        return np.where(observation["action_mask"], -self.preference, -np.inf), state
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
@@ -338,13 +338,13 @@ class Favouring:
         return self.scores(observation)[0].argmax(axis=1), state
 
 
-def test_a_policy_that_knows_a_super_resolver_must_enlarge_by_it(large: Path) -> None:
+def test_a_policy_with_a_super_resolver_must_use_it(large: Path) -> None:
     toolbox = pixelwise_toolbox(super_resolver=True)
     task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
     starts = draw_starts(task, 2, 0)
     for order, expected in (((4, 0, 1, 2, 3), (3, 4)), ((0, 4, 1, 2, 3), (0, 0, 3, 4)), ((3, 4, 0, 1, 2), (3, 4))):
-        assert play(UpscalingRequired(Favouring(*order), toolbox), task, starts).actions == (expected, expected)
-    assert play(Favouring(4, 0, 1, 2, 3), task, starts).actions == ((4,), (4,))  # left to itself it stops at once
+        assert play(UpscalingRequired(Preferring(*order), toolbox), task, starts).actions == (expected, expected)
+    assert play(Preferring(4, 0, 1, 2, 3), task, starts).actions == ((4,), (4,))  # left to itself it stops at once
 
 
 def test_other_weights_behind_a_function_are_another_method() -> None:

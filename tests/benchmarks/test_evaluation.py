@@ -67,10 +67,8 @@ def command(photos: Path, *more: str) -> list[str]:
     return ["--images", str(photos), "--patches", "2", *searched, *more]
 
 
-def test_rivals_and_oracles_play_the_same_patches(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A baseline with the same tools and the same agent, under another name and seen as the published one sees."""
+def test_all_policies_get_the_same_patches(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A baseline with the same tools and the same agent, under another name and with float32 observations."""
     baseline = tmp_path / "baseline"
     baseline.mkdir()
     for path in (SHIPPED / "default").iterdir():
