@@ -27,7 +27,7 @@ class ToolSpec:
     kind: Kind
     """Which distortion the tool undoes."""
     low: float
-    """Where its band begins: sigma in pixels (blur), sigma of 255 (noise), quality (JPEG)."""
+    """Lower end of its band: sigma in pixels (blur), sigma of 255 (noise), quality (JPEG)."""
     high: float
     """Where its band ends."""
     size: Size

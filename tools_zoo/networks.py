@@ -77,10 +77,10 @@ class EightLayer(nn.Module):
 
 
 class Surroundings(nn.Module):
-    """Weighs each channel by what a window around the place shows on average: how much noise, how much blur.
+    """Scales each channel by a function of its means over a window around each pixel (noise level, blur).
 
     ``x * (1 + conv 1x1(mean of ReLU(x)))``, after squeeze-and-excitation (Hu et al., CVPR 2018), but over a window, so
-    that an image of any size can be worked on in tiles. Nothing outside the image counts. At first it weighs nothing.
+    that an image of any size can be worked on in tiles. Nothing outside the image counts. It starts as the identity.
 
     Args:
         channels: of the features.
@@ -106,10 +106,10 @@ class Surroundings(nn.Module):
 class Hourglass(nn.Module):
     """Residual blocks at half the resolution, at a quarter, and at half again: a U-Net of two levels.
 
-    Every 2x2 pixels become the channels of one (pixel-unshuffle), and what a quarter shows is added to what the first
-    half gave: for the same computation far wider than a network at full resolution, and it sees sixteen times the area.
-    At a quarter the first block's channels are weighed by their surroundings. A side that is no multiple of 4 is
-    completed by repeating its last row or column.
+    Every 2x2 pixels become the channels of one (pixel-unshuffle); the features of the quarter are added to those of the
+    first half. For the same computation it is far wider than a network at full resolution, and its receptive field has
+    sixteen times the area. At a quarter the first block's channels are scaled by window means (:class:`Surroundings`).
+    A side that is no multiple of 4 is completed by repeating its last row or column.
 
     Args:
         channels: width at half the resolution, where there is one block before the middle and one after it.

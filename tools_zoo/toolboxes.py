@@ -32,7 +32,7 @@ class ToolboxError(ImageRestoreError):
 
 @dataclass(frozen=True)
 class ToolWeights:
-    """One tool as it lies on disk."""
+    """The contents of one tool's file."""
 
     name: str
     network: str

@@ -84,7 +84,7 @@ def test_results_with_several_users_and_changes_in_place() -> None:
         (Computing(lambda images: images * torch.ones(1)), "aten.ones.default"),
         (Computing(lambda images: images + _CONSTANT), "what is not computed from the image"),
         (Computing(lambda images: F.conv2d(images, _WEIGHT * 2, padding=1)), "what is not computed from the image"),
-        (Computing(lambda images: (F.relu_(images[:, :, :64]), images)[1]), "a change in place of what is seen"),
+        (Computing(lambda images: (F.relu_(images[:, :, :64]), images)[1]), "an in-place change of a result"),
         (Computing(lambda images: images if float(images.sum()) > 0 else -images), "aten.sum.default"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The same network, arranged for a CPU: pieces of a batch, channels last, convolutions that fill its registers."""
+"""Optimization of networks for CPUs: batches in pieces, channels last, convolutions that fill vector registers."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class BlockConvolution(nn.Module):
 def fold(network: nn.Module) -> nn.Module:
     """A copy of a network for inference on a CPU, of the same outputs but for rounding.
 
-    Convolutions with few outputs become :class:`BlockConvolution`; those of one pixel are kept from PyTorch's slower
-    way, which it takes for small batches on one thread; weights lie channels last.
+    Convolutions with few outputs become :class:`BlockConvolution`; those of one pixel avoid PyTorch's slower
+    kernel for small batches on one thread; weights are channels last.
 
     Args:
         network: any; it stays as it is.

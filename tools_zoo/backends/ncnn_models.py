@@ -30,7 +30,7 @@ INPUT = "images"
 Pixels: TypeAlias = npt.NDArray[np.float32]
 
 _RECORDED_SHAPE = (1, 3, 64, 64)
-_MAGIC = "7767517"  # what ncnn's text files begin with
+_MAGIC = "7767517"  # the first line of ncnn's text files
 _RAW = b"\0\0\0\0"  # weights follow as they are: float32
 _ADD, _MULTIPLY = 0, 2  # of BinaryOp
 
@@ -81,7 +81,7 @@ class _Layer:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down what PyTorch computes as ncnn's layers."""
+    """Records PyTorch's operations as ncnn layers."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -92,14 +92,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._network = network
         self._blobs = {id(images): INPUT}
-        self._kept: list[Any] = [images]  # an identity is not given to another while they live
+        self._kept: list[Any] = [images]  # an id is not reused while they live
         self.layers = [_Layer("Input", [], INPUT, {})]
         self.weights: list[bytes] = []
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
-        """Compute, and write down what was computed."""
+        """Compute and record an operation."""
         write = _LAYERS.get(str(operation))
         if write is None or named:
             raise self._refusal(f"{operation} {' '.join(named or ())}".rstrip())
@@ -109,7 +109,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def blob(self, value: Any) -> str:
-        """The name of what was computed or given."""
+        """The name of a result or an input."""
         if id(value) not in self._blobs:
             raise self._refusal("what is not computed from the image")
         return self._blobs[id(value)]
@@ -147,7 +147,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
     ) -> str:
-        """The same, as it is called if the weights were made in inference mode."""
+        """A convolution of weights that were made in inference mode."""
         return self.convolution(images, weight, bias, stride, padding, dilation, False, (), groups)
 
     def relu(self, images: Tensor) -> str:
@@ -155,9 +155,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._add("ReLU", [images], {})
 
     def relu_in_place(self, images: Tensor) -> str:
-        """A ReLU of what has no other name."""
+        """An in-place ReLU."""
         if Counter(self._blobs.values())[self.blob(images)] > 1:
-            raise self._refusal("a change in place of what is seen elsewhere")
+            raise self._refusal("an in-place change of a result that is used elsewhere")
         return self.relu(images)
 
     def combined(self, one: Tensor, other: Tensor | float, *, kind: int) -> str:
@@ -208,7 +208,7 @@ _LAYERS: Mapping[str, Callable[..., str]] = {
     "aten.pixel_unshuffle.default": partial(_Recorder.shuffled, kind="Reorg"),
     "aten.alias.default": _Recorder.blob,
 }
-"""What stands for each of PyTorch's operations."""
+"""The method that records each of PyTorch's operations."""
 
 
 def _bytes(values: Tensor) -> bytes:
@@ -216,7 +216,7 @@ def _bytes(values: Tensor) -> bytes:
 
 
 def _with_activations(layers: Sequence[_Layer], result: str) -> tuple[list[_Layer], str]:
-    """A ReLU becomes part of the convolution before it, if nothing else looks at what comes of that.
+    """A ReLU becomes part of the convolution before it, if nothing else uses that one's result.
 
     Returns:
         The layers, and the name of the result.
@@ -235,7 +235,7 @@ def _with_activations(layers: Sequence[_Layer], result: str) -> tuple[list[_Laye
 
 
 def _text(layers: Sequence[_Layer]) -> str:
-    """The layers as ncnn reads them; a result that several take is handed out by a layer of its own."""
+    """The layers in ncnn's text format; a result with several users gets a Split layer."""
     users = Counter(name for layer in layers for name in layer.inputs)
     handed: Counter[str] = Counter()
 
@@ -257,7 +257,7 @@ def _text(layers: Sequence[_Layer]) -> str:
 
 
 def ncnn_runner(model: NcnnModel) -> Callable[[Tensor], Tensor]:
-    """What runs a model by ncnn on the CPU, in float32, on as many threads as PyTorch has at the time.
+    """A function that runs a model by ncnn on the CPU, in float32, on as many threads as PyTorch has at the time.
 
     It may be called from several threads. It takes twice the memory that PyTorch takes: large images are for
     :func:`restore_env.images.tiling.apply_tool`.

@@ -177,10 +177,10 @@ class NetworkTool(nn.Module):
         )
 
     def _runner(self) -> Runner:
-        """What runs the network as it is now, in this process.
+        """The prepared network, with its present weights, in this process.
 
-        Changes of weights are seen by their tensors' versions, which a write to ``weight.data`` does not raise: load
-        weights with ``load_state_dict`` or under ``torch.no_grad()``.
+        Changes of weights are detected by their tensors' versions. A write to ``weight.data`` does not raise these:
+        load weights with ``load_state_dict`` or under ``torch.no_grad()``.
         """
         versions = [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in _tensors(self.network)]
         key = (os.getpid(), versions)

@@ -1,4 +1,4 @@
-"""Whether what a network was converted to gives what PyTorch gives."""
+"""Check that a converted network gives the same results as PyTorch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ParityError(ImageRestoreError):
 
 
 def photograph_like(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Draw what tools are made for: coarse random colours under noise of 50 of 255, ``(N, 3, H, W)`` in [0, 1].
+    """Draw images like those that tools restore, ``(N, 3, H, W)`` in [0, 1]: coarse colours with noise of 50 of 255.
 
     On noise alone some networks' activations are far larger, and so is the rounding, plain PyTorch's included.
     """

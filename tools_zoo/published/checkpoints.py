@@ -29,7 +29,7 @@ from tools_zoo.published.tensor_bundles import Variable, read_bundle
 from tools_zoo.toolboxes import MANIFEST, ToolboxError, ToolWeights, update_toolbox
 
 SOURCE = "RL-Restore, published checkpoints"
-"""What the recipe of an imported tool or agent gives as its source."""
+"""The source in the recipe of an imported tool or agent."""
 AGENT = "agent.safetensors"
 """The imported agent's file, beside the tools."""
 
@@ -74,7 +74,7 @@ AGENT_VARIABLES: Mapping[str, Variable] = MappingProxyType(
         "step/step": Variable("<i4", ()),
     }
 )
-"""What the agent's bundle holds."""
+"""The variables of the agent's bundle."""
 
 
 def import_rl_restore(src: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:

@@ -32,7 +32,7 @@ class Variable:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it takes."""
+        """Its size in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def __str__(self) -> str:
@@ -157,7 +157,7 @@ def _entry(message: bytes) -> _Entry:
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """A block's offset and size, and where the next thing begins."""
+    """A block's offset and size, and the position after it."""
     offset, position = _varint(data, position)
     size, position = _varint(data, position)
     return (offset, size), position

@@ -1,4 +1,4 @@
-"""Model cards: what training writes next to weights, and the sections that benchmarks fill in later."""
+"""Model cards: Markdown files next to weights, with sections that benchmarks fill in later."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def recorded_command(recipe: Mapping[str, Any], **before: str) -> str:
         recipe: how weights were trained.
         before: the optimiser and the loss of recipes that name none, as they were made when there was no other.
     """
-    told = (recipe.get(name, default) for name, default in before.items())
-    notes = [recipe.get("version"), f"{recipe.get('images')} training images", *told]
+    others = (recipe.get(name, default) for name, default in before.items())
+    notes = [recipe.get("version"), f"{recipe.get('images')} training images", *others]
     return f"{recipe.get('command')}  # {', '.join(map(str, notes))}"
 
 
@@ -82,7 +82,7 @@ def check_section(card: Path, section: str) -> None:
 def command_line(program: str, arguments: Sequence[str]) -> str:
     """The command that repeats a run, absolute paths made relative to the working directory.
 
-    It is asked for as a run begins, which fixes :func:`source_version`: what is committed later is not what ran.
+    Call it at the start of a run: it also fixes :func:`source_version`, so that later commits do not count.
     """
     source_version()
     words = [os.path.relpath(word) if Path(word).is_absolute() else word for word in arguments]

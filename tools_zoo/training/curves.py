@@ -1,4 +1,4 @@
-"""Learning curves as pictures: a run's numbers, drawn next to its checkpoints."""
+"""Plots of learning curves, from TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MARKED = 40  # points up to which each is marked
 def draw_curves(
     path: str | os.PathLike[str], curves: Mapping[str, Curve], x_label: str, y_label: str, *, title: str = ""
 ) -> None:
-    """Draw curves into one picture, the last value written at each one's end.
+    """Plot curves in one figure, each with its last value at its end.
 
     Args:
         path: PNG, PDF or SVG, by the suffix; the file appears whole or not at all.

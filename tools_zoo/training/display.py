@@ -1,4 +1,4 @@
-"""What the training commands share: their photographs and what they show while they run."""
+"""Display of running trainings: live progress bars on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from tools_zoo.training.trainer import Progress
 
 LINE_SECONDS = 60.0
-"""How often a row is told again where no one watches."""
+"""Seconds between two lines of a row where there is no terminal."""
 
 
 def measured(metrics: Mapping[str, float]) -> str:
     """A validation in words: PSNR before and after, then other measures."""
     before = metrics.get("psnr/input", metrics.get("psnr/bicubic"))
-    words = [] if "psnr/output" not in metrics else [f"{before:.2f} -> {metrics['psnr/output']:.2f} dB"]
+    words = [] if before is None else [f"{before:.2f} -> {metrics['psnr/output']:.2f} dB"]
     kinds = {tag: tag.partition("/") for tag in metrics}
     others = [f"{kind} {metrics[tag]:.3f}" for tag, (kind, _, which) in kinds.items() if which == "output"]
     return ", ".join([*words, *(other for other in others if not other.startswith("psnr"))])
 
 
 class TrainingDisplay:
-    """What a training command shows on standard output while it runs, a row for each of its parts.
+    """Progress of a training on standard output, a row for each of its runs.
 
-    On a terminal the rows are live, with bars. Elsewhere, as in a log, a row is a line when it begins, a line a minute,
-    and a line at its end. If nothing can be written any more, as to a pipe that was closed, the work goes on untold.
+    On a terminal the rows are live, with bars. Elsewhere, as in a log, a row is a line at its start, a line a minute,
+    and a line at its end. If standard output is closed, training continues without output.
 
     Args:
         waiting: rows to show from the start.
@@ -52,7 +52,7 @@ class TrainingDisplay:
         )
         self._live = Progress(*columns, console=console, disable=not watched)
         self._rows: dict[str, _Row] = {}
-        self._unheard = False
+        self._closed = False
         for name in waiting:
             self._add(name)
 
@@ -63,8 +63,8 @@ class TrainingDisplay:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
         for row in self._rows.values():
-            if not (row.done or row.told):
-                self._tell(row)
+            if not (row.done or row.printed):
+                self._print(row)
 
     def show(self, name: str, share: float | None, said: str) -> None:
         """Bring a row up to date.
@@ -81,9 +81,9 @@ class TrainingDisplay:
             self._live.start_task(row.task)
         self._live.update(row.task, completed=share or 0.0, total=None if share is None else 1.0, said=said)
         done = share is not None and share >= 1
-        row.line, row.told = f"{name}: {said}, {timedelta(seconds=int(now - row.began))}", False
+        row.line, row.printed = f"{name}: {said}, {timedelta(seconds=int(now - row.began))}", False
         if now >= row.due or (done and not row.done):
-            self._tell(row)
+            self._print(row)
             row.due = now + LINE_SECONDS
         row.done = done
 
@@ -102,14 +102,14 @@ class TrainingDisplay:
         steps = str(progress.step) if progress.total is None else f"{progress.step}/{progress.total}"
         self.show(name, share, ", ".join(filter(None, (f"{steps} {progress.unit}", quality))))
 
-    def _tell(self, row: _Row) -> None:
+    def _print(self, row: _Row) -> None:
         """Print a row's line, unless the rows are live or no one can read it."""
-        if self._live.disable and not self._unheard:
+        if self._live.disable and not self._closed:
             try:
                 print(row.line, flush=True)
             except OSError:
-                self._unheard = True
-        row.told = True
+                self._closed = True
+        row.printed = True
 
     def _add(self, name: str) -> _Row:
         row = self._rows[name] = _Row(self._live.add_task(name, total=None, start=False, said="waiting"))
@@ -121,7 +121,7 @@ class _Row:
     task: TaskID
     began: float | None = None
     line: str = ""
-    told: bool = True
+    printed: bool = True
     """Whether its line has been printed."""
     due: float = -math.inf
     """When the next one is due."""

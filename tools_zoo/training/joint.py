@@ -114,7 +114,7 @@ class ToolChains(nn.Module):
 
     Args:
         networks: the tools, in the order of their actions.
-        policy: picks them; it sees what the environment would show it.
+        policy: picks them, from the observations that the environment would give.
         length: tools in a chain at most.
         image_type: of what it observes, as the environment's ``dtype``.
     """
