@@ -186,7 +186,12 @@ def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_pat
     arguments += ["--card", str(card), "--section", "mine"]
     assert benchmarks.speed.__main__.main(arguments) == 0
     printed = capsys.readouterr().out
-    for evaluated in ("bare tools", "", "SyncVectorEnv", "SB3 DummyVecEnv"):
+    for evaluated in (
+        benchmarks.speed.__main__.BARE,
+        benchmarks.speed.__main__.NATIVE,
+        "SyncVectorEnv",
+        "SB3 DummyVecEnv",
+    ):
         assert f"| {evaluated} | 2 |" in printed
     assert "tools run by eager" in printed
     assert "| bare tools | 2 |" in card.read_text()
