@@ -16,9 +16,9 @@ import torch
 
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.episodes.image_batch import Slots
+from restore_env.episodes.transition import Actions
 from restore_env.sampling import EpisodeStart
 
-Actions = npt.NDArray[np.int64]
 AnOracle = TypeVar("AnOracle", bound="Oracle")
 
 _IMAGES_CPU, _IMAGES_GPU = 36, 1152

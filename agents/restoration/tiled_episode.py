@@ -14,13 +14,12 @@ from torch.nn import functional as F
 
 from agents.restoration.pipeline import Pipeline
 from restore_env.episodes.observation import observe, observed_patch
-from restore_env.episodes.transition import StepRules
+from restore_env.episodes.transition import Actions, StepRules
 from restore_env.images.arrays import Pixels
 from restore_env.images.tiling import apply_tool, tile_starts, to_pixels, upscale_bicubic
 from restore_env.policy import ScoringPolicy
 from restore_env.toolbox import Tool
 
-Actions = npt.NDArray[np.int64]
 Progress = Callable[[str, float], None]
 """``progress(what, share)``: the current work ("step 2: voting", "step 2: dejpeg_3") and the share of it done."""
 

@@ -35,7 +35,7 @@ from benchmarks.report.publishing import add_outputs, check_outputs, markdown_ta
 from restore_env import Task, Toolbox
 from restore_env.policy import Policy
 from tools_zoo import load_toolbox
-from tools_zoo.training.curves import Curve, draw_curves, read_tensorboard
+from tools_zoo.training.curves import Series, draw_curves, read_tensorboard
 
 PROGRAM = "benchmarks.agents.ablations"
 SEVERITIES = ("mild", "moderate", "severe")
@@ -222,7 +222,7 @@ def run(arguments: argparse.Namespace) -> int:
     record = {"variants": [asdict(variant) for variant in variants]}
     publish(arguments, arguments.name, "\n".join(as_table(variants)), record)
     if arguments.figure is not None:
-        learning: dict[str, dict[str, Curve]] = getattr(arguments, "curves", {})
+        learning: dict[str, dict[str, Series]] = getattr(arguments, "curves", {})
         for x_label, curves in learning.items():
             path = arguments.figure.with_stem(f"{arguments.figure.stem}-by-{x_label.split()[-1]}")
             draw_curves(path, curves, x_label, "validation gain, dB")

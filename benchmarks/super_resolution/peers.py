@@ -94,7 +94,7 @@ class RFDN(nn.Module):
         return upscaled
 
 
-class Stage(nn.Module):
+class ConvReLU(nn.Module):
     """A convolution and a ReLU, named as in the files."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -125,12 +125,12 @@ class EfficientResidual(nn.Module):
         return F.relu(features + self.body(features))
 
 
-class Cascade(nn.Module):
+class CascadeOfBlocks(nn.Module):
     """Three steps; after each a 1x1 convolution of the input and the outputs of all steps so far."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.c1, self.c2, self.c3 = (Stage(count * channels, channels) for count in (2, 3, 4))
+        self.c1, self.c2, self.c3 = (ConvReLU(count * channels, channels) for count in (2, 3, 4))
 
     def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         """The three steps."""
@@ -145,7 +145,7 @@ class Cascade(nn.Module):
         return features
 
 
-class CascadingBlock(Cascade):
+class CascadingBlock(CascadeOfBlocks):
     """A cascade of one residual block, applied three times."""
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -187,7 +187,7 @@ class Upsample4(nn.Module):
         return upscaled
 
 
-class CARNM(Cascade):
+class CARNM(CascadeOfBlocks):
     """CARN-M, the mobile cascading residual network: 294 k parameters (412 k with the x2 and x3 upsamplers).
 
     Source: Ahn, Kang and Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network", ECCV

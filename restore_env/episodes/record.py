@@ -28,7 +28,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {"actions": int, "toolchain": str, 
 
 
 @dataclass(frozen=True)
-class Validation:
+class ReplayResult:
     """The result of a replay."""
 
     differences: tuple[str, ...]
@@ -117,7 +117,7 @@ class EpisodeRecord:
         """Read a record from a JSON file."""
         return cls.from_json(Path(path).read_text())
 
-    def validate(self, env: gym.Env[Any, Any] | None = None, tolerance: float = TOLERANCE_DB) -> Validation:
+    def validate(self, env: gym.Env[Any, Any] | None = None, tolerance: float = TOLERANCE_DB) -> ReplayResult:
         """Replay the episode and compare.
 
         Args:
@@ -138,7 +138,9 @@ class EpisodeRecord:
         for step, action in enumerate(self.actions):
             _, _, terminated, _, _ = unwrapped.step(np.int64(action))
             if terminated and step + 1 < len(self.actions):
-                return Validation((f"the replay ended after {step + 1} action(s), the record has {len(self.actions)}",))
+                return ReplayResult(
+                    (f"the replay ended after {step + 1} action(s), the record has {len(self.actions)}",)
+                )
         replayed = unwrapped.record()
         differences = [
             f"{name}: recorded {getattr(self, name)!r}, replayed {getattr(replayed, name)!r}"
@@ -150,7 +152,7 @@ class EpisodeRecord:
             for step, (before, now) in enumerate(zip(self.psnr, replayed.psnr, strict=True))
             if not abs(before - now) <= tolerance
         ]
-        return Validation(tuple(differences))
+        return ReplayResult(tuple(differences))
 
 
 def _plain_arguments(task: Task) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -37,7 +37,7 @@ _TAG = re.compile(r"[_-](in|input|lq|lr|degraded|noisy|blurred|gt|hq|hr|target|c
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _CachedImage:
     identity: str
     key: str
     height: int
@@ -60,12 +60,12 @@ class ImageSource:
     def __init__(self, images: Sequence[ImageLike], cache: PixelCache, *, min_size: int, lenient: bool) -> None:
         self._cache = cache
         self._min_size = min_size
-        self._entries: list[_Entry] = []
+        self._entries: list[_CachedImage] = []
         self.skipped: list[str] = []
         pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
         try:
             for outcome in pool.map(self._take, range(len(images)), images):
-                if isinstance(outcome, _Entry):
+                if isinstance(outcome, _CachedImage):
                     self._entries.append(outcome)
                 elif lenient:
                     self.skipped.append(outcome)
@@ -98,7 +98,7 @@ class ImageSource:
             self._cache.put(key, np.asarray(full.resize((width, height), Image.Resampling.BICUBIC)))
         return self._cache.get(key)
 
-    def _take(self, index: int, image: ImageLike) -> _Entry | str:
+    def _take(self, index: int, image: ImageLike) -> _CachedImage | str:
         """Decode one image into the cache; return the reason if it cannot be used."""
         try:
             if isinstance(image, np.ndarray):
@@ -118,7 +118,7 @@ class ImageSource:
             return f"{identity}: {width}x{height} is smaller than a patch of {self._min_size} pixels"
         if key not in self._cache:
             self._cache.put(key, pixels)
-        return _Entry(identity, key, height, width)
+        return _CachedImage(identity, key, height, width)
 
 
 class PairSource:

@@ -12,22 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restore_env.compute.worker_pool import WorkerPool
+from restore_env.images.arrays import Float
 from tools_zoo.backends.parity import ParityError
 from tools_zoo.networks import completed
 
 INPUT = "images"
 """The name of a model's input, one float32 RGB image ``(3, H, W)`` in [0, 1]."""
 
-Pixels: TypeAlias = npt.NDArray[np.float32]
 
 _RECORDED_SHAPE = (1, 3, 64, 64)
 _MAGIC = "7767517"  # the first line of ncnn's text files
@@ -264,7 +263,7 @@ def ncnn_runner(model: NcnnModel) -> Callable[[Tensor], Tensor]:
     """
     net = cache(partial(_load, model))
 
-    def restored(image: Pixels) -> Pixels:
+    def restored(image: Float) -> Float:
         import ncnn
 
         extractor = net(torch.get_num_threads()).create_extractor()

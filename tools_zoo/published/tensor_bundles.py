@@ -113,14 +113,14 @@ _DTYPES: Mapping[int, str] = MappingProxyType({1: "<f4", 3: "<i4"})
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _BundleEntry:
     variable: Variable
     offset: int
     size: int
     crc32c: int
 
 
-def _read_index(path: Path) -> dict[str, _Entry]:
+def _read_index(path: Path) -> dict[str, _BundleEntry]:
     if _size(path) > _MAX_INDEX:
         raise ToolboxError(f"{path}: {_size(path)} bytes are too many for the index of a tensor bundle")
     table = _read(path)
@@ -130,12 +130,12 @@ def _read_index(path: Path) -> dict[str, _Entry]:
         raise ToolboxError(f"{path}: damaged, or not the index of a tensor bundle ({error})") from None
 
 
-def _parse_index(table: bytes) -> dict[str, _Entry]:
+def _parse_index(table: bytes) -> dict[str, _BundleEntry]:
     if len(table) < _FOOTER or struct.unpack("<Q", table[-8:])[0] != _TABLE_MAGIC:
         raise ValueError("it does not end as such a table does")
     _, position = _handle(table, len(table) - _FOOTER)  # the meta index, which is empty
     (offset, size), _ = _handle(table, position)
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, _BundleEntry] = {}
     for _, handle in _block(table, offset, size):
         for key, value in _block(table, *_handle(handle, 0)[0]):
             if key:
@@ -147,13 +147,13 @@ def _parse_index(table: bytes) -> dict[str, _Entry]:
     return entries
 
 
-def _entry(message: bytes) -> _Entry:
+def _entry(message: bytes) -> _BundleEntry:
     fields = _fields(message)
     dtype, offset, size, checksum = (int(fields.get(field, 0)) for field in (1, 4, 5, 6))
     shape = tuple(int(_fields(dim).get(1, 0)) for field, dim in _messages(fields.get(2, b"")) if field == 2)
     if dtype not in _DTYPES:
         raise ValueError(f"a variable is neither float32 nor int32 but of type {dtype}")
-    return _Entry(Variable(_DTYPES[dtype], shape), offset, size, checksum)
+    return _BundleEntry(Variable(_DTYPES[dtype], shape), offset, size, checksum)
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from restore_env.images.figures import check_figure, write_figure
 
-Curve = tuple[Sequence[float] | npt.NDArray[Any], Sequence[float] | npt.NDArray[Any]]
+Series = tuple[Sequence[float] | npt.NDArray[Any], Sequence[float] | npt.NDArray[Any]]
 """x and y of the points, in the order in which they are joined."""
 
 COLOURS = ("#1d4ed8", "#ea580c", "#15803d", "#7e22ce", "#0e7490", "#be123c")
@@ -21,7 +21,7 @@ _MARKED = 40  # points up to which each is marked
 
 
 def draw_curves(
-    path: str | os.PathLike[str], curves: Mapping[str, Curve], x_label: str, y_label: str, *, title: str = ""
+    path: str | os.PathLike[str], curves: Mapping[str, Series], x_label: str, y_label: str, *, title: str = ""
 ) -> None:
     """Plot curves in one figure, each with its last value at its end.
 
@@ -80,7 +80,7 @@ def draw_run(path: str | os.PathLike[str], logs: str | os.PathLike[str], tags: M
         draw_curves(path, curves, "steps", y_label)
 
 
-def read_tensorboard(folder: str | os.PathLike[str], *, clock: bool = False) -> dict[str, Curve]:
+def read_tensorboard(folder: str | os.PathLike[str], *, clock: bool = False) -> dict[str, Series]:
     """Read the scalars that a run recorded for TensorBoard: steps and values by tag.
 
     Args:
@@ -96,7 +96,7 @@ def read_tensorboard(folder: str | os.PathLike[str], *, clock: bool = False) -> 
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    curves: dict[str, Curve] = {}
+    curves: dict[str, Series] = {}
     for tag in events.Tags()["scalars"]:
         scalars = _without_repeats(events.Scalars(tag))
         times = [(scalar.wall_time - events.FirstEventTimestamp()) / 60 for scalar in scalars]
@@ -115,7 +115,7 @@ def _without_repeats(scalars: list[Any]) -> list[Any]:
     return kept
 
 
-def _finite(name: str, curve: Curve) -> npt.NDArray[np.float64]:
+def _finite(name: str, curve: Series) -> npt.NDArray[np.float64]:
     """A curve as ``(N, 2)``, without the points that are not finite."""
     x, y = (np.asarray(values, dtype=np.float64) for values in curve)
     if x.ndim != 1 or x.shape != y.shape:
