@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from restore_env.images import sources
+from restore_env.images import cache, sources
 from restore_env.images.cache import PixelCache
 from restore_env.images.decoding import ImageError, Photo, read_image
 from restore_env.images.sources import ImageSource, open_images
@@ -129,6 +129,7 @@ def test_a_source_may_be_used_from_several_threads(tmp_path: Path) -> None:
 
 def test_the_temporary_folder_is_deleted_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cache, "_SHARED", weakref.WeakValueDictionary())  # other tests' images may still be open
     source = opened([picture(8, 8)])
     source.pixels(0, 1 / 3)
     assert len(list(tmp_path.iterdir())) == 1

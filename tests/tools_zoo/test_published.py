@@ -134,7 +134,9 @@ def test_benchmark_fills_the_card(
     command += ["--patches", "2", "--seed", "3", "--card", str(card), "--json", str(numbers)]
     assert benchmarks.tools.main(command) == 0
     lines = capsys.readouterr().out.splitlines()[: 2 + len(TOOLS)]
-    assert lines[0].startswith("| tool | undoes | network | input, dB | ours, dB | published, dB | difference, dB |")
+    assert lines[0].startswith(
+        "| tool | distortion | network | input, dB | ours, dB | published, dB | difference, dB |"
+    )
     assert lines[4].startswith("| deblur_3 | blur, sigma 2.5 to 3.75 px | eight_layer | ")
     assert all(line.endswith("| +0.00 |") for line in lines[2:])
     text = card.read_text()
