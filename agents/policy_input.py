@@ -1,4 +1,4 @@
-"""How a policy's input is made from an image; the policy's file says it."""
+"""How a policy's input is made from an image, as recorded in the policy's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of all errors that this project raises itself."""
+"""The base class of errors about files, toolboxes, policies, priors and checkpoints."""
 
 
 class ImageRestoreError(ValueError):

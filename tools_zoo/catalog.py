@@ -1,4 +1,4 @@
-"""The twelve tools of RL-Restore as data: what each undoes, in which band, by how large a network."""
+"""The twelve tools of RL-Restore as data: the distortion, its range of strength, and the size of the network."""
 
 from __future__ import annotations
 

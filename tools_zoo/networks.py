@@ -1,4 +1,4 @@
-"""The tools' networks: RL-Restore's two at exactly the published shapes, and one that works at lower resolutions.
+"""The tools' networks: RL-Restore's two at the published shapes, and an hourglass (a small U-Net).
 
 Source of the two: Yu et al., CVPR 2018, section 4 and the published checkpoints. All keep the image's size, pad with
 zeros, and predict what is to be added to their input.

@@ -24,7 +24,7 @@ from restore_env.task import Task
 from restore_env.toolbox import Toolbox
 from tools_zoo.toolboxes import read_manifest
 from tools_zoo.training.cards import source_version
-from tools_zoo.training.joint import JointTraining, train_jointly
+from tools_zoo.training.joint import IDENTITY, JointTraining, train_jointly
 from tools_zoo.training.runs import Report
 from tools_zoo.training.settings import option, recipe
 from tools_zoo.training.trainer import Progress, TrainingResult, digest
@@ -45,6 +45,7 @@ class JointAgentTraining(JointTraining):
         "train the agent on the new tools for so long after each round (default: it stays)",
         values="positive",
         metavar="MINUTES",
+        recorded=False,
     )
 
 
@@ -114,6 +115,7 @@ def refresh_agent(
         **recipe(settings),
         "algorithm": "imitation of a greedy oracle, after each round of joint training",
         "round": number + 1,
+        "refresh": settings.refresh,
         "encoder": agent.extractor.encoder,
         "trained_with": digest(nn.ModuleList(tool for tool in toolbox if isinstance(tool, nn.Module))),
         "version": source_version(),
@@ -150,6 +152,13 @@ def _check(settings: JointAgentTraining, agent: RecurrentAgent, tools: tuple[str
     unknown = [name for name in settings.chain if name not in tools]
     if unknown:
         raise ValueError(f"unknown tool {unknown[0]!r} in chain: choose from {', '.join(tools)}")
+    default = type(settings).__dataclass_fields__["chain_length"].default
+    if settings.chain and settings.chain_length not in (default, len(settings.chain)):
+        raise ValueError(f"chain names {len(settings.chain)} tools: leave out chain_length {settings.chain_length}")
+    starts = (pair.partition("=") for pair in settings.initial_weights)
+    idle = [name for name, _, other in starts if other == IDENTITY and settings.chain and name not in settings.chain]
+    if idle:
+        raise ValueError(f"initial_weights {idle[0]}={IDENTITY}: chain has no such step, so it would not be trained")
     if settings.chain and set(settings.frozen_tools).issuperset(settings.chain):
         raise ValueError(f"frozen_tools {' '.join(settings.frozen_tools)}: nothing is left to learn")
 

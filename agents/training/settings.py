@@ -124,14 +124,20 @@ class AgentTraining(PhotographSettings, TrainingSettings):
 
     def extra_tasks(self, task: Task) -> list[tuple[Task, float]]:
         """Extra tasks of the warm start with their shares of its episodes."""
-        share = DISTORTION_SHARE if self.distortion_share is None else self.distortion_share
-        own = [(replace(task, distortion=self.distortion), share)] if self.distortion else []
+        own = [(replace(task, distortion=self.distortion), self._distortion_share)] if self.distortion else []
         return [*single_distortion_tasks(task, self.single_share), *own]
+
+    @property
+    def _distortion_share(self) -> float:
+        """Share of the warm start's episodes that carry a distortion of one's own."""
+        if self.distortion is None:
+            return 0.0
+        return DISTORTION_SHARE if self.distortion_share is None else self.distortion_share
 
     def recorded(self) -> dict[str, Any]:
         """All settings that determine the weights, as plain values: for the checkpoint and the recipe."""
         algorithm = self.algorithm_settings
-        others = {**identity(self), "reward": reward_name(self.task)}
+        others = {**identity(self), "reward": reward_name(self.task), "distortion_share": self._distortion_share}
         return {"algorithm": algorithm.name, **asdict(algorithm), **others}
 
 

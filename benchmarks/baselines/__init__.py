@@ -1,4 +1,4 @@
-"""One-network rivals of toolchains: their table, networks, weights and training."""
+"""Single networks that toolchains are compared with: catalog, networks, weights and training."""
 
 from benchmarks.baselines.catalog import BASELINES, Baseline
 

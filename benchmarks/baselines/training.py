@@ -52,7 +52,7 @@ class BaselineTraining(RestorationTraining):
     baseline: str = option()
     """A row of :data:`benchmarks.baselines.catalog.BASELINES`."""
     severity: str = option(
-        "moderate", "distortions to train on, as for tools; or clean: small images alone, for x4 baselines"
+        "moderate", "distortions to train on, as for tools; or clean, small images alone (default: the baseline's)"
     )
     saturation_prob: float = option(0.0, "share of the patches of which a part is made white or black", values="share")
     init: tuple[Path, ...] = option(

@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--severity",
         nargs="+",
         choices=NAMES,
-        help="the protocol's, light (weaker than mild), any (light to severe), single (one distortion alone), clipped"
+        help="the protocol's, light (weaker than mild), any (light to severe), single (one distortion alone), saturated"
         " (moderate, a part of the patch white or black), or outside it (default: moderate; clean for x4)",
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all whose weights are available")

@@ -36,7 +36,7 @@ def write_sr_card(folder: Path) -> None:
     gan = recipes.get("gan", {})
     losses = [f"- GAN stage: {name} {gan[name]}" for name in _LOSSES if name in gan]
     frozen = [f"- {name}: {last[name]}" for name in _FROZEN if name in last]
-    commands = [f"{recipe.get('command')}  # {recipe.get('version')}" for recipe in recipes.values()]
+    commands = [f"{one['command']}  # {one['version']}" for one in recipes.values() if one.get("command")]
     text = f"""# A x4 super-resolver: {weights[0].network if weights else "none yet"}
 
 ## Use
@@ -97,7 +97,7 @@ SqueezeNet 1.1's trunk and a small decoder, started from {recipe["started_from"]
 {recipe["steps"]} steps of {recipe["batch_size"]} patches, {recipe["seconds"] / 60:.1f} minutes, {recipe["precision"]}.
 
 ```
-{recipe.get("command")}  # {recipe["version"]}
+{recipe.get("command", "(trained by the library)")}  # {recipe["version"]}
 ```
 
 ## Results

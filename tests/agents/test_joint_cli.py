@@ -49,7 +49,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert load_policy(tmp_path / "out" / "agent.safetensors").recipe == refreshed.recipe
     capsys.readouterr()
     assert main([*words, "--refresh", "0.03"]) == 2
-    assert "round-1.pt: was made with refresh 0.02, not 0.03" in capsys.readouterr().err
+    assert "round-1.agent.safetensors: was trained with refresh 0.02, not 0.03" in capsys.readouterr().err
     assert main([*words, "--saturation-prob", "0"]) == 2
     assert "was made with saturation_prob 0.25, not 0.0" in capsys.readouterr().err
     words[words.index("--toolbox") + 1] = "default"
@@ -75,6 +75,12 @@ def test_a_first_round_may_have_one_chain_and_patches_of_another_size(tmp_path: 
         ("--frozen-tools nonsense", "unknown tool 'nonsense' in frozen_tools"),
         ("--frozen-tools dejpeg_1 --chain dejpeg_1", "frozen_tools dejpeg_1: nothing is left to learn"),
         ("--patch-size 24", "takes patches of 63 pixels"),
+        (
+            "--frozen-tools dejpeg_1 --initial-weights dejpeg_1=identity",
+            "it starts as the identity and would stay that",
+        ),
+        ("--chain dejpeg_1 --initial-weights deblur_1=identity", "chain has no such step"),
+        ("--chain dejpeg_1 deblur_1 --chain-length 1", "chain names 2 tools: leave out chain_length 1"),
         ("--chain dejpeg_1 nonsense", "unknown tool 'nonsense' in chain: choose from deblur_1"),
     ],
 )
@@ -83,6 +89,13 @@ def test_wrong_options_are_explained(
 ) -> None:
     assert main([*command(tmp_path), "--steps", "1", "--batch-size", "1", *options.split()]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_finished_run_goes_on_with_more_rounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*command(tmp_path), "--batch-size", "1"]
+    assert main([*words, "--steps", "1", "--rounds", "1"]) == 0
+    assert main([*words, "--steps", "2", "--rounds", "2"]) == 0
+    assert "round 2: 1 steps" in capsys.readouterr().out
 
 
 def test_initial_weights_and_frozen_tools(tmp_path: Path) -> None:

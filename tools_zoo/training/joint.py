@@ -79,6 +79,7 @@ class JointTraining(RestorationTraining):
         1,
         "rounds; after each the policy may be refreshed and the learning rate starts anew",
         values="positive",
+        recorded=False,
     )
     batch_size: int = option(32, "chains in a batch", values="positive")
     patch_size: int = option(63, "pixels of the distorted patches", values="positive")
@@ -238,6 +239,9 @@ def initial_weights(settings: JointTraining) -> dict[str, ToolWeights]:
                 raise ValueError(f"unknown tool {name!r} in {what}: choose from {', '.join(tools)}")
     if set(settings.frozen_tools).issuperset(tools):
         raise ValueError(f"frozen_tools {' '.join(settings.frozen_tools)}: nothing is left to learn")
+    stuck = [name for name, other in copies.items() if other == IDENTITY and name in settings.frozen_tools]
+    if stuck:
+        raise ValueError(f"frozen_tools {stuck[0]}: it starts as the identity and would stay that; train it")
     return {name: _started(name, tools, copies.get(name, name)) for name in tools}
 
 

@@ -1,4 +1,4 @@
-"""Muon: every matrix of weights moves by its momentum made orthogonal, so that no direction of it learns slowly.
+"""The optimizer Muon: each weight matrix moves by its orthogonalized momentum.
 
 Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), with the step of Liu et al.,
 "Muon is scalable for LLM training" (2025): a rate that suits Adam suits it, too. Convolutions count as matrices of

@@ -87,7 +87,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
             name = f"--no-{name[2:]}" if each.default else name
         else:
             arguments |= {"type": spec.parse or kind, "choices": spec.choices or literals, "metavar": spec.metavar}
-            arguments |= {"nargs": "+"} if several else {}
+            arguments |= {"nargs": "+", "action": "extend"} if several else {}
             arguments["required"] = each.default is MISSING
         target.add_argument(name, **arguments)
 

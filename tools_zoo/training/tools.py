@@ -154,8 +154,9 @@ def write_tools_card(folder: Path) -> None:
         measured = ["", ""] if together else [tool.recipe.get("psnr_input"), tool.recipe.get("psnr_output")]
         cells = [tool.name, tool.network, steps, minutes, tool.recipe.get("precision"), *measured]
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    recipes = [recipe for tool in tools for recipe in passes(tool.recipe) if recipe.get("command")]
-    recipes.sort(key=lambda recipe: bool(recipe.get("joint")))
+    numbered = [(number, recipe) for tool in tools for number, recipe in enumerate(passes(tool.recipe))]
+    numbered.sort(key=lambda one: (one[0], bool(one[1].get("joint"))))
+    recipes = [recipe for _, recipe in numbered if recipe.get("command")]
     commands = dict.fromkeys(recorded_command(recipe, optimizer="adam", loss="mse") for recipe in recipes)
     fair = all(tool.recipe.get("held_out") for tool in tools)
     held_out = ", from photographs that were not trained on" if fair else ""
