@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code, as :func:`agents.command_line.run_guarded` gives it."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
-    parsed = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = build_parser().parse_args(words, argparse.Namespace(words=words))
     return run_guarded(lambda: parsed.run(parsed), "imagerestore", debug=parsed.debug)
 
 

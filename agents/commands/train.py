@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -58,7 +57,7 @@ def _train(training: _Training, arguments: argparse.Namespace) -> int:
     from tools_zoo.training.settings import from_arguments
 
     settings: Any = from_arguments(
-        training.settings_class, arguments, command=command_line("imagerestore", sys.argv[1:])
+        training.settings_class, arguments, command=command_line("imagerestore", arguments.words)
     )
     with TrainingDisplay() as display:
         lines = training.run(settings, display)
@@ -82,9 +81,8 @@ def _train_tools(settings: Any, display: TrainingDisplay) -> list[str]:
 
 def _train_joint(settings: Any, display: TrainingDisplay) -> list[str]:
     from agents.training.refresh import train_tools_and_agent
-    from tools_zoo.training.runs import photographs
 
-    results = train_tools_and_agent(settings, photographs(settings, settings.patch_size), display.show_run)
+    results = train_tools_and_agent(settings, display.show_run)
     rounds = [_outcome(f"round {number}", result, "ended by the clock") for number, result in enumerate(results, 1)]
     return [*rounds, f"Toolbox written to {settings.out}"]
 

@@ -18,14 +18,13 @@ from agents.imitation.demonstrations import single_distortion_tasks
 from agents.imitation.imitation import learn_from_oracle
 from agents.policies.heuristics import FixedChain
 from agents.policy_input import PolicyInput
-from restore_env.images.sources import ImageSource
 from restore_env.policy import Policy
 from restore_env.task import Task
 from restore_env.toolbox import Toolbox
 from tools_zoo.toolboxes import read_manifest
 from tools_zoo.training.cards import source_version
 from tools_zoo.training.joint import IDENTITY, JointTraining, train_jointly
-from tools_zoo.training.runs import Report
+from tools_zoo.training.runs import Report, photographs
 from tools_zoo.training.settings import option, recipe
 from tools_zoo.training.trainer import Progress, TrainingResult, digest
 
@@ -49,9 +48,7 @@ class JointAgentTraining(JointTraining):
     )
 
 
-def train_tools_and_agent(
-    settings: JointAgentTraining, source: ImageSource, report: Report = lambda _: None
-) -> list[TrainingResult]:
+def train_tools_and_agent(settings: JointAgentTraining, report: Report = lambda _: None) -> list[TrainingResult]:
     """Train the tools of a toolbox on an agent's chains, and the agent on the tools, in turn.
 
     Writes the toolbox and ``agent.safetensors`` into ``settings.out``. A run that was interrupted goes on when it is
@@ -59,7 +56,6 @@ def train_tools_and_agent(
 
     Args:
         settings: what to do; without a policy it is the toolbox's own.
-        source: clean photographs.
         report: called about twice a second.
 
     Returns:
@@ -85,6 +81,7 @@ def train_tools_and_agent(
         return refresh_agent(settings, agent, toolbox, number, report)
 
     first = FixedChain(tuple(tools.index(name) for name in settings.chain), len(tools)) if settings.chain else agent
+    source = photographs(settings, settings.patch_size)
     results = train_jointly(settings, source, first, refresh if settings.refresh else None, report)
     save_policy(agent, settings.out / "agent.safetensors")
     return results
