@@ -42,7 +42,7 @@ _CHROMA_TABLE = (
     )
     + ((99,) * _BLOCK,) * 4
 )
-"""Quantisation at quality 50: T.81, tables K.1 and K.2."""
+"""Quantization at quality 50: T.81, tables K.1 and K.2."""
 
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
@@ -171,7 +171,7 @@ def jpeg_patches(values: Tensor, qualities: Tensor, limits: Tensor) -> Tensor:
     every = torch.arange(chroma.shape[-1], device=values.device).expand(len(values), -1)
     down = torch.arange(chroma.shape[-2], device=values.device)
     chroma = _pick(chroma, torch.minimum(down, halves[:, :1] - 1), every)  # downwards, the halved edge is repeated
-    steps = _quantisation_tables(qualities)
+    steps = _quantization_tables(qualities)
     y, chroma = _code(y, steps[:, :1]), _code(chroma, steps[:, 1:])
     chroma = _upsample_chroma(chroma, halves)
     centred = torch.cat([y, chroma - 128], dim=1)
@@ -237,7 +237,7 @@ def _colours(images: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], dim=1)
 
 
-def _quantisation_tables(qualities: Tensor) -> Tensor:
+def _quantization_tables(qualities: Tensor) -> Tensor:
     """Of luma and the two chroma planes, by libjpeg's rule: ``(N, 3, 8, 8)``."""
     base = qualities.new_tensor([_LUMA_TABLE, _CHROMA_TABLE, _CHROMA_TABLE])
     quality = qualities.clamp(1, 100)
