@@ -20,7 +20,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -109,14 +109,11 @@ def from_arguments(cls: type[_Settings], namespace: argparse.Namespace, **others
 
 
 def identity(settings: Any) -> dict[str, Any]:
-    """The recorded settings as plain values: what a checkpoint is compared by. Nested dataclasses are flattened."""
+    """The recorded settings as plain values: what a checkpoint is compared by."""
     values: dict[str, Any] = {}
     for each, spec in _options(type(settings)):
-        value = getattr(settings, each.name)
-        if spec.recorded and is_dataclass(value) and not isinstance(value, type):
-            values |= identity(value) or asdict(value)
-        elif spec.recorded:
-            values[each.name] = _plain(value)
+        if spec.recorded:
+            values[each.name] = _plain(getattr(settings, each.name))
     return values
 
 
