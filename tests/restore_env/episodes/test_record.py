@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-FACTORY = "tests.restore_env.test_record:factory"
+FACTORY = "tests.restore_env.episodes.test_record:factory"
 
 
 def played(folder: Path) -> tuple[ImageRestoreEnv, EpisodeRecord]:
