@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from agents.command_line import OneLineParser, run_guarded
 from benchmarks.baselines.catalog import BASELINES
-from benchmarks.baselines.training import PATCH_SIZES, BaselineTraining, train_baseline
+from benchmarks.baselines.training import BaselineTraining, train_baseline
 from benchmarks.report.publishing import parse
 from tools_zoo.training.display import TrainingDisplay
 from tools_zoo.training.runs import OUTPUT, photographs
@@ -24,9 +24,7 @@ PROGRAM = "benchmarks.baselines.train"
 def run(arguments: argparse.Namespace) -> int:
     """Train and say how far it came."""
     row = BASELINES[arguments.baseline]
-    usual = {"severity": row.severity, "patch_size": PATCH_SIZES[row.factor]}
-    given = {name: getattr(arguments, name, value) for name, value in usual.items()}
-    settings = from_arguments(BaselineTraining, arguments, baseline=row.name, command=arguments.command_line, **given)
+    settings = from_arguments(BaselineTraining, arguments, baseline=row.name, command=arguments.command_line)
     source = photographs(settings, settings.patch_size * row.factor)
     with TrainingDisplay(row.name) as display:
         training = train_baseline(

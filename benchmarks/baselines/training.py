@@ -39,8 +39,6 @@ from tools_zoo.training.settings import RestorationTraining, option
 from tools_zoo.training.trainer import digest
 
 VALIDATION_PATCHES, VALIDATION_SECONDS = 192, 15.0
-PATCH_SIZES = {1: 48, 4: 24}
-"""Pixels of the input patches unless others are asked for, by the upscale factor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +50,17 @@ class BaselineTraining(RestorationTraining):
     baseline: str = option()
     """A row of :data:`benchmarks.baselines.catalog.BASELINES`."""
     severity: str = option(
-        "moderate", "distortions to train on, as for tools; or clean, small images alone (default: the baseline's)"
+        "", "distortions to train on, as for tools; or clean, small images alone (default: moderate; clean for x4)"
     )
+    patch_size: int = option(0, "pixels of the distorted patches (default: 48; 24 for x4)", values="positive")
     saturation_prob: float = option(0.0, "share of the patches of which a part is made white or black", values="share")
     init: tuple[Path, ...] = option(
         (), "weights to go on from: of the same baseline; of a cascade the tools of its stages", recorded=False
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "severity", self.severity or self.row.severity)
+        object.__setattr__(self, "patch_size", self.patch_size or self.row.patch_size)
         super().__post_init__()
         if self.severity != CLEAN:
             check_severity(self.severity)

@@ -14,7 +14,7 @@ from PIL import Image
 import agents.agent
 import benchmarks.agents.__main__
 import benchmarks.baselines.weights
-import benchmarks.speed.__main__
+import benchmarks.speed
 import tools_zoo.toolboxes
 from agents import Restorer, load_policy
 from agents.agent import policy_of, save_policy
@@ -184,11 +184,11 @@ def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_pat
     card.write_text("<!-- mine:begin -->\n<!-- mine:end -->\n")
     arguments = ["--envs", "2", "--seconds", "0.05", "--json", str(tmp_path / "t.json"), "--backend", "eager"]
     arguments += ["--card", str(card), "--section", "mine"]
-    assert benchmarks.speed.__main__.main(arguments) == 0
+    assert benchmarks.speed.main(arguments) == 0
     printed = capsys.readouterr().out
     for evaluated in (
-        benchmarks.speed.__main__.BARE,
-        benchmarks.speed.__main__.NATIVE,
+        benchmarks.speed.BARE,
+        benchmarks.speed.NATIVE,
         "SyncVectorEnv",
         "SB3 DummyVecEnv",
     ):

@@ -11,8 +11,8 @@ from agents.agent import RecurrentAgent, save_policy
 from agents.imitation.demonstrations import Demonstrations
 from agents.rollout import draw_starts, play
 from agents.training.algorithms import ALGORITHMS
-from benchmarks.agents import ablations
-from benchmarks.agents.ablations import ABLATIONS, Changed
+from benchmarks import ablations
+from benchmarks.ablations import ABLATIONS, AblatedPolicy
 from restore_env import Task
 from restore_env.episodes.batch import EpisodeBatch
 from tests.support.toolkit import photographs, random_toolbox
@@ -53,7 +53,7 @@ def test_observations_are_changed_and_memory_is_lost() -> None:
     agent = RecurrentAgent(NAMES)
     agent.head.bias.data[-1] = 100.0  # nothing but stop, if it may
     assert all(chain == (12,) for chain in play(agent, task, starts).actions)
-    assert all(len(chain) == 3 for chain in play(Changed(agent, stop=False), task, starts).actions)
+    assert all(len(chain) == 3 for chain in play(AblatedPolicy(agent, stop=False), task, starts).actions)
 
     observation = EpisodeBatch(task, 2)
     observation.reset(np.arange(2), starts[:2])
@@ -61,7 +61,7 @@ def test_observations_are_changed_and_memory_is_lost() -> None:
     first, state = agent.scores(observed)
     later = {**observed, "last_action": np.array([3, 3])}
     assert not np.array_equal(agent.scores(later, state)[0], first)
-    memoryless = Changed(agent, previous=False, memory=False)
+    memoryless = AblatedPolicy(agent, previous=False, memory=False)
     agent.head.bias.data[-1] = 0.0
     assert np.array_equal(memoryless.predict(later, state)[0], agent.predict(observed)[0])
 

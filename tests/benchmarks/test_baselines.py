@@ -37,25 +37,35 @@ from tools_zoo.toolboxes import ToolWeights, update_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_validation_patches")
 
-PUBLISHED = [name for name, row in BASELINES.items() if row.published is not None]
+PATCH, SMALL_720P = 63 * 63, 320 * 180
+PUBLISHED = {
+    # parameters and 10^9 multiply-adds for so many input pixels, of the network for so many colours
+    "vdsr": (667e3, 2.65, PATCH, 3),  # Yu et al., CVPR 2018, table 3
+    "vdsr_s": (209e3, 0.83, PATCH, 3),
+    "dncnn": (669e3, 2.66, PATCH, 3),
+    "owan": (391_456, None, PATCH, 3),  # the published weights
+    "srcnn": (57e3, 52.7, SMALL_720P, 1),  # Ahn, Kang, Sohn, ECCV 2018, table 1
+    "vdsr_x4": (665e3, 612.6, SMALL_720P, 1),
+    "lapsrn": (813e3, 149.4, SMALL_720P, 1),
+    "drrn": (297e3, 6796.9, SMALL_720P, 1),
+    "memnet": (677e3, 2662.4, SMALL_720P, 1),
+    "srresnet": (1543e3, 127.8, SMALL_720P, 3),
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_sizes_are_those_published(name: str) -> None:
-    row = BASELINES[name]
-    published = row.published
-    assert published is not None
-    network = row.build(published.colours)
-    parameters, gmacs = parameter_count(network), macs_per_pixel(network, published.colours) * published.pixels / 1e9
-    if name == "lapsrn":  # as row.remark says
-        assert "3x3" in row.remark
+    published_parameters, published_gmacs, pixels, colours = PUBLISHED[name]
+    network = BASELINES[name].build(colours)
+    parameters, gmacs = parameter_count(network), macs_per_pixel(network, colours) * pixels / 1e9
+    if name == "lapsrn":  # published are its 4x4 transposed convolutions as 3x3 ones at their output's size
         wide, narrow = 64 * 64 * 4**2, 64 * 64 * 3**2
         parameters -= 2 * (wide - narrow)
-        gmacs += published.pixels * (4 + 16) * (narrow - wide / 4) / 1e9
-        assert parameters - 1476 == pytest.approx(published.parameters, rel=1e-3)  # without biases
-    assert parameters == pytest.approx(published.parameters, rel=0.01)
-    if published.gmacs is not None:
-        assert gmacs == pytest.approx(published.gmacs, rel=0.01)
+        gmacs += pixels * (4 + 16) * (narrow - wide / 4) / 1e9
+        assert parameters - 1476 == pytest.approx(published_parameters, rel=1e-3)  # without biases
+    assert parameters == pytest.approx(published_parameters, rel=0.01)
+    if published_gmacs is not None:
+        assert gmacs == pytest.approx(published_gmacs, rel=0.01)
 
 
 def test_what_runs_is_what_is_counted() -> None:
@@ -210,10 +220,11 @@ def test_a_cascade_starts_from_tools(tmp_path: Path) -> None:
 
 
 def test_a_super_resolver_learns_from_small_images(tmp_path: Path) -> None:
-    train_baseline(settings(tmp_path, "srcnn", severity="clean", patch_size=6), source())
+    train_baseline(settings(tmp_path, "srcnn", patch_size=6), source())
     recipe = read_baseline(tmp_path / "srcnn.safetensors").recipe
     assert recipe["severity"] == "clean"
     assert 15 < recipe["psnr_input"] < 60
+    assert (settings(tmp_path, "srcnn", patch_size=0).patch_size, settings(tmp_path, "srcnn").severity) == (24, "clean")
     with pytest.raises(ValueError, match="cascade keeps the size of images"):
         settings(tmp_path, severity="clean")
     with pytest.raises(ValueError, match="unknown severity"):

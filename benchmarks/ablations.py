@@ -1,4 +1,4 @@
-"""What each part of an agent contributes, one at a time: ``python -m benchmarks.agents.ablations NAME --images DIR``.
+"""What each part of an agent contributes, one at a time: ``python -m benchmarks.ablations NAME --images DIR``.
 
 ``stop`` and ``steps`` run the agent as it is, without ``stop`` or with longer and shorter chains. ``tools`` and
 ``memory`` train agents from an oracle's demonstrations, all for the same time: with six of the twelve tools; without
@@ -37,7 +37,7 @@ from restore_env.policy import Policy
 from tools_zoo import load_toolbox
 from tools_zoo.training.curves import Series, draw_curves, read_tensorboard
 
-PROGRAM = "benchmarks.agents.ablations"
+PROGRAM = "benchmarks.ablations"
 SEVERITIES = ("mild", "moderate", "severe")
 Report = Callable[[str], None]
 
@@ -55,11 +55,11 @@ class Variant:
     """Standard deviation of the mean gain over seeds, dB."""
 
 
-class Changed:
-    """A policy with a changed observation or without memory.
+class AblatedPolicy:
+    """A policy without ``stop``, without the previous action in its observation, or without memory.
 
     Args:
-        policy: what chooses.
+        policy: chooses.
         stop: False: ``stop`` is masked.
         previous: False: the observation never has the previous action.
         memory: False: every step is the first one.
@@ -75,7 +75,7 @@ class Changed:
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[npt.NDArray[np.int64], Any | None]:
-        """Choose as the policy does on the changed observation."""
+        """Choose as the policy does without the part."""
         changed = dict(observation)
         if not self._stop:
             changed["action_mask"] = np.array(observation["action_mask"])
@@ -102,7 +102,7 @@ def ablate_stop(setting: argparse.Namespace, report: Report) -> list[Variant]:
     task = Task(toolbox=load_toolbox(setting.toolbox), dtype=PolicyInput.of(agent).observe)
     return [
         measure("with stop", agent, task, setting),
-        measure("without stop", Changed(agent, stop=False), task, setting),
+        measure("without stop", AblatedPolicy(agent, stop=False), task, setting),
     ]
 
 
@@ -142,7 +142,7 @@ def ablate_memory(setting: argparse.Namespace, report: Report) -> list[Variant]:
         if not previous:
             own = replace(own, last_actions=np.full_like(own.last_actions, no_action))
         agent = _imitator(task, own if memory else _single_steps(own), setting)
-        variants.append(measure(name, Changed(agent, previous=previous, memory=memory), task, setting))
+        variants.append(measure(name, AblatedPolicy(agent, previous=previous, memory=memory), task, setting))
     return variants
 
 

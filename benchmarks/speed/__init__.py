@@ -1,1 +1,0 @@
-"""Steps per second of environments and tools."""
