@@ -168,7 +168,7 @@ class StartSampler:
 
     def _cut_pair(self, source: PairSource, seed: int, rng: np.random.Generator) -> EpisodeStart:
         index = int(rng.integers(len(source)))
-        degraded, target, factor = source.degraded.pixels(index), source.target.pixels(index), source.factor(index)
+        degraded, target, factor = source.distorted.pixels(index), source.target.pixels(index), source.factor(index)
         size = self._patch_size
         top = int(rng.integers(degraded.shape[0] - size + 1))
         left = int(rng.integers(degraded.shape[1] - size + 1))

@@ -36,7 +36,7 @@ class Task:
     """
 
     images: ImagesLike = None
-    """Photographs: None (embedded ones), a folder, a file, a list of paths or arrays, or (degraded, target) pairs."""
+    """Photographs: None (embedded ones), a folder, a file, a list of paths or arrays, or (distorted, target) pairs."""
     severity: str = "moderate"
     """Mixed distortion by RL-Restore's protocol: "mild", "moderate" or "severe"; or "light", "any" or "single".
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
@@ -19,45 +18,25 @@ _DEFAULT = ((_MMAP_MAX, 2**16), (_MMAP_THRESHOLD, 2**25), (_TRIM_THRESHOLD, 2**2
 """glibc's defaults, with the thresholds that it reaches by itself for blocks of such sizes."""
 
 
-class _Users:
-    """Counts the contexts that retain memory."""
-
-    def __init__(self) -> None:
-        self.count, self.lock = 0, threading.Lock()
-
-
-_USERS = _Users()
-
-
 @contextmanager
 def retained_memory() -> Iterator[None]:
     """Keep freed memory in the process until the context ends.
 
-    May be nested and used by several threads: the memory is released when the last context ends. Results do not change.
-    The process may hold somewhat more memory than its peak need. Has no effect except on Linux with glibc.
+    Results do not change. The process may hold somewhat more memory than its peak need. Has no effect except on Linux
+    with glibc.
     """
     try:
         library = ctypes.CDLL(None) if os.name == "posix" else None
     except OSError:  # a Python without shared libraries
         library = None
-    if not (hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version")):
+    if library is None or not (hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version")):
         yield
         return
-    assert library is not None
-    with _USERS.lock:
-        _USERS.count += 1
-        if _USERS.count == 1:
-            _set(library, _RETAIN)
+    for parameter, value in _RETAIN:
+        library.mallopt(parameter, value)
     try:
         yield
     finally:
-        with _USERS.lock:
-            _USERS.count -= 1
-            if not _USERS.count:
-                _set(library, _DEFAULT)
-                library.malloc_trim(0)
-
-
-def _set(library: ctypes.CDLL, parameters: Iterable[tuple[int, int]]) -> None:
-    for parameter, value in parameters:
-        library.mallopt(parameter, value)
+        for parameter, value in _DEFAULT:
+            library.mallopt(parameter, value)
+        library.malloc_trim(0)

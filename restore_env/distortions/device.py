@@ -9,13 +9,18 @@ level or two. Tested on CPUs; it has not been run on a GPU yet.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,24 +30,6 @@ from restore_env.images.arrays import Pixels
 
 _BLOCK = 8
 _GOLDEN, _MIX_1, _MIX_2 = -7046029254386353131, -4658895280553007687, -7723592293110705685  # SplitMix64's, as int64
-
-_LUMA_TABLE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-_CHROMA_TABLE = (
-    tuple(
-        tuple(row) + (99,) * (_BLOCK - len(row)) for row in ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56), (47, 66))
-    )
-    + ((99,) * _BLOCK,) * 4
-)
-"""Quantization at quality 50: T.81, tables K.1 and K.2."""
 
 _TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
@@ -171,7 +158,7 @@ def jpeg_patches(values: Tensor, qualities: Tensor, limits: Tensor) -> Tensor:
     every = torch.arange(chroma.shape[-1], device=values.device).expand(len(values), -1)
     down = torch.arange(chroma.shape[-2], device=values.device)
     chroma = _pick(chroma, torch.minimum(down, halves[:, :1] - 1), every)  # downwards, the halved edge is repeated
-    steps = _quantization_tables(qualities)
+    steps = _quantization_tables().to(values)[qualities.long()]
     y, chroma = _code(y, steps[:, :1]), _code(chroma, steps[:, 1:])
     chroma = _upsample_chroma(chroma, halves)
     centred = torch.cat([y, chroma - 128], dim=1)
@@ -237,27 +224,25 @@ def _colours(images: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], dim=1)
 
 
-def _quantization_tables(qualities: Tensor) -> Tensor:
-    """Of luma and the two chroma planes, by libjpeg's rule: ``(N, 3, 8, 8)``."""
-    base = qualities.new_tensor([_LUMA_TABLE, _CHROMA_TABLE, _CHROMA_TABLE])
-    quality = qualities.clamp(1, 100)
-    percent = torch.where(quality < 50, torch.floor(5000 / quality), 200 - 2 * quality)
-    return torch.floor((base * percent.reshape(-1, 1, 1, 1) + 50) / 100).clamp(1, 255)
-
-
-def _cosines(like: Tensor) -> Tensor:
-    """The orthonormal DCT of eight values as a matrix."""
-    k = torch.arange(_BLOCK, dtype=torch.float64)
-    matrix = torch.cos((2 * k + 1) * k[:, None] * math.pi / (2 * _BLOCK)) / 2
-    matrix[0] /= math.sqrt(2)
-    return matrix.to(like)
+@cache
+def _quantization_tables() -> Tensor:
+    """Of luma and the two chroma planes, by quality, as libjpeg makes them: ``(101, 3, 8, 8)``; 0 is unused."""
+    tables = torch.ones(101, 3, _BLOCK * _BLOCK)
+    for quality in range(1, 101):
+        file = io.BytesIO()
+        Image.new("RGB", (_BLOCK, _BLOCK)).save(file, "JPEG", quality=quality)
+        file.seek(0)
+        luma, chroma = (torch.tensor(table) for table in JpegImageFile(file).quantization.values())
+        tables[quality] = torch.stack([luma, chroma, chroma])
+    return tables.reshape(-1, 3, _BLOCK, _BLOCK)
 
 
 def _code(planes: Tensor, steps: Tensor) -> Tensor:
     """DCT, rounding to multiples of ``steps``, and back, in blocks of eight; ``steps`` is ``(N, C, 8, 8)``."""
     n, channels, height, width = planes.shape
     blocks = planes.reshape(n, channels, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).transpose(3, 4) - 128
-    cosines, steps = _cosines(planes), steps[:, :, None, None]
+    cosines = torch.from_numpy(cv2.dct(np.eye(_BLOCK), flags=cv2.DCT_ROWS)).T.contiguous().to(planes)
+    steps = steps[:, :, None, None]
     levels = (cosines @ blocks @ cosines.T).mul_(8).round_().div_(8) / steps  # libjpeg's integers are eighths
     levels = torch.sign(levels) * torch.floor(levels.abs() + 0.5)
     back = cosines.T @ (levels * steps) @ cosines

@@ -177,19 +177,17 @@ _TRIPLES[SINGLE] = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])
 
 @cache
 def _triples_of(severity: str) -> npt.NDArray[np.int64]:
-    return np.concatenate([_triples_of_part(part, severity) for part in str(severity).split(",")])
-
-
-def _triples_of_part(part: str, severity: str) -> npt.NDArray[np.int64]:
-    if part in _TRIPLES:
-        return _TRIPLES[part]
-    numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part)
-    if numbers and len(triples := level_triples(int(numbers[1]), int(numbers[2] or numbers[1]))):
-        return triples
-    raise ValueError(
-        f"unknown severity {severity!r}: choose from {', '.join(_TRIPLES)}; or a number from 1 to 28 or a range of"
-        " them, as 12-13, of which moderate is 12-17; or several, as 12,17"
-    )
+    parts = []
+    for part in str(severity).split(","):
+        numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part)
+        triples = level_triples(int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else _TRIPLES.get(part, ())
+        if not len(triples):
+            raise ValueError(
+                f"unknown severity {severity!r}: choose from {', '.join(_TRIPLES)}; or a number from 1 to 28 or a range"
+                " of them, as 12-13, of which moderate is 12-17; or several, as 12,17"
+            )
+        parts.append(triples)
+    return np.concatenate(parts)
 
 
 def check_severity(severity: str) -> str:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import shutil
 import tempfile
-import threading
 import weakref
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 
 from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import ImageError
+from restore_env.images.files import write_atomically
 
-MAPPED_BYTES = 256 * 2**20
-"""Default bound on the bytes that are mapped into memory at a time."""
+MAPPED_IMAGES = 128
+"""Bound on the images that are mapped into memory at a time."""
 
 
 class PixelCache:
@@ -24,13 +25,12 @@ class PixelCache:
 
     Args:
         folder: where the files are kept. None makes a temporary folder that is deleted with the cache.
-        mapped_bytes: bound on what is mapped at a time; the least recently used images are unmapped.
 
     Raises:
         ImageError: the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, mapped_bytes: int = MAPPED_BYTES) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         if folder is None:
             folder = tempfile.mkdtemp(prefix="imagerestore-")
             weakref.finalize(self, _remove_folder, folder, os.getpid())
@@ -39,43 +39,30 @@ class PixelCache:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ImageError(f"{folder}: cannot keep decoded images there ({error.strerror})") from None
-        self._mapped_bytes = mapped_bytes
-        self._maps: OrderedDict[str, Pixels] = OrderedDict()
-        self._lock = threading.Lock()
+        self._mapped = functools.lru_cache(MAPPED_IMAGES)(_map_file)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._maps or self._path(key).exists()
+        return self._path(key).exists()
 
     def put(self, key: str, pixels: Pixels) -> None:
         """Store an image, atomically."""
         try:
-            descriptor, temporary = tempfile.mkstemp(dir=self._folder, suffix=".part")
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    np.save(file, pixels)
-                Path(temporary).replace(self._path(key))
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            content = io.BytesIO()
+            np.save(content, pixels)
+            write_atomically(self._path(key), content.getvalue())
         except OSError as error:
             raise ImageError(f"{self._folder}: cannot keep decoded images there ({error.strerror or error})") from None
 
     def get(self, key: str) -> Pixels:
         """Return the image, read-only and backed by its file."""
-        with self._lock:
-            pixels = self._maps.get(key)
-            if pixels is not None:
-                self._maps.move_to_end(key)
-                return pixels
-            pixels = np.asarray(np.load(self._path(key), mmap_mode="r"))  # np.memmap's own arithmetic is slow
-            self._maps[key] = pixels
-            mapped = sum(p.nbytes for p in self._maps.values())
-            while mapped > self._mapped_bytes and len(self._maps) > 1:
-                mapped -= self._maps.popitem(last=False)[1].nbytes
-            return pixels
+        return self._mapped(self._path(key))
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.npy"
+
+
+def _map_file(path: Path) -> Pixels:
+    return np.asarray(np.load(path, mmap_mode="r"))  # np.memmap's own arithmetic is slow
 
 
 def _remove_folder(folder: str, owner: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import warnings
@@ -25,7 +26,7 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any]"
 PhotoLike: TypeAlias = "ImageLike | Photo"
 """An image that a user passes."""
 ImagesLike: TypeAlias = "str | os.PathLike[str] | Sequence[ImageLike] | Sequence[tuple[ImageLike, ImageLike]] | None"
-"""What the ``images`` argument takes: None, a folder, a file, a list of images, or a list of (degraded, target)."""
+"""What the ``images`` argument takes: None, a folder, a file, a list of images, or a list of (distorted, target)."""
 
 EMBEDDED = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
 """The colour photographs that come with scikit-image."""
@@ -122,34 +123,34 @@ class ImageSource:
 
 
 class PairSource:
-    """A fixed list of (degraded, target) pairs. ``factor(i)`` is how much larger the target is than the input."""
+    """A fixed list of (distorted, target) pairs. ``factor(i)`` is how much larger the target is than the input."""
 
     def __init__(self, pairs: Sequence[tuple[ImageLike, ImageLike]], cache: PixelCache, *, min_size: int) -> None:
-        self.degraded = ImageSource([pair[0] for pair in pairs], cache, min_size=min_size, lenient=False)
+        self.distorted = ImageSource([pair[0] for pair in pairs], cache, min_size=min_size, lenient=False)
         self.target = ImageSource([pair[1] for pair in pairs], cache, min_size=min_size, lenient=False)
         self._factors = [
-            pair_factor(self.degraded.size(i), self.target.size(i), self.identity(i)) for i in range(len(pairs))
+            pair_factor(self.distorted.size(i), self.target.size(i), self.identity(i)) for i in range(len(pairs))
         ]
 
     def __len__(self) -> int:
         return len(self._factors)
 
     def identity(self, index: int) -> str:
-        """The degraded image's identity."""
-        return self.degraded.identity(index)
+        """The distorted image's identity."""
+        return self.distorted.identity(index)
 
     def factor(self, index: int) -> int:
         """1 if the images are of one size, 4 if the target is four times as large."""
         return self._factors[index]
 
 
-def pair_factor(degraded: tuple[int, int], target: tuple[int, int], name: str) -> int:
+def pair_factor(distorted: tuple[int, int], target: tuple[int, int], name: str) -> int:
     """How many times larger the target is; raise ImageError unless it is a whole number in both directions."""
-    factor = max(1, target[0] // degraded[0])
-    if (degraded[0] * factor, degraded[1] * factor) != tuple(target):
+    factor = max(1, target[0] // distorted[0])
+    if (distorted[0] * factor, distorted[1] * factor) != tuple(target):
         raise ImageError(
-            f"{name}: degraded {degraded[1]}x{degraded[0]} and target {target[1]}x{target[0]} do not fit together;"
-            " the target must be as large as the degraded image or a whole number of times larger"
+            f"{name}: distorted {distorted[1]}x{distorted[0]} and target {target[1]}x{target[0]} do not fit together;"
+            " the target must be as large as the distorted image or a whole number of times larger"
         )
     return factor
 
@@ -165,7 +166,7 @@ def open_images(
     Args:
         images: None for the photographs that come with scikit-image; a folder (searched recursively for PNG, JPEG,
             WebP, TIFF, BMP and GIF; what cannot be used is skipped with one warning); a file; a list of paths or
-            arrays; or a list of (degraded, target) pairs of these.
+            arrays; or a list of (distorted, target) pairs of these.
         min_size: smallest height and width, in pixels.
         cache_dir: folder that keeps the decoded images between processes. None: a temporary one.
 
@@ -194,21 +195,19 @@ def open_images(
         )
     if not images:
         raise ImageError("images: the list is empty")
-    if all(isinstance(item, (tuple, list)) and len(item) == 2 for item in images):
-        pairs = [
-            (_checked(item[0], f"images[{index}][0]"), _checked(item[1], f"images[{index}][1]"))
-            for index, item in enumerate(images)
-            if isinstance(item, (tuple, list))
-        ]
-        return PairSource(pairs, cache, min_size=min_size)
-    singles = [_checked(item, f"images[{index}]") for index, item in enumerate(images)]
-    return ImageSource(singles, cache, min_size=min_size, lenient=False)
+    given: Any = images
+    if all(isinstance(item, (tuple, list)) and len(item) == 2 for item in given):
+        for index, side in itertools.product(range(len(given)), range(2)):
+            _check_kind(given[index][side], f"images[{index}][{side}]")
+        return PairSource(given, cache, min_size=min_size)
+    for index, item in enumerate(given):
+        _check_kind(item, f"images[{index}]")
+    return ImageSource(given, cache, min_size=min_size, lenient=False)
 
 
-def _checked(item: object, name: str) -> ImageLike:
+def _check_kind(item: object, name: str) -> None:
     if not isinstance(item, (str, os.PathLike, np.ndarray)):
         raise ImageError(f"{name}: expected a path or an array (or a list of pairs only), got {type(item).__name__}")
-    return item
 
 
 def _skipped_message(skipped: Sequence[str]) -> str:
@@ -257,13 +256,13 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def pair_folders(degraded: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
+def pair_folders(distorted: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
     """Match the files of two folders by name, whatever their suffix and a tag such as ``_in`` or ``_gt`` at the end.
 
     Raises:
         ImageError: a folder is missing or empty, or a file has no partner or more than one.
     """
-    sides = [dict(_keyed(folder)) for folder in (degraded, target)]
+    sides = [dict(_keyed(folder)) for folder in (distorted, target)]
     lonely = sorted(str(sides[key in sides[1]][key]) for key in sides[0].keys() ^ sides[1].keys())
     if lonely:
         raise ImageError(f"{lonely[0]}: no partner of that name in the other folder ({len(lonely)} such file(s))")

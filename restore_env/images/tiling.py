@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from restore_env.images.arrays import Pixels, quantized
 from restore_env.metrics import ssim
-from restore_env.toolbox import FunctionTool, Tool, bicubic_upscale
+from restore_env.toolbox import BICUBIC_X4, Tool, bicubic_upscale
 
 TILE_CPU, TILE_GPU = 256, 1024
 """Sides of a tile, pixels. On CPUs the activations of 256x256 fit into the cache: twice as fast as the whole image."""
@@ -22,7 +23,6 @@ LARGE_RADIUS, TILE_LARGE_RADIUS = 32, 512
 twice, and such tools work at lower resolutions, where 512x512 is small."""
 
 _GRID = 8  # cuts lie on multiples of it, for tools that work on blocks of 2, 4 or 8 pixels
-_BICUBIC_RADIUS = 3
 _SSIM_CONTEXT = 10
 _SSIM_TILE = 96  # windows along a side; four times as fast as large tiles
 
@@ -87,8 +87,7 @@ def apply_tool(
     device = torch.device(device)
     height, width = image.shape[-2:]
     if tool.receptive_radius is None:
-        tiles = [((0, height), (0, width))]
-        halo = 0
+        tiles, halo = [((0, height), (0, width))], 0
     else:
         tiles = list(_tiles(height, width, tile or _side(tool, device)))
         halo = math.ceil(tool.receptive_radius / _GRID) * _GRID
@@ -101,12 +100,9 @@ def apply_tool(
         output = tool(piece)
         if tuple(output.shape) != expected:
             raise ValueError(f"tool {tool.name!r} returned shape {tuple(output.shape)}, expected {expected}")
-        result[:, :, top * scale : bottom * scale, left * scale : right * scale] = output[
-            :,
-            :,
-            (top - first_row) * scale : (bottom - first_row) * scale,
-            (left - first_column) * scale : (right - first_column) * scale,
-        ]
+        inside = output[:, :, (top - first_row) * scale :, (left - first_column) * scale :]
+        part = result[:, :, top * scale : bottom * scale, left * scale : right * scale]
+        part.copy_(inside[:, :, : part.shape[2], : part.shape[3]])
         if progress is not None:
             progress(done / len(tiles))
     return result
@@ -116,20 +112,14 @@ def upscale_bicubic(image: Tensor, factor: int, device: torch.device | str = "cp
     """:func:`restore_env.toolbox.bicubic_upscale` of ``(1, 3, H, W)``, tile by tile; with factor 1 the image itself."""
     if factor == 1:
         return image
-    bicubic = FunctionTool(
-        "bicubic", lambda piece: bicubic_upscale(piece, factor), factor, receptive_radius=_BICUBIC_RADIUS
-    )
+    bicubic = replace(BICUBIC_X4, function=lambda piece: bicubic_upscale(piece, factor), scale=factor)
     return apply_tool(bicubic, image, device)
 
 
 def _side(tool: Tool, device: torch.device) -> int:
     if device.type != "cpu":
         return TILE_GPU
-    return (
-        TILE_LARGE_RADIUS
-        if tool.scale == 1 and tool.receptive_radius is not None and tool.receptive_radius > LARGE_RADIUS
-        else TILE_CPU
-    )
+    return TILE_LARGE_RADIUS if tool.scale == 1 and (tool.receptive_radius or 0) > LARGE_RADIUS else TILE_CPU
 
 
 def _tiles(height: int, width: int, side: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -140,9 +130,7 @@ def _tiles(height: int, width: int, side: int) -> Iterator[tuple[tuple[int, int]
     """
     rows = _cuts(height, max(side, side * side // min(width, side)))
     columns = _cuts(width, max(side, side * side // min(height, side)))
-    for row in rows:
-        for column in columns:
-            yield row, column
+    return itertools.product(rows, columns)
 
 
 def _cuts(length: int, side: int) -> list[tuple[int, int]]:

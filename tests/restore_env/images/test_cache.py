@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from restore_env.images import cache, sources
 from restore_env.images.cache import PixelCache
 from restore_env.images.decoding import ImageError, Photo, read_image
-from restore_env.images.sources import ImageSource, open_images
+from restore_env.images.sources import open_images
 from tests.support.pictures import opened, picture, save
 
 
@@ -34,23 +35,13 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
-def test_images_are_decoded_once(tmp_path: Path, decoded: list[str]) -> None:
-    for number in range(3):
-        save(tmp_path / f"{number}.png", seed=number)
-    source = opened(tmp_path)
-    assert len(decoded) == 3
-    for _ in range(2):
-        for i in range(3):
-            for scale in (1.0, 2 / 3, 1 / 3):
-                source.pixels(i, scale)
-    assert len(decoded) == 3
-
-
-def test_cache_dir_serves_the_next_source(tmp_path: Path, decoded: list[str]) -> None:
+def test_images_are_decoded_once_and_cache_dir_serves_the_next_source(tmp_path: Path, decoded: list[str]) -> None:
     photos, cache_dir = tmp_path / "photos", tmp_path / "cache" / "below"
     for number in range(3):
         save(photos / f"{number}.png", seed=number)
     first = opened(photos, cache_dir=cache_dir)
+    for i, scale in itertools.product(range(3), (1.0, 2 / 3, 1 / 3)):
+        first.pixels(i, scale)
     assert len(decoded) == 3
     second = opened(photos, cache_dir=cache_dir)
     assert len(decoded) == 3
@@ -62,7 +53,7 @@ def test_cache_dir_serves_the_next_source(tmp_path: Path, decoded: list[str]) ->
     assert cache_dir.is_dir()
 
 
-def test_a_changed_file_is_decoded_again(tmp_path: Path, decoded: list[str]) -> None:
+def test_a_changed_file_is_decoded_again_and_a_small_one_refused(tmp_path: Path, decoded: list[str]) -> None:
     path = tmp_path / "a.png"
     save(path)
     opened(path, cache_dir=tmp_path / "cache")
@@ -70,13 +61,8 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path, decoded: list[str]) -> 
     os.utime(path, ns=(1, 1))
     np.testing.assert_array_equal(opened(path, cache_dir=tmp_path / "cache").pixels(0), changed)
     assert len(decoded) == 2
-
-
-def test_small_images_are_refused_from_the_cache_too(tmp_path: Path) -> None:
-    save(tmp_path / "a.png")
-    opened(tmp_path / "a.png", cache_dir=tmp_path / "cache")
     with pytest.raises(ImageError, match="30x20 is smaller than a patch of 63"):
-        open_images(tmp_path / "a.png", cache_dir=tmp_path / "cache", min_size=63)
+        open_images(path, cache_dir=tmp_path / "cache", min_size=63)
 
 
 def test_a_cache_dir_that_cannot_be_used(tmp_path: Path) -> None:
@@ -96,27 +82,27 @@ def test_a_full_disk_is_not_reported_as_a_bad_image(tmp_path: Path, monkeypatch:
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_mapped_bytes_are_bounded(tmp_path: Path) -> None:
-    cache = PixelCache(tmp_path, mapped_bytes=3 * 8 * 8 * 3)
+def test_a_bounded_number_of_images_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAPPED_IMAGES", 3)
     images = [picture(8, 8, seed) for seed in range(10)]
-    for number, image in enumerate(images):
-        cache.put(str(number), image)
+    pixels = PixelCache(tmp_path)
     mapped = []
     for number, image in enumerate(images):
-        pixels = cache.get(str(number))
-        np.testing.assert_array_equal(pixels, image)
-        mapped.append(weakref.ref(pixels))
-        del pixels
+        pixels.put(str(number), image)
+        np.testing.assert_array_equal(pixels.get(str(number)), image)
+        mapped.append(weakref.ref(pixels.get(str(number))))
         assert sum(reference() is not None for reference in mapped) <= 3
-    assert mapped[-1]() is cache.get("9")  # the latest are kept
-    assert mapped[-3]() is cache.get("7")
+    assert mapped[-1]() is pixels.get("9")  # the latest are kept
+    assert "9" in pixels
+    assert "10" not in pixels
 
 
-def test_a_source_may_be_used_from_several_threads(tmp_path: Path) -> None:
+def test_a_source_may_be_used_from_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAPPED_IMAGES", 2)
     images = [picture(30, 30, seed) for seed in range(12)]
-    source = ImageSource(images, PixelCache(tmp_path, mapped_bytes=5000), min_size=1, lenient=False)
+    source = opened(images, cache_dir=tmp_path)
 
-    def look(seed: int) -> None:
+    def read(seed: int) -> None:
         rng = np.random.default_rng(seed)
         for _ in range(150):
             i = int(rng.integers(12))
@@ -124,7 +110,7 @@ def test_a_source_may_be_used_from_several_threads(tmp_path: Path) -> None:
             source.pixels(i, float(rng.choice([2 / 3, 1 / 3])))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(look, range(8)))
+        list(pool.map(read, range(8)))
 
 
 def test_the_temporary_folder_is_deleted_with_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +153,3 @@ print(source.pixels(0, 1 / 3).shape)
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "(3, 3, 3)\n"
-
-
-def test_an_image_beyond_the_bound_is_served(tmp_path: Path) -> None:
-    cache = PixelCache(tmp_path, mapped_bytes=10)
-    cache.put("a", picture(8, 8))
-    np.testing.assert_array_equal(cache.get("a"), picture(8, 8))
-    assert "a" in cache
-    assert "b" not in cache

@@ -153,16 +153,16 @@ def test_pairs_of_one_size_and_of_low_resolution(tmp_path: Path) -> None:
     source = opened_pairs([(picture(10, 20), large), (picture(40, 80), tmp_path / "target.png")])
     assert len(source) == 2
     assert [source.factor(i) for i in range(2)] == [4, 1]
-    np.testing.assert_array_equal(source.degraded.pixels(0), picture(10, 20))
+    np.testing.assert_array_equal(source.distorted.pixels(0), picture(10, 20))
     np.testing.assert_array_equal(source.target.pixels(1), large)
-    assert source.identity(0) == source.degraded.identity(0)
+    assert source.identity(0) == source.distorted.identity(0)
 
 
 @pytest.mark.parametrize("target", [(41, 80), (40, 79), (9, 20), (20, 10), (10, 40)])
 def test_pairs_that_do_not_fit(target: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match=rf"degraded 20x10 and target {target[1]}x{target[0]} do not fit together"):
+    with pytest.raises(ImageError, match=rf"distorted 20x10 and target {target[1]}x{target[0]} do not fit together"):
         open_images([(picture(10, 20), picture(*target))])
-    with pytest.raises(ImageError, match="the pair: degraded"):
+    with pytest.raises(ImageError, match="the pair: distorted"):
         pair_factor((10, 20), target, "the pair")
 
 
@@ -186,15 +186,15 @@ def test_scaled_images_are_antialiased() -> None:
 
 def test_folders_are_paired_by_name(tmp_path: Path) -> None:
     for name in ("a_in.png", "sub/b-LQ.jpg", "c.png"):
-        save(tmp_path / "degraded" / name)
+        save(tmp_path / "distorted" / name)
     for name in ("a_gt.bmp", "sub/b_hr.png", "c.tif"):
         save(tmp_path / "target" / name)
-    pairs = pair_folders(tmp_path / "degraded", tmp_path / "target")
+    pairs = pair_folders(tmp_path / "distorted", tmp_path / "target")
     names = [tuple(path.relative_to(tmp_path).as_posix() for path in pair) for pair in pairs]
     assert names == [
-        ("degraded/a_in.png", "target/a_gt.bmp"),
-        ("degraded/c.png", "target/c.tif"),
-        ("degraded/sub/b-LQ.jpg", "target/sub/b_hr.png"),
+        ("distorted/a_in.png", "target/a_gt.bmp"),
+        ("distorted/c.png", "target/c.tif"),
+        ("distorted/sub/b-LQ.jpg", "target/sub/b_hr.png"),
     ]
     assert len(opened_pairs(pairs)) == 3
 
@@ -202,24 +202,24 @@ def test_folders_are_paired_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
-        ("degraded/b_in.png", r"degraded/b_in.png: no partner of that name in the other folder \(1 such"),
+        ("distorted/b_in.png", r"distorted/b_in.png: no partner of that name in the other folder \(1 such"),
         ("target/b_gt.png", r"target/b_gt.png: no partner of that name in the other folder \(1 such"),
-        ("degraded/a.png", "same name as"),
+        ("distorted/a.png", "same name as"),
     ],
 )
 def test_files_that_cannot_be_paired(extra: str, reason: str, tmp_path: Path) -> None:
-    for name in ("degraded/a_in.png", "target/a_gt.png", extra):
+    for name in ("distorted/a_in.png", "target/a_gt.png", extra):
         save(tmp_path / name)
     with pytest.raises(ImageError, match=reason):
-        pair_folders(tmp_path / "degraded", tmp_path / "target")
+        pair_folders(tmp_path / "distorted", tmp_path / "target")
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="degraded: no such folder"):
-        pair_folders(tmp_path / "degraded", tmp_path)
-    (tmp_path / "degraded").mkdir()
-    with pytest.raises(ImageError, match="degraded: the folder holds no image files"):
-        pair_folders(tmp_path / "degraded", tmp_path)
+    with pytest.raises(ImageError, match="distorted: no such folder"):
+        pair_folders(tmp_path / "distorted", tmp_path)
+    (tmp_path / "distorted").mkdir()
+    with pytest.raises(ImageError, match="distorted: the folder holds no image files"):
+        pair_folders(tmp_path / "distorted", tmp_path)
 
 
 def test_a_name_that_several_photographs_share_is_given_in_full() -> None:
