@@ -79,13 +79,3 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return value
-
-
-def severity(text: str) -> str:
-    """Parse a severity, by name or in numbers."""
-    from restore_env.distortions.protocol import check_severity
-
-    try:
-        return check_severity(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,16 +1,19 @@
-"""The agent's features as a features extractor of Stable-Baselines3, shared by all algorithms."""
+"""What the policies of all algorithms share: the agent's features, and the exchange of weights with an agent."""
 
 from __future__ import annotations
+
+from typing import ClassVar, Literal
 
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import Tensor
+from torch import Tensor, nn
 
-from agents.agent import PATCH_SIZE, PatchFeatures
+from agents.agent import PATCH_SIZE, PatchFeatures, RecurrentAgent
 from agents.encoders import EncoderName
 
-TensorObservation = dict[str, Tensor]
+AgentParts = tuple[nn.Module | None, nn.LSTM, nn.Module]
+"""Features extractor, LSTM and last layer of a network that has an agent's shape."""
 
 
 class RestoreFeatures(BaseFeaturesExtractor):
@@ -39,7 +42,7 @@ class RestoreFeatures(BaseFeaturesExtractor):
         self.mask = torch.ones(1)
         """The action mask of the latest batch, for the policy that gets its features."""
 
-    def forward(self, observations: TensorObservation) -> Tensor:
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Map a batch of observations to ``(N, width + n_tools)`` and store its mask."""
         self.mask = observations["action_mask"]
         images, last_action = observations["image"], observations["last_action"].flatten(1).argmax(dim=1)
@@ -57,3 +60,29 @@ class RestoreFeatures(BaseFeaturesExtractor):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.half_precision):
             features: Tensor = self.patch(images, last_action)
         return features.float()
+
+
+class AgentPolicy:
+    """A policy of Stable-Baselines3 with the network of an agent (:class:`agents.agent.RecurrentAgent`)."""
+
+    agent_kind: ClassVar[Literal["logits", "q"]]
+
+    def to_agent(self, tools: tuple[str, ...]) -> RecurrentAgent:
+        """Export the policy as an agent that runs without Stable-Baselines3 and chooses the same actions."""
+        extractor, lstm, head = self._agent_parts()[0]
+        assert isinstance(extractor, RestoreFeatures)
+        agent = RecurrentAgent(tools, self.agent_kind, encoder=extractor.patch.encoder)
+        for target, source in ((agent.extractor, extractor.patch), (agent.lstm, lstm), (agent.head, head)):
+            target.load_state_dict(source.state_dict())
+        return agent.eval().requires_grad_(False).to(extractor.patch.embed.weight.device)
+
+    def load_agent(self, agent: RecurrentAgent) -> None:
+        """Load an agent's weights into the policy's networks."""
+        for extractor, lstm, head in self._agent_parts():
+            assert isinstance(extractor, RestoreFeatures)
+            for source, target in ((agent.extractor, extractor.patch), (agent.lstm, lstm), (agent.head, head)):
+                target.load_state_dict(source.state_dict())
+
+    def _agent_parts(self) -> list[AgentParts]:
+        """The parts of the networks, of the one that acts first."""
+        raise NotImplementedError

@@ -7,7 +7,7 @@ section 4, "bootstrapped sequential updates".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -47,27 +47,24 @@ class ReplayedEpisodes(NamedTuple):
 
 
 @dataclass
-class _Recording:
-    """An episode in progress."""
+class _Episode:
+    """An episode of ``T`` steps: ``T`` observations with their masks, and a last one if it was truncated."""
 
     observations: list[dict[str, Array]] = field(default_factory=list)
     masks: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Episode:
-    """A finished episode of ``T`` steps: ``T`` observations, and a last one if it was truncated."""
-
-    observations: dict[str, Array]
-    masks: npt.NDArray[np.bool_]
-    actions: npt.NDArray[np.int64]
-    rewards: npt.NDArray[np.float32]
-    terminated: bool
+    terminated: bool = False
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    def observe(self, observation: dict[str, Array], given: Array | None) -> None:
+        """Append an observation with its mask, or the ``given`` one; nothing if it has none and none is given."""
+        mask = observation.get(ACTION_MASK, given)
+        if mask is not None:
+            self.observations.append(observation)
+            self.masks.append(np.array(mask, dtype=bool))
 
 
 class EpisodeReplayBuffer(ReplayBuffer):
@@ -112,14 +109,14 @@ class EpisodeReplayBuffer(ReplayBuffer):
     def reset(self) -> None:
         """Remove all transitions."""
         self._episodes: deque[_Episode] = deque()
-        self._recordings = [_Recording() for _ in range(self.n_envs)]
         self._stored = 0
         self.added = 0
         """Transitions that were ever added."""
+        self.discard_unfinished()
 
     def discard_unfinished(self) -> None:
         """Remove the episodes in progress: the environments were reset."""
-        self._recordings = [_Recording() for _ in range(self.n_envs)]
+        self._unfinished = [_Episode() for _ in range(self.n_envs)]
 
     def __len__(self) -> int:
         """Finished episodes."""
@@ -127,7 +124,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
     def size(self) -> int:
         """Transitions, those of the episodes in progress included."""
-        return self._stored + sum(len(recording.actions) for recording in self._recordings)
+        return self._stored + sum(map(len, self._unfinished))
 
     def add(
         self,
@@ -154,29 +151,25 @@ class EpisodeReplayBuffer(ReplayBuffer):
                 method no longer gives the last observation's mask: without ``action_mask`` in the info the last step
                 has no target.
         """
-        actions = np.asarray(action).reshape(-1)
-        for slot, recording in enumerate(self._recordings):
-            observation = self._row(obs, slot)
-            mask = self._allowed(observation, None if action_masks is None else action_masks[slot])
-            assert mask is not None
-            recording.observations.append(observation)
-            recording.masks.append(mask)
-            recording.actions.append(int(actions[slot]))
-            recording.rewards.append(float(reward[slot]))
+        actions, every = np.asarray(action).reshape(-1), np.ones(self.n_actions, dtype=bool)
+        for slot, episode in enumerate(self._unfinished):
+            episode.observe(self._row(obs, slot), every if action_masks is None else action_masks[slot])
+            episode.actions.append(int(actions[slot]))
+            episode.rewards.append(float(reward[slot]))
             self.added += 1
-            info, cut = infos[slot], len(recording.actions) >= max(1, self.buffer_size // self.n_envs)
-            if not done[slot] and not cut:
+            info = infos[slot]
+            if not done[slot] and len(episode) < max(1, self.buffer_size // self.n_envs):
                 continue
-            terminated = bool(done[slot]) and not info.get("TimeLimit.truncated", False)
+            episode.terminated = bool(done[slot]) and not info.get("TimeLimit.truncated", False)
             last: Any = info.get("terminal_observation") if done[slot] else self._row(next_obs, slot)
-            if not terminated and last is not None:
-                last = self._row(last, ...)
-                unknown = None if action_masks is None else info.get(ACTION_MASK) if done[slot] else None
-                mask = self._allowed(last, unknown, known=action_masks is None)
-                if mask is not None:
-                    recording.observations.append(last)
-                    recording.masks.append(mask)
-            self._finish(slot, terminated)
+            if not episode.terminated and last is not None:
+                known = info.get(ACTION_MASK) if done[slot] else None
+                episode.observe(self._row(last, ...), every if action_masks is None else known)
+            self._unfinished[slot] = _Episode()
+            self._episodes.append(episode)
+            self._stored += len(episode)
+            while len(self._episodes) > 1 and self.size() > self.buffer_size:
+                self._stored -= len(self._episodes.popleft())
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayedEpisodes:  # type: ignore[override]
         """Sample episodes uniformly, with replacement.
@@ -186,37 +179,37 @@ class EpisodeReplayBuffer(ReplayBuffer):
         """
         if not self._episodes:
             raise ValueError("no episode is finished yet, there is nothing to sample")
-        drawn = [self._episodes[index] for index in self.rng.integers(len(self._episodes), size=batch_size)]
-        return self._padded(drawn)
+        drawn = self.rng.integers(len(self._episodes), size=batch_size)
+        return self._padded([self._episodes[index] for index in drawn])
 
-    def _padded(self, drawn: Iterable[_Episode]) -> ReplayedEpisodes:
-        episodes = list(drawn)
-        n, longest = len(episodes), max(map(len, episodes))
+    def _padded(self, episodes: Sequence[_Episode]) -> ReplayedEpisodes:
+        longest = max(map(len, episodes))
+
+        def padded(parts: Sequence[Sequence[Any]], length: int, dtype: Any, fill: int = 0, shape: Any = ()) -> Tensor:
+            rows = np.full((len(parts), length, *shape), fill, dtype)
+            for row, part in zip(rows, parts, strict=True):
+                row[: len(part)] = part
+            return torch.as_tensor(rows, device=self.device)
+
         observations = {
-            key: np.zeros((n, longest + 1, *(space.shape or ())), dtype=space.dtype)
+            key: padded(
+                [[one[key] for one in episode.observations] for episode in episodes],
+                longest + 1,
+                space.dtype,
+                shape=space.shape or (),
+            )
             for key, space in self._spaces.items()
         }
-        observed = np.zeros((n, longest + 1), dtype=bool)
-        masks = np.ones((n, longest + 1, self.n_actions), dtype=bool)
-        actions = np.zeros((n, longest), dtype=np.int64)
-        rewards = np.zeros((n, longest), dtype=np.float32)
-        terminated, has_target = np.zeros((n, longest), dtype=bool), np.zeros((n, longest), dtype=bool)
-        for row, episode in enumerate(episodes):
-            length, known = len(episode), len(episode.masks)
-            for key, values in episode.observations.items():
-                observations[key][row, :known] = values
-            observed[row, :known] = True
-            masks[row, :known] = episode.masks
-            actions[row, :length] = episode.actions
-            rewards[row, :length] = episode.rewards
-            terminated[row, length - 1] = episode.terminated
-            has_target[row, : length if episode.terminated else known - 1] = True
-        tensors = {key: torch.as_tensor(values, device=self.device) for key, values in observations.items()}
-        rest = (
-            torch.as_tensor(part, device=self.device)
-            for part in (observed, masks, actions, rewards, terminated, has_target)
+        targets = [len(episode) if episode.terminated else len(episode.masks) - 1 for episode in episodes]
+        return ReplayedEpisodes(
+            observations if isinstance(self.observation_space, spaces.Dict) else observations[_PLAIN],
+            observed=padded([[True] * len(episode.masks) for episode in episodes], longest + 1, bool),
+            action_masks=padded([episode.masks for episode in episodes], longest + 1, bool, 1, (self.n_actions,)),
+            actions=padded([episode.actions for episode in episodes], longest, np.int64),
+            rewards=padded([episode.rewards for episode in episodes], longest, np.float32),
+            terminated=padded([[False] * (len(e) - 1) + [e.terminated] for e in episodes], longest, bool),
+            has_target=padded([[True] * count for count in targets], longest, bool),
         )
-        return ReplayedEpisodes(tensors if isinstance(self.observation_space, spaces.Dict) else tensors[_PLAIN], *rest)
 
     def _row(self, observations: Observations, slot: Any) -> dict[str, Array]:
         """A copy of one environment's observation, in its space's dtype."""
@@ -225,27 +218,3 @@ class EpisodeReplayBuffer(ReplayBuffer):
             key: np.array(np.asarray(nested[key])[slot], dtype=space.dtype).reshape(space.shape or ())
             for key, space in self._spaces.items()
         }
-
-    def _allowed(
-        self, observation: dict[str, Array], given: Array | None, known: bool = True
-    ) -> npt.NDArray[np.bool_] | None:
-        """The actions allowed after an observation, or None where it is not known."""
-        mask = observation.get(ACTION_MASK)
-        mask = given if mask is None else mask
-        if mask is None:
-            return np.ones(self.n_actions, dtype=bool) if known else None
-        return np.array(mask, dtype=bool)
-
-    def _finish(self, slot: int, terminated: bool) -> None:
-        recording, self._recordings[slot] = self._recordings[slot], _Recording()
-        episode = _Episode(
-            {key: np.stack([observation[key] for observation in recording.observations]) for key in self._spaces},
-            np.stack(recording.masks),
-            np.array(recording.actions, dtype=np.int64),
-            np.array(recording.rewards, dtype=np.float32),
-            terminated,
-        )
-        self._episodes.append(episode)
-        self._stored += len(episode)
-        while len(self._episodes) > 1 and self.size() > self.buffer_size:
-            self._stored -= len(self._episodes.popleft())

@@ -6,9 +6,7 @@ algorithm of RL-Restore (Yu et al., CVPR 2018). Double Q-learning: van Hasselt e
 
 from __future__ import annotations
 
-import io
-import pathlib
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +16,25 @@ from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_suppo
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
-from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, polyak_update
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.dqn.dqn import DQN
 from torch import Tensor
 from torch.nn import functional as F
 
 from agents.drqn.buffers import ACTION_MASK, EpisodeReplayBuffer, Observations, ReplayedEpisodes
-from agents.drqn.policies import CnnLstmPolicy, MlpLstmPolicy, MultiInputLstmPolicy, RecurrentQPolicy, greedy
+from agents.drqn.policies import (
+    CnnLstmPolicy,
+    MlpLstmPolicy,
+    MultiInputLstmPolicy,
+    RecurrentQNetwork,
+    RecurrentQPolicy,
+    greedy,
+)
 
-SelfDRQN = TypeVar("SelfDRQN", bound="DRQN")
 
-
-class DRQN(OffPolicyAlgorithm):
+class DRQN(DQN):
     """Deep recurrent Q-learning for any environment with discrete actions.
 
     Whole episodes are replayed from their beginnings. Actions that the environment forbids, by an ``action_mask`` in a
@@ -45,27 +47,15 @@ class DRQN(OffPolicyAlgorithm):
     Args:
         policy: "MlpLstmPolicy", "CnnLstmPolicy", "MultiInputLstmPolicy", or a :class:`RecurrentQPolicy`.
         env: environment, vector environment of Stable-Baselines3, or a registered name.
-        learning_rate: Adam's; a number, or a function of the progress that remains (1 to 0).
         buffer_size: transitions to store.
         learning_starts: transitions collected by random actions before training.
-        batch_size: episodes in a batch.
-        tau: interpolation weight of target updates; 1 copies the Q-network.
-        gamma: discount.
-        train_freq: steps of all environments between two training phases.
-        gradient_steps: updates in a training phase; -1: as many as transitions since the last one.
-        double_q: use double Q-learning: the Q-network chooses the action that the target network evaluates.
-        target_update_interval: transitions between two updates of the target network.
-        exploration_fraction: share of the training over which epsilon falls.
-        exploration_initial_eps: epsilon at the start.
-        exploration_final_eps: epsilon at the end.
-        exploration_schedule: epsilon as a function of the progress that remains, in place of the three numbers.
         max_grad_norm: the gradient is clipped to this norm.
-        stats_window_size: episodes over which the log averages.
-        tensorboard_log: folder for TensorBoard.
-        policy_kwargs: for the policy, see :class:`RecurrentQPolicy`.
-        verbose: 0 nothing, 1 information, 2 debugging.
-        seed: of everything random.
-        device: "cpu", "cuda", or "auto".
+        exploration_fraction: share of the training over which epsilon falls.
+        exploration_final_eps: epsilon at the end.
+        exploration_schedule: epsilon as a function of the progress that remains (1 to 0), in place of the linear fall.
+        double_q: use double Q-learning: the Q-network chooses the action that the target network evaluates.
+        arguments: other arguments of Stable-Baselines3's ``DQN``; ``batch_size`` counts episodes, ``train_freq`` steps
+            of all environments, ``policy_kwargs`` are those of :class:`RecurrentQPolicy`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -74,66 +64,38 @@ class DRQN(OffPolicyAlgorithm):
         "MultiInputLstmPolicy": MultiInputLstmPolicy,
     }
     policy: RecurrentQPolicy
+    q_net: RecurrentQNetwork  # type: ignore[assignment]
+    q_net_target: RecurrentQNetwork  # type: ignore[assignment]
     replay_buffer: EpisodeReplayBuffer | None
 
     def __init__(
         self,
         policy: str | type[RecurrentQPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 1e-4,
+        *,
         buffer_size: int = 500_000,
         learning_starts: int = 5_000,
-        batch_size: int = 32,
-        tau: float = 1.0,
-        gamma: float = 0.99,
-        train_freq: int | tuple[int, str] = 4,
-        gradient_steps: int = 1,
-        double_q: bool = True,
-        target_update_interval: int = 10_000,
+        max_grad_norm: float = 5.0,
         exploration_fraction: float = 0.5,
-        exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.1,
         exploration_schedule: Schedule | None = None,
-        max_grad_norm: float = 5.0,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        double_q: bool = True,
         _init_setup_model: bool = True,
+        **arguments: Any,
     ) -> None:
         super().__init__(
             policy,
             env,
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            max_grad_norm=max_grad_norm,
+            exploration_fraction=exploration_fraction,
+            exploration_final_eps=exploration_final_eps,
             replay_buffer_class=EpisodeReplayBuffer,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            device=device,
-            seed=seed,
-            sde_support=False,
-            supported_action_spaces=(spaces.Discrete,),
-            support_multi_env=True,
+            _init_setup_model=False,
+            **arguments,
         )
-        self.double_q = double_q
-        self.target_update_interval = target_update_interval
-        self.exploration_fraction = exploration_fraction
-        self.exploration_initial_eps = exploration_initial_eps
-        self.exploration_final_eps = exploration_final_eps
-        self.exploration_schedule = exploration_schedule
-        self.exploration_rate = exploration_initial_eps
-        """The current epsilon."""
-        self.max_grad_norm = max_grad_norm
+        self.double_q, self._given_schedule = double_q, exploration_schedule
         self._state: tuple[npt.NDArray[Any], ...] | None = None
         self._masks: npt.NDArray[np.bool_] | None = None
         self._ask_masks = False
@@ -143,20 +105,8 @@ class DRQN(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         super()._setup_model()
         self._seed_generators(self.seed)
-        self._epsilon = self.exploration_schedule or LinearSchedule(
-            self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
-        )
-        self.exploration_rate = self._epsilon(self._current_progress_remaining)
-
-    @property
-    def q_net(self) -> torch.nn.Module:
-        """The network that is trained."""
-        return self.policy.q_net
-
-    @property
-    def q_net_target(self) -> torch.nn.Module:
-        """The network that gives the targets."""
-        return self.policy.q_net_target
+        self.exploration_schedule = self._given_schedule or self.exploration_schedule
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed networks, environment, exploration and replay."""
@@ -169,46 +119,16 @@ class DRQN(OffPolicyAlgorithm):
         if self.replay_buffer is not None:
             self.replay_buffer.rng = replay
 
-    def predict(
-        self,
-        observation: npt.NDArray[Any] | dict[str, npt.NDArray[Any]],
-        state: tuple[npt.NDArray[Any], ...] | None = None,
-        episode_start: npt.NDArray[Any] | None = None,
-        deterministic: bool = False,
-        action_masks: npt.NDArray[Any] | None = None,
-    ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
-        """Choose actions and return the next state.
+    def predict(self, *args: Any, **kwargs: Any) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
+        """Choose actions as :meth:`RecurrentQPolicy.predict`, with its arguments and the training's current epsilon."""
+        return self.policy.predict(*args, epsilon=self.exploration_rate, rng=self._rng, **kwargs)
 
-        Args:
-            observation: one, or a batch of ``N``.
-            state: what the last call returned; None at the start.
-            episode_start: ``(N,)``, where the state is reset.
-            deterministic: greedy; otherwise epsilon-greedy with the epsilon of the training so far.
-            action_masks: ``(N, A)``, for an environment whose observations have no ``action_mask``.
-        """
-        epsilon = 0.0 if deterministic else self.exploration_rate
-        return self.policy.predict(
-            observation, state, episode_start, action_masks=action_masks, epsilon=epsilon, rng=self._rng
-        )
-
-    def learn(
-        self: SelfDRQN,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "DRQN",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfDRQN:
-        """Train; the arguments are those of Stable-Baselines3's algorithms (``log_interval``: episodes)."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-
-    def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
+    def load_replay_buffer(self, *args: Any, **kwargs: Any) -> None:
         """Load the finished episodes of a saved buffer; the next ``learn`` resets the environments.
 
         The file is unpickled: only load files that you trust.
         """
-        super().load_replay_buffer(path, truncate_last_traj)
+        super().load_replay_buffer(*args, **kwargs)
         assert self.replay_buffer is not None
         self.replay_buffer.n_envs = self.n_envs
         self._last_obs = None
@@ -218,8 +138,8 @@ class DRQN(OffPolicyAlgorithm):
         total_timesteps: int,
         callback: MaybeCallback = None,
         reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:  # the environments are about to be reset
             self._state = None
@@ -227,22 +147,11 @@ class DRQN(OffPolicyAlgorithm):
             self.replay_buffer.discard_unfinished()
         inside = isinstance(self.observation_space, spaces.Dict) and ACTION_MASK in self.observation_space.spaces
         self._ask_masks = not inside and self.env is not None and is_masking_supported(self.env)
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        train_freq: TrainFreq,
-        replay_buffer: ReplayBuffer,
-        action_noise: ActionNoise | None = None,
-        learning_starts: int = 0,
-        log_interval: int | None = None,
-    ) -> RolloutReturn:
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect transitions, as Stable-Baselines3 does."""
-        rollout = super().collect_rollouts(
-            env, callback, train_freq, replay_buffer, action_noise, learning_starts, log_interval
-        )
+        rollout = super().collect_rollouts(*args, **kwargs)
         if not rollout.continue_training:
             self._last_obs = None  # a callback ended it before the last step was stored: start new episodes
         return rollout
@@ -280,9 +189,8 @@ class DRQN(OffPolicyAlgorithm):
     def _on_step(self) -> None:
         if self.num_timesteps % self.target_update_interval < self.n_envs:
             polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), self.tau)
-            running = [get_parameters_by_name(net, ["running_"]) for net in (self.q_net, self.q_net_target)]
-            polyak_update(running[0], running[1], 1.0)  # of batch normalisation
-        self.exploration_rate = self._epsilon(self._current_progress_remaining)
+            polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
@@ -309,20 +217,17 @@ class DRQN(OffPolicyAlgorithm):
 
     def loss(self, batch: ReplayedEpisodes) -> Tensor:
         """The Huber loss of the values of the actions that were taken, averaged over the steps that have a target."""
-        values = self.policy.q_net.along_episodes(batch.observations, batch.observed)
+        values = self.q_net.along_episodes(batch.observations, batch.observed)
         taken = values[:, :-1].gather(2, batch.actions[..., None])[..., 0]
         with torch.no_grad():
-            target_values = self.policy.q_net_target.along_episodes(batch.observations, batch.observed)
+            target_values = self.q_net_target.along_episodes(batch.observations, batch.observed)
             chooser = values.detach() if self.double_q else target_values
             targets = bellman_targets(batch, chooser, target_values, self.gamma)
         losses = F.smooth_l1_loss(taken, targets, reduction="none") * batch.has_target
         return losses.sum() / batch.has_target.sum().clamp(min=1)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_state", "_masks", "_rng", "_epsilon"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        return [*super()._excluded_save_params(), "_state", "_masks", "_rng"]
 
 
 def bellman_targets(batch: ReplayedEpisodes, chooser: Tensor, target_values: Tensor, gamma: float) -> Tensor:

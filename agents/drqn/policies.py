@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
@@ -17,11 +17,12 @@ from stable_baselines3.common.torch_layers import (
     create_mlp,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 
-from agents.agent import HIDDEN, RecurrentAgent
+from agents.agent import HIDDEN
 from agents.drqn.buffers import ACTION_MASK
-from agents.features_extractor import RestoreFeatures
+from agents.features_extractor import AgentParts, AgentPolicy, RestoreFeatures
 
 State = tuple[Tensor, Tensor]
 """The LSTM's hidden and cell state, each ``(n_lstm_layers, N, lstm_hidden_size)``."""
@@ -60,17 +61,21 @@ class RecurrentQNetwork(BaseModel):
         self.lstm = nn.LSTM(features_dim, lstm_hidden_size, n_lstm_layers)
         self.head = nn.Sequential(*create_mlp(lstm_hidden_size, int(action_space.n), net_arch, activation_fn))
 
-    def step(self, observations: PyTorchObs, state: State, episode_starts: Tensor) -> tuple[Tensor, State]:
+    def step(
+        self, observations: PyTorchObs, state: State | None = None, episode_starts: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """Values ``(N, A)`` after one observation each, and the next state.
 
         Args:
             observations: ``(N, ...)``.
-            state: from the step before.
+            state: from the step before; None at the start.
             episode_starts: ``(N,)`` bool: where the state is reset.
         """
         features = self._features(observations)
-        continues = (~episode_starts).to(features)[None, :, None]
-        latent, state = self.lstm(features[None], (state[0] * continues, state[1] * continues))
+        if state is not None and episode_starts is not None:
+            continues = (~episode_starts).to(features)[None, :, None]
+            state = (state[0] * continues, state[1] * continues)
+        latent, state = self.lstm(features[None], state)
         values: Tensor = self.head(latent[0])
         return values, state
 
@@ -97,7 +102,7 @@ class RecurrentQNetwork(BaseModel):
         return self.extract_features(observations, self.features_extractor)
 
 
-class RecurrentQPolicy(BasePolicy):
+class RecurrentQPolicy(DQNPolicy):
     """Greedy or epsilon-greedy play by a recurrent Q-network, and its target network.
 
     Actions that are forbidden, by ``action_mask`` in a Dict observation or by ``action_masks``, are never chosen.
@@ -109,16 +114,14 @@ class RecurrentQPolicy(BasePolicy):
         lstm_hidden_size: width of the LSTM.
         n_lstm_layers: layers of the LSTM.
         net_arch: widths of the layers between the LSTM and the values (default: none).
-        activation_fn: between those layers.
         features_extractor_class: maps observations to features.
-        features_extractor_kwargs: for its constructor.
-        normalize_images: divide uint8 images by 255.
-        optimizer_class: of the Q-network.
-        optimizer_kwargs: for its constructor, without the learning rate.
+        arguments: other arguments of Stable-Baselines3's ``DQNPolicy``.
     """
 
     default_features_extractor: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
     default_lstm_hidden_size: ClassVar[int] = 256
+    q_net: RecurrentQNetwork  # type: ignore[assignment]
+    q_net_target: RecurrentQNetwork  # type: ignore[assignment]
     action_space: spaces.Discrete
 
     def __init__(
@@ -129,51 +132,29 @@ class RecurrentQPolicy(BasePolicy):
         lstm_hidden_size: int | None = None,
         n_lstm_layers: int = 1,
         net_arch: list[int] | None = None,
-        activation_fn: type[nn.Module] = nn.ReLU,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
-        features_extractor_kwargs: dict[str, Any] | None = None,
-        normalize_images: bool = True,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
-        optimizer_kwargs: dict[str, Any] | None = None,
+        **arguments: Any,
     ) -> None:
-        super().__init__(
-            observation_space,
-            action_space,
-            features_extractor_class or self.default_features_extractor,
-            features_extractor_kwargs,
-            normalize_images=normalize_images,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-        )
         mask = observation_space.spaces.get(ACTION_MASK) if isinstance(observation_space, spaces.Dict) else None
         if mask is not None and mask.shape != (int(action_space.n),):
             raise ValueError(f"the observation's {ACTION_MASK} must have an entry per action, ({action_space.n},)")
-        self._network: dict[str, Any] = {
+        self._lstm: dict[str, Any] = {
             "lstm_hidden_size": lstm_hidden_size or self.default_lstm_hidden_size,
             "n_lstm_layers": n_lstm_layers,
-            "net_arch": list(net_arch or []),
-            "activation_fn": activation_fn,
         }
-        self.q_net, self.q_net_target = self._make_network(), self._make_network()
-        self.q_net_target.load_state_dict(self.q_net.state_dict())
-        self.q_net_target.set_training_mode(False)
-        self.q_net_target.requires_grad_(False)
-        self.optimizer = self.optimizer_class(
-            self.q_net.parameters(),
-            lr=lr_schedule(1),  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            list(net_arch or []),
+            features_extractor_class=features_extractor_class or self.default_features_extractor,
+            **arguments,
         )
 
-    def _make_network(self) -> RecurrentQNetwork:
-        extractor = self.make_features_extractor()
-        return RecurrentQNetwork(
-            self.observation_space,
-            self.action_space,
-            extractor,
-            extractor.features_dim,
-            normalize_images=self.normalize_images,
-            **self._network,
-        )
+    def make_q_net(self) -> RecurrentQNetwork:  # type: ignore[override]
+        """Make a network with its own features extractor."""
+        arguments = self._update_features_extractor(self.net_args, features_extractor=None)
+        return RecurrentQNetwork(**arguments, **self._lstm).to(self.device)
 
     def predict(
         self,
@@ -182,6 +163,7 @@ class RecurrentQPolicy(BasePolicy):
         episode_start: npt.NDArray[Any] | None = None,
         deterministic: bool = False,
         action_masks: npt.NDArray[Any] | None = None,
+        *,
         epsilon: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
@@ -198,11 +180,14 @@ class RecurrentQPolicy(BasePolicy):
         """
         self.set_training_mode(False)
         observations, vectorized = self.obs_to_tensor(observation)
-        n = _batch_size(observations)
-        starts = torch.zeros(n) if episode_start is None else torch.as_tensor(np.asarray(episode_start)).reshape(n)
+        n, starts, lstm_state = _batch_size(observations), None, None
+        if episode_start is not None:
+            starts = torch.as_tensor(np.asarray(episode_start, dtype=bool), device=self.device).reshape(n)
+        if state is not None:
+            hidden, cell = (torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in state)
+            lstm_state = (hidden, cell)
         with torch.no_grad():
-            lstm_state = self._empty(n) if state is None else self._loaded(state)
-            values, lstm_state = self.q_net.step(observations, lstm_state, starts.bool().to(self.device))
+            values, lstm_state = self.q_net.step(observations, lstm_state, starts)
             allowed = self._allowed(observations, n)
             if action_masks is not None:
                 allowed &= torch.as_tensor(np.asarray(action_masks, dtype=bool), device=self.device).reshape(n, -1)
@@ -211,31 +196,10 @@ class RecurrentQPolicy(BasePolicy):
             rng = rng or np.random.default_rng()
             draws = np.where(allowed.cpu().numpy(), rng.random((n, int(self.action_space.n))), -1)
             actions = np.where(rng.random(n) < epsilon, draws.argmax(axis=1), actions)
-        hidden, cell = (part.cpu().numpy() for part in lstm_state)
-        return (actions if vectorized else actions[0]), (hidden, cell)
+        return (actions if vectorized else actions[0]), tuple(part.cpu().numpy() for part in lstm_state)
 
-    def forward(self, observations: PyTorchObs, deterministic: bool = True) -> Tensor:
-        """Greedy actions ``(N,)`` at the start of episodes."""
-        return self._predict(observations, deterministic)
-
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        n = _batch_size(observation)
-        starts = torch.ones(n, dtype=torch.bool, device=self.device)
-        values, _ = self.q_net.step(observation, self._empty(n), starts)
-        return greedy(values, self._allowed(observation, n))
-
-    def set_training_mode(self, mode: bool) -> None:
-        """Put the Q-network into training or evaluation mode; the target network is always in the second."""
-        self.q_net.set_training_mode(mode)
-        self.training = mode
-
-    def _empty(self, n: int) -> State:
-        shape = (self._network["n_lstm_layers"], n, self._network["lstm_hidden_size"])
-        return torch.zeros(shape, device=self.device), torch.zeros(shape, device=self.device)
-
-    def _loaded(self, state: tuple[npt.NDArray[Any], ...]) -> State:
-        hidden, cell = (torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in state)
-        return hidden, cell
+    def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> Tensor:
+        return greedy(self.q_net.step(obs)[0], self._allowed(obs, _batch_size(obs)))
 
     def _allowed(self, observations: PyTorchObs, n: int) -> Tensor:
         if isinstance(observations, dict) and ACTION_MASK in observations:
@@ -243,15 +207,7 @@ class RecurrentQPolicy(BasePolicy):
         return torch.ones(n, int(self.action_space.n), dtype=torch.bool, device=self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {
-            **super()._get_constructor_parameters(),
-            **self._network,
-            "lr_schedule": self._dummy_schedule,
-            "features_extractor_class": self.features_extractor_class,
-            "features_extractor_kwargs": self.features_extractor_kwargs,
-            "optimizer_class": self.optimizer_class,
-            "optimizer_kwargs": self.optimizer_kwargs,
-        }
+        return {**super()._get_constructor_parameters(), **self._lstm}
 
 
 def greedy(values: Tensor, allowed: Tensor) -> Tensor:
@@ -278,34 +234,19 @@ class MultiInputLstmPolicy(RecurrentQPolicy):
     default_features_extractor = CombinedExtractor
 
 
-class RestoreQPolicy(RecurrentQPolicy):
+class RestoreQPolicy(AgentPolicy, RecurrentQPolicy):
     """The policy for DRQN in ``ImageRestore-v0``: the published network, with Q-values.
 
     It is an LSTM over :class:`agents.features_extractor.RestoreFeatures`, with RL-Restore's widths.
     ``DRQN(RestoreQPolicy, env)`` needs no ``policy_kwargs``.
     """
 
+    agent_kind = "q"
     default_features_extractor = RestoreFeatures
     default_lstm_hidden_size = HIDDEN
 
-    def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:
-        """Export the Q-network as an agent that runs without Stable-Baselines3 and chooses the same actions."""
-        extractor = self.q_net.features_extractor
-        encoder = extractor.patch.encoder if isinstance(extractor, RestoreFeatures) else "published"
-        agent = RecurrentAgent(tools, "q", recipe, encoder)
-        for target, source in _shared_parts(agent, self.q_net):
-            target.load_state_dict(source.state_dict())
-        return agent.eval().requires_grad_(False).to(self.device)
-
-    def load_agent(self, agent: RecurrentAgent) -> None:
-        """Load an agent's weights into the Q-network and the target network."""
-        for network in (self.q_net, self.q_net_target):
-            for source, target in _shared_parts(agent, network):
-                target.load_state_dict(source.state_dict())
-
-
-def _shared_parts(agent: RecurrentAgent, network: RecurrentQNetwork) -> list[tuple[nn.Module, nn.Module]]:
-    extractor, lstm = network.features_extractor, network.lstm
-    if not isinstance(extractor, RestoreFeatures) or len(network.head) != 1:
-        raise ValueError("an agent has RestoreFeatures, an LSTM and one linear layer; this policy has others")
-    return [(agent.extractor, extractor.patch), (agent.lstm, lstm), (agent.head, network.head[0])]
+    def _agent_parts(self) -> list[AgentParts]:
+        networks = (self.q_net, self.q_net_target)
+        if len(self.q_net.head) != 1:
+            raise ValueError("an agent has an LSTM and one linear layer; this policy has others")
+        return [(network.features_extractor, network.lstm, network.head[0]) for network in networks]

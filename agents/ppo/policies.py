@@ -11,18 +11,20 @@ from stable_baselines3.common.distributions import CategoricalDistribution, Dist
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from agents.agent import HIDDEN, RecurrentAgent
-from agents.features_extractor import RestoreFeatures
+from agents.agent import HIDDEN
+from agents.features_extractor import AgentParts, AgentPolicy, RestoreFeatures
 
 _FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
 
 
-class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
+class MaskedRecurrentPolicy(AgentPolicy, RecurrentMultiInputActorCriticPolicy):
     """An LSTM policy over :class:`RestoreFeatures` that never picks an action that ``action_mask`` forbids.
 
     ``RecurrentPPO(MaskedRecurrentPolicy, env)`` needs no ``policy_kwargs``: the defaults are the published agent's
     widths, actor and critic each with an LSTM of 50 over shared features.
     """
+
+    agent_kind = "logits"
 
     def __init__(
         self,
@@ -73,21 +75,5 @@ class MaskedRecurrentPolicy(RecurrentMultiInputActorCriticPolicy):
         logits = self.action_net(latent_pi).float().masked_fill(extractor.mask == 0, _FORBIDDEN)
         return distribution.proba_distribution(action_logits=logits)
 
-    def to_agent(self, tools: tuple[str, ...], recipe: dict[str, Any] | None = None) -> RecurrentAgent:
-        """Export the actor as an agent that runs without Stable-Baselines3 and chooses the same actions."""
-        extractor = self.pi_features_extractor
-        assert isinstance(extractor, RestoreFeatures)
-        agent = RecurrentAgent(tools, "logits", recipe, extractor.patch.encoder)
-        for target, source in self._shared_parts(agent):
-            target.load_state_dict(source.state_dict())
-        return agent.eval().requires_grad_(False).to(self.device)
-
-    def load_agent(self, agent: RecurrentAgent) -> None:
-        """Load an agent's weights into the actor."""
-        for source, target in self._shared_parts(agent):
-            target.load_state_dict(source.state_dict())
-
-    def _shared_parts(self, agent: RecurrentAgent) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
-        extractor = self.pi_features_extractor
-        assert isinstance(extractor, RestoreFeatures)
-        return [(agent.extractor, extractor.patch), (agent.lstm, self.lstm_actor), (agent.head, self.action_net)]
+    def _agent_parts(self) -> list[AgentParts]:
+        return [(self.pi_features_extractor, self.lstm_actor, self.action_net)]

@@ -10,9 +10,10 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.agent import RecurrentAgent, load_policy, with_more_tools
+from agents.features_extractor import AgentPolicy
 from agents.imitation.imitation import learn_from_oracle
 from agents.sb3_env import RestoreVecEnv
-from agents.training.algorithms import RestorePolicy, restore_policy
+from agents.training.algorithms import ALGORITHMS
 from agents.training.run import VALIDATION_EPISODES, BudgetCallback, Run
 from agents.training.settings import AgentProgress, AgentTraining, reward_name
 from restore_env.compute.memory import retained_memory
@@ -42,17 +43,20 @@ def train_agent(
     settings.out.mkdir(parents=True, exist_ok=True)
     toolbox = task_toolbox(settings.task)
     half = settings.precision == "bf16"
-    algorithm = settings.algorithm_settings
+    algorithm, hyperparameters = ALGORITHMS[settings.algorithm], settings.all_hyperparameters
     arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
     practised_with = in_half_precision(toolbox) if half else toolbox
-    environment = VecMonitor(RestoreVecEnv(algorithm.n_envs, **{**arguments, "toolbox": practised_with}))
+    environment = VecMonitor(RestoreVecEnv(hyperparameters["n_envs"], **{**arguments, "toolbox": practised_with}))
     run = Run(settings, toolbox)
     init = None if settings.init is None else load_policy(settings.init)
     if init is not None and init.tools != toolbox.names:
         init = with_more_tools(init, toolbox.names, settings.init)
     encoder = init.extractor.encoder if init is not None else settings.encoder
-    model = algorithm.build(environment, lambda: run.rollout_share, settings.seed, toolbox.device, encoder, half)
-    policy = restore_policy(model)
+    model = algorithm.build(
+        hyperparameters, environment, lambda: run.rollout_share, settings.seed, toolbox.device, encoder, half
+    )
+    policy = model.policy
+    assert isinstance(policy, AgentPolicy)
     if init is not None:
         policy.load_agent(init)
     if settings.warm_start and not run.path.exists():
@@ -78,7 +82,7 @@ def train_agent(
 
 
 def _warm_start(
-    policy: RestorePolicy,
+    policy: AgentPolicy,
     settings: AgentTraining,
     seconds: float,
     task: Task,
@@ -110,7 +114,7 @@ The recurrent policy of `agents/agent.py` (after RL-Restore: Yu et al., CVPR 201
 `{agent.extractor.encoder}` of `agents/encoders.py`, over the tools
 {", ".join(agent.tools)}. Input: {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
-Trained with {settings.algorithm_settings.origin} in `ImageRestore-v0` on mixed distortions of {settings.severity}
+Trained with {ALGORITHMS[settings.algorithm].origin} in `ImageRestore-v0` on mixed distortions of {settings.severity}
 severity, {sizes}; the reward is the gain in {METRIC_NAMES.get(reward, reward)}. Validation: the mean return over
 {VALIDATION_EPISODES} fixed episodes on the training photographs; the file has the agent with the best validation
 ("steps" says when that was).

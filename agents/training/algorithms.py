@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -19,51 +18,46 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.drqn.drqn import DRQN
 from agents.drqn.policies import RestoreQPolicy
 from agents.encoders import EncoderName
+from agents.features_extractor import AgentPolicy
 from agents.ppo.policies import MaskedRecurrentPolicy
 from restore_env import ENV_ID
 
-SelfSettings = TypeVar("SelfSettings", bound="AlgorithmSettings")
-RestorePolicy = MaskedRecurrentPolicy | RestoreQPolicy
-"""The policies of both algorithms; they have ``to_agent`` and ``load_agent``."""
-
 
 @dataclass(frozen=True)
-class AlgorithmSettings(ABC):
-    """An algorithm and its hyperparameters."""
+class Algorithm:
+    """An algorithm of Stable-Baselines3."""
 
-    name: ClassVar[str]
-    """Of the algorithm."""
-    origin: ClassVar[str]
+    name: str
+    origin: str
     """Where it comes from, for the model card."""
-    file: ClassVar[str]
-    """In ``agents/hyperparameters``."""
-    policy: ClassVar[type[RestorePolicy]]
-    log_interval: ClassVar[int]
+    model: Callable[..., BaseAlgorithm]
+    policy: type[AgentPolicy]
+    file: str
+    """Its hyperparameters, in ``agents/hyperparameters``."""
+    log_interval: int
     """Rollouts, or episodes, between two entries in the log."""
 
-    learning_rate: float
-    """At the start; decreases linearly to zero over the budget."""
-    n_envs: int
-    """Parallel environments."""
-
-    @classmethod
-    def defaults(cls: type[SelfSettings], **changes: Any) -> SelfSettings:
-        """The hyperparameters of the file, with changes.
+    def hyperparameters(self, **changes: Any) -> dict[str, Any]:
+        """The hyperparameters of the file, with changes; ``learning_rate`` is the one at the start.
 
         Raises:
             TypeError: the algorithm has no such hyperparameter.
             ValueError: the file's learning rate is not "lin_" and a number, rl-zoo3's word for a linear fall to zero.
         """
-        text = (resources.files("agents") / "hyperparameters" / cls.file).read_text(encoding="utf-8")
+        text = (resources.files("agents") / "hyperparameters" / self.file).read_text(encoding="utf-8")
         values: dict[str, Any] = yaml.safe_load(text)[ENV_ID]
         del values["policy"], values["n_timesteps"]  # rl-zoo3's
         fall, _, rate = str(values["learning_rate"]).partition("_")
         if fall != "lin":
-            raise ValueError(f"{cls.file}: learning_rate must be lin_ and a number, it is {values['learning_rate']}")
-        return cls(**{**values, "learning_rate": float(rate), **changes})
+            raise ValueError(f"{self.file}: learning_rate must be lin_ and a number, it is {values['learning_rate']}")
+        unknown = sorted(changes.keys() - values.keys())
+        if unknown:
+            raise TypeError(f"{self.name} has no hyperparameter {unknown[0]!r}: it has {', '.join(values)}")
+        return {**values, "learning_rate": float(rate), **changes}
 
     def build(
         self,
+        hyperparameters: Mapping[str, Any],
         environment: VecEnv,
         share: Callable[[], float],
         seed: int,
@@ -74,6 +68,7 @@ class AlgorithmSettings(ABC):
         """Make the algorithm; its schedules follow the used share of the budget.
 
         Args:
+            hyperparameters: all of them.
             environment: of ``n_envs`` environments.
             share: returns the share of the budget that is used, 0 to 1.
             seed: of everything random.
@@ -81,79 +76,22 @@ class AlgorithmSettings(ABC):
             encoder: a key of :data:`agents.encoders.ENCODERS`.
             half: compute features in bf16 during training; weights stay float32.
         """
-        arguments = {name: value for name, value in asdict(self).items() if name not in ("n_envs", "learning_rate")}
-        arguments["learning_rate"] = lambda _: self.learning_rate * (1 - share())
-        arguments["policy_kwargs"] = {"features_extractor_kwargs": {"encoder": encoder, "half": half}}
-        return self._build({"env": environment, "seed": seed, "device": device, **arguments}, share)
-
-    @abstractmethod
-    def _build(self, arguments: dict[str, Any], share: Callable[[], float]) -> BaseAlgorithm: ...
-
-
-@dataclass(frozen=True)
-class PPOSettings(AlgorithmSettings):
-    """RecurrentPPO."""
-
-    name = "RecurrentPPO"
-    origin = "sb3-contrib's RecurrentPPO"
-    file = "ppo_lstm.yml"
-    policy = MaskedRecurrentPolicy
-    log_interval = 1
-
-    n_steps: int
-    batch_size: int
-    n_epochs: int
-    gamma: float
-    gae_lambda: float
-    ent_coef: float
-    vf_coef: float
-    clip_range: float
-    max_grad_norm: float
-
-    def _build(self, arguments: dict[str, Any], share: Callable[[], float]) -> BaseAlgorithm:
-        model: BaseAlgorithm = RecurrentPPO(self.policy, **arguments)
-        return model
-
-
-@dataclass(frozen=True)
-class DRQNSettings(AlgorithmSettings):
-    """Deep recurrent Q-learning."""
-
-    name = "DRQN"
-    origin = "DRQN (`agents/drqn/drqn.py`)"
-    file = "drqn.yml"
-    policy = RestoreQPolicy
-    log_interval = 500
-
-    buffer_size: int
-    """Transitions, 12 kB each."""
-    learning_starts: int
-    batch_size: int
-    """Episodes."""
-    gamma: float
-    train_freq: int
-    gradient_steps: int
-    double_q: bool
-    tau: float
-    target_update_interval: int
-    exploration_initial_eps: float
-    exploration_final_eps: float
-    exploration_fraction: float
-    """Of the budget."""
-    max_grad_norm: float
-
-    def _build(self, arguments: dict[str, Any], share: Callable[[], float]) -> BaseAlgorithm:
-        epsilon = LinearSchedule(self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction)
-        return DRQN(self.policy, exploration_schedule=lambda _: epsilon(1 - share()), **arguments)
+        arguments = {name: value for name, value in hyperparameters.items() if name != "n_envs"}
+        arguments["learning_rate"] = lambda _: hyperparameters["learning_rate"] * (1 - share())
+        if "exploration_fraction" in arguments:
+            names = ("exploration_initial_eps", "exploration_final_eps", "exploration_fraction")
+            epsilon = LinearSchedule(*(arguments[name] for name in names))
+            arguments["exploration_schedule"] = lambda _: epsilon(1 - share())
+        features = {"features_extractor_kwargs": {"encoder": encoder, "half": half}}
+        return self.model(self.policy, environment, seed=seed, device=device, policy_kwargs=features, **arguments)
 
 
 AlgorithmName = Literal["ppo", "drqn"]
-ALGORITHMS: Mapping[AlgorithmName, type[AlgorithmSettings]] = MappingProxyType(
-    {"ppo": PPOSettings, "drqn": DRQNSettings}
+ALGORITHMS: Mapping[AlgorithmName, Algorithm] = MappingProxyType(
+    {
+        "ppo": Algorithm(
+            "RecurrentPPO", "sb3-contrib's RecurrentPPO", RecurrentPPO, MaskedRecurrentPolicy, "ppo_lstm.yml", 1
+        ),
+        "drqn": Algorithm("DRQN", "DRQN (`agents/drqn/drqn.py`)", DRQN, RestoreQPolicy, "drqn.yml", 500),
+    }
 )
-
-
-def restore_policy(model: BaseAlgorithm) -> RestorePolicy:
-    """The policy of a model that :meth:`AlgorithmSettings.build` made."""
-    assert isinstance(model.policy, (MaskedRecurrentPolicy, RestoreQPolicy))
-    return model.policy

@@ -14,8 +14,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.agent import PolicyError, RecurrentAgent, save_policy
+from agents.features_extractor import AgentPolicy
 from agents.rollout import EpisodeResults, draw_starts, play
-from agents.training.algorithms import restore_policy
 from agents.training.settings import AgentProgress, AgentTraining
 from restore_env.images.files import write_atomically
 from restore_env.task import Task
@@ -155,7 +155,9 @@ class BudgetCallback(BaseCallback):
 
     def validate(self) -> AgentProgress:
         """Run the validation episodes and return the progress with their mean return."""
-        agent = restore_policy(self.model).to_agent(self._run.tools)
+        policy = self.model.policy
+        assert isinstance(policy, AgentPolicy)
+        agent = policy.to_agent(self._run.tools)
         results = play(agent, self._task, self._starts)
         self._validation_gain = results.value
         self.logger.record("validation/gain_db", results.gain)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agents.command_line import severity as parse_severity
 from agents.encoders import EncoderName
 from agents.imitation.demonstrations import check_shares, single_distortion_tasks
 from agents.restoration.pipeline import open_toolbox
-from agents.training.algorithms import ALGORITHMS, AlgorithmName, AlgorithmSettings
+from agents.training.algorithms import ALGORITHMS, AlgorithmName
+from restore_env.distortions.protocol import check_severity
 from restore_env.resolve import resolve_metric, task_distortion
 from restore_env.task import Task
 from restore_env.toolbox import usable_device
@@ -35,7 +35,6 @@ class AgentTraining(PhotographSettings, TrainingSettings):
         "moderate",
         "of the mixed distortions: mild, moderate, severe; light: weaker than mild; any: light to severe; single: one"
         " distortion; or sums of levels from 1 to 28, as 12-13 or 12,17",
-        parse=parse_severity,
     )
     saturation_prob: float = option(
         0.0, "probability that a patch is made so bright or dark that a part of it saturates", values="share"
@@ -89,6 +88,7 @@ class AgentTraining(PhotographSettings, TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_severity(self.severity)
         if self.distortion is None and self.distortion_share:
             raise ValueError("--distortion-share is the share of the distortion that --distortion names: add it")
         if self.distortion is not None and not self.warm_start:
@@ -116,11 +116,11 @@ class AgentTraining(PhotographSettings, TrainingSettings):
         )
 
     @cached_property
-    def algorithm_settings(self) -> AlgorithmSettings:
-        """The algorithm with all its hyperparameters."""
+    def all_hyperparameters(self) -> Mapping[str, Any]:
+        """All hyperparameters of the algorithm."""
         given = {"n_envs": self.envs, "learning_rate": self.learning_rate}
         changes = {name: value for name, value in given.items() if value is not None}
-        return ALGORITHMS[self.algorithm].defaults(**{**(self.hyperparameters or {}), **changes})
+        return ALGORITHMS[self.algorithm].hyperparameters(**{**(self.hyperparameters or {}), **changes})
 
     def extra_tasks(self, task: Task) -> list[tuple[Task, float]]:
         """Extra tasks of the warm start with their shares of its episodes."""
@@ -136,9 +136,8 @@ class AgentTraining(PhotographSettings, TrainingSettings):
 
     def recorded(self) -> dict[str, Any]:
         """All settings that determine the weights, as plain values: for the checkpoint and the recipe."""
-        algorithm = self.algorithm_settings
         others = {**identity(self), "reward": reward_name(self.task), "distortion_share": self._distortion_share}
-        return {"algorithm": algorithm.name, **asdict(algorithm), **others}
+        return {"algorithm": ALGORITHMS[self.algorithm].name, **self.all_hyperparameters, **others}
 
 
 def reward_name(task: Task) -> str:

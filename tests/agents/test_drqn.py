@@ -168,7 +168,7 @@ def test_it_learns_from_images() -> None:
     assert model.predict(bright, deterministic=True)[0] == 1
     assert model.predict(dark, deterministic=True)[0] == 0
     assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
-    assert model.replay_buffer._episodes[0].observations["observation"].dtype == np.uint8
+    assert model.replay_buffer._episodes[0].observations[0]["observation"].dtype == np.uint8
 
 
 def test_a_seed_decides_everything() -> None:
@@ -281,7 +281,7 @@ def test_the_exported_agent_makes_the_policys_every_choice(tmp_path: Path) -> No
         np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
         observation, _, start, _ = env.step(mine)
     assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
-    assert model.replay_buffer._episodes[0].observations["image"].dtype == np.uint8
+    assert model.replay_buffer._episodes[0].observations[0]["image"].dtype == np.uint8
 
 
 def test_what_does_not_fit_is_refused() -> None:

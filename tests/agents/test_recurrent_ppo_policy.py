@@ -10,7 +10,7 @@ from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.features_extractor import RestoreFeatures, TensorObservation
+from agents.features_extractor import RestoreFeatures
 from agents.ppo.policies import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
 from tests.support.toolkit import photographs, pixelwise_toolbox
@@ -25,7 +25,7 @@ class FeaturesOfAll(RestoreFeatures):
         super().__init__(*spaces, **arguments)
         self.patch.features.memory_format = torch.contiguous_format
 
-    def forward(self, observations: TensorObservation) -> torch.Tensor:
+    def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
         self.mask = observations["action_mask"]
         return self._encode(observations["image"], observations["last_action"].flatten(1).argmax(dim=1))
 

@@ -12,6 +12,7 @@ import torch
 import yaml
 from gymnasium.utils.env_checker import data_equivalence as same
 from sb3_contrib import RecurrentPPO
+from stable_baselines3 import DQN
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 import agents.training.algorithms
@@ -216,13 +217,14 @@ def test_the_hyperparameters_are_those_that_rl_zoo3_reads(name: AlgorithmName) -
     text = (Path(agents.__file__).parent / "hyperparameters" / algorithm.file).read_text()
     row = yaml.safe_load(text)["ImageRestore-v0"]
     assert row["policy"] == f"{algorithm.policy.__module__}.{algorithm.policy.__name__}"
-    accepted = inspect.signature({"ppo": RecurrentPPO, "drqn": DRQN}[name]).parameters
-    assert row.keys() - {"n_envs", "n_timesteps"} <= accepted.keys()
-    defaults = algorithm.defaults()
-    assert defaults.learning_rate == float(row["learning_rate"].removeprefix("lin_"))
-    assert dataclasses.asdict(algorithm.defaults(n_envs=3)) == {**dataclasses.asdict(defaults), "n_envs": 3}
+    accepted = {*inspect.signature({"ppo": RecurrentPPO, "drqn": DRQN}[name]).parameters}
+    accepted |= {*inspect.signature(DQN).parameters} if name == "drqn" else set()
+    assert row.keys() - {"n_envs", "n_timesteps"} <= accepted
+    values = algorithm.hyperparameters()
+    assert values["learning_rate"] == float(row["learning_rate"].removeprefix("lin_"))
+    assert algorithm.hyperparameters(n_envs=3) == {**values, "n_envs": 3}
     with pytest.raises(TypeError, match="temperature"):
-        algorithm.defaults(temperature=1.0)
+        algorithm.hyperparameters(temperature=1.0)
 
 
 def test_an_unknown_policy_names_the_known_ones() -> None:

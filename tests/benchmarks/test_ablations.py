@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from agents.agent import RecurrentAgent, save_policy
 from agents.imitation.demonstrations import Demonstrations
 from agents.rollout import draw_starts, play
-from agents.training.algorithms import ALGORITHMS
+from agents.training.algorithms import Algorithm
 from benchmarks import ablations
 from benchmarks.ablations import ABLATIONS, AblatedPolicy
 from restore_env import Task
@@ -85,9 +84,8 @@ def test_an_ablation_fills_its_section(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
-    few = {key: replace(settings.defaults(), n_envs=4) for key, settings in ALGORITHMS.items()}
-    for key, settings in few.items():
-        monkeypatch.setattr(ALGORITHMS[key], "defaults", lambda settings=settings: settings)
+    values = Algorithm.hyperparameters
+    monkeypatch.setattr(Algorithm, "hyperparameters", lambda self, **changes: values(self, **changes) | {"n_envs": 4})
     arguments = [name, *words(folder), *own(folder), "--minutes", "0.005", "--train-images", str(folder / "photos")]
     arguments += ["--seeds", "1"]
     assert ablations.main(arguments) == 0
