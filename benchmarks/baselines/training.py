@@ -114,7 +114,7 @@ def train_baseline(settings: BaselineTraining, source: ImageSource, report: Repo
     network.to(settings.device)
     number, start = len(earlier), validate(network, inputs, targets)
     result, recipe = train_network(
-        settings,
+        replace(settings, learning_rate=settings.highest_rate / (number + 1) ** 0.5),
         f"{settings.baseline}-{number + 1}",
         network,
         lambda step: sampler.batch(np.random.default_rng([settings.seed, number, 0, step]), settings.batch_size),
@@ -124,7 +124,6 @@ def train_baseline(settings: BaselineTraining, source: ImageSource, report: Repo
             VALIDATION_SECONDS,
             {INPUT: float(psnr(bicubic_upscale(inputs, factor), targets).mean())},
         ),
-        schedule=replace(settings.schedule, learning_rate=settings.schedule.learning_rate / (number + 1) ** 0.5),
         identity={"images": len(kept), "held_out": held_out_of(kept, held_out), "start": digest(network)},
         report=report,
     )

@@ -14,7 +14,7 @@ from sr_models.losses.perceptual import VGG19_CONV5_4, VGG19_FIVE_DEPTHS
 from sr_models.super_resolver import GENERATORS
 from sr_models.training.blind_distortion import DISTORTIONS
 from sr_models.training.gan import GANConfig, check_gan
-from tools_zoo.training.settings import Budget, NetworkTraining, PhotographSettings, Schedule, option
+from tools_zoo.training.settings import Budget, NetworkTraining, PhotographSettings, option
 
 PSNR_SHARE = 0.6
 """The PSNR stage's share of the minutes, where both stages are trained."""
@@ -100,13 +100,10 @@ class SrTraining(PhotographSettings, NetworkTraining):
         """The budget of each stage that is trained."""
         if self.stage != "both":
             return {self.stage: self.budget}
-        if self.budget.steps is not None:
+        minutes = self.budget.minutes
+        if minutes is None:
             return {"psnr": self.budget, "gan": self.budget}
-        return {"psnr": self.budget.part(PSNR_SHARE), "gan": self.budget.part(1 - PSNR_SHARE)}
-
-    def schedule_of(self, stage: str) -> Schedule:
-        """Learning rate, optimizer and averaging of a stage."""
-        return replace(self.schedule, learning_rate=self.learning_rate or self.STAGE_RATES[stage])
+        return {"psnr": Budget(minutes * PSNR_SHARE), "gan": Budget(minutes * (1 - PSNR_SHARE))}
 
     @property
     def gan(self) -> GANConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -84,8 +84,9 @@ def _train_stage(
     held = SrPairSampler(source, held_out, min(VALIDATION_SIZE, largest // UPSCALE * UPSCALE), distortion)
     crops = ValidationCrops(held, frozen.distance, settings.seed, settings.device)
     faster = "" if gan is None else MODELS[settings.model].faster
+    rate = settings.learning_rate or settings.STAGE_RATES[stage]
     result, recipe = train_network(
-        settings,
+        replace(settings, learning_rate=rate, **asdict(settings.budgets[stage])),
         stage,
         generator if gan is None else gan,
         lambda step: sampler.batch(
@@ -93,8 +94,6 @@ def _train_stage(
         ),
         objective,
         Validation(lambda: crops.measure(upscale), VALIDATION_SECONDS, crops.compare(crops.bicubic, "bicubic"), CURVES),
-        budget=settings.budgets[stage],
-        schedule=settings.schedule_of(stage),
         parts=() if gan is None else [generator, gan.discriminator],
         speed=lambda name: FASTER if faster and faster in name else 1.0,
         identity={

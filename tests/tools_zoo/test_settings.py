@@ -85,11 +85,13 @@ def test_values_out_of_range(change: dict[str, Any], said: str) -> None:
 def test_minutes_and_steps_exclude_each_other() -> None:
     with pytest.raises((argparse.ArgumentError, SystemExit)):
         parsed(TrainingSettings, "--minutes", "1", "--steps", "2")
+    with pytest.raises(ValueError, match="give either minutes or steps, not both"):
+        TrainingSettings(out=Path("x"), minutes=1, steps=2)
     assert parsed(TrainingSettings).budget.minutes == TrainingSettings.MINUTES
     assert parsed(TrainingSettings, "--steps", "2").budget.steps == 2
 
 
 def test_the_learning_rate_is_the_optimizer_s_unless_given() -> None:
-    assert Example(out=Path("x")).schedule.learning_rate == Example.LEARNING_RATES["muon"]
-    assert Example(out=Path("x"), optimizer="adam").schedule.learning_rate == Example.LEARNING_RATES["adam"]
-    assert Example(out=Path("x"), learning_rate=0.5).schedule.learning_rate == 0.5
+    assert Example(out=Path("x")).highest_rate == Example.LEARNING_RATES["muon"]
+    assert Example(out=Path("x"), optimizer="adam").highest_rate == Example.LEARNING_RATES["adam"]
+    assert Example(out=Path("x"), learning_rate=0.5).highest_rate == 0.5

@@ -24,7 +24,7 @@ from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolboxError, read_tool
 from tools_zoo.training.losses import LOSSES, Batch, psnr_loss, restoring, squared_error
 from tools_zoo.training.runs import INPUT, OUTPUT
-from tools_zoo.training.settings import Budget, Schedule
+from tools_zoo.training.settings import NetworkTraining
 from tools_zoo.training.tools import ToolTraining, draw_band, draw_mixed, train_tools
 from tools_zoo.training.trainer import Progress, TrainingError, TrainingResult, fit
 
@@ -114,6 +114,8 @@ def test_another_run_in_the_same_folder_is_refused_and_a_longer_one_goes_on(tmp_
     train_tools(settings(tmp_path, steps=2), source())
     with pytest.raises(TrainingError, match="seed 0, not 7"):
         train_tools(settings(tmp_path, steps=2, seed=7), source())
+    with pytest.raises(TrainingError, match=r"learning_rate 0\.002, not 1\.0"):
+        train_tools(settings(tmp_path, steps=2, learning_rate=1.0), source())
     assert train_tools(settings(tmp_path, steps=5), source())["denoise_2"].steps == 5
 
 
@@ -146,9 +148,11 @@ def batch(step: int) -> Batch:
     return 255 - targets, targets
 
 
-def fit_one(*arguments: Any, **named: Any) -> TrainingResult:
+def fit_one(folder: Path, steps: int, identity: str = "", **named: Any) -> TrainingResult:
     network = ThreeLayer()
-    return fit(network, batch, restoring(network, squared_error), *arguments, **named)
+    chosen = NetworkTraining(out=folder, steps=steps, warmup_steps=60)
+    objective = restoring(network, squared_error)
+    return fit(network, batch, objective, chosen, folder / "run.pt", identity={"data": identity}, **named)
 
 
 def test_a_machine_that_was_busy_for_a_while_ends_no_run_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +170,8 @@ def test_a_machine_that_was_busy_for_a_while_ends_no_run_early(tmp_path: Path, m
     def note(now: Progress) -> None:
         rates.append(now.learning_rate)
 
-    fitted = fit(network, batch, objective, Budget(minutes=10), Schedule(), tmp_path / "run.pt", report=note)
+    chosen = NetworkTraining(out=tmp_path, minutes=10)
+    fitted = fit(network, batch, objective, chosen, tmp_path / "run.pt", report=note)
     assert fitted.finished
     assert 0.9 * 600 < fitted.seconds < 1.1 * 600
     assert rates[-1] < 0.05 * max(rates)
@@ -174,12 +179,12 @@ def test_a_machine_that_was_busy_for_a_while_ends_no_run_early(tmp_path: Path, m
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.pt"
-    fit_one(Budget(steps=2), Schedule(), checkpoint)
-    with pytest.raises(TrainingError, match=r"learning_rate 0\.002, not 1\.0"):
-        fit_one(Budget(steps=4), Schedule(learning_rate=1.0), checkpoint)
+    fit_one(tmp_path, 2, "faces")
+    with pytest.raises(TrainingError, match=r"run\.pt: was made with data faces, not streets"):
+        fit_one(tmp_path, 4, "streets")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(TrainingError, match=r"run\.pt: damaged"):
-        fit_one(Budget(steps=4), Schedule(), checkpoint)
+        fit_one(tmp_path, 4, "faces")
 
 
 def test_the_psnr_loss_falls_where_psnr_rises_whatever_the_level() -> None:
@@ -211,21 +216,11 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", -1.0)
-        fit_one(Budget(steps=20), Schedule(warmup_steps=60), tmp_path / "run.pt", report=note)
+        fit_one(tmp_path, 20, report=note)
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert rates[-1] < 0.05 * max(rates)
-
-
-@pytest.mark.parametrize(
-    "budget",
-    [{}, {"minutes": 1.0, "steps": 1}, {"minutes": 0.0}, {"steps": -1}],
-    ids=["none", "both", "zero", "negative"],
-)
-def test_impossible_budgets_are_refused(budget: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"budget|either"):
-        Budget(**budget)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["deblur_2", "denoise_3", "dejpeg_4"])

@@ -31,7 +31,7 @@ from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
 from tools_zoo.training.losses import LOSSES, PixelBatch, as_tensor
 from tools_zoo.training.runs import Report, Validation, drawn_on, split_images, train_network
-from tools_zoo.training.settings import Budget, RestorationTraining, option
+from tools_zoo.training.settings import RestorationTraining, option
 from tools_zoo.training.tools import write_tools_card
 from tools_zoo.training.trainer import TrainingResult, digest
 
@@ -282,25 +282,23 @@ def _train_round(
         intermediate = sum(losses[:-1], losses[-1].new_zeros(()))
         return losses[-1] + settings.intermediate_weight * intermediate / max(1, len(losses) - 1)
 
+    budget = settings.budget
     return train_network(
-        settings,
+        replace(
+            settings,
+            learning_rate=settings.highest_rate / (number + 1) ** 0.5,
+            minutes=budget.minutes and budget.minutes / settings.rounds,
+            steps=budget.steps and max(1, budget.steps // settings.rounds),
+        ),
         f"round-{number + 1}",
         chains,
         batch_at,
         objective,
         Validation.of_network(chains, pairs, settings.device, VALIDATION_SECONDS),
-        budget=_part(settings.budget, settings.rounds),
-        schedule=replace(settings.schedule, learning_rate=settings.schedule.learning_rate / (number + 1) ** 0.5),
         parts=list(chains.networks.values()),
         identity={"round": number, "images": len(kept), "start": digest(chains)},
         report=report,
     )
-
-
-def _part(budget: Budget, rounds: int) -> Budget:
-    if budget.steps is not None:
-        return Budget(steps=max(1, budget.steps // rounds))
-    return Budget(minutes=(budget.minutes or 0) / rounds)
 
 
 def _trained(chains: ToolChains, start: Mapping[str, ToolWeights], recipe: Mapping[str, Any]) -> list[ToolWeights]:

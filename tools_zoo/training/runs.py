@@ -6,9 +6,8 @@ baselines.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +19,7 @@ from restore_env.metrics import psnr
 from tools_zoo.training.cards import source_version
 from tools_zoo.training.curves import draw_run
 from tools_zoo.training.losses import Batch, as_tensor
-from tools_zoo.training.settings import Budget, NetworkTraining, PhotographSettings, Schedule, recipe
+from tools_zoo.training.settings import NetworkTraining, PhotographSettings, recipe
 from tools_zoo.training.trainer import AnyBatch, Progress, TrainingResult, fit
 
 HELD_OUT_EVERY = 25
@@ -56,41 +55,6 @@ class Validation:
         return cls(lambda: {OUTPUT: validate(network, inputs, targets)}, seconds, before)
 
 
-class RunLog:
-    """A TensorBoard log of a run's validation, for ``with``.
-
-    Args:
-        folder: of the log.
-        validation: what is measured, and how often.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], validation: Validation) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds
-
-        self._writer = SummaryWriter(str(folder))
-        self._validation = validation
-        self._at = -float("inf")
-        self._latest: Mapping[str, float] = {}
-
-    def note(self, progress: Progress) -> Mapping[str, float]:
-        """Measure and log, if it is time; return the latest measurement with the constants, by tag."""
-        if progress.seconds - self._at >= self._validation.seconds or progress.step == progress.total:
-            self._at = progress.seconds
-            self._latest = {**self._validation.measure(), **self._validation.constants}
-            loss = {"train/loss": progress.loss, "train/learning_rate": progress.learning_rate}
-            for tag, value in {**self._latest, **loss}.items():
-                self._writer.add_scalar(tag, value, progress.step)
-        return self._latest
-
-    def __enter__(self) -> RunLog:
-        """Return the log."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the log."""
-        self._writer.close()
-
-
 def train_network(
     settings: NetworkTraining,
     name: str,
@@ -99,8 +63,6 @@ def train_network(
     objective: Callable[[AnyBatch], Tensor],
     validation: Validation,
     *,
-    budget: Budget | None = None,
-    schedule: Schedule | None = None,
     parts: Sequence[nn.Module] = (),
     speed: Callable[[str], float] = lambda _: 1.0,
     identity: Mapping[str, Any] = MappingProxyType({}),
@@ -112,14 +74,13 @@ def train_network(
     The network is left with the averaged weights.
 
     Args:
-        settings: the training's; all recorded fields are part of the checkpoint's identity and of the recipe.
+        settings: budget, learning rate and the rest; all recorded fields are part of the checkpoint's identity and of
+            the recipe.
         name: of the run, such as the tool's.
         network: its start weights in place.
         batch_at: the batch of a step, a pure function.
         objective: the loss of a batch.
         validation: what is measured on the way.
-        budget: when to stop; by default the settings'.
-        schedule: how to step; by default the settings'.
         parts: modules whose gradients are clipped each by itself.
         speed: by what the learning rate of a parameter, given by its name, is multiplied.
         identity: what else makes the run what it is, such as a digest of its start weights.
@@ -132,24 +93,35 @@ def train_network(
     Raises:
         TrainingError: the checkpoint is damaged or belongs to another run.
     """
-    schedule = schedule or settings.schedule
+    from torch.utils.tensorboard import SummaryWriter  # takes seconds
+
     logs, checkpoint = settings.out / "logs" / name, settings.out / "checkpoints" / f"{name}.pt"
-    recorded = {**recipe(settings), **asdict(schedule), **identity}
+    recorded = {**recipe(settings), "learning_rate": settings.highest_rate, **identity}
     compared = {key: value for key, value in recorded.items() if key != "command"}
-    with RunLog(logs, validation) as log:
+    measured: Mapping[str, float] = {}
+    due = 0.0
+
+    def note(now: Progress) -> None:
+        nonlocal measured, due
+        if now.seconds >= due or now.step == now.total:
+            due = now.seconds + validation.seconds
+            measured = {**validation.measure(), **validation.constants}
+            loss = {"train/loss": now.loss, "train/learning_rate": now.learning_rate}
+            for tag, value in {**measured, **loss}.items():
+                log.add_scalar(tag, value, now.step)
+        report(replace(now, name=name, metrics=measured))
+
+    with SummaryWriter(str(logs)) as log:
         result = fit(
             network,
             batch_at,
             objective,
-            budget or settings.budget,
-            schedule,
+            settings,
             checkpoint,
             parts=parts,
             speed=speed,
-            device=settings.device,
             identity=compared,
-            report=lambda now: report(replace(now, name=name, metrics=log.note(now))),
-            workers=settings.workers,
+            report=note,
         )
     draw_run(checkpoint.with_suffix(".png"), logs, validation.curves, validation.label)
     network.load_state_dict(result.state)

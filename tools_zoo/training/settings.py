@@ -25,18 +25,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 _Settings = TypeVar("_Settings")
-_OPTION = "option"
-
-
-@dataclass(frozen=True)
-class _Option:
-    help: str
-    values: str | None
-    choices: tuple[Any, ...] | None
-    parse: Callable[[str], Any] | None
-    metavar: str | None
-    recorded: bool
-    group: str | None
 
 
 def option(
@@ -62,8 +50,8 @@ def option(
         recorded: whether it is part of identity and recipe.
         group: options of one group exclude each other.
     """
-    allowed = None if choices is None else tuple(choices)
-    return field(default=default, metadata={_OPTION: _Option(help, values, allowed, parse, metavar, recorded, group)})
+    spec = {"help": help, "values": values, "choices": choices, "parse": parse, "metavar": metavar}
+    return field(default=default, metadata=spec | {"recorded": recorded, "group": group})
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -73,22 +61,25 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
     """
     hints = typing.get_type_hints(cls)
     groups: dict[str, Any] = {}
-    for each, spec in _options(cls):
-        if not spec.help:
+    for each in _options(cls):
+        spec = each.metadata
+        if not spec["help"]:
             continue
-        target = parser
-        if spec.group is not None:
-            target = groups.get(spec.group) or groups.setdefault(spec.group, parser.add_mutually_exclusive_group())
-        arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(each, spec)}
+        target: Any = parser
+        if spec["group"] is not None:
+            target = groups.get(spec["group"]) or groups.setdefault(
+                spec["group"], parser.add_mutually_exclusive_group()
+            )
+        arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(each)}
         name = f"--{each.name.replace('_', '-')}"
         kind, literals, several = _kind(hints[each.name])
         if kind is bool:
             arguments |= {"action": "store_const", "const": not each.default, "dest": each.name}
             name = f"--no-{name[2:]}" if each.default else name
         else:
-            arguments |= {"type": spec.parse or kind, "choices": spec.choices or literals, "metavar": spec.metavar}
+            arguments |= {"type": spec["parse"] or kind, "choices": spec["choices"] or literals}
+            arguments |= {"metavar": spec["metavar"], "required": each.default is MISSING}
             arguments |= {"nargs": "+", "action": "extend"} if several else {}
-            arguments["required"] = each.default is MISSING
         target.add_argument(name, **arguments)
 
 
@@ -103,18 +94,15 @@ def from_arguments(cls: type[_Settings], namespace: argparse.Namespace, **others
     Raises:
         ValueError: a value that the settings do not allow.
     """
-    given = {each.name: getattr(namespace, each.name) for each, _ in _options(cls) if hasattr(namespace, each.name)}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    parsed = {each.name: getattr(namespace, each.name) for each in _options(cls) if hasattr(namespace, each.name)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
     return cls(**{**values, **others})
 
 
 def identity(settings: Any) -> dict[str, Any]:
     """The recorded settings as plain values: what a checkpoint is compared by."""
-    values: dict[str, Any] = {}
-    for each, spec in _options(type(settings)):
-        if spec.recorded:
-            values[each.name] = _plain(getattr(settings, each.name))
-    return values
+    recorded = (each.name for each in _options(type(settings)) if each.metadata["recorded"])
+    return {name: _plain(getattr(settings, name)) for name in recorded}
 
 
 def recipe(settings: Any) -> dict[str, Any]:
@@ -126,28 +114,27 @@ def recipe(settings: Any) -> dict[str, Any]:
 def check_settings(settings: Any) -> None:
     """Raise ``ValueError``, which names the setting, if a value lies outside of what its field allows."""
     hints = typing.get_type_hints(type(settings))
-    for each, spec in _options(type(settings)):
+    for each in _options(type(settings)):
         value = getattr(settings, each.name)
         if value is None:
             continue
-        choices = spec.choices or _kind(hints[each.name])[1]
+        choices = each.metadata["choices"] or _kind(hints[each.name])[1]
         for one in value if isinstance(value, tuple) else (value,):
             if choices and one not in choices:
                 raise ValueError(f"{each.name} must be one of {', '.join(map(str, choices))}, got {one!r}")
-            if spec.values == "share" and not 0 <= one <= 1:
+            if each.metadata["values"] == "share" and not 0 <= one <= 1:
                 raise ValueError(f"{each.name} must lie in [0, 1], got {one}")
-            if spec.values == "positive" and not 0 < one < math.inf:
+            if each.metadata["values"] == "positive" and not 0 < one < math.inf:
                 raise ValueError(f"{each.name} must be a positive number, got {one}")
 
 
-def _options(cls: type) -> list[tuple[Field[Any], _Option]]:
-    return [(each, each.metadata[_OPTION]) for each in fields(cls) if _OPTION in each.metadata]
+def _options(cls: type) -> list[Field[Any]]:
+    return [each for each in fields(cls) if "recorded" in each.metadata]
 
 
-def _help(each: Field[Any], spec: _Option) -> str:
-    text = spec.help.replace("%", "%%")
-    shown = each.default not in (MISSING, None, "", ()) and not isinstance(each.default, bool)
-    if not shown or "(default" in text:
+def _help(each: Field[Any]) -> str:
+    text = str(each.metadata["help"]).replace("%", "%%")
+    if each.default in (MISSING, None, "", ()) or isinstance(each.default, bool) or "(default" in text:
         return text
     default = " ".join(map(str, each.default)) if isinstance(each.default, tuple) else each.default
     return f"{text} (default {default})"
@@ -167,8 +154,6 @@ def _kind(hint: Any) -> tuple[Any, tuple[Any, ...] | None, bool]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(each) for each in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
@@ -180,32 +165,6 @@ class Budget:
 
     minutes: float | None = None
     steps: int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.steps is None):
-            raise ValueError("give either minutes or steps")
-        if (self.minutes or self.steps or 0) <= 0:
-            raise ValueError("the budget must be positive")
-
-    def part(self, share: float) -> Budget:
-        """A share of the budget, at least one step."""
-        if self.steps is not None:
-            return Budget(steps=max(1, round(self.steps * share)))
-        return Budget(minutes=(self.minutes or 0) * share)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate, optimizer and averaging. The defaults suit small CNN restorers and minutes of computation."""
-
-    learning_rate: float = 2e-3
-    warmup_steps: int = 100
-    clip_norm: float = 0.1
-    ema_decay: float = 0.998
-    optimizer: Literal["adam", "muon"] = "adam"
-    """Muon suits the tools' networks (:mod:`tools_zoo.training.muon`)."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 halves the time where the processor has it (AVX512-BF16, AMX, CUDA) and costs ten times it elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +187,8 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.minutes is not None and self.steps is not None:
+            raise ValueError("give either minutes or steps, not both")
 
     @property
     def budget(self) -> Budget:
@@ -259,10 +220,9 @@ class NetworkTraining(TrainingSettings):
     workers: int = option(1, "threads that make batches", values="positive", recorded=False)
 
     @property
-    def schedule(self) -> Schedule:
-        """Learning rate, optimizer and averaging."""
-        rate = self.learning_rate or self.LEARNING_RATES[self.optimizer]
-        return Schedule(rate, self.warmup_steps, self.clip_norm, self.ema_decay, self.optimizer, self.precision)
+    def highest_rate(self) -> float:
+        """The learning rate between warm-up and decay."""
+        return self.learning_rate or self.LEARNING_RATES[self.optimizer]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, t
 from tools_zoo.training.cards import recorded_command, write_card
 from tools_zoo.training.losses import LOSSES, restoring
 from tools_zoo.training.runs import Report, Validation, drawn_on, held_out_of, split_images, train_network
-from tools_zoo.training.settings import Budget, RestorationTraining, option
+from tools_zoo.training.settings import RestorationTraining, option
 from tools_zoo.training.trainer import TrainingResult, digest
 
 SLIGHT_NOISE = (0.0, 10.0)
@@ -91,20 +91,17 @@ def train_tools(
     results: dict[str, TrainingResult] = {}
     minutes_left = settings.budget.minutes
     for position, spec in enumerate(settings.order):
-        budget = settings.budget
         if minutes_left is not None:
             costs = [NETWORKS[s.network(settings.shapes)]().macs_per_pixel for s in settings.order[position:]]
-            budget = Budget(minutes=max(minutes_left, 0.05) * costs[0] / sum(costs))
-        results[spec.name] = _train_tool(settings, spec, budget, source, report)
+            settings = replace(settings, minutes=max(minutes_left, 0.05) * costs[0] / sum(costs))
+        results[spec.name] = result = _train_tool(settings, spec, source, report)
         if minutes_left is not None:
-            minutes_left -= results[spec.name].seconds / 60
+            minutes_left -= result.seconds / 60
         write_tools_card(settings.out)
     return results
 
 
-def _train_tool(
-    settings: ToolTraining, spec: ToolSpec, budget: Budget, source: ImageSource, report: Report
-) -> TrainingResult:
+def _train_tool(settings: ToolTraining, spec: ToolSpec, source: ImageSource, report: Report) -> TrainingResult:
     row = TOOLS.index(spec)
     start = _start_weights(settings, spec)
     own = start is not None and start.parent != settings.out
@@ -126,7 +123,6 @@ def _train_tool(
         lambda step: sampler.batch(np.random.default_rng([settings.seed, row, 0, step]), settings.batch_size),
         restoring(network, LOSSES[settings.loss], settings.device),
         Validation.of_network(network, pairs, settings.device, VALIDATION_SECONDS),
-        budget=budget,
         identity={
             "network": spec.network(settings.shapes),
             "images": len(kept),

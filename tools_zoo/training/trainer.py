@@ -1,6 +1,6 @@
 """Gradient descent by a budget: resumable to the bit, with EMA, live progress and an end on the clock.
 
-Every batch is a function of its step's number, so nothing but the networks, the optimiser and the step has to be kept:
+Every batch is a function of its step's number, so nothing but the networks, the optimizer and the step has to be kept:
 a run that was killed and resumed equals one that was not.
 """
 
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from restore_env.errors import ImageRestoreError
 from restore_env.images.files import write_atomically
 from tools_zoo.training.muon import Muon
-from tools_zoo.training.settings import Budget, Schedule
+from tools_zoo.training.settings import NetworkTraining
 
 AnyBatch = TypeVar("AnyBatch")
 """What a step is computed from, in whatever form its objective takes."""
@@ -63,7 +65,7 @@ class TrainingResult:
 OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = MappingProxyType(
     {"adam": torch.optim.Adam, "muon": Muon}
 )
-"""By what weights may move; the schedule gives the rate of every step."""
+"""The optimizers by name; the learning rate is set at every step."""
 CHECKPOINT_SECONDS, REPORT_SECONDS = 20.0, 0.5
 _RATE_STEPS = 20  # steps by which the rate is measured, after as many to warm up
 _OFF = 0.1  # share of the budget by which a run may end early or late before its end is planned anew
@@ -77,85 +79,70 @@ def fit(
     network: nn.Module,
     batch_at: Callable[[int], AnyBatch],
     objective: Callable[[AnyBatch], Tensor],
-    budget: Budget,
-    schedule: Schedule,
+    settings: NetworkTraining,
     checkpoint: Path,
     *,
     parts: Sequence[nn.Module] = (),
     speed: Callable[[str], float] = lambda _: 1.0,
-    device: str | torch.device = "cpu",
     identity: Mapping[str, Any] = MappingProxyType({}),
     report: Callable[[Progress], None] = lambda _: None,
-    workers: int = 1,
 ) -> TrainingResult:
     """Minimise the objective of ``network`` over the batches, or go on where ``checkpoint`` left off.
 
-    The schedule's optimiser with linear warm-up and cosine decay of its rate, gradients clipped by norm, weights
-    averaged exponentially. With ``minutes`` the number of steps is planned from the rate of the first ones and kept in
-    the checkpoint; it is planned anew if the machine turns out slower or faster, so that the run ends on the clock, and
-    goes on if what slowed it down is over.
+    The optimizer's rate rises linearly, then decays as a cosine; gradients are clipped by norm; weights are averaged
+    exponentially. With ``minutes`` the number of steps is planned from the rate of the first ones and kept in the
+    checkpoint; it is planned anew if the machine turns out slower or faster, so that the run ends on the clock.
 
     Args:
         network: what to train, its start weights in place.
-        batch_at: the batch of a step, a pure function (it runs on ``workers`` threads, some steps ahead).
+        batch_at: the batch of a step, a pure function (it runs on ``settings.workers`` threads, some steps ahead).
         objective: the loss of a batch; :func:`restoring` in the simplest case.
-        budget: when to stop.
-        schedule: how to step.
+        settings: budget, optimizer, learning rate, averaging, precision, device, workers.
         checkpoint: file that keeps the run; written every 20 s and at the end, whole or not at all.
         parts: modules whose gradients are clipped each by itself; by default the whole network is one.
         speed: by what the learning rate of a parameter, given by its name, is multiplied.
-        device: where to compute.
-        identity: what else makes the run what it is (seed, data); kept in the checkpoint, and compared.
+        identity: what makes the run what it is (settings, data); kept in the checkpoint, and compared.
         report: called about twice a second.
-        workers: threads that make batches.
 
     Raises:
-        TrainingError: the checkpoint is damaged or belongs to a run with another schedule or identity.
+        TrainingError: the checkpoint is damaged or belongs to a run of another identity.
     """
-    network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    run = _Run(network, schedule, checkpoint, {**identity, **asdict(schedule)}, speed)
-    run.resume(device)
-    if run.finished and (budget.steps is None or run.step >= budget.steps):
+    network = network.to(settings.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    run = _Run(network, settings, checkpoint, dict(identity), speed)
+    run.resume()
+    planned = settings.budget.steps
+    limit = 60 * (settings.budget.minutes or math.inf)
+    if run.seconds > (1 + _OFF) * limit or (run.finished and (planned is None or run.step >= planned)):
         return run.result()
-    if budget.minutes is not None and run.seconds > (1 + _OFF) * 60 * budget.minutes:
-        return run.result()
-    run.finished = False
+    planned = planned or run.total
     before, began = run.seconds, time.monotonic()
-    marks = deque([(run.step, time.monotonic())], maxlen=_RATE_STEPS + 1)
-    reported = saved = 0.0
-    saved_step = run.step
-    planned = run.total if budget.steps is None else budget.steps
-    with _Ahead(batch_at, run.step, workers) as batches:
-        while planned is None or run.step < planned:
+    marks = deque([(run.step, began)], maxlen=_RATE_STEPS + 1)
+    saved: tuple[int, float] | None = None
+    reported = 0.0
+    late = False
+    with closing(_ahead(batch_at, run.step, settings.workers)) as batches:
+        while not late and (planned is None or run.step < planned):
             rate = run.learning_rate(planned)
-            loss = run.descend(batches.next(), objective, rate, parts or [network])
+            loss = run.descend(next(batches), objective, rate, parts or [network])
             now = time.monotonic()
             run.seconds = before + now - began
             marks.append((run.step, now))
-            pace = (now - marks[0][1]) / max(1, run.step - marks[0][0])
-            late = False
-            if budget.minutes is not None:
-                left = budget.minutes * 60 - run.seconds
-                if planned is None and run.step >= 2 * _RATE_STEPS:
+            left = limit - run.seconds
+            due = saved is None or now - saved[1] > CHECKPOINT_SECONDS
+            measurable = run.step >= 2 * _RATE_STEPS if planned is None else run.step == planned or (due and saved)
+            if measurable and left < math.inf:
+                step, then = saved if saved and due else marks[0]
+                pace = (now - then) / max(1, run.step - step)
+                if planned is None or abs((planned - run.step) * pace - left) > _OFF * limit:
                     planned = run.step + max(1, int(left / pace))
-                elif planned is not None and (run.step == planned or (saved and now - saved > CHECKPOINT_SECONDS)):
-                    if now - saved > CHECKPOINT_SECONDS and saved:
-                        pace = (now - saved) / max(1, run.step - saved_step)
-                    if abs((planned - run.step) * pace - left) > _OFF * budget.minutes * 60:
-                        planned = run.step + max(1, int(left / pace))
-                late = left <= -_OFF * budget.minutes * 60
+            late = left <= -_OFF * limit
             if now - reported > REPORT_SECONDS or run.step == planned or late:
                 reported = now
                 report(Progress(run.step, planned, float(loss), rate, run.seconds))
-            if late:
-                break
-            if planned is not None and now - saved > CHECKPOINT_SECONDS:
-                saved, saved_step = now, run.step
-                run.total = planned
-                run.save()
-    run.total = planned
-    run.finished = planned is not None and run.step >= planned
-    run.save()
+            if planned is not None and due and not late:
+                saved = run.step, now
+                run.save(planned)
+    run.save(planned)
     return run.result()
 
 
@@ -165,49 +152,48 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        schedule: Schedule,
+        settings: NetworkTraining,
         checkpoint: Path,
         identity: dict[str, Any],
         speed: Callable[[str], float],
     ) -> None:
-        self.network, self.schedule, self.checkpoint, self.identity = network, schedule, checkpoint, identity
+        self.network, self.settings, self.checkpoint, self.identity = network, settings, checkpoint, identity
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
                 groups.setdefault(speed(name), []).append(parameter)
         self.speeds = list(groups)
-        self.optimizer = OPTIMIZERS[schedule.optimizer]([{"params": group} for group in groups.values()])
+        self.optimizer = OPTIMIZERS[settings.optimizer]([{"params": group} for group in groups.values()])
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         self.total: int | None = None
-        self.seconds = 0.0
-        self.finished = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last planned step is done."""
+        return self.total is not None and self.step >= self.total
 
     def learning_rate(self, total: int | None) -> float:
-        warm = min(1.0, (self.step + 1) / self.schedule.warmup_steps)
+        warm = min(1.0, (self.step + 1) / self.settings.warmup_steps)
         decay = 1.0 if total is None else 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / total)))
-        return self.schedule.learning_rate * warm * decay
+        return self.settings.highest_rate * warm * decay
 
     def descend(
-        self,
-        batch: AnyBatch,
-        objective: Callable[[AnyBatch], Tensor],
-        rate: float,
-        parts: Sequence[nn.Module],
+        self, batch: AnyBatch, objective: Callable[[AnyBatch], Tensor], rate: float, parts: Sequence[nn.Module]
     ) -> Tensor:
         for group, speed in zip(self.optimizer.param_groups, self.speeds, strict=True):
             group["lr"] = rate * speed
         kind = next(self.network.parameters()).device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.schedule.precision == "bf16"):
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
             loss = objective(batch)
         self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # else nothing was used of what learns
             loss.backward()  # type: ignore[no-untyped-call]
         for part in parts:
-            nn.utils.clip_grad_norm_(part.parameters(), self.schedule.clip_norm)
+            nn.utils.clip_grad_norm_(part.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.step += 1
-        decay = min(self.schedule.ema_decay, self.step / (self.step + 10))
+        decay = min(self.settings.ema_decay, self.step / (self.step + 10))
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
                 if value.is_floating_point():
@@ -216,23 +202,23 @@ class _Run:
                     self.average[name].copy_(value)
         return loss.detach()
 
-    def save(self) -> None:
+    def save(self, total: int | None) -> None:
+        self.total = total
         state = {
             "identity": self.identity,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
-            "total": self.total,
+            "total": total,
             "seconds": self.seconds,
-            "finished": self.finished,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.checkpoint, buffer.getvalue())
 
-    def resume(self, device: str | torch.device) -> None:
+    def resume(self) -> None:
         if not self.checkpoint.exists():
             return
         try:
@@ -241,9 +227,9 @@ class _Run:
             if identity == self.identity:
                 self.network.load_state_dict(state["network"])
                 self.optimizer.load_state_dict(state["optimizer"])
-                self.average = {name: value.to(device) for name, value in state["average"].items()}
-                self.step, self.total = state["step"], state["total"]
-                self.seconds, self.finished = state["seconds"], state["finished"]
+                for name, value in state["average"].items():
+                    self.average[name].copy_(value)
+                self.step, self.total, self.seconds = state["step"], state["total"], state["seconds"]
         except Exception as error:  # a damaged file makes torch raise nearly anything
             raise TrainingError(
                 f"{self.checkpoint}: damaged checkpoint ({type(error).__name__}); delete it to start anew"
@@ -260,30 +246,16 @@ class _Run:
         return TrainingResult(state, self.step, self.seconds, self.finished)
 
 
-class _Ahead(Generic[AnyBatch]):
-    """Makes the next batches on threads while the network is busy with this one."""
-
-    def __init__(self, batch_at: Callable[[int], AnyBatch], first: int, workers: int) -> None:
-        self._batch_at, self._step = batch_at, first
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="batches")
-        self._futures: deque[Future[AnyBatch]] = deque()
-        self._depth = 2 * workers
-
-    def __enter__(self) -> _Ahead[AnyBatch]:
-        while len(self._futures) < self._depth:
-            self._submit()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def next(self) -> AnyBatch:
-        self._submit()
-        return self._futures.popleft().result()
-
-    def _submit(self) -> None:
-        self._futures.append(self._pool.submit(self._batch_at, self._step))
-        self._step += 1
+def _ahead(batch_at: Callable[[int], AnyBatch], first: int, workers: int) -> Generator[AnyBatch, None, None]:
+    """The batches from a step on, made on threads while the network is busy with earlier ones."""
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="batches")
+    try:
+        futures = deque(pool.submit(batch_at, first + number) for number in range(2 * workers))
+        for step in itertools.count(first + 2 * workers):
+            futures.append(pool.submit(batch_at, step))
+            yield futures.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def digest(module: nn.Module) -> str:
