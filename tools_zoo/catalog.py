@@ -71,16 +71,12 @@ def training_order(names: tuple[str, ...]) -> list[ToolSpec]:
     ordered: list[ToolSpec] = []
 
     def visit(spec: ToolSpec) -> None:
-        if spec in ordered:
-            return
-        parent = spec.parent
-        while parent is not None and parent not in names:
-            parent = SPECS[parent].parent
-        if parent is not None:
-            visit(SPECS[parent])
-        ordered.append(spec)
+        if spec.parent is not None:
+            visit(SPECS[spec.parent])
+        if spec.name in names and spec not in ordered:
+            ordered.append(spec)
 
-    for spec in TOOLS:
-        if spec.name in names:
-            visit(spec)
+    for name in SPECS:
+        if name in names:
+            visit(SPECS[name])
     return ordered

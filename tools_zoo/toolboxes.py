@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from restore_env.errors import ImageRestoreError
@@ -129,11 +128,10 @@ def read_tool(path: Path, network_name: str) -> ToolWeights:
 
 
 def is_tool(path: Path) -> bool:
-    """Whether the file's header names a tool's network; False if it cannot be read."""
+    """Whether the file is one of a tool's weights; False if it cannot be read."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("network") in NETWORKS
-    except (SafetensorError, OSError):
+        return read_weights(path)[1].get("network") in NETWORKS
+    except ValueError:
         return False
 
 

@@ -15,7 +15,7 @@ from benchmarks.baselines.catalog import BASELINES
 from benchmarks.baselines.training import BaselineTraining, train_baseline
 from benchmarks.report.publishing import parse
 from tools_zoo.training.display import TrainingDisplay
-from tools_zoo.training.runs import OUTPUT, photographs
+from tools_zoo.training.runs import photographs
 from tools_zoo.training.settings import add_options, from_arguments
 
 PROGRAM = "benchmarks.baselines.train"
@@ -26,10 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     row = BASELINES[arguments.baseline]
     settings = from_arguments(BaselineTraining, arguments, baseline=row.name, command=arguments.command_line)
     source = photographs(settings, settings.patch_size * row.factor)
-    with TrainingDisplay(row.name) as display:
-        training = train_baseline(
-            settings, source, lambda now: display.show_steps(row.name, now, f"{now.metrics.get(OUTPUT, 0):.2f} dB")
-        )
+    with TrainingDisplay() as display:
+        training = train_baseline(settings, source, display.show_run)
     print(f"{row.title}: {training}; weights in {settings.path}")
     return 0
 

@@ -39,9 +39,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that can be used here."""
     name = str(request.param)
-    missing = BACKENDS[name].missing
-    if missing is not None:
-        pytest.skip(f"backend {name!r} needs {missing}: pip install imagerestore[{BACKENDS[name].extra}]")
+    if BACKENDS[name].missing:
+        pytest.skip(f"needs the extra {BACKENDS[name].package}")
     return name
 
 
@@ -219,7 +218,7 @@ def test_shipped_toolboxes_take_a_backend() -> None:
         "eager"
     }
     assert all(tool.backend == DEFAULT_BACKEND for tool in load_toolbox() if isinstance(tool, NetworkTool))
-    assert not BACKENDS[DEFAULT_BACKEND].packages
+    assert not BACKENDS[DEFAULT_BACKEND].package
 
 
 BAD_USES = [
@@ -249,7 +248,7 @@ def test_a_missing_package_is_named_with_its_extra(use: Any, name: str) -> None:
 def test_on_other_devices_pytorch_runs_the_tools_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "tools_zoo.backends.network_tool.BACKENDS",
-        {**BACKENDS, "cpu_only": replace(BACKENDS["eager"], any_device=False)},
+        {**BACKENDS, "cpu_only": replace(BACKENDS["eager"], package="torch")},
     )
     images = torch.rand(2, 3, 9, 9, device="meta")
     with pytest.warns(RuntimeWarning, match="backend 'cpu_only' runs on the CPU alone: on meta PyTorch"):

@@ -14,8 +14,8 @@ from tools_zoo.training.display import TrainingDisplay
 from tools_zoo.training.trainer import Progress
 
 
-def glance(step: int, total: int | None) -> Progress:
-    return Progress(step, total, loss=0.0, learning_rate=0.0, seconds=0.0)
+def reached(step: int, total: int | None, psnr: float) -> Progress:
+    return Progress(step, total, 0.0, 0.0, 0.0, "first", {"psnr/input": 20.0, "psnr/output": psnr})
 
 
 @pytest.fixture
@@ -31,29 +31,31 @@ def test_a_log_has_the_beginning_a_line_a_minute_and_the_end(
     colour: str, clock: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", colour)
-    with TrainingDisplay("first", "second") as display:
-        display.show_steps("first", glance(1, None), "20 dB")
+    with TrainingDisplay() as display:
+        display.wait_for("first", "second")
+        display.show_run(reached(1, None, 20))
         for second in range(1, 131):
             clock[0] = 100 + second
-            display.show_steps("first", glance(second, 1000), "21 dB")
-        display.show_steps("first", glance(1000, 1000), "22 dB")
-        display.show_steps("first", glance(1000, 1000), "22 dB")  # a look at the end may come twice
-        display.show_steps("first", glance(1001, 1100), "22 dB")  # or the end is put off
-        display.show_steps("first", glance(1100, 1100), "23 dB")
+            display.show_run(reached(second, 1000, 21))
+        display.show_run(reached(1000, 1000, 22))
+        display.show_run(reached(1000, 1000, 22))  # a look at the end may come twice
+        display.show_run(reached(1001, 1100, 22))  # or the end is put off
+        display.show_run(reached(1100, 1100, 23))
         display.show("third", 0.5, "50% of its time")  # waits for no other row's minute
     assert capsys.readouterr().out.splitlines() == [
-        "first: 1 steps, 20 dB, 0:00:00",
-        "first: 60/1000 steps, 21 dB, 0:01:00",
-        "first: 120/1000 steps, 21 dB, 0:02:00",
-        "first: 1000/1000 steps, 22 dB, 0:02:10",
-        "first: 1100/1100 steps, 23 dB, 0:02:10",
+        "first: 1 steps, 20.00 -> 20.00 dB, 0:00:00",
+        "first: 60/1000 steps, 20.00 -> 21.00 dB, 0:01:00",
+        "first: 120/1000 steps, 20.00 -> 21.00 dB, 0:02:00",
+        "first: 1000/1000 steps, 20.00 -> 22.00 dB, 0:02:10",
+        "first: 1100/1100 steps, 20.00 -> 23.00 dB, 0:02:10",
         "third: 50% of its time, 0:00:00",
     ]
 
 
 def test_a_row_that_is_cut_short_says_where(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
-        with TrainingDisplay("first", "never") as display:
+        with TrainingDisplay() as display:
+            display.wait_for("first", "never")
             display.show("first", 0.1, "begun")
             clock[0] += 5
             display.show("first", 0.4, "nearly half")
@@ -92,12 +94,13 @@ def test_a_terminal_has_bars_that_stay(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
-    with TrainingDisplay("first", "second") as display:
-        display.show_steps("first", glance(250, 1000), "[dim] dB")
+    with TrainingDisplay() as display:
+        display.wait_for("first", "second")
+        display.show("first", 0.25, "[dim] dB")
     *_, first, second = (line for line in capsys.readouterr().out.splitlines() if "━" in line)
     assert "first" in first
     assert first.count("━") == 10  # of forty
-    assert "250/1000 steps, [dim] dB" in first
+    assert "[dim] dB" in first
     assert "waiting" in second
 
 

@@ -21,7 +21,6 @@ from restore_env.toolbox import Toolbox
 from tests.support.bundles import CELL, Bundle
 from tools_zoo.catalog import TOOLS
 from tools_zoo.published.checkpoints import SOURCE, import_rl_restore
-from tools_zoo.published.tensor_bundles import masked_crc32c
 from tools_zoo.toolboxes import load_toolbox, read_tool
 
 
@@ -75,14 +74,6 @@ def published_q(images: Tensor, actions: list[Tensor], bundle: Bundle) -> list[T
 
 
 # Without the published data -----------------------------------------------------------------------------------------
-
-
-def test_crc32c_known_answers() -> None:
-    def masked(crc: int) -> int:
-        return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-    assert masked_crc32c(b"123456789") == masked(0xE3069283)
-    assert masked_crc32c(bytes(32)) == masked(0x8A9136AA)  # RFC 3720, B.4
 
 
 def test_imported_tools_compute_what_the_bundles_say(imported: Path, bundles: dict[str, Bundle]) -> None:

@@ -15,7 +15,7 @@ from agents import cli
 from tests.support.bundles import random_tool, write_bundle
 from tools_zoo.catalog import TOOLS
 from tools_zoo.published.checkpoints import import_rl_restore
-from tools_zoo.published.tensor_bundles import Variable, read_bundle
+from tools_zoo.published.tensor_bundles import read_bundle, variable
 from tools_zoo.toolboxes import ToolboxError, load_toolbox
 
 
@@ -166,7 +166,7 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_spoilt_index_gives_one_error_or_the_same_variables(small_bundle: Path, data: st.DataObject) -> None:
-    expected = {"a/w": Variable("<f4", (2, 3)), "a/wide": Variable("<f4", (4,)), "step": Variable("<i4", ())}
+    expected = {"a/w": variable("<f4", (2, 3)), "a/wide": variable("<f4", (4,)), "step": variable("<i4", ())}
     whole = read_bundle(small_bundle, expected, "small")
     index = small_bundle.with_name("small.index")
     good = index.read_bytes()

@@ -32,24 +32,19 @@ _PREPARING = threading.Lock()
 class Backend:
     """One of the programs that can run networks on a CPU."""
 
-    title: str
     prepare: Callable[[nn.Module], Runner]
     """Turns a network on the CPU, which stays as it is, into what runs in its place."""
-    packages: tuple[str, ...] = ()
-    """The modules that it imports beyond the package's own dependencies."""
-    extra: str = ""
-    """The extra of this package that installs them."""
-    any_device: bool = False
-    """Whether it is PyTorch, which runs everywhere."""
+    package: str = ""
+    """The package other than PyTorch that runs the networks, on the CPU alone; the extra of its name installs it."""
 
     @property
-    def missing(self) -> str | None:
-        """The first of its packages that is not installed."""
-        return next((name for name in self.packages if importlib.util.find_spec(name) is None), None)
+    def missing(self) -> bool:
+        """Whether its package is not installed."""
+        return bool(self.package) and importlib.util.find_spec(self.package) is None
 
     def runs_on(self, device: str) -> bool:
         """Whether it, and not PyTorch in its place, runs networks on this device."""
-        return self.any_device or device == "cpu" or device.startswith("cpu:")
+        return not self.package or torch.device(device).type == "cpu"
 
 
 def _plain(network: nn.Module) -> Runner:
@@ -69,12 +64,12 @@ def _by_ncnn(network: nn.Module) -> Runner:
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
-        "torch": Backend("PyTorch, optimized for the CPU", _folded, any_device=True),
-        "eager": Backend("PyTorch", _plain, any_device=True),
-        "ncnn": Backend("ncnn", _by_ncnn, ("ncnn",), "ncnn"),
+        "torch": Backend(_folded),
+        "eager": Backend(_plain),
+        "ncnn": Backend(_by_ncnn, "ncnn"),
     }
 )
-"""The backends by name."""
+"""PyTorch optimized for the CPU, plain PyTorch, and ncnn."""
 
 DEFAULT_BACKEND = "torch"
 
@@ -92,10 +87,10 @@ def check_backend(name: str) -> Backend:
     backend = BACKENDS.get(name)
     if backend is None:
         raise BackendError(f"unknown backend {name!r}: choose from {', '.join(BACKENDS)}")
-    if backend.missing is not None:
+    if backend.missing:
+        package = backend.package
         raise BackendError(
-            f"backend {name!r} needs {backend.missing}, which is not installed:"
-            f" pip install imagerestore[{backend.extra}]"
+            f"backend {name!r} needs {package}, which is not installed: pip install imagerestore[{package}]"
         )
     return backend
 
@@ -150,7 +145,7 @@ class NetworkTool(nn.Module):
             return images.clone()
         if self._is_for_backend(images):
             return self._runner()(images)
-        if images.device.type != "cpu" and not BACKENDS[self.backend].any_device:
+        if not BACKENDS[self.backend].runs_on(str(images.device)):
             warnings.warn(
                 f"backend {self.backend!r} runs on the CPU alone: on {images.device} PyTorch runs the tools",
                 RuntimeWarning,
@@ -158,14 +153,6 @@ class NetworkTool(nn.Module):
             )
         restored: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
         return restored
-
-    def by(self, backend: str) -> NetworkTool:
-        """The same tool, its weights shared, run by another backend.
-
-        Raises:
-            BackendError: no such backend, or a package that it needs is not installed.
-        """
-        return NetworkTool(self.name, self.network, self.macs_per_pixel, self.receptive_radius, backend)
 
     def _is_for_backend(self, images: Tensor) -> bool:
         if images.device.type != "cpu" or images.dtype != torch.float32 or self.network.training:
@@ -219,5 +206,10 @@ def with_backend(toolbox: Toolbox, backend: str) -> Toolbox:
         BackendError: no such backend, or a package that it needs is not installed.
     """
     check_backend(backend)
-    tools = [tool.by(backend) if isinstance(tool, NetworkTool) else tool for tool in toolbox]
-    return Toolbox(tools, toolbox.device)
+    tools = (
+        NetworkTool(tool.name, tool.network, tool.macs_per_pixel, tool.receptive_radius, backend)
+        if isinstance(tool, NetworkTool)
+        else tool
+        for tool in toolbox
+    )
+    return Toolbox(list(tools), toolbox.device)

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restore_env.errors import ImageRestoreError
 from restore_env.images.files import write_atomically
-from tools_zoo.backends.network_tool import NetworkTool
+from tools_zoo.backends.network_tool import BackendError, NetworkTool
 from tools_zoo.backends.parity import ParityError, check_parity
 from tools_zoo.training.cards import source_version
 
@@ -29,15 +28,11 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TRACED = (2, 3, 43, 45)  # odd, so that what a network does about odd sizes is in the model
 
 
-class ExportError(ImageRestoreError):
-    """A package that export needs is not installed."""
-
-
 def check_export() -> None:
-    """Raise :class:`ExportError` if a package of the extra ``onnx`` is not installed."""
+    """Raise :class:`BackendError` if a package of the extra ``onnx`` is not installed."""
     missing = next((name for name in PACKAGES if importlib.util.find_spec(name) is None), None)
     if missing is not None:
-        raise ExportError(f"export needs {missing}, which is not installed: pip install imagerestore[onnx]")
+        raise BackendError(f"export needs {missing}, which is not installed: pip install imagerestore[onnx]")
 
 
 def export_tool(tool: NetworkTool, path: Path) -> float:
@@ -54,7 +49,7 @@ def export_tool(tool: NetworkTool, path: Path) -> float:
         The largest difference between ONNX Runtime and PyTorch on random images.
 
     Raises:
-        ExportError: the extra ``onnx`` is not installed.
+        BackendError: the extra ``onnx`` is not installed.
         ParityError: the network cannot be converted, or results differ by more than 1e-5. Nothing is written then.
     """
     check_export()

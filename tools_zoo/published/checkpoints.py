@@ -1,9 +1,8 @@
 """Import of the published RL-Restore checkpoints, TensorFlow 1 tensor bundles, without TensorFlow.
 
 Every bundle is checked in full (:mod:`tools_zoo.published.tensor_bundles`) before anything is written. The published
-networks
-were trained on images whose height and width were swapped. The import swaps the two axes of every kernel, so that the
-imported networks take images as they are.
+networks were trained on images whose height and width were swapped. The import swaps the two axes of every kernel, so
+that the imported networks take images as they are.
 """
 
 from __future__ import annotations
@@ -17,16 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from restore_env.images.arrays import Float
-from restore_env.images.files import write_atomically
 from tools_zoo.catalog import TOOLS
 from tools_zoo.networks import NETWORKS
-from tools_zoo.published.tensor_bundles import Variable, read_bundle
+from tools_zoo.published.tensor_bundles import read_bundle, variable
 from tools_zoo.toolboxes import MANIFEST, ToolboxError, ToolWeights, update_toolbox
+from tools_zoo.weight_files import read_weights, recipe_of, write_weights
 
 SOURCE = "RL-Restore, published checkpoints"
 """The source in the recipe of an imported tool or agent."""
@@ -55,26 +52,25 @@ LAYERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 _EMBED, _HIDDEN, _GRID, _CHANNELS = 32, 50, 4, 24  # widths of the agent; its features are 4x4 of 24 channels
 _CELL = "prediction/prediction_rnn/basic_lstm_cell"
 
-AGENT_VARIABLES: Mapping[str, Variable] = MappingProxyType(
+_AGENT_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
-        "prediction/l1/w": Variable("<f4", (9, 9, 3, 32)),
-        "prediction/l1/biases": Variable("<f4", (32,)),
-        "prediction/l2/w": Variable("<f4", (5, 5, 32, _CHANNELS)),
-        "prediction/l2/biases": Variable("<f4", (_CHANNELS,)),
-        "prediction/l3/w": Variable("<f4", (5, 5, _CHANNELS, _CHANNELS)),
-        "prediction/l3/biases": Variable("<f4", (_CHANNELS,)),
-        "prediction/l4/w": Variable("<f4", (5, 5, _CHANNELS, _CHANNELS)),
-        "prediction/l4/biases": Variable("<f4", (_CHANNELS,)),
-        "prediction/l7/Matrix": Variable("<f4", (_GRID * _GRID * _CHANNELS, _EMBED)),
-        "prediction/l7/bias": Variable("<f4", (_EMBED,)),
-        f"{_CELL}/kernel": Variable("<f4", (_EMBED + len(TOOLS) + _HIDDEN, 4 * _HIDDEN)),
-        f"{_CELL}/bias": Variable("<f4", (4 * _HIDDEN,)),
-        "prediction/q/Matrix": Variable("<f4", (_HIDDEN, len(TOOLS) + 1)),
-        "prediction/q/bias": Variable("<f4", (len(TOOLS) + 1,)),
-        "step/step": Variable("<i4", ()),
+        "prediction/l1/w": (9, 9, 3, 32),
+        "prediction/l1/biases": (32,),
+        "prediction/l2/w": (5, 5, 32, _CHANNELS),
+        "prediction/l2/biases": (_CHANNELS,),
+        "prediction/l3/w": (5, 5, _CHANNELS, _CHANNELS),
+        "prediction/l3/biases": (_CHANNELS,),
+        "prediction/l4/w": (5, 5, _CHANNELS, _CHANNELS),
+        "prediction/l4/biases": (_CHANNELS,),
+        "prediction/l7/Matrix": (_GRID * _GRID * _CHANNELS, _EMBED),
+        "prediction/l7/bias": (_EMBED,),
+        f"{_CELL}/kernel": (_EMBED + len(TOOLS) + _HIDDEN, 4 * _HIDDEN),
+        f"{_CELL}/bias": (4 * _HIDDEN,),
+        "prediction/q/Matrix": (_HIDDEN, len(TOOLS) + 1),
+        "prediction/q/bias": (len(TOOLS) + 1,),
     }
 )
-"""The variables of the agent's bundle."""
+"""The float32 variables of the agent's bundle."""
 
 
 def import_rl_restore(src: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
@@ -105,7 +101,9 @@ def import_rl_restore(src: str | os.PathLike[str], out: str | os.PathLike[str]) 
         )
         for number, spec in enumerate(TOOLS, 1)
     ]
-    agent = _agent_state(read_bundle(root / "models" / "model", AGENT_VARIABLES, "agent"))
+    variables = {name: variable("<f4", shape) for name, shape in _AGENT_SHAPES.items()}
+    variables["step/step"] = variable("<i4", ())
+    agent = _agent_state(read_bundle(root / "models" / "model", variables, "agent"))
     metadata = {
         "kind": "q",
         "tools": json.dumps([spec.name for spec in TOOLS]),
@@ -113,7 +111,7 @@ def import_rl_restore(src: str | os.PathLike[str], out: str | os.PathLike[str]) 
         "recipe": json.dumps(_recipe("model")),
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / AGENT, save(agent, metadata))
+    write_weights(out / AGENT, agent, metadata)
     return update_toolbox(out, tools)
 
 
@@ -138,9 +136,8 @@ def _check_free(out: Path) -> None:
     if not (out / MANIFEST).exists():
         return
     try:
-        with safe_open(out / AGENT, framework="pt") as file:
-            source = json.loads((file.metadata() or {}).get("recipe", "{}")).get("source")
-    except (SafetensorError, OSError, ValueError, AttributeError):
+        source = recipe_of(read_weights(out / AGENT)[1]).get("source")
+    except ValueError:
         source = None
     if source != SOURCE:
         raise ToolboxError(f"{out}: holds another toolbox, which the import would overwrite; choose another folder")
@@ -149,11 +146,11 @@ def _check_free(out: Path) -> None:
 def _read_tool(prefix: Path, network: str) -> dict[str, Tensor]:
     layers = LAYERS[network]
     shapes = {key: tuple(value.shape) for key, value in NETWORKS[network]().state_dict().items()}
-    expected: dict[str, Variable] = {}
+    expected = {}
     for theirs, ours in layers.items():
         outputs, inputs, height, width = shapes[f"{ours}.weight"]
-        expected[f"{theirs}/weights"] = Variable("<f4", (height, width, inputs, outputs))
-        expected[f"{theirs}/biases"] = Variable("<f4", (outputs,))
+        expected[f"{theirs}/weights"] = variable("<f4", (height, width, inputs, outputs))
+        expected[f"{theirs}/biases"] = variable("<f4", (outputs,))
     variables = read_bundle(prefix, expected, network)
     state: dict[str, Tensor] = {}
     for theirs, ours in layers.items():

@@ -7,36 +7,24 @@ type, shape, place and CRC-32C.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tools_zoo.toolboxes import ToolboxError
 
+Variable = np.dtype[Any]
+"""Type and shape of one variable of a bundle, as a NumPy type with a shape (:func:`variable`)."""
 
-@dataclass(frozen=True)
-class Variable:
-    """Type and shape of one variable of a bundle."""
 
-    dtype: str
-    """A NumPy type: "<f4" or "<i4"."""
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def __str__(self) -> str:
-        return f"{np.dtype(self.dtype).name} {self.shape}"
+def variable(dtype: str, shape: tuple[int, ...]) -> Variable:
+    """A variable of type "<f4" or "<i4" and a shape."""
+    return np.dtype((dtype, shape))
 
 
 def read_bundle(prefix: Path, expected: Mapping[str, Variable], network: str) -> dict[str, npt.NDArray[Any]]:
@@ -55,42 +43,42 @@ def read_bundle(prefix: Path, expected: Mapping[str, Variable], network: str) ->
     """
     data_path = prefix.with_name(f"{prefix.name}.data-00000-of-00001")
     index_path = prefix.with_name(f"{prefix.name}.index")
-    size, expected_size = _size(data_path), sum(variable.nbytes for variable in expected.values())
-    if size != expected_size:
-        raise ToolboxError(f"{data_path}: {size} bytes, expected {expected_size} ({network})")
-    entries = _read_index(index_path)
+    data, expected_size = _read(data_path), sum(each.itemsize for each in expected.values())
+    if len(data) != expected_size:
+        raise ToolboxError(f"{data_path}: {len(data)} bytes, expected {expected_size} ({network})")
+    table = _read(index_path)
+    try:
+        entries = _parse_index(table)
+    except (ValueError, IndexError, TypeError, OverflowError, struct.error) as error:
+        raise ToolboxError(f"{index_path}: damaged, or not the index of a tensor bundle ({error})") from None
     for name in sorted({*expected, *entries}):
         if name not in expected or name not in entries:
             state = "lacks" if name in expected else "holds an unexpected"
             raise ToolboxError(f"{index_path}: {state} variable {name}; expected those of {network}")
         if entries[name].variable != expected[name]:
-            raise ToolboxError(
-                f"{index_path}: {name} is {entries[name].variable}, expected {expected[name]} ({network})"
-            )
-    data = _read(data_path)
+            found, wanted = (f"{each.base.name} {each.shape}" for each in (entries[name].variable, expected[name]))
+            raise ToolboxError(f"{index_path}: {name} is {found}, expected {wanted} ({network})")
     variables: dict[str, npt.NDArray[Any]] = {}
     for name, entry in entries.items():
         raw = data[entry.offset : entry.offset + entry.size]
-        if len(raw) != entry.variable.nbytes:
+        if len(raw) != entry.variable.itemsize:
             raise ToolboxError(f"{index_path}: {name} does not lie inside the data file ({network})")
         if masked_crc32c(raw) != entry.crc32c:
             raise ToolboxError(
                 f"{data_path}: damaged, or not the file of {index_path.name}: the checksum of {name} differs"
             )
-        array = np.frombuffer(raw, entry.variable.dtype).reshape(entry.variable.shape)
+        array = np.frombuffer(raw, entry.variable.base).reshape(entry.variable.shape)
         if not np.isfinite(array).all():
             raise ToolboxError(f"{data_path}: {name} holds values that are not finite (NaN or infinity)")
         variables[name] = array
     return variables
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        raise ToolboxError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ToolboxError(f"{path}: cannot be read ({error.strerror or error})") from None
+def masked_crc32c(data: bytes) -> int:
+    """CRC-32C (Castagnoli) in the masked form that LevelDB and TensorFlow store."""
+    from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+
+    return int(pywrap_tensorflow.masked_crc32c(data))
 
 
 def _read(path: Path) -> bytes:
@@ -108,26 +96,14 @@ def _read(path: Path) -> bytes:
 _TABLE_MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 _BLOCK_TRAILER = 5  # compression type and CRC-32C
-_MAX_INDEX = 2**20  # bytes; those of RL-Restore have less than a thousand
 _DTYPES: Mapping[int, str] = MappingProxyType({1: "<f4", 3: "<i4"})
 
 
-@dataclass(frozen=True)
-class _BundleEntry:
+class _BundleEntry(NamedTuple):
     variable: Variable
     offset: int
     size: int
     crc32c: int
-
-
-def _read_index(path: Path) -> dict[str, _BundleEntry]:
-    if _size(path) > _MAX_INDEX:
-        raise ToolboxError(f"{path}: {_size(path)} bytes are too many for the index of a tensor bundle")
-    table = _read(path)
-    try:
-        return _parse_index(table)
-    except (ValueError, IndexError, TypeError, struct.error) as error:
-        raise ToolboxError(f"{path}: damaged, or not the index of a tensor bundle ({error})") from None
 
 
 def _parse_index(table: bytes) -> dict[str, _BundleEntry]:
@@ -138,22 +114,20 @@ def _parse_index(table: bytes) -> dict[str, _BundleEntry]:
     entries: dict[str, _BundleEntry] = {}
     for _, handle in _block(table, offset, size):
         for key, value in _block(table, *_handle(handle, 0)[0]):
+            fields = dict(_fields(value))
             if key:
-                entries[key.decode()] = _entry(value)
-            else:
-                header = _fields(value)
-                if header.get(1) != 1 or header.get(2, 0) != 0:
-                    raise ValueError("only little-endian bundles of one shard can be read")
+                entries[key.decode()] = _entry(fields)
+            elif fields.get(1) != 1 or fields.get(2, 0) != 0:
+                raise ValueError("only little-endian bundles of one shard can be read")
     return entries
 
 
-def _entry(message: bytes) -> _BundleEntry:
-    fields = _fields(message)
+def _entry(fields: Mapping[int, Any]) -> _BundleEntry:
     dtype, offset, size, checksum = (int(fields.get(field, 0)) for field in (1, 4, 5, 6))
-    shape = tuple(int(_fields(dim).get(1, 0)) for field, dim in _messages(fields.get(2, b"")) if field == 2)
+    shape = tuple(int(dict(_fields(dim)).get(1, 0)) for field, dim in _fields(fields.get(2, b"")) if field == 2)
     if dtype not in _DTYPES:
         raise ValueError(f"a variable is neither float32 nor int32 but of type {dtype}")
-    return _BundleEntry(Variable(_DTYPES[dtype], shape), offset, size, checksum)
+    return _BundleEntry(variable(_DTYPES[dtype], shape), offset, size, checksum)
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
@@ -183,12 +157,8 @@ def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
         position += length
 
 
-def _fields(message: bytes) -> dict[int, Any]:
-    """A protocol buffer's fields by number; of a repeated one the last."""
-    return dict(_messages(message))
-
-
-def _messages(message: bytes) -> Iterator[tuple[int, Any]]:
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """The fields of a protocol buffer: number and value."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -218,23 +188,3 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise ValueError("a number is too long")
-
-
-def masked_crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) in the masked form that LevelDB and TensorFlow store."""
-    table = _crc_table()
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-@cache
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)

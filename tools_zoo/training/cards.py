@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from restore_env.images.files import write_atomically
 
@@ -24,26 +23,13 @@ def write_card(card: Path, text: str, sections: Sequence[str] = ()) -> None:
     """
     parts = [text.rstrip()]
     for section in sections:
-        begin, end = f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
+        begin, end = _marks(section)
         try:
-            old = card.read_text(encoding="utf-8")
-            kept = old[old.index(begin) + len(begin) : old.index(end)]
+            kept = _around(card, section)[1]
         except (FileNotFoundError, ValueError):
             kept = "\n"
         parts.append(f"{begin}{kept}{end}")
     write_atomically(card, ("\n\n".join(parts) + "\n").encode())
-
-
-def recorded_command(recipe: Mapping[str, Any], **before: str) -> str:
-    """The command of a recipe, and after it what it does not say: version, images, optimiser and loss.
-
-    Args:
-        recipe: how weights were trained.
-        before: the optimiser and the loss of recipes that name none, as they were made when there was no other.
-    """
-    others = (recipe.get(name, default) for name, default in before.items())
-    notes = [recipe.get("version"), f"{recipe.get('images')} training images", *others]
-    return f"{recipe.get('command')}  # {', '.join(map(str, notes))}"
 
 
 @cache
@@ -70,8 +56,9 @@ def replace_section(card: Path, section: str, text: str) -> None:
     Raises:
         ValueError: the file has no such marks, or not in this order.
     """
-    before, after = _around(card, section)
-    write_atomically(card, f"{before}\n{text.strip()}\n{after}".encode())
+    begin, end = _marks(section)
+    before, _, after = _around(card, section)
+    write_atomically(card, f"{before}{begin}\n{text.strip()}\n{end}{after}".encode())
 
 
 def check_section(card: Path, section: str) -> None:
@@ -89,10 +76,15 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
     return shlex.join([*program.split(), *words])
 
 
-def _around(card: Path, section: str) -> tuple[str, str]:
-    """The card's text up to and with the first mark, and from the second mark on."""
-    begin, end = f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
+def _marks(section: str) -> tuple[str, str]:
+    return f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
+
+
+def _around(card: Path, section: str) -> tuple[str, str, str]:
+    """The card's text before a section's marks, between them, and after them."""
+    begin, end = _marks(section)
     text = card.read_text(encoding="utf-8")
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"{card}: expected {begin} and, after it, {end}, once each")
-    return text[: text.index(begin) + len(begin)], text[text.index(end) :]
+    before, rest = text.split(begin)
+    return before, *rest.split(end)  # type: ignore[return-value]

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -33,28 +34,22 @@ class TrainingDisplay:
 
     On a terminal the rows are live, with bars. Elsewhere, as in a log, a row is a line at its start, a line a minute,
     and a line at its end. If standard output is closed, training continues without output.
-
-    Args:
-        waiting: rows to show from the start.
     """
 
-    def __init__(self, *waiting: str) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = Console()
-        watched = console.is_interactive and sys.stdout.isatty()  # Rich takes FORCE_COLOR for a terminal
+        terminal = console.is_interactive and sys.stdout.isatty()  # Rich takes FORCE_COLOR for a terminal
         columns = (
             TextColumn("{task.description:<10}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[said]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False),
             TimeElapsedColumn(),
         )
-        self._live = Progress(*columns, console=console, disable=not watched)
+        self._live = Progress(*columns, console=console, disable=not terminal)
         self._rows: dict[str, _Row] = {}
-        self._closed = False
-        for name in waiting:
-            self._add(name)
 
     def __enter__(self) -> TrainingDisplay:
         self._live.start()
@@ -63,57 +58,49 @@ class TrainingDisplay:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
         for row in self._rows.values():
-            if not (row.done or row.printed):
+            if not row.done:
                 self._print(row)
 
-    def show(self, name: str, share: float | None, said: str) -> None:
-        """Bring a row up to date.
+    def wait_for(self, *names: str) -> None:
+        """Add rows that have not started."""
+        for name in names:
+            self._rows[name] = _Row(self._live.add_task(name, total=None, start=False, text="waiting"))
+
+    def show(self, name: str, share: float | None, text: str) -> None:
+        """Update a row.
 
         Args:
             name: of the row; a new one joins at the end.
             share: how much of it is done, 0 to 1; None: not known yet.
-            said: in words.
+            text: what it has reached.
         """
-        row = self._rows[name] if name in self._rows else self._add(name)
-        now = time.monotonic()
+        if name not in self._rows:
+            self.wait_for(name)
+        row, now = self._rows[name], time.monotonic()
         if row.began is None:
             row.began = now
             self._live.start_task(row.task)
-        self._live.update(row.task, completed=share or 0.0, total=None if share is None else 1.0, said=said)
+        self._live.update(row.task, completed=share or 0.0, total=None if share is None else 1.0, text=text)
         done = share is not None and share >= 1
-        row.line, row.printed = f"{name}: {said}, {timedelta(seconds=int(now - row.began))}", False
+        row.line = f"{name}: {text}, {timedelta(seconds=int(now - row.began))}"
         if now >= row.due or (done and not row.done):
             self._print(row)
             row.due = now + LINE_SECONDS
         row.done = done
 
-    def wait_for(self, *names: str) -> None:
-        """Add rows that have not started."""
-        for name in names:
-            self._add(name)
-
     def show_run(self, progress: Progress) -> None:
         """Update the row of a run with its steps and latest validation."""
-        self.show_steps(progress.name.replace("-", " "), progress, measured(progress.metrics))
-
-    def show_steps(self, name: str, progress: Progress, quality: str) -> None:
-        """Bring a row up to date that counts steps."""
         share = None if progress.total is None else progress.step / progress.total
         steps = str(progress.step) if progress.total is None else f"{progress.step}/{progress.total}"
-        self.show(name, share, ", ".join(filter(None, (f"{steps} {progress.unit}", quality))))
+        text = ", ".join(filter(None, (f"{steps} {progress.unit}", measured(progress.metrics))))
+        self.show(progress.name.replace("-", " "), share, text)
 
     def _print(self, row: _Row) -> None:
-        """Print a row's line, unless the rows are live or no one can read it."""
-        if self._live.disable and not self._closed:
-            try:
+        """Print a row's line if it is new, the rows are not live, and standard output is open."""
+        if self._live.disable and row.line:
+            with suppress(OSError):
                 print(row.line, flush=True)
-            except OSError:
-                self._closed = True
-        row.printed = True
-
-    def _add(self, name: str) -> _Row:
-        row = self._rows[name] = _Row(self._live.add_task(name, total=None, start=False, said="waiting"))
-        return row
+        row.line = ""
 
 
 @dataclass
@@ -121,8 +108,7 @@ class _Row:
     task: TaskID
     began: float | None = None
     line: str = ""
-    printed: bool = True
-    """Whether its line has been printed."""
+    """What has not been printed."""
     due: float = -math.inf
-    """When the next one is due."""
+    """When the next line is due."""
     done: bool = False

@@ -15,7 +15,7 @@ from restore_env.toolbox import usable_device
 from tools_zoo.catalog import SPECS, TOOLS, ToolSpec, training_order
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
-from tools_zoo.training.cards import recorded_command, write_card
+from tools_zoo.training.cards import write_card
 from tools_zoo.training.losses import LOSSES, restoring
 from tools_zoo.training.runs import Report, Validation, drawn_on, held_out_of, split_images, train_network
 from tools_zoo.training.settings import RestorationTraining, option
@@ -38,7 +38,6 @@ class ToolTraining(RestorationTraining):
     init: str | None = option(
         None, "toolbox whose weights training starts from: shipped name or folder", recorded=False
     )
-    cold: bool = option(False, "do not start tools from the weights of their parents in the table", recorded=False)
     slight_share: float = option(0.5, "share of the patches that get slight noise and JPEG, too", values="share")
     mixed_share: float = option(
         0.0, "share of the patches that carry a moderate mixture of all distortions", values="share"
@@ -153,7 +152,11 @@ def write_tools_card(folder: Path) -> None:
     numbered = [(number, recipe) for tool in tools for number, recipe in enumerate(passes(tool.recipe))]
     numbered.sort(key=lambda one: (one[0], bool(one[1].get("joint"))))
     recipes = [recipe for _, recipe in numbered if recipe.get("command")]
-    commands = dict.fromkeys(recorded_command(recipe, optimizer="adam", loss="mse") for recipe in recipes)
+    commands = dict.fromkeys(
+        f"{recipe['command']}  # {recipe.get('version')}, {recipe.get('images')} training images,"
+        f" {recipe.get('optimizer', 'adam')}, {recipe.get('loss', 'mse')}"  # of the shipped ones the first name neither
+        for recipe in recipes
+    )
     fair = all(tool.recipe.get("held_out") for tool in tools)
     held_out = ", from photographs that were not trained on" if fair else ""
     joint = """ Tools with joint steps were then trained together on the images of
@@ -192,7 +195,7 @@ def _start_weights(settings: ToolTraining, spec: ToolSpec) -> Path | None:
     """The file to start from: the tool itself in ``init``, or the nearest ancestor with its network in ``out``."""
     if settings.init is not None and (own := toolbox_folder(settings.init) / f"{spec.name}.safetensors").exists():
         return own
-    parent = None if settings.cold else spec.parent
+    parent = spec.parent
     while parent is not None:
         path = settings.out / f"{parent}.safetensors"
         if path.exists() and SPECS[parent].size == spec.size:
