@@ -237,6 +237,13 @@ def check_tools(agent: Any, tools: tuple[str, ...], name: object = "the policy")
         )
 
 
+def check_recipe(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise PolicyError if a training that goes on from ``path`` was started with other settings."""
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise PolicyError(f"{path}: was made with {name} {before.get(name)}, not {value}; delete it to start anew")
+
+
 def policy_of(toolbox: Any, upscaling: bool = False, photo: bool = False) -> str | Path:
     """Find the policy for a toolbox: of its name, from its folder, or else the default one.
 

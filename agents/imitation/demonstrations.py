@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,9 +94,7 @@ def demonstrate(
     draw = start_sampler(task, extra_tasks, rng)
     oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
     slots = np.arange(EPISODES)
-    batches: list[
-        tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
-    ] = []
+    batches: list[list[npt.NDArray[Any]]] = []
     began = time.monotonic()
     while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
         episodes.reset(slots, draw(EPISODES))
@@ -110,11 +109,9 @@ def demonstrate(
                 follow = (slots % 2 == 0) & (rng.random(EPISODES) >= EXPLORE)
                 actions = np.where(follow, scores[:, :-1].argmax(axis=1), actions)
             episodes.step(slots, actions)
-        images, last, masks, gains = (np.stack(part, axis=1) for part in zip(*steps, strict=True))
-        batches.append((images, last, masks, gains))
+        batches.append([np.stack(part, axis=1) for part in zip(*steps, strict=True)])
         report(min(1.0, (time.monotonic() - began) / seconds))
-    images, last, masks, gains = (np.concatenate(part) for part in zip(*batches, strict=True))
-    return Demonstrations(images, last, masks, gains)
+    return Demonstrations(*(np.concatenate(part) for part in zip(*batches, strict=True)))
 
 
 def start_sampler(

@@ -35,6 +35,11 @@ IMITATION_SHARE: Mapping[bool, float] = MappingProxyType({False: 0.5, True: 0.12
 demonstrations."""
 DECAY = 0.1
 """Weight decay with a frozen encoder, against overfitting to the demonstrations."""
+LEARNING_RATE = 1e-3
+"""AdamW's, after a short warm-up; falls to zero over the time."""
+TEMPERATURE = 0.3
+"""Of the softmax of the rewards, dB."""
+BATCH_EPISODES, BATCH_PATCHES = 32, 64
 CALIBRATION_DRAWS = 64
 """Batches of eight patches from which the encoder is calibrated."""
 _FORBIDDEN = -1e8
@@ -46,9 +51,7 @@ def imitate(
     seconds: float,
     seed: int,
     *,
-    learning_rate: float = 1e-3,
-    batch_size: int = 32,
-    temperature: float = 0.3,
+    learning_rate: float = LEARNING_RATE,
     unit: float = 1.0,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
@@ -61,11 +64,9 @@ def imitate(
     Args:
         agent: of either kind.
         demonstrations: the training data.
-        seconds: how long; the learning rate falls to zero over it.
+        seconds: how long.
         seed: of the batches.
-        learning_rate: AdamW's, after a short warm-up.
-        batch_size: episodes.
-        temperature: of the softmax, dB.
+        learning_rate: see :data:`LEARNING_RATE`.
         unit: the reward that counts as 1 dB; for an agent of kind "q" rewards are what they are.
         report: called with the elapsed share of the time.
     """
@@ -79,19 +80,20 @@ def imitate(
             encoded_once = torch.cat([_encode(agent, images) for images in chunks])
 
     def loss_at(share: float) -> Tensor:
-        rows = rng.integers(len(demonstrations), size=batch_size)
+        rows = rng.integers(len(demonstrations), size=BATCH_EPISODES)
         if encoded_once is None:
-            images = _augmented(demonstrations.images[rows], int(rng.integers(4)), bool(rng.integers(2)))
-            encoded = _encode(agent, images)
+            images = np.rot90(demonstrations.images[rows], int(rng.integers(4)), axes=(2, 3))
+            images = images[:, :, :, ::-1] if rng.integers(2) else images
+            encoded = _encode(agent, np.ascontiguousarray(images))
         else:
             encoded = encoded_once[torch.from_numpy(rows).to(encoded_once.device)]
         masks = demonstrations.masks[rows]
-        logits = sequence_logits(agent, encoded, demonstrations.last_actions[rows], masks)
+        logits = _sequence_logits(agent, encoded, demonstrations.last_actions[rows], masks)
         rewards = torch.from_numpy(np.where(masks, demonstrations.rewards[rows], _FORBIDDEN)).float().to(logits)
         if agent.kind == "q":
             return F.smooth_l1_loss(logits, rewards)  # zero where both are forbidden
         logits, rewards = logits.flatten(0, 1), rewards.flatten(0, 1) / unit
-        cross_entropy = F.cross_entropy(logits, F.softmax(rewards / temperature, -1))
+        cross_entropy = F.cross_entropy(logits, F.softmax(rewards / TEMPERATURE, -1))
         expected = (F.softmax(logits, -1) * rewards.clamp(min=MIN_REWARD)).sum(-1).mean()
         return (1 - share) * cross_entropy - share * expected
 
@@ -108,8 +110,6 @@ def pretrain_encoder(
     seed: int,
     *,
     extra_tasks: Sequence[tuple[Task, float]] = (),
-    learning_rate: float = 1e-3,
-    batch_size: int = 64,
     report: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Train the agent's encoder, in place, to estimate a patch's blur, noise and JPEG strengths, for so many seconds.
@@ -120,11 +120,9 @@ def pretrain_encoder(
     Args:
         agent: of either kind.
         task: of the patches; with the protocol's distortions.
-        seconds: how long; the learning rate falls to zero over it.
+        seconds: how long.
         seed: of the patches.
         extra_tasks: other tasks with their shares, as in :func:`demonstrate`.
-        learning_rate: AdamW's, after a short warm-up.
-        batch_size: patches.
         report: called with the elapsed share of the time.
     """
     began = time.monotonic()
@@ -145,12 +143,12 @@ def pretrain_encoder(
         encoder.calibrate(torch.cat([patches(8)[0] for _ in range(CALIBRATION_DRAWS)]))
 
     def loss_at(_: float) -> Tensor:
-        images, strengths = patches(batch_size)
+        images, strengths = patches(BATCH_PATCHES)
         estimates = estimator(encoder(images))
         return F.smooth_l1_loss(estimates.float(), torch.tensor(strengths).to(agent.device), beta=0.5)
 
     left = max(seconds / 2, seconds - (time.monotonic() - began))
-    _descend([*encoder.parameters(), *estimator.parameters()], loss_at, left, learning_rate, report)
+    _descend([*encoder.parameters(), *estimator.parameters()], loss_at, left, LEARNING_RATE, report)
     encoder.eval().requires_grad_(False)
 
 
@@ -183,35 +181,21 @@ def learn_from_oracle(
     began, encoder = time.monotonic(), agent.extractor.features
     pretraining = 0.0 if pretrained or not _has_levels(task) else encoder.pretrain_share * seconds
     autocast = torch.autocast(agent.device.type, torch.bfloat16, precision == "bf16", cache_enabled=False)
+
+    def part(done: float, length: float) -> Callable[[float], None]:
+        return lambda share: report((done + share * length) / seconds)
+
     with autocast, torch.enable_grad():  # no cache: weights change inside
         if pretraining:
             known = [(other, share) for other, share in extra_tasks if _has_levels(other)]
-            pretrain_encoder(
-                agent,
-                task,
-                pretraining,
-                seed,
-                extra_tasks=known,
-                report=lambda share: report(share * pretraining / seconds),
-            )
-
+            pretrain_encoder(agent, task, pretraining, seed, extra_tasks=known, report=part(0, pretraining))
         imitating = (seconds - pretraining) * IMITATION_SHARE[bool(encoder.calibrated)]
         collecting = seconds - pretraining - imitating
-        demonstrations = demonstrate(
-            task,
-            collecting,
-            seed,
-            lambda share: report((pretraining + share * collecting) / seconds),
-            agent if pretrained else None,
-            extra_tasks,
-        )
+        player = agent if pretrained else None
+        demonstrations = demonstrate(task, collecting, seed, part(pretraining, collecting), player, extra_tasks)
         imitating = max(imitating, began + seconds - time.monotonic())  # collecting ends early at MOST_EPISODES
         unit = 1.0 if resolve_metric(task.reward) is psnr else max(demonstrations.reward_std, 1e-12) / SPREAD
-
-        def report_imitation(share: float) -> None:
-            report(1 - (1 - share) * imitating / seconds)
-
-        imitate(agent, demonstrations, imitating, seed, unit=unit, report=report_imitation)
+        imitate(agent, demonstrations, imitating, seed, unit=unit, report=part(seconds - imitating, imitating))
 
 
 def _descend(
@@ -252,7 +236,7 @@ def _encode(agent: RecurrentAgent, images: npt.NDArray[np.uint8]) -> Tensor:
     return encoded.view(*images.shape[:2], -1)
 
 
-def sequence_logits(
+def _sequence_logits(
     agent: RecurrentAgent, encoded: Tensor, last_actions: npt.NDArray[np.int64], masks: npt.NDArray[np.bool_]
 ) -> Tensor:
     """The agent's logits ``(E, T, A)`` along whole episodes of encoded images ``(E, T, width)``."""
@@ -263,8 +247,3 @@ def sequence_logits(
     latent, _ = agent.lstm(features.reshape(n, length, -1).transpose(0, 1), (zeros, zeros))
     logits: Tensor = agent.head(latent.transpose(0, 1)).float()
     return logits.masked_fill(~torch.from_numpy(masks).to(logits.device), _FORBIDDEN)
-
-
-def _augmented(images: npt.NDArray[np.uint8], turns: int, flip: bool) -> npt.NDArray[np.uint8]:
-    rotated = np.rot90(images, turns, axes=(2, 3))
-    return np.ascontiguousarray(rotated[:, :, :, ::-1] if flip else rotated)

@@ -41,12 +41,11 @@ def train_agent(
         PolicyError: a checkpoint that is damaged or of other settings, or an ``init`` that does not fit the toolbox.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
-    toolbox = task_toolbox(settings.task)
-    half = settings.precision == "bf16"
+    task, toolbox, half = settings.task, task_toolbox(settings.task), settings.precision == "bf16"
     algorithm, hyperparameters = ALGORITHMS[settings.algorithm], settings.all_hyperparameters
-    arguments = {name: getattr(settings.task, name) for name in Task.__dataclass_fields__} | {"toolbox": toolbox}
-    practised_with = in_half_precision(toolbox) if half else toolbox
-    environment = VecMonitor(RestoreVecEnv(hyperparameters["n_envs"], **{**arguments, "toolbox": practised_with}))
+    arguments = {name: getattr(task, name) for name in Task.__dataclass_fields__}
+    arguments["toolbox"] = in_half_precision(toolbox) if half else toolbox
+    environment = VecMonitor(RestoreVecEnv(hyperparameters["n_envs"], **arguments))
     run = Run(settings, toolbox)
     init = None if settings.init is None else load_policy(settings.init)
     if init is not None and init.tools != toolbox.names:
@@ -60,7 +59,18 @@ def train_agent(
     if init is not None:
         policy.load_agent(init)
     if settings.warm_start and not run.path.exists():
-        _warm_start(policy, settings, settings.warm_start * 60, Task(**arguments), toolbox.names, report)
+        agent = policy.to_agent(toolbox.names)
+        learn_from_oracle(
+            agent,
+            task,
+            settings.warm_start * 60,
+            settings.seed,
+            pretrained=init is not None,
+            precision=settings.precision,
+            extra_tasks=settings.extra_tasks,
+            report=lambda share: report(AgentProgress(0, 0.0, float("nan"), float("nan"), warm_start=share)),
+        )
+        policy.load_agent(agent)
         run.save(model)
     run.resume(model)
     if run.done and run.best_path.exists():
@@ -68,40 +78,17 @@ def train_agent(
         return load_policy(run.best_path), AgentProgress(run.steps, 1.0, float("nan"), run.best_gain)
     environment.seed(settings.seed + run.steps)
     model.set_logger(configure(str(settings.out / "logs"), ["tensorboard"]))
-    callback = BudgetCallback(run, Task(**arguments), report)
+    callback = BudgetCallback(run, task, report)
     model.learn(_UNBOUNDED, callback, log_interval=algorithm.log_interval, reset_num_timesteps=False)
     progress = callback.validate()
     run.save(model)
     environment.close()
-    reward = reward_name(settings.task)
+    reward = reward_name(task)
     tag, label = ("gain_db", "gain, dB") if reward == "psnr" else ("return", f"return ({reward})")
     draw_run(run.path.with_suffix(".png"), settings.out / "logs", {f"validation/{tag}": "validation"}, label)
     agent = load_policy(run.best_path)
     _write_card(agent, settings)
     return agent, replace(progress, validation_gain=run.best_gain)
-
-
-def _warm_start(
-    policy: AgentPolicy,
-    settings: AgentTraining,
-    seconds: float,
-    task: Task,
-    tools: tuple[str, ...],
-    report: Callable[[AgentProgress], None],
-) -> None:
-    """Train the policy by imitation of an oracle before reinforcement learning."""
-    agent = policy.to_agent(tools)
-    learn_from_oracle(
-        agent,
-        task,
-        seconds,
-        settings.seed,
-        pretrained=settings.init is not None,
-        precision=settings.precision,
-        extra_tasks=settings.extra_tasks(task),
-        report=lambda share: report(AgentProgress(0, 0.0, float("nan"), float("nan"), warm_start=share)),
-    )
-    policy.load_agent(agent)
 
 
 def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:

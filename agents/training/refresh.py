@@ -6,30 +6,24 @@ imitation of a greedy oracle to choose among the tools as they have become. Sour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from agents.agent import PolicyError, RecurrentAgent, check_tools, load_policy, policy_of, save_policy
+from agents.agent import RecurrentAgent, check_recipe, check_tools, load_policy, policy_of, save_policy
 from agents.imitation.demonstrations import single_distortion_tasks
 from agents.imitation.imitation import learn_from_oracle
 from agents.policies.heuristics import FixedChain
 from agents.policy_input import PolicyInput
-from restore_env.policy import Policy
 from restore_env.task import Task
 from restore_env.toolbox import Toolbox
 from tools_zoo.toolboxes import read_manifest
 from tools_zoo.training.cards import source_version
 from tools_zoo.training.joint import IDENTITY, JointTraining, train_jointly
 from tools_zoo.training.runs import Report, photographs
-from tools_zoo.training.settings import option, recipe
+from tools_zoo.training.settings import identity, option, recipe
 from tools_zoo.training.trainer import Progress, TrainingResult, digest
-
-_MAY_DIFFER = {"version", "command"}
-"""Entries of an agent's recipe that may differ where a run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +71,7 @@ def train_tools_and_agent(settings: JointAgentTraining, report: Report = lambda 
         chain_length=len(settings.chain) or settings.chain_length,
     )
 
-    def refresh(toolbox: Toolbox, number: int) -> Policy:
+    def refresh(toolbox: Toolbox, number: int) -> RecurrentAgent:
         return refresh_agent(settings, agent, toolbox, number, report)
 
     first = FixedChain(tuple(tools.index(name) for name in settings.chain), len(tools)) if settings.chain else agent
@@ -108,21 +102,21 @@ def refresh_agent(
         device=settings.device,
     )
     path = settings.out / f"round-{number + 1}.agent.safetensors"
-    own = {
-        **recipe(settings),
+    compared = {
+        **identity(settings),
         "algorithm": "imitation of a greedy oracle, after each round of joint training",
         "round": number + 1,
         "refresh": settings.refresh,
         "encoder": agent.extractor.encoder,
         "trained_with": digest(nn.ModuleList(tool for tool in toolbox if isinstance(tool, nn.Module))),
-        "version": source_version(),
     }
     if path.exists():
         before = load_policy(path)
-        _check_recipe(path, before.recipe, own)
+        check_recipe(path, before.recipe, compared)
         agent.load_state_dict(before.state_dict())
         agent.recipe = before.recipe
         return agent
+    name, total = f"agent {number + 1}", max(1, round(seconds))
     learn_from_oracle(
         agent,
         task,
@@ -131,16 +125,11 @@ def refresh_agent(
         pretrained=True,
         precision=settings.precision,
         extra_tasks=single_distortion_tasks(task, settings.single_share),
-        report=_seconds_of(f"agent {number + 1}", seconds, report),
+        report=lambda share: report(Progress(round(share * total), total, 0, 0, share * seconds, name, unit="s")),
     )
-    agent.recipe = own
+    agent.recipe = {**recipe(settings), **compared, "version": source_version()}
     save_policy(agent, path)
     return agent
-
-
-def _seconds_of(name: str, seconds: float, report: Report) -> Callable[[float], None]:
-    total = max(1, round(seconds))
-    return lambda share: report(Progress(round(share * total), total, 0.0, 0.0, share * seconds, name, unit="s"))
 
 
 def _check(settings: JointAgentTraining, agent: RecurrentAgent, tools: tuple[str, ...], policy: str | Path) -> None:
@@ -158,11 +147,3 @@ def _check(settings: JointAgentTraining, agent: RecurrentAgent, tools: tuple[str
         raise ValueError(f"initial_weights {idle[0]}={IDENTITY}: chain has no such step, so it would not be trained")
     if settings.chain and set(settings.frozen_tools).issuperset(settings.chain):
         raise ValueError(f"frozen_tools {' '.join(settings.frozen_tools)}: nothing is left to learn")
-
-
-def _check_recipe(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for name in now.keys() - _MAY_DIFFER:
-        if before.get(name) != now[name]:
-            raise PolicyError(
-                f"{path}: was trained with {name} {before.get(name)}, not {now[name]}; delete it to train it anew"
-            )

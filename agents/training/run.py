@@ -13,7 +13,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.agent import PolicyError, RecurrentAgent, save_policy
+from agents.agent import PolicyError, RecurrentAgent, check_recipe, save_policy
 from agents.features_extractor import AgentPolicy
 from agents.rollout import EpisodeResults, draw_starts, play
 from agents.training.settings import AgentProgress, AgentTraining
@@ -86,12 +86,7 @@ class Run:
             return
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            for name, value in self.identity.items():
-                if state["identity"][name] != value:
-                    raise PolicyError(
-                        f"{self.path}: was made with {name} {state['identity'][name]}, not {value}; delete it to start"
-                        " anew"
-                    )
+            check_recipe(self.path, state["identity"], self.identity)
             model.policy.load_state_dict(state["policy"])
             model.policy.optimizer.load_state_dict(state["optimizer"])
             self.steps, self.seconds = int(state["steps"]), float(state["seconds"])

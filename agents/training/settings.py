@@ -93,10 +93,9 @@ class AgentTraining(PhotographSettings, TrainingSettings):
             raise ValueError("--distortion-share is the share of the distortion that --distortion names: add it")
         if self.distortion is not None and not self.warm_start:
             raise ValueError("--distortion is for the warm start: add --warm-start MINUTES")
-        extra_tasks = self.extra_tasks(self.task)
-        check_shares(extra_tasks)
+        check_shares(self.extra_tasks)
         resolve_metric(self.reward)
-        for task, _ in extra_tasks:
+        for task, _ in self.extra_tasks:
             task_distortion(task)
 
     @cached_property
@@ -106,14 +105,9 @@ class AgentTraining(PhotographSettings, TrainingSettings):
         tools = tools if self.backend is None else with_backend(tools, self.backend)
         if max(self.upscale) > 1 and all(tool.scale == 1 for tool in tools):
             tools = with_super_resolvers(tools)
-        names = ("images", "cache_dir", "severity", "saturation_prob", "upscale", "reward", "max_steps")
-        return Task(
-            toolbox=tools,
-            device=self.device,
-            stop_if_worse=self.stop_if_worse,
-            cost_weight=self.cost_weight,
-            **{name: getattr(self, name) for name in names},
-        )
+        names = {"images", "cache_dir", "severity", "saturation_prob", "upscale", "reward", "max_steps", "device"}
+        names |= {"stop_if_worse", "cost_weight"}
+        return Task(toolbox=tools, **{name: getattr(self, name) for name in names})
 
     @cached_property
     def all_hyperparameters(self) -> Mapping[str, Any]:
@@ -122,10 +116,11 @@ class AgentTraining(PhotographSettings, TrainingSettings):
         changes = {name: value for name, value in given.items() if value is not None}
         return ALGORITHMS[self.algorithm].hyperparameters(**{**(self.hyperparameters or {}), **changes})
 
-    def extra_tasks(self, task: Task) -> list[tuple[Task, float]]:
+    @cached_property
+    def extra_tasks(self) -> list[tuple[Task, float]]:
         """Extra tasks of the warm start with their shares of its episodes."""
-        own = [(replace(task, distortion=self.distortion), self._distortion_share)] if self.distortion else []
-        return [*single_distortion_tasks(task, self.single_share), *own]
+        own = [(replace(self.task, distortion=self.distortion), self._distortion_share)] if self.distortion else []
+        return [*single_distortion_tasks(self.task, self.single_share), *own]
 
     @property
     def _distortion_share(self) -> float:

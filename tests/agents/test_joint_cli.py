@@ -49,7 +49,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert load_policy(tmp_path / "out" / "agent.safetensors").recipe == refreshed.recipe
     capsys.readouterr()
     assert main([*words, "--refresh", "0.03"]) == 2
-    assert "round-1.agent.safetensors: was trained with refresh 0.02, not 0.03" in capsys.readouterr().err
+    assert "round-1.agent.safetensors: was made with refresh 0.02, not 0.03" in capsys.readouterr().err
     assert main([*words, "--saturation-prob", "0"]) == 2
     assert "was made with saturation_prob 0.25, not 0.0" in capsys.readouterr().err
     words[words.index("--toolbox") + 1] = "default"
