@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from agents.encoders import ENCODERS, EncoderName
 from restore_env.errors import ImageRestoreError
+from restore_env.policy import takes_single
 from restore_env.toolbox import usable_device
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
@@ -136,6 +137,7 @@ class RecurrentAgent(nn.Module):
         scores = scores.masked_fill(~allowed, -torch.inf)
         return scores.float().cpu().numpy(), (hidden.float().cpu().numpy(), cell.float().cpu().numpy())
 
+    @takes_single
     def predict(
         self,
         observation: Observation,
@@ -197,8 +199,10 @@ def policy_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
-def load_policy(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> RecurrentAgent:
-    """Load a policy by its shipped name ("default") or from a safetensors file that training or import wrote.
+def load_policy(name_or_path: str | os.PathLike[str] = UPSCALING, device: str | torch.device = "cpu") -> RecurrentAgent:
+    """Load a policy by its shipped name or from a safetensors file that training or import wrote.
+
+    Without a name it is the policy that plays ``gym.make("ImageRestore-v0")``.
 
     Raises:
         PolicyError: no such policy, or a file that is damaged or of another architecture; the message says which.

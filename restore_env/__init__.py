@@ -5,7 +5,10 @@ Importing this package registers ``ImageRestore-v0``; ``gym.make("restore_env:Im
 
 from __future__ import annotations
 
+import os
+
 import gymnasium as gym
+import torch
 
 from restore_env.env import ImageRestoreEnv
 from restore_env.episodes.record import EpisodeRecord
@@ -29,6 +32,9 @@ __all__ = [
 __version__ = "0.1.0"
 
 ENV_ID = "ImageRestore-v0"
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of OpenMP's threads, but would wait for them
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 if ENV_ID not in gym.registry:
     gym.register(

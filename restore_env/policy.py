@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from restore_env.episodes.batch import EpisodeBatch
+
+Predict = TypeVar("Predict", bound=Callable[..., Any])
 
 
 class Policy(Protocol):
@@ -43,3 +47,19 @@ class ScoringPolicy(Protocol):
         self, observation: Any, state: Any | None = None, episode_start: npt.NDArray[np.bool_] | None = None
     ) -> tuple[npt.NDArray[np.float32], Any]:
         """Scores ``(N, n_actions)``, minus infinity for masked actions, and the state for the next call."""
+
+
+def takes_single(predict: Predict) -> Predict:
+    """Let a ``predict`` for batches also take one observation and return one action, as Stable-Baselines3's does."""
+
+    @wraps(predict)
+    def predict_either(
+        self: Any, observation: Any, state: Any = None, episode_start: Any = None, *rest: Any, **named: Any
+    ) -> tuple[Any, Any]:
+        if single := not np.ndim(observation["last_action"]):
+            observation = {key: np.asarray(value)[None] for key, value in observation.items()}
+            episode_start = None if episode_start is None else np.atleast_1d(episode_start)
+        actions, state = predict(self, observation, state, episode_start, *rest, **named)
+        return (actions[0] if single else actions), state
+
+    return cast(Predict, predict_either)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +22,8 @@ SAME_SIZE_TOOLBOX = "tools_zoo:default_toolbox"
 """The shipped toolbox for tasks whose images all have the target's size."""
 DEFAULT_TOOLBOX = "sr_models:default_toolbox"
 """The shipped toolbox for tasks with low-resolution images: the same tools and the super-resolvers."""
+NAMED_TOOLBOX = "tools_zoo.toolboxes:load_toolbox"
+"""Loads a toolbox by its shipped name or from a folder."""
 WITH_BACKEND = "tools_zoo.backends.network_tool:with_backend"
 """Makes a toolbox run on another backend."""
 DEFAULT_FACTORS = (1, 4)
@@ -93,13 +97,17 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = No
     """Turn what a ``toolbox`` argument accepts into a :class:`Toolbox` on ``device``.
 
     Args:
-        toolbox: a toolbox, tools (assumed to be on the CPU), a factory, or the import string of a factory.
+        toolbox: a toolbox, tools (assumed to be on the CPU), a factory, the import string of a factory,
+            ``"package.module:factory"``, the name of a shipped toolbox, or the folder of one.
         device: None leaves a toolbox where it is. A toolbox on another device is copied; the caller's stays.
 
     Raises:
-        ValueError: a string that is not of the form ``"package.module:name"`` or names nothing, a factory that fails,
-            or a value that is not a toolbox.
+        ValueError: a string that names nothing, a folder without a toolbox, a factory that fails, or a value that is
+            not a toolbox.
     """
+    if isinstance(toolbox, os.PathLike) or (isinstance(toolbox, str) and _is_path(toolbox)):
+        loaded: Toolbox = import_named(NAMED_TOOLBOX, "toolbox", "a name")(toolbox, device or "cpu")
+        return loaded
     if isinstance(toolbox, str):
         expected = "'package.module:factory', a Toolbox, or a list of tools"
         return resolve_toolbox(import_made(toolbox, "toolbox", expected, Toolbox), device)
@@ -111,6 +119,10 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = No
     if not isinstance(made, Toolbox):
         raise ValueError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
     return made.on(device)
+
+
+def _is_path(toolbox: str) -> bool:
+    return ":" not in toolbox or Path(toolbox).exists()
 
 
 def resolve_metric(reward: str | Metric) -> Metric:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from restore_env.distortions.protocol import check_severity
 from restore_env.images.sources import ImagesLike
 from restore_env.metrics import Metric
 from restore_env.sampling import Compose
@@ -62,8 +63,8 @@ class Task:
     cost_weight: float = 0.0
     """Price of computation, in reward per GMAC (dB per GMAC with "psnr")."""
     toolbox: ToolboxLike | None = None
-    """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory. None: the twelve shipped tools,
-    and the super-resolvers unless ``upscale`` is (1,)."""
+    """Tools: a :class:`Toolbox`, a list of tools, the name of a shipped toolbox ("classic"), a folder, or the import
+    string of a factory. None: the twelve shipped tools, and the super-resolvers unless ``upscale`` is (1,)."""
     dtype: Literal["uint8", "float32"] = "uint8"
     """Type of the observed image: uint8, clipped and rounded; or float32, the exact working image, not clipped."""
     device: str | None = None
@@ -83,6 +84,7 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "upscale", self._checked_factors())
+        object.__setattr__(self, "severity", check_severity(self.severity))
         for name in ("patch_size", "max_steps"):
             value = getattr(self, name)
             if int(value) != value or value < 1:

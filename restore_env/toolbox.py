@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -187,7 +189,7 @@ class Toolbox:
             yield order[start:stop], self.run(action, sorted_images[start:stop], owned=True)
 
     def run(self, action: int, images: Tensor, *, owned: bool = False) -> Tensor:
-        """Run one tool on a batch; protect the caller's images and check the output's shape.
+        """Run one tool on a batch; protect the caller's images and check the output.
 
         Args:
             action: the tool's number.
@@ -198,15 +200,22 @@ class Toolbox:
             ``(N, 3, H * scale, W * scale)``, of the images' type and on their device.
 
         Raises:
-            ValueError: the tool returned another shape.
+            ValueError: the tool returned no float tensor, another shape, or, on a CPU, NaN or infinite values (a GPU
+                would have to be waited for; there the metric finds them).
         """
         tool = self.tools[action]
-        outputs = tool(images if owned else images.clone())
+        outputs: object = tool(images if owned else images.clone())
         n, channels, height, width = images.shape
         expected = (n, channels, height * tool.scale, width * tool.scale)
+        if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+            kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(f"tool {tool.name!r} returned {kind}, expected a float tensor of shape {expected}")
         if tuple(outputs.shape) != expected:
             raise ValueError(f"tool {tool.name!r} returned shape {tuple(outputs.shape)}, expected {expected}")
-        return outputs.to(images)
+        outputs = outputs.to(images)
+        if outputs.device.type == "cpu" and not math.isfinite(outputs.detach().sum()):
+            raise ValueError(f"tool {tool.name!r} returned NaN or infinite values")
+        return outputs
 
     def apply(self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]) -> Tensor:
         """Apply to each image the tool of its action; ``stop`` leaves an image unchanged.
@@ -247,8 +256,8 @@ def _constant(values: Sequence[float], dtype: type[Any]) -> npt.NDArray[Any]:
     return array
 
 
-ToolboxLike: TypeAlias = "Toolbox | Sequence[Tool] | str | Callable[[], Toolbox]"
-"""A toolbox, tools, a factory, or the import string of a factory, ``"package.module:name"``."""
+ToolboxLike: TypeAlias = "Toolbox | Sequence[Tool] | str | os.PathLike[str] | Callable[[], Toolbox]"
+"""A toolbox, tools, a factory or its import string, ``"package.module:name"``, a shipped one's name, or a folder."""
 
 
 def usable_device(device: str | torch.device) -> torch.device:

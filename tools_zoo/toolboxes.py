@@ -57,7 +57,8 @@ def toolbox_folder(name_or_path: str | os.PathLike[str]) -> Path:
     folder = SHIPPED / name_or_path if str(name_or_path) in toolbox_names() else Path(name_or_path)
     if not (folder / MANIFEST).is_file():
         raise ToolboxError(
-            f"{name_or_path}: no toolbox; expected one of {', '.join(toolbox_names())}, or a folder with a {MANIFEST}"
+            f"{name_or_path}: no toolbox; expected one of {', '.join(toolbox_names())}, a folder with a {MANIFEST},"
+            " or, for a task, 'package.module:factory'"
         )
     return folder
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from restore_env.metrics import psnr
+from restore_env.policy import takes_single
 from restore_env.toolbox import Toolbox
 
 
@@ -24,6 +25,7 @@ class FixedChain:
     def __init__(self, chain: Sequence[int], stop: int) -> None:
         self.chain, self.stop = tuple(chain), stop
 
+    @takes_single
     def predict(
         self,
         observation: Any,
@@ -54,6 +56,7 @@ class RandomPolicy:
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
 
+    @takes_single
     def predict(
         self,
         observation: Any,

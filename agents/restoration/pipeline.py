@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +16,6 @@ from agents.policy_input import PolicyInput
 from restore_env.policy import Policy
 from restore_env.resolve import resolve_toolbox
 from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
-from tools_zoo.toolboxes import load_toolbox
 
 DEFAULT_SUPER_RESOLVER = "sft_gan"
 """The shipped super-resolver that is the final upscaler."""
@@ -76,15 +74,6 @@ def make_pipeline(
     permitted[:-1] = [tool.scale == 1 or tool is final_upscaler for tool in known]
     chosen_by_policy = any(tool is final_upscaler for tool in known)
     return Pipeline(policy, known, policy_input, permitted, None if chosen_by_policy else final_upscaler)
-
-
-def open_toolbox(toolbox: Toolbox | Sequence[Tool] | str | os.PathLike[str], device: torch.device) -> Toolbox:
-    """Open a toolbox by a shipped name, a folder, an import string, or from tools, on a device."""
-    if isinstance(toolbox, os.PathLike) or (isinstance(toolbox, str) and ":" not in toolbox):
-        return load_toolbox(toolbox, device)
-    if isinstance(toolbox, str) and Path(toolbox).exists():
-        return load_toolbox(toolbox, device)
-    return resolve_toolbox(toolbox, device)
 
 
 def _known_tools(policy: Policy, tools: Toolbox) -> Toolbox:

@@ -14,7 +14,7 @@ import torch
 
 from agents.agent import load_policy, policy_of
 from agents.policy_input import PolicyInput
-from agents.restoration.pipeline import Pipeline, SuperResolverLike, make_pipeline, open_toolbox
+from agents.restoration.pipeline import Pipeline, SuperResolverLike, make_pipeline
 from agents.restoration.tiled_episode import Progress, TiledEpisode, Vote
 from restore_env.images.decoding import MAX_PIXELS, ImageError, Photo
 from restore_env.images.encoding import write_image
@@ -22,6 +22,7 @@ from restore_env.images.sources import PhotoLike, open_photo
 from restore_env.images.tiling import to_pixels, to_tensor, upscale_bicubic
 from restore_env.metrics import psnr
 from restore_env.policy import Policy
+from restore_env.resolve import resolve_toolbox
 from restore_env.toolbox import Tool, Toolbox, usable_device
 from tools_zoo.backends.network_tool import with_backend
 
@@ -127,7 +128,7 @@ class Restorer:
             raise ValueError(f"max_steps must be a whole number of 1 or more, got {max_steps!r}")
         self.scale, self.max_steps = _checked_scale(scale), int(max_steps)
         self.device = usable_device(device)
-        tools = open_toolbox(toolbox, self.device)
+        tools = resolve_toolbox(toolbox, self.device)
         self._tools = tools if backend is None else with_backend(tools, backend)
         self._named, self._policy, self._super_resolver = toolbox, policy, super_resolver
         self._borders, self._observe = borders, observe

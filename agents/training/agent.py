@@ -17,7 +17,7 @@ from agents.training.algorithms import ALGORITHMS
 from agents.training.run import VALIDATION_EPISODES, BudgetCallback, Run
 from agents.training.settings import AgentProgress, AgentTraining, reward_name
 from restore_env.compute.memory import retained_memory
-from restore_env.resolve import task_toolbox
+from restore_env.resolve import task_factors, task_toolbox
 from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from tools_zoo.training.cards import write_card
@@ -93,7 +93,7 @@ def train_agent(
 
 def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
     reward = reward_name(settings.task)
-    sizes = " and ".join("of the same size" if factor == 1 else f"x{factor}" for factor in settings.upscale)
+    sizes = " and ".join("of the same size" if factor == 1 else f"x{factor}" for factor in task_factors(settings.task))
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in agent.recipe.items())
     text = f"""# An agent that composes toolchains
 

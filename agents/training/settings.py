@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agents.encoders import EncoderName
 from agents.imitation.demonstrations import check_shares, single_distortion_tasks
-from agents.restoration.pipeline import open_toolbox
 from agents.training.algorithms import ALGORITHMS, AlgorithmName
 from restore_env.distortions.protocol import check_severity
-from restore_env.resolve import resolve_metric, task_distortion
+from restore_env.resolve import resolve_metric, task_distortion, task_factors, task_toolbox
 from restore_env.task import Task
-from restore_env.toolbox import usable_device
 from sr_models import with_super_resolvers
-from tools_zoo.backends.network_tool import with_backend
 from tools_zoo.training.settings import PhotographSettings, TrainingSettings, identity, option
 
 DISTORTION_SHARE = 0.3
@@ -29,7 +26,12 @@ class AgentTraining(PhotographSettings, TrainingSettings):
     """The settings of ``imagerestore train agent``; ``out`` gets weights, checkpoint, logs and the model card."""
 
     images: Any = option(None, "folder of clean photographs (default: the embedded ones)", parse=Path, recorded=False)
-    toolbox: Any = option("default", "shipped name, folder or package.module:factory", parse=str, recorded=False)
+    toolbox: Any = option(
+        None,
+        "shipped name, folder or package.module:factory (default: the environment's, with the super-resolvers)",
+        parse=str,
+        recorded=False,
+    )
     backend: str | None = option(None, "what runs the tools on a CPU (default: torch)", metavar="NAME", recorded=False)
     severity: str = option(
         "moderate",
@@ -39,8 +41,11 @@ class AgentTraining(PhotographSettings, TrainingSettings):
     saturation_prob: float = option(
         0.0, "probability that a patch is made so bright or dark that a part of it saturates", values="share"
     )
-    upscale: tuple[int, ...] = option(
-        (1,), "upscale factors of the task; with 4 the super-resolvers are added to the toolbox", choices=(1, 4)
+    upscale: tuple[int, ...] | None = option(
+        None,
+        "upscale factors of the task; with 4 the super-resolvers are added to the toolbox (default: the scales of the"
+        " toolbox's tools)",
+        choices=(1, 4),
     )
     reward: Any = option(
         "psnr", "metric whose gain is the reward: psnr, ssim, perceptual, or package.module:function", parse=str
@@ -101,13 +106,12 @@ class AgentTraining(PhotographSettings, TrainingSettings):
     @cached_property
     def task(self) -> Task:
         """The task that is trained and validated on."""
-        tools = open_toolbox(self.toolbox, usable_device(self.device))
-        tools = tools if self.backend is None else with_backend(tools, self.backend)
-        if max(self.upscale) > 1 and all(tool.scale == 1 for tool in tools):
+        names = {each.name for each in fields(self)} & {each.name for each in fields(Task)} - {"distortion"}
+        task = Task(**{name: getattr(self, name) for name in names})
+        tools = task_toolbox(task)
+        if max(task_factors(task)) > 1:
             tools = with_super_resolvers(tools)
-        names = {"images", "cache_dir", "severity", "saturation_prob", "upscale", "reward", "max_steps", "device"}
-        names |= {"stop_if_worse", "cost_weight"}
-        return Task(toolbox=tools, **{name: getattr(self, name) for name in names})
+        return replace(task, toolbox=tools, backend=None)
 
     @cached_property
     def all_hyperparameters(self) -> Mapping[str, Any]:
@@ -131,8 +135,17 @@ class AgentTraining(PhotographSettings, TrainingSettings):
 
     def recorded(self) -> dict[str, Any]:
         """All settings that determine the weights, as plain values: for the checkpoint and the recipe."""
-        others = {**identity(self), "reward": reward_name(self.task), "distortion_share": self._distortion_share}
-        return {"algorithm": ALGORITHMS[self.algorithm].name, **self.all_hyperparameters, **others}
+        others = {
+            "upscale": list(task_factors(self.task)),
+            "reward": reward_name(self.task),
+            "distortion_share": self._distortion_share,
+        }
+        return {
+            "algorithm": ALGORITHMS[self.algorithm].name,
+            **self.all_hyperparameters,
+            **identity(self),
+            **others,
+        }
 
 
 def reward_name(task: Task) -> str:

@@ -178,7 +178,7 @@ _TRIPLES[SINGLE] = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])
 @cache
 def _triples_of(severity: str) -> npt.NDArray[np.int64]:
     parts = []
-    for part in str(severity).split(","):
+    for part in severity.split(","):
         numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part)
         triples = level_triples(int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else _TRIPLES.get(part, ())
         if not len(triples):
@@ -190,10 +190,11 @@ def _triples_of(severity: str) -> npt.NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def check_severity(severity: str) -> str:
-    """Return ``severity`` if it is known (a name, a range, or several), else raise ``ValueError`` with what is."""
-    _triples_of(severity)
-    return severity
+def check_severity(severity: str | float) -> str:
+    """Return ``severity`` as text if it is known (a name, a number, a range, or several), else raise ``ValueError``."""
+    text = str(severity).removesuffix(".0")
+    _triples_of(text)
+    return text
 
 
 def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0.0) -> Levels:

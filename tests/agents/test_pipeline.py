@@ -129,7 +129,7 @@ class TestPolicyOf:
         assert policy_of("default", upscaling=True) == "default"
         assert policy_of("pure", upscaling=True) == "pure"
         names = sr_models.default_toolbox().names
-        save_policy(with_more_tools(load_policy(), names), tmp_path / "weights" / "super.safetensors")
+        save_policy(with_more_tools(load_policy("default"), names), tmp_path / "weights" / "super.safetensors")
         assert policy_of("default", upscaling=True) == policy_of(None, upscaling=True) == "super"
         assert policy_of("default") == policy_of(None) == "default"
         assert policy_of("pure", upscaling=True) == "pure"

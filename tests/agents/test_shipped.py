@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from agents.agent import policy_of, save_policy
 from agents.cli import main
 from agents.policies.heuristics import FixedChain
 from agents.rollout import draw_starts, play
+from agents.training.settings import AgentTraining
 from benchmarks.baselines.weights import as_tool, read_baseline
 from benchmarks.compare.upscaling import UpscalingRequired
 from restore_env import Task
@@ -29,6 +33,7 @@ from restore_env.images.decoding import read_image
 from restore_env.images.sources import embedded_paths
 from restore_env.images.tiling import to_tensor
 from restore_env.metrics import psnr
+from restore_env.resolve import task_factors, task_toolbox
 from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import bicubic_upscale
 from sr_models import load_super_resolver, with_super_resolvers
@@ -93,10 +98,27 @@ def test_a_photograph_with_little_wrong_suffers_less_than_by_an_agent_of_mixture
     assert gain(Restorer()) > gain(Restorer(policy="default")) + 0.5
 
 
+def test_the_default_policy_plays_the_default_environment_which_training_takes_too(tmp_path: Path) -> None:
+    env: Any = gym.make("ImageRestore-v0")
+    policy = load_policy()
+    trained_on = AgentTraining(out=tmp_path, steps=1).task
+    assert policy.tools == env.unwrapped.toolbox.names == task_toolbox(trained_on).names
+    assert task_factors(trained_on) == task_factors(env.unwrapped.task) == (1, 4)
+    own = {"toolbox", "device", "upscale"}
+    same = [each.name for each in fields(Task) if each.name not in own]
+    assert [getattr(trained_on, name) for name in same] == [getattr(env.unwrapped.task, name) for name in same]
+    observation, _ = env.reset(seed=0)
+    state, over = None, False
+    while not over:
+        action, state = policy.predict(observation, state)
+        observation, _, over, _, info = env.step(action)
+    assert info["psnr"] > info["initial_psnr"]
+
+
 def test_the_default_agent_gains_where_images_keep_their_size() -> None:
     task = Task(upscale=(1,))
     starts = draw_starts(task, 64, seed=7)
-    agent = play(load_policy(), task, starts)
+    agent = play(load_policy("default"), task, starts)
     toolbox = load_toolbox()
     single = max(play(FixedChain((action,), toolbox.stop), task, starts[:32]).gain for action in range(len(toolbox)))
     assert agent.gain > 1.5

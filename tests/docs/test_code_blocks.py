@@ -15,6 +15,7 @@ from typing import NoReturn
 import pytest
 
 from agents.cli import build_parser
+from agents.training.algorithms import ALGORITHMS
 from tests.support.image_files import picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,8 @@ SHIPPED = {"default", "classic", "pure", "photo", "super"}
 SHORT = {
     "learn(200_000)": "learn(4)",
     "RestoreVecEnv(64, ": "RestoreVecEnv(2, upscale=(1,), ",
-    "(MaskedRecurrentPolicy, ": "(MaskedRecurrentPolicy, n_steps=2, batch_size=4, env=",
+    "n_steps=18": "n_steps=2",
+    "batch_size=384": "batch_size=4",
     "learn(1_000)": "learn(210)",
 }
 """What makes the blocks' trainings short."""
@@ -60,6 +62,13 @@ def test_python_runs_as_written(page: Path, tmp_path: Path, monkeypatch: pytest.
     for written, short in SHORT.items():
         text = text.replace(written, short)
     exec(compile(text, str(page), "exec"), {"__name__": "page"})
+
+
+def test_the_quickstart_trains_with_the_shipped_hyperparameters() -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text()
+    for name, value in ALGORITHMS["ppo"].hyperparameters().items():
+        written = {"learning_rate": "learning_rate=LinearSchedule(5e-4, 0, 1)", "n_envs": f"RestoreVecEnv({value},"}
+        assert written.get(name, f"{name}={value},") in text
 
 
 class Parsed(Exception):  # noqa: N818

@@ -104,7 +104,23 @@ def test_names_and_actions_translate() -> None:
         toolbox.action("sharpen")
 
 
-@pytest.mark.parametrize("name", ["no.such.module:box", "tools_zoo:nothing", "default", "math:sqrt", "math:pi"])
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (torch.full((2, 3, 8, 8), torch.nan), "'broken' returned NaN or infinite values"),
+        (torch.full((2, 3, 8, 8), torch.inf), "'broken' returned NaN or infinite values"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"'broken' returned torch\.uint8, expected a float tensor"),
+        (np.zeros((2, 3, 8, 8), np.float32), "'broken' returned ndarray, expected a float tensor"),
+        (None, "'broken' returned NoneType, expected a float tensor"),
+    ],
+)
+def test_a_result_that_is_no_image_is_refused(result: Any, message: str) -> None:
+    toolbox = Toolbox([FunctionTool("broken", lambda _: result)])
+    with pytest.raises(ValueError, match=message):
+        toolbox.run(0, torch.rand(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["no.such.module:box", "tools_zoo:nothing", "no/folder", "math:sqrt", "math:pi"])
 def test_an_import_string_that_names_no_toolbox_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="toolbox"):
         resolve_toolbox(name)
