@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from restore_env import FunctionTool, Task, Tool, Toolbox
+from restore_env import FunctionTool, Task, Toolbox
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.resolve import resolve_toolbox
 from restore_env.toolbox import BICUBIC_X4, bicubic_upscale
@@ -67,18 +66,6 @@ def test_wrong_actions_and_wrong_shapes_are_refused(actions: list[int]) -> None:
         pixelwise_toolbox().apply(torch.rand(3, 3, 8, 8), actions)
     with pytest.raises(ValueError, match="'crop' returned shape"):
         Toolbox([FunctionTool("crop", lambda images: images[..., 1:])]).apply(torch.rand(1, 3, 8, 8), [0])
-
-
-def test_an_opencv_denoiser_becomes_a_tool_in_one_line() -> None:
-    def median(images: torch.Tensor) -> torch.Tensor:
-        filtered = [cv2.medianBlur(image.permute(1, 2, 0).numpy(), 3) for image in images]
-        return torch.from_numpy(np.stack(filtered)).permute(0, 3, 1, 2)
-
-    tool = FunctionTool("median", median, macs_per_pixel=27)
-    assert isinstance(tool, Tool)
-    images = torch.zeros(2, 3, 9, 9)
-    images[:, :, 4, 4] = 1
-    assert not Toolbox([tool]).apply(images, [0, 0]).any()
 
 
 @pytest.mark.parametrize(
