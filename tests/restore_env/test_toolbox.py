@@ -12,7 +12,7 @@ from restore_env import FunctionTool, Task, Toolbox
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.resolve import resolve_toolbox
 from restore_env.toolbox import BICUBIC_X4, bicubic_upscale
-from tests.support.toolkit import pixelwise_toolbox, random_toolbox
+from tests.support.toolkit import pixelwise_toolbox
 from tools_zoo.catalog import SHAPES, TOOLS, ToolSpec, training_order
 from tools_zoo.networks import NETWORKS
 
@@ -144,21 +144,19 @@ def test_a_toolbox_is_copied_to_another_device_and_stays_where_it_was(meta_devic
     assert isinstance(moved[1].function, torch.nn.Conv2d)
     assert moved[1].function.weight.device == meta_device
     assert moved[2] is double  # nothing to move
-    assert resolve_toolbox(moved, meta_device) is moved
+    assert resolve_toolbox(moved, meta_device) is resolve_toolbox(moved) is moved
     assert resolve_toolbox(lambda: toolbox, meta_device) is not toolbox
     assert resolve_toolbox([tool], meta_device).device == meta_device
-    assert tool.place.type == "cpu"
-    assert resolve_toolbox(moved) is moved
     assert EpisodeBatch(Task(toolbox=moved), 2).toolbox is moved
     alone = Toolbox([Movable()], meta_device)
     assert EpisodeBatch(Task(toolbox=alone, device="cpu"), 2).toolbox.device.type == "cpu"
     assert alone.device == meta_device
 
 
-def test_bicubic_enlargement_keeps_constants_and_size() -> None:
-    enlarged = bicubic_upscale(torch.full((1, 3, 9, 7), 0.25), 4)
-    assert enlarged.shape == (1, 3, 36, 28)
-    torch.testing.assert_close(enlarged, torch.full_like(enlarged, 0.25))
+def test_bicubic_upscaling_keeps_constants_and_size() -> None:
+    upscaled = bicubic_upscale(torch.full((1, 3, 9, 7), 0.25), 4)
+    assert upscaled.shape == (1, 3, 36, 28)
+    torch.testing.assert_close(upscaled, torch.full_like(upscaled, 0.25))
 
 
 @pytest.mark.parametrize("spec", TOOLS, ids=lambda spec: spec.name)
@@ -206,11 +204,3 @@ def test_the_table_trains_parents_first() -> None:
         assert spec.parent is None or order.index(spec.parent) < order.index(spec.name)
     with pytest.raises(ValueError, match="unknown tool 'sharpen'"):
         training_order(("sharpen",))
-
-
-def test_grouped_and_single_application_of_the_networks_agree() -> None:
-    toolbox = random_toolbox()
-    images = torch.rand(12, 3, 32, 32)
-    together = toolbox.apply(images, np.arange(12))
-    apart = torch.cat([toolbox.apply(images[i : i + 1], [i]) for i in range(12)])
-    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
