@@ -217,10 +217,10 @@ def as_table(variants: Sequence[Variant]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one ablation and publish its table."""
-    check_outputs(arguments, arguments.name)
+    check_outputs(arguments)
     variants = ABLATIONS[arguments.name](arguments, lambda text: print(text, file=sys.stderr, flush=True))
     record = {"variants": [asdict(variant) for variant in variants]}
-    publish(arguments, arguments.name, "\n".join(as_table(variants)), record)
+    publish(arguments, "\n".join(as_table(variants)), record)
     if arguments.figure is not None:
         learning: dict[str, dict[str, Series]] = getattr(arguments, "curves", {})
         for x_label, curves in learning.items():

@@ -30,9 +30,9 @@ ROWS = (
     Row(
         "agents",
         "The agent, fixed chains and the oracle",
-        "agents",
-        "--images {images} --search-images {other} --patches 60 --search-patches 4 --beam 2 --finalists 1"
-        " --oracles greedy",
+        "compare",
+        "--images {images} --search-images {other} --patches 60 --search-patches 4 --beam 2 --reference input"
+        " --methods input random fixed_1 fixed_2 default greedy",
         "docs/results.md",
     ),
     Row(
@@ -84,8 +84,8 @@ ROWS = (
     Row(
         "super-resolution",
         "Super-resolvers",
-        "super_resolution",
-        "--images {few} --rounds 0",
+        "compare",
+        "--images {few} --task x4 --photographs --methods bicubic sft_gan_psnr sft_gan sed_psnr sed",
         "docs/results.md",
     ),
     Row(

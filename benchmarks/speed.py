@@ -29,7 +29,7 @@ from restore_env.toolbox import Tool
 from tools_zoo import load_toolbox
 from tools_zoo.backends.network_tool import check_runs_on
 
-PROGRAM, SECTION = "benchmarks.speed", "throughput"
+PROGRAM = "benchmarks.speed"
 ROUNDS = 8
 BARE = "bare tools"
 NATIVE = "ImageRestoreVectorEnv"
@@ -165,7 +165,7 @@ def table(rows: Sequence[Throughput], bare: dict[int, float]) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
-    check_outputs(arguments, arguments.section)
+    check_outputs(arguments)
     check_runs_on(arguments.backend, arguments.device)
     toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device, arguments.backend)
     task: dict[str, Any] = {"images": arguments.images, "device": arguments.device, "draws": arguments.draws}
@@ -189,7 +189,7 @@ def run(arguments: argparse.Namespace) -> int:
         "threads": torch.get_num_threads(),
         "environment": facts,
     }
-    publish(arguments, arguments.section, f"{table(rows, bare)}\n\n{machine}", record)
+    publish(arguments, f"{table(rows, bare)}\n\n{machine}", record)
     return 0
 
 
@@ -204,7 +204,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", default="torch", help="what runs the tools on a CPU: torch (default), eager, ncnn")
     parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
     add_outputs(parser)
-    parser.add_argument("--section", default=SECTION, help=f"of the card (default: {SECTION})")
     parsed = parse(parser, arguments)
     return run_guarded(lambda: run(parsed), parser.prog)
 

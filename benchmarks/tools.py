@@ -26,8 +26,6 @@ from tools_zoo.training.tools import draw_band
 PROGRAM = "benchmarks.tools"
 PATCH_SIZE = 63
 BATCH_SIZE = 50
-SECTION = "tools"
-"""The section of a model card that holds the table."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, and write it where it was asked for."""
     if arguments.patches < 1 or arguments.seed < 0:
         raise ValueError("--patches must be 1 or more, --seed 0 or more")
-    check_outputs(arguments, SECTION)
+    check_outputs(arguments)
     ours = _checked(load_toolbox(arguments.toolbox), arguments.toolbox)
     published = None if arguments.against is None else _checked(load_toolbox(arguments.against), arguments.against)
     source = open_images(arguments.images, min_size=PATCH_SIZE)
@@ -75,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = f"{len(source)} photograph{'s' if len(source) > 1 else ''}"
     caption = f"Mean PSNR over {arguments.patches} patches of {PATCH_SIZE}x{PATCH_SIZE} pixels per tool, from {images}."
     record = {"images": len(source), "tools": [asdict(row) for row in rows]}
-    publish(arguments, SECTION, f"{markdown(rows)}\n\n{caption}", record)
+    publish(arguments, f"{markdown(rows)}\n\n{caption}", record)
     return 0
 
 

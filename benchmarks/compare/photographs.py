@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from agents.restoration.restorer import Restorer
 from agents.rollout import EpisodeResults, concatenate
-from benchmarks.compare.methods import Method
-from benchmarks.compare.upscaling import MAX_TOOLS, ThenUpscale, UpscalingRequired
+from benchmarks.compare.method import Method
+from benchmarks.compare.upscaling import MAX_TOOLS, ThenUpscale
 from benchmarks.report.machine import peak_memory
 from restore_env import Task
 from restore_env.distortions.protocol import distort, downscale, draw_levels, quantize
@@ -27,9 +27,10 @@ from restore_env.resolve import task_distortion
 from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import FunctionTool, Tool, Toolbox, bicubic_upscale
 
+SMALLEST = 16
+"""Pixels along a side, of the input, of the smallest photograph."""
 COST_SIDE = 512
 """Pixels along a side, of the result, of the photograph that costs are measured on."""
-
 COST_ROUNDS = 3
 """How often it is restored."""
 
@@ -43,40 +44,37 @@ def tiled(tool: Tool) -> Tool:
     return FunctionTool(tool.name, restore, tool.scale, tool.macs_per_pixel, tool.receptive_radius)
 
 
-def draw_photographs(task: Task, factor: int, seed: int, side: int | None = None) -> list[EpisodeStart]:
-    """Distort every photograph of a task as a whole.
+def draw_photographs(task: Task, factor: int, seed: int, side: int | None = None) -> Iterator[EpisodeStart]:
+    """Distort the photographs of a task as a whole, one after the other.
 
     Args:
         task: photographs and distortion.
-        factor: 1 same size, 4 low resolution; photographs are cropped to a multiple of it.
+        factor: 1 same size, 4 low resolution; photographs are cropped to a multiple of it at the right and the bottom.
         seed: of the distortions.
         side: crop to the centre of this many pixels, at most, along each side; None: do not crop.
 
     Raises:
         ValueError: the images are pairs.
     """
-    source = open_images(task.images, min_size=task.patch_size * factor)
+    source = open_images(task.images, min_size=SMALLEST * factor)
     if not isinstance(source, ImageSource):
         raise ValueError("methods are compared on clean photographs, not on pairs")
-    return [_distorted(task, source, index, factor, seed, side) for index in range(len(source))]
-
-
-def _distorted(task: Task, source: ImageSource, index: int, factor: int, seed: int, side: int | None) -> EpisodeStart:
-    rng = np.random.default_rng([seed, index])
-    image = source.pixels(index)
-    sizes = [min(length, side or length) // factor * factor for length in image.shape[:2]]
-    top, left = ((length - size) // 2 for length, size in zip(image.shape[:2], sizes, strict=True))
-    target = np.ascontiguousarray(image[top : top + sizes[0], left : left + sizes[1]])
-    target = apply_curve(target, draw_curve(target, task.saturation_prob, rng))
-    distortion = task_distortion(task)
-    if distortion is None:
-        levels = draw_levels(task.severity, rng)
-        degraded = distort(target, levels, rng, factor)
-        return EpisodeStart(degraded, target, factor, source.identity(index), seed, levels.as_dict())
-    degraded = target if factor == 1 else quantize(downscale(target.astype(np.float32) / np.float32(255), factor))
-    distortion.set_random_state(rng, random.Random(int(rng.integers(2**31))))
-    degraded = np.asarray(distortion(image=degraded)["image"])
-    return EpisodeStart(degraded, target, factor, source.identity(index), seed, {})
+    for index in range(len(source)):
+        rng = np.random.default_rng([seed, index])
+        image = source.pixels(index)
+        height, width = (min(length, side or length) // factor * factor for length in image.shape[:2])
+        top, left = (0, 0) if side is None else ((image.shape[0] - height) // 2, (image.shape[1] - width) // 2)
+        target = np.ascontiguousarray(image[top : top + height, left : left + width])
+        target = apply_curve(target, draw_curve(target, task.saturation_prob, rng))
+        distortion, levels = task_distortion(task), {}
+        if distortion is None:
+            drawn = draw_levels(task.severity, rng)
+            degraded, levels = distort(target, drawn, rng, factor), drawn.as_dict()
+        else:
+            small = target if factor == 1 else quantize(downscale(target.astype(np.float32) / np.float32(255), factor))
+            distortion.set_random_state(rng, random.Random(int(rng.integers(2**31))))
+            degraded = np.asarray(distortion(image=small)["image"])
+        yield EpisodeStart(degraded, target, factor, source.identity(index), seed, levels)
 
 
 def play_photographs(
@@ -90,18 +88,20 @@ def play_photographs(
     An agent's tiles vote, as :class:`agents.Restorer` lets them; computation includes its calls at them. Other policies
     play an episode with the whole photograph as its patch.
     """
-    evaluated = method.evaluated
-    tools, policy = list(evaluated.toolbox), evaluated.policy
-    final_upscaler = tools.pop() if isinstance(policy, ThenUpscale) else None
-    policy = policy.policy if isinstance(policy, (ThenUpscale, UpscalingRequired)) else policy
-    if isinstance(policy, ScoringPolicy):
-        device = evaluated.toolbox.device
-        restorer = Restorer(Toolbox(tools, device), policy, str(device), MAX_TOOLS, super_resolver=final_upscaler)
+    tools, device = list(method.toolbox), method.toolbox.device
+    if isinstance(method.agent, ScoringPolicy):
+        final_upscaler = tools.pop() if isinstance(method.policy, ThenUpscale) else None
+        own = Toolbox(tools, device)
+        restorer = Restorer(own, method.agent, str(device), MAX_TOOLS, super_resolver=final_upscaler)
         return concatenate([_restore(method, restorer, start, metrics) for start in starts])
-    toolbox = Toolbox([tiled(tool) for tool in evaluated.toolbox])
-    toolbox.device = evaluated.toolbox.device
-    whole = replace(evaluated, toolbox=toolbox)
-    return concatenate([whole.play(task, [start], metrics) for start in starts])
+    toolbox = Toolbox([tiled(tool) for tool in tools])
+    toolbox.device = device
+    whole = replace(method, toolbox=toolbox)
+    parts = []
+    for start in starts:
+        patch_size = min(task.patch_size, *start.degraded.shape[:2])
+        parts.append(whole.play(replace(task, patch_size=patch_size), [start], metrics))
+    return concatenate(parts)
 
 
 def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: Mapping[str, Metric]) -> EpisodeResults:
@@ -130,12 +130,12 @@ class Cost:
     seconds_per_megapixel: float
     """Of the result."""
     peak_mib: float | None
-    """Memory beyond what was taken before; None where the system does not tell."""
+    """Additional memory; None where the system does not report it."""
 
 
 def measure_cost(method: Method, task: Task, start: EpisodeStart) -> Cost:
     """Restore one photograph a few times; take memory at the first, and the shortest time."""
-    with peak_memory(method.evaluated.toolbox.device) as peak:
+    with peak_memory(method.toolbox.device) as peak:
         seconds = [play_photographs(method, task, [start]).seconds]
     seconds += [play_photographs(method, task, [start]).seconds for _ in range(COST_ROUNDS - 1)]
     height, width = start.target.shape[:2]

@@ -1,4 +1,4 @@
-"""Output of benchmarks: the terminal, a JSON file, a section of a Markdown file with the command under it."""
+"""Output of benchmarks: Markdown on the terminal, and a JSON file with the command that repeats it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import Any
 
 from restore_env.images.figures import check_figure
 from restore_env.images.files import write_atomically
-from tools_zoo.training.cards import check_section, command_line, replace_section, source_version
+from tools_zoo.training.cards import command_line, source_version
 
 COMMAND, VERSION, TABLES = "command", "version", "tables"
 """The entries of every JSON file besides the numbers: command, version of the code, printed tables (Markdown)."""
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json`` and ``--card``."""
+    """Add ``--json``."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
-    parser.add_argument("--card", type=Path, metavar="FILE", help="Markdown file whose section the tables replace")
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -36,24 +35,22 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]], left:
     return [f"| {' | '.join(map(str, cells))} |" for cells in (heads, marks, *rows)]
 
 
-def check_outputs(arguments: argparse.Namespace, section: str) -> None:
-    """Raise ``ValueError`` if :func:`publish` or writing the figure would fail later; make the figure's folder."""
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Raise ``ValueError`` if the JSON file or a figure could not be written later; make the figures' folders."""
     if arguments.json is not None and not arguments.json.parent.is_dir():
         raise ValueError(f"{arguments.json.parent}: no such folder")
-    if arguments.card is not None:
-        check_section(arguments.card, section)
-    figure = getattr(arguments, "figure", None)
-    if figure is not None:
-        check_figure(figure)
-        figure.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("figure", "crops"):
+        path = getattr(arguments, name, None)
+        if path is not None:
+            check_figure(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def publish(arguments: argparse.Namespace, section: str, text: str, record: Mapping[str, Any]) -> None:
-    """Print the text; write the record and the card's section where that was asked for, whole or not at all.
+def publish(arguments: argparse.Namespace, text: str, record: Mapping[str, Any]) -> None:
+    """Print the text, and write the record where that was asked for, whole or not at all.
 
     Args:
-        arguments: has ``json``, ``card`` and ``command_line``, the command that repeats it all.
-        section: of the card.
+        arguments: has ``json`` and ``command_line``, the command that repeats it all.
         text: Markdown.
         record: the same as plain numbers; the command, the version and the text are put in front.
     """
@@ -61,5 +58,3 @@ def publish(arguments: argparse.Namespace, section: str, text: str, record: Mapp
     if arguments.json is not None:
         whole = {COMMAND: arguments.command_line, VERSION: source_version(), TABLES: text, **record}
         write_atomically(arguments.json, (json.dumps(whole, indent=2) + "\n").encode())
-    if arguments.card is not None:
-        replace_section(arguments.card, section, f"{text}\n\n```\n{arguments.command_line}\n```")

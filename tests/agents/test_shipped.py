@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 import agents.agent
-import benchmarks.agents.__main__
 import benchmarks.baselines.weights
 import benchmarks.speed
 import tools_zoo.toolboxes
@@ -122,7 +121,7 @@ def test_the_default_agent_gains_where_images_keep_their_size() -> None:
     toolbox = load_toolbox()
     single = max(play(FixedChain((action,), toolbox.stop), task, starts[:32]).gain for action in range(len(toolbox)))
     assert agent.gain > 1.5
-    # on the same 32 patches, which are few; benchmarks.agents.__main__ tells with certainty
+    # on the same 32 patches, which are few; benchmarks.compare is certain
     assert (agent.psnr - agent.initial_psnr)[:32].mean() > single - 0.3
 
 
@@ -202,10 +201,7 @@ def test_a_clean_photograph_is_not_ruined(name: str) -> None:
 
 
 def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    card = tmp_path / "card.md"
-    card.write_text("<!-- mine:begin -->\n<!-- mine:end -->\n")
     arguments = ["--envs", "2", "--seconds", "0.05", "--json", str(tmp_path / "t.json"), "--backend", "eager"]
-    arguments += ["--card", str(card), "--section", "mine"]
     assert benchmarks.speed.main(arguments) == 0
     printed = capsys.readouterr().out
     for evaluated in (
@@ -216,6 +212,5 @@ def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_pat
     ):
         assert f"| {evaluated} | 2 |" in printed
     assert "tools run by eager" in printed
-    assert "| bare tools | 2 |" in card.read_text()
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]
     assert all(row["steps_per_second"] > 0 and 0 < row["share_in_tools"] <= 1 for row in rows)

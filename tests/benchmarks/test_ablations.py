@@ -24,7 +24,7 @@ NAMES = tuple(spec.name for spec in TOOLS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two photographs, a toolbox and a policy, and a card with room for every ablation."""
+    """Two photographs, a toolbox and a policy."""
     folder = tmp_path_factory.mktemp("ablations")
     (folder / "photos").mkdir()
     for number, picture in enumerate(photographs(2, 200, 220)):
@@ -32,13 +32,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tools = [ToolWeights(spec.name, spec.network(), NETWORKS[spec.network()]().state_dict()) for spec in TOOLS]
     update_toolbox(folder / "box", tools)
     save_policy(RecurrentAgent(NAMES), folder / "agent.safetensors")
-    sections = "".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in (*ABLATIONS, "joint"))
-    (folder / "card.md").write_text(sections)
     return folder
 
 
 def words(folder: Path) -> list[str]:
-    paths = {"--images": "photos", "--card": "card.md", "--figure": "figure.png"}
+    paths = {"--images": "photos", "--figure": "figure.png"}
     return [word for option, name in paths.items() for word in (option, str(folder / name))]
 
 
@@ -91,6 +89,5 @@ def test_an_ablation_fills_its_section(
     assert ablations.main(arguments) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + {"stop": 2, "steps": 5, "tools": 2, "memory": 4, "algorithms": 2}[name]
-    assert rows[2] in (folder / "card.md").read_text()
     learning = [(folder / f"figure-by-{unit}.png").exists() for unit in ("steps", "minutes")]
     assert learning == [name == "algorithms"] * 2

@@ -11,26 +11,31 @@ import pytest
 import torch
 from PIL import Image
 
-from agents.agent import RecurrentAgent
+from agents.agent import RecurrentAgent, save_policy
 from agents.policies.heuristics import FixedChain
 from agents.rollout import EpisodeResults, draw_starts, play
-from benchmarks.agents.evaluation import EvaluatedPolicy
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.weights import BaselineWeights, write_baseline
 from benchmarks.compare import __main__ as compare
-from benchmarks.compare import comparison
+from benchmarks.compare import results
 from benchmarks.compare.distortions import NAMES, OUTSIDE, distortion_of
-from benchmarks.compare.methods import METHODS, Method, Setting, usual_methods
+from benchmarks.compare.figures import hardest_crop
+from benchmarks.compare.method import Method
+from benchmarks.compare.methods import Setting, make_method, usual_methods
+from benchmarks.compare.metrics import metrics_of
 from benchmarks.compare.photographs import draw_photographs, play_photographs
-from benchmarks.compare.store import Results
+from benchmarks.compare.results import Results
 from benchmarks.compare.tables import lines_of
 from benchmarks.compare.upscaling import ThenUpscale, UpscalingRequired
 from benchmarks.report.intervals import Estimate, estimate
 from benchmarks.report.machine import environment, peak_memory
 from restore_env import Task
+from restore_env.images.decoding import read_image
 from restore_env.metrics import ssim
 from restore_env.toolbox import FunctionTool, Toolbox
+from sr_models.prior.loading import SHIPPED
 from tests.support.toolkit import photographs, pixelwise_toolbox, random_toolbox
+from tools_zoo import load_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,7 +65,7 @@ class TestIntervals:
         rows = []
         for name, values in (("one", psnr), ("other", psnr + 0.1)):
             played = EpisodeResults(psnr, values, values - psnr, np.ones(8), ((0,),) * 8, images=images)
-            rows.append(Results(name, name, 0, "", False, False, {"mild": played}))
+            rows.append(Results(Method(name, name, FixedChain((), 1), pixelwise_toolbox(), 0), {"mild": played}))
         against = lines_of(rows, "mild", "one")[1].against["psnr"]
         assert (against.low, against.mean, against.high) == pytest.approx((0.1, 0.1, 0.1))
 
@@ -125,14 +130,14 @@ def test_motion_blurs_and_does_not_move() -> None:
 def test_every_method_is_played_by_the_same_code(photos: Path, weights: Path) -> None:
     setting = Setting(weights={"cascade": weights / "cascade.safetensors"})
     starts = draw_starts(Task(images=photos, upscale=(1,)), 3, 0)
-    untouched, cascade = (METHODS[1][name](setting) for name in ("input", "cascade"))
+    untouched, cascade = (make_method(name, setting) for name in ("input", "cascade"))
     task = Task(images=photos, upscale=(1,))
-    nothing = untouched.evaluated.play(task, starts, {"ssim": ssim})
+    nothing = untouched.play(task, starts, {"ssim": ssim})
     assert nothing.gain == 0
     assert not nothing.gmacs.any()
     expected = [float(ssim(*(_nchw(side) for side in (start.degraded, start.target)))[0]) for start in starts]
     assert nothing.scores["ssim"] == pytest.approx(expected)
-    played = cascade.evaluated.play(task, starts)
+    played = cascade.play(task, starts)
     assert played.gmacs == pytest.approx(BASELINES["cascade"].macs_per_pixel * 63**2 / 1e9)
     assert cascade.parameters == 152_553
     assert "undertrained" in cascade.training
@@ -147,7 +152,7 @@ def agent_method(stop: bool = False) -> Method:
     agent = RecurrentAgent(toolbox.names).eval()
     if stop:
         agent.head.bias.data[-1] = 100
-    return Method("agent", "agent", EvaluatedPolicy("agent", agent, toolbox), 7)
+    return Method("agent", "agent", agent, toolbox, 7)
 
 
 def test_the_computation_of_an_agent_is_counted() -> None:
@@ -173,32 +178,51 @@ def test_only_what_there_are_files_for_is_usual(weights: Path) -> None:
 )
 def test_a_method_without_its_file_says_so(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        METHODS[1][name](Setting(weights={} if name != "vdsr" else {"vdsr": tmp_path / "none"}))
+        make_method(name, Setting(weights={} if name != "vdsr" else {"vdsr": tmp_path / "none"}))
 
 
 def test_a_fixed_chain_is_searched_on_other_photographs(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.compare.methods.load_toolbox", lambda name, device: pixelwise_toolbox())
-    found = METHODS[1]["fixed"](Setting(search_images=photos, search_patches=2, beam=2))
-    assert isinstance(found.evaluated.policy, FixedChain)
-    assert found.title.startswith("best fixed chain (")
+    for name, title in (
+        ("fixed", "best constant chain ("),
+        ("fixed_1", "best single tool ("),
+        ("fixed_2", "best constant chain of 2 ("),
+    ):
+        found = make_method(name, Setting(search_images=photos, search_patches=2, beam=2))
+        assert isinstance(found.policy, FixedChain)
+        assert found.title.startswith(title)
+        assert len(found.policy.chain) == int(name[6:] or len(found.policy.chain))
+
+
+def test_an_own_agent_gets_its_own_observations(photos: Path, tmp_path: Path) -> None:
+    agent = RecurrentAgent(load_toolbox("pure").names, recipe={"observe": "float32"})
+    agent.head.bias.data[-1] = 100  # stops at once
+    save_policy(agent, tmp_path / "agent.safetensors")
+    own = make_method("agent", Setting(toolbox="pure", policy=str(tmp_path / "agent.safetensors")))
+    task = Task(images=photos, upscale=(1,))
+    played = own.play(task, draw_starts(task, 2, 0))
+    assert played.actions == ((12,), (12,))
+    assert played.gain == 0
+    assert played.gmacs == pytest.approx(own.policy_gmacs)
+    assert (own.title, own.policy) == ("agent, pure", own.agent)
 
 
 class TestPhotographs:
     def test_distortions_are_of_the_whole_photograph(self, photos: Path, large: Path) -> None:
-        starts = draw_photographs(Task(images=photos, upscale=(1,)), 1, seed=0)
+        starts = list(draw_photographs(Task(images=photos, upscale=(1,)), 1, seed=0))
         assert [start.degraded.shape for start in starts] == [(80, 100, 3)] * 2
-        small = draw_photographs(Task(images=large, upscale=(4,), **distortion_of("webp")), 4, seed=0)[0]
+        small = next(draw_photographs(Task(images=large, upscale=(4,), **distortion_of("webp")), 4, seed=0))
         assert (small.degraded.shape, small.target.shape) == ((65, 65, 3), (260, 260, 3))
-        cropped = draw_photographs(Task(images=photos, upscale=(1,)), 1, seed=0, side=70)[0]
+        cropped = next(draw_photographs(Task(images=photos, upscale=(1,)), 1, seed=0, side=70))
         assert cropped.target.shape == (70, 70, 3)
         assert np.array_equal(cropped.target, starts[0].target[5:75, 15:85])
 
     def test_tools_act_on_all_of_it_and_tiles_vote(self, photos: Path) -> None:
         task = Task(images=photos, upscale=(1,))
-        starts = draw_photographs(task, 1, seed=0)
+        starts = list(draw_photographs(task, 1, seed=0))
         toolbox = pixelwise_toolbox()
         chain = FixedChain((0, 1), toolbox.stop)
-        method = Method("chain", "chain", EvaluatedPolicy("chain", chain, toolbox), 0)
+        method = Method("chain", "chain", chain, toolbox, 0)
         whole = play_photographs(method, task, starts, {"ssim": ssim})
         plain = play(chain, Task(images=photos, upscale=(1,), toolbox=toolbox), starts, metrics={"ssim": ssim})
         assert whole.psnr == pytest.approx(plain.psnr)
@@ -223,10 +247,8 @@ def test_one_command_compares_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    card = tmp_path / "card.md"
-    card.write_text("<!-- comparison:begin -->\n<!-- comparison:end -->\n")
     methods = ["--methods", "input", "cascade", "pure", "vdsr_s", "--severity", "mild", "motion"]
-    files = ["--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "a.png"), "--card", str(card)]
+    files = ["--json", str(tmp_path / "a.json"), "--figure", str(tmp_path / "a.png")]
     arguments = command(photos, weights, *methods, *files, "--reference", "input", "--cache", str(tmp_path / "store"))
     arguments += ["--weights", f"cascade={weights / 'cascade.safetensors'}", f"vdsr_s={tmp_path / 'none'}"]
     assert compare.main(arguments) == 0
@@ -247,17 +269,16 @@ def test_one_command_compares_and_goes_on(
     assert "| vdsr_s |" in printed.out
     assert "no such file; expected what python -m" in printed.out
     assert "| method minus input, dB | mild | motion | mean |" in printed.out
-    assert "| fixed cascade |" in card.read_text()
     assert (tmp_path / "a.png").stat().st_size > 1000
 
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(comparison, "machine_fingerprint", lambda _: "another")
-        elsewhere.setattr(comparison, "play_patches", lambda *_: (_ for _ in ()).throw(ValueError("measured anew")))
+        elsewhere.setattr(results, "machine_fingerprint", lambda _: "another")
+        elsewhere.setattr(Method, "play", lambda *_: (_ for _ in ()).throw(ValueError("measured anew")))
         assert compare.main(arguments) == 2
         assert "measured anew" in capsys.readouterr().err
 
-    monkeypatch.setattr(EvaluatedPolicy, "play", lambda *_: pytest.fail("was measured before"))
-    monkeypatch.setattr(comparison, "measure_cost", lambda *_: pytest.fail("was measured before"))
+    monkeypatch.setattr(Method, "play", lambda *_: pytest.fail("was measured before"))
+    monkeypatch.setattr(results, "measure_cost", lambda *_: pytest.fail("was measured before"))
     assert compare.main(arguments) == 0
     assert capsys.readouterr().out == printed.out
 
@@ -269,25 +290,46 @@ def test_whole_photographs_by_one_command(photos: Path, weights: Path, capsys: p
     assert "GMAC a photograph" in printed
 
 
-def test_the_task_of_super_resolution(
-    large: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def without_weights(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        raise ValueError("no\nweights")
-
-    monkeypatch.setattr(comparison, "perceptual_distance", without_weights)
-    more = ["--task", "x4", "--methods", "bicubic", "srcnn", "--weights", f"srcnn={weights / 'srcnn.safetensors'}"]
-    assert compare.main(["--images", str(large), "--patches", "2", *more]) == 0
+def test_the_task_of_super_resolution(large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    crops, numbers = tmp_path / "crops.png", tmp_path / "numbers.json"
+    words = ["--task", "x4", "--images", str(large), "--photographs", "--crops", str(crops), "--json", str(numbers)]
+    own = ["--methods", "bicubic", "sed", "sed_psnr", "--weights", f"sed={SHIPPED / 'sed' / 'psnr.safetensors'}"]
+    assert compare.main([*words, *own]) == 0
     printed = capsys.readouterr()
-    assert "no perceptual distance: no weights" in printed.err
     assert "**clean**" in printed.out
     assert "against bicubic" in printed.out
+    assert "| PSNR (Y), dB (95 %) | SSIM (Y) (95 %) | perceptual distance (95 %) |" in printed.out
+    lines = {line["name"]: line for line in json.loads(numbers.read_text())["severities"]["clean"]}
+    assert lines["sed"]["estimates"] == lines["sed_psnr"]["estimates"]
+    assert read_image(crops).pixels.shape[1] > 300
 
-    monkeypatch.setattr(
-        comparison, "perceptual_distance", lambda images, targets: (images - targets).abs().mean((1, 2, 3))
-    )
-    assert compare.main(["--images", str(large), "--patches", "2", *more]) == 0
-    assert "perceptual distance (95 %)" in capsys.readouterr().out
+
+class TestMetricsOfSuperResolution:
+    def test_borders_do_not_count_and_results_are_rounded(self) -> None:
+        target = torch.from_numpy(photographs(1, 60, 70)[0]).permute(2, 0, 1)[None] / 255
+        framed = target + 0.4 / 255
+        framed[..., :4, :], framed[..., -4:, :], framed[..., :4], framed[..., -4:] = 0, 1, 0, 1
+        found = {name: float(metric(framed, target)) for name, metric in metrics_of(4).items()}
+        assert found == pytest.approx({"psnr_y": 100, "ssim_y": 1, "distance": 0})
+
+    def test_y_weighs_green_most(self) -> None:
+        target = torch.full((1, 3, 40, 40), 100 / 255)
+        scores = []
+        for channel in range(3):
+            changed = target.clone()
+            changed[:, channel] += 20 / 255
+            scores.append(float(metrics_of(4)["psnr_y"](changed, target)))
+        assert scores[1] < scores[0] < scores[2]
+        assert scores[1] == pytest.approx(-20 * np.log10(20 * 128.553 / 255**2), abs=0.01)
+
+
+def test_the_hardest_crop_lies_on_the_grid_and_inside(large: Path) -> None:
+    start = next(draw_photographs(Task(images=large, upscale=(4,), **distortion_of("clean")), 4, seed=0))
+    start.target[100:200, 80:180] ^= np.random.default_rng(0).integers(0, 128, (100, 100, 3), dtype=np.uint8)
+    rows, columns = hardest_crop(start)
+    assert rows.start % 4 == columns.start % 4 == 0
+    assert abs(rows.start - 102) <= 4
+    assert abs(columns.start - 82) <= 4
 
 
 def test_the_machine_is_described_and_memory_measured() -> None:
@@ -304,12 +346,12 @@ def test_toolchains_for_x4_upscale_by_the_named_super_resolver(large: Path) -> N
     task = Task(images=large, upscale=(4,), max_steps=4)
     starts = draw_starts(task, 1, 0)
     for name, slot in (("default_sed", "sed"), ("default_sft_gan", "sft_gan")):
-        method = METHODS[4][name](Setting(factor=4))
-        chain = [*method.evaluated.toolbox.names, "stop"]
-        taken = [chain[action] for action in method.evaluated.play(task, starts).actions[0]]
+        method = make_method(name, Setting(factor=4))
+        chain = [*method.toolbox.names, "stop"]
+        taken = [chain[action] for action in method.play(task, starts).actions[0]]
         assert taken.count(slot) == 1
         assert not {"sed", "sft_gan"} - {slot} & set(chain)
-    assert {"sed", "sft_gan"} <= set(METHODS[4]["super"](Setting(factor=4)).evaluated.toolbox.names)
+    assert {"sed", "sft_gan"} <= set(make_method("super", Setting(factor=4)).toolbox.names)
 
 
 def test_a_super_resolver_follows_a_policy_without_one(large: Path) -> None:
@@ -351,7 +393,7 @@ def test_other_weights_behind_a_function_are_another_method() -> None:
     def method(seed: int) -> Method:
         torch.manual_seed(seed)
         tools = Toolbox([FunctionTool("same", torch.nn.Conv2d(3, 3, 1))])
-        return Method("m", "m", EvaluatedPolicy("m", FixedChain((0,), 1), tools), 12)
+        return Method("m", "m", FixedChain((0,), 1), tools, 12)
 
     assert method(0).fingerprint() == method(0).fingerprint() != method(1).fingerprint()
 

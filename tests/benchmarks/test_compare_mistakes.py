@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from benchmarks.compare import __main__ as compare
-from benchmarks.compare.store import ResultStore
 from tests.support.toolkit import photographs
 
 
@@ -29,6 +28,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--severity", "clean"], "nothing to restore"),
         (["--figure", "x.bmp"], "a figure ends in"),
         (["--json", "no/such/folder/x.json"], "no/such/folder: no such folder"),
+        (["--crops", "x.png"], "--crops needs --photographs"),
+        (["--task", "x4", "--squeezenet", "none.npz"], "none.npz: no such file"),
         (["--device", "tpu"], "device 'tpu' cannot be used"),
         (["--methods", "published"], "no method gave results; published: give the folder"),
     ],
@@ -62,9 +63,10 @@ def test_a_cache_that_is_a_file_is_told_before_anything_is_drawn(
         )
 
 
-def test_damaged_measurements_are_named(tmp_path: Path) -> None:
-    store = ResultStore(tmp_path)
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ValueError, match=r"x\.json: damaged; delete it"):
-        store.load_results("x")
-    assert store.load_cost("y") is None
+def test_damaged_measurements_are_named(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--images", str(photos), "--patches", "1", "--methods", "input", "--cache", str(tmp_path)]
+    assert compare.main(words) == 0
+    (measured,) = tmp_path.glob("input-*.json")
+    measured.write_text("{")
+    assert compare.main(words) == 2
+    assert f"{measured}: damaged; delete it" in capsys.readouterr().err

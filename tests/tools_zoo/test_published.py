@@ -111,7 +111,7 @@ def photographs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_benchmark_fills_the_card(
+def test_benchmark_prints_and_writes_its_numbers(
     imported: Path,
     photographs: Path,
     tmp_path: Path,
@@ -119,10 +119,9 @@ def test_benchmark_fills_the_card(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    card, numbers = tmp_path / "card.md", tmp_path / "numbers.json"
-    card.write_text("# Card\n\n<!-- tools:begin -->\nold\n<!-- tools:end -->\n\nThe end.\n")
+    numbers = tmp_path / "numbers.json"
     command = ["--images", str(photographs), "--toolbox", str(imported), "--against", str(imported)]
-    command += ["--patches", "2", "--seed", "3", "--card", str(card), "--json", str(numbers)]
+    command += ["--patches", "2", "--seed", "3", "--json", str(numbers)]
     assert benchmarks.tools.main(command) == 0
     lines = capsys.readouterr().out.splitlines()[: 2 + len(TOOLS)]
     assert lines[0].startswith(
@@ -130,17 +129,11 @@ def test_benchmark_fills_the_card(
     )
     assert lines[4].startswith("| deblur_3 | blur, sigma 2.5 to 3.75 px | eight_layer | ")
     assert all(line.endswith("| +0.00 |") for line in lines[2:])
-    text = card.read_text()
-    assert text.startswith("# Card\n\n<!-- tools:begin -->\n| tool |")
-    assert text.endswith("```\n<!-- tools:end -->\n\nThe end.\n")
-    assert "old" not in text
-    assert "python -m benchmarks.tools --images photographs --toolbox " in text
-    assert "--patches 2 --seed 3 --card card.md --json numbers.json\n" in text
-    assert f" {tmp_path}" not in text
     record = json.loads(numbers.read_text())
+    assert record["command"].startswith("python -m benchmarks.tools --images photographs --toolbox ")
+    assert record["command"].endswith("--patches 2 --seed 3 --json numbers.json")
+    assert record["tables"].startswith("| tool |")
     assert [row["tool"] for row in record["tools"]] == [spec.name for spec in TOOLS]
-    assert benchmarks.tools.main(command) == 0
-    assert card.read_text() == text
 
 
 @pytest.mark.parametrize(
@@ -149,7 +142,6 @@ def test_benchmark_fills_the_card(
         (["--images", "nowhere"], "nowhere"),
         (["--toolbox", "nowhere"], "nowhere: no toolbox"),
         (["--patches", "0"], "--patches must be 1 or more"),
-        (["--card", "card.md"], "card.md: expected <!-- tools:begin -->"),
         (["--json", "nowhere/numbers.json"], "nowhere: no such folder"),
     ],
 )
@@ -163,7 +155,6 @@ def test_benchmark_fails_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "card.md").write_text("# A card without a place for the table\n")
     command = ["--images", str(photographs), "--toolbox", str(imported), "--patches", "1", *arguments]
     assert benchmarks.tools.main(command) == 2
     printed = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Published small x4 super-resolvers, to measure next to the project's own: RFDN and CARN-M.
+"""RFDN and CARN-M: small x4 super-resolvers with published weights.
 
 The networks are built from their papers; their layers have the names of the authors' weight files, which are not
 part of the project.
@@ -6,8 +6,8 @@ part of the project.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,6 +20,11 @@ from restore_env.toolbox import FunctionTool
 from sr_models.extractors.extractor import load_frozen
 
 SCALE = 4
+
+
+def _named(name: str, *layers: nn.Module) -> nn.Sequential:
+    """Layers in a row, below the name that they have in the files."""
+    return nn.Sequential(OrderedDict([(name, layers[0] if len(layers) == 1 else nn.Sequential(*layers))]))
 
 
 class SpatialAttention(nn.Module):
@@ -94,19 +99,6 @@ class RFDN(nn.Module):
         return upscaled
 
 
-class ConvReLU(nn.Module):
-    """A convolution and a ReLU, named as in the files."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Mix channels."""
-        mixed: Tensor = self.body(features)
-        return mixed
-
-
 class EfficientResidual(nn.Module):
     """Residual-E: two 3x3 convolutions in groups and a 1x1, plus the input."""
 
@@ -130,7 +122,9 @@ class CascadeOfBlocks(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.c1, self.c2, self.c3 = (ConvReLU(count * channels, channels) for count in (2, 3, 4))
+        self.c1, self.c2, self.c3 = (
+            _named("body", nn.Conv2d(count * channels, channels, 1), nn.ReLU()) for count in (2, 3, 4)
+        )
 
     def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         """The three steps."""
@@ -138,10 +132,10 @@ class CascadeOfBlocks(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
-        seen = features
+        outputs = features
         for step, join in zip(self.steps(), (self.c1, self.c2, self.c3), strict=True):
-            seen = torch.cat([seen, step(features)], dim=1)
-            features = join(seen)
+            outputs = torch.cat([outputs, step(features)], dim=1)
+            features = join(outputs)
         return features
 
 
@@ -157,36 +151,6 @@ class CascadingBlock(CascadeOfBlocks):
         return self.b1, self.b1, self.b1
 
 
-class MeanShift(nn.Module):
-    """Subtracts or adds the training images' mean colour; the file holds it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shifter = nn.Conv2d(3, 3, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Shift."""
-        shifted: Tensor = self.shifter(images)
-        return shifted
-
-
-class Upsample4(nn.Module):
-    """Twice: convolution in groups, ReLU, pixel shuffle of 2."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        steps = [
-            (nn.Conv2d(channels, 4 * channels, 3, padding=1, groups=groups), nn.ReLU(), nn.PixelShuffle(2))
-            for _ in range(2)
-        ]
-        self.body = nn.Sequential(*steps[0], *steps[1])
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Upscale ``(N, C, H, W)`` to ``(N, C, 4H, 4W)``."""
-        upscaled: Tensor = self.body(features)
-        return upscaled
-
-
 class CARNM(CascadeOfBlocks):
     """CARN-M, the mobile cascading residual network: 294 k parameters (412 k with the x2 and x3 upsamplers).
 
@@ -196,10 +160,14 @@ class CARNM(CascadeOfBlocks):
 
     def __init__(self, channels: int = 64, groups: int = 4) -> None:
         super().__init__(channels)
-        self.sub_mean, self.add_mean = MeanShift(), MeanShift()
+        self.sub_mean, self.add_mean = (_named("shifter", nn.Conv2d(3, 3, 1)) for _ in range(2))  # the mean colour
         self.entry = nn.Conv2d(3, channels, 3, padding=1)
         self.b1, self.b2, self.b3 = (CascadingBlock(channels, groups) for _ in range(3))
-        self.upsample = nn.ModuleDict({"up4": Upsample4(channels, groups)})
+        doublings = [
+            (nn.Conv2d(channels, 4 * channels, 3, padding=1, groups=groups), nn.ReLU(), nn.PixelShuffle(2))
+            for _ in range(2)
+        ]
+        self.upsample = _named("up4", _named("body", *doublings[0], *doublings[1]))
         self.exit = nn.Conv2d(channels, 3, 3, padding=1)
 
     def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -209,32 +177,22 @@ class CARNM(CascadeOfBlocks):
     def forward(self, images: Tensor) -> Tensor:
         """Upscale ``(N, 3, H, W)`` RGB in [0, 1]."""
         features = super().forward(self.entry(self.sub_mean(images)))
-        upscaled: Tensor = self.add_mean(self.exit(self.upsample["up4"](features)))
+        upscaled: Tensor = self.add_mean(self.exit(self.upsample(features)))
         return upscaled
 
 
-@dataclass(frozen=True)
-class Peer:
-    """A published network and the file of its weights."""
-
-    network: Callable[[], nn.Module]
-    file: str
-    set5_psnr: float
-    """dB on Y, 4 px cropped, of the authors' file: the rebuilt network must reach it."""
-
-
-PEERS: Mapping[str, Peer] = MappingProxyType(
-    {"RFDN": Peer(RFDN, "RFDN_AIM.pth", 32.16), "CARN-M": Peer(CARNM, "carn_m.pth", 31.88)}
+PUBLISHED: Mapping[str, tuple[Callable[[], nn.Module], str]] = MappingProxyType(
+    {"RFDN": (RFDN, "RFDN_AIM.pth"), "CARN-M": (CARNM, "carn_m.pth")}
 )
-"""The peers by name."""
+"""The networks and the files of their weights, by name."""
 
 
-def load_peer(name: str, folder: Path) -> FunctionTool:
-    """A peer as a tool, frozen, in evaluation mode; its weights lie in ``folder``.
+def load_published(name: str, folder: Path) -> FunctionTool:
+    """A network as a tool, frozen, in evaluation mode; its weights lie in ``folder``.
 
     Raises:
         ValueError: the file is missing, damaged, or holds another network.
     """
-    peer = PEERS[name]
-    network = load_frozen(peer.network, folder / peer.file, name, f"put the authors' {peer.file} there")
+    build, file = PUBLISHED[name]
+    network = load_frozen(build, folder / file, name, f"put the authors' {file} there")
     return FunctionTool(name, network, SCALE, macs_per_pixel(network, size=128))

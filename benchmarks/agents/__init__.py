@@ -1,1 +1,0 @@
-"""Agents against constant chains and oracles, and ablations."""

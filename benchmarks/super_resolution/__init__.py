@@ -1,1 +1,0 @@
-"""The x4 super-resolvers against published networks."""
