@@ -1,7 +1,6 @@
 """The x4 super-resolvers: SFT-GAN and SeD, their semantic prior, discriminators, losses and training."""
 
-from sr_models.prior.loading import load_prior
-from sr_models.prior.semantic_prior import SemanticPrior
+from sr_models.prior.semantic_prior import SemanticPrior, load_prior
 from sr_models.super_resolver import (
     SuperResolver,
     SuperResolverError,

@@ -21,8 +21,7 @@ from restore_env.toolbox import FunctionTool, Toolbox, usable_device
 from sr_models.generators import UPSCALE
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
-from sr_models.prior.loading import SHIPPED, load_prior
-from sr_models.prior.semantic_prior import Prior, check_maps
+from sr_models.prior.semantic_prior import SHIPPED, Prior, check_maps, load_prior
 from tools_zoo import default_toolbox as same_size_toolbox
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
@@ -30,12 +29,8 @@ STAGES = ("psnr", "gan")
 """The stages of training; each super-resolver has weights of both."""
 MAX_PIXELS = 192 * 192
 """Input pixels that go through a network at once; more go in tiles or smaller batches."""
-
-
 SUPER_RESOLVERS = ("sft_gan", "sed")
 """The super-resolvers of the default toolbox, in the order of their actions."""
-
-
 GENERATORS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     {
         "sft": SFTNet,
@@ -58,35 +53,28 @@ class SuperResolver(nn.Module):
 
     Args:
         name: its name in toolchains.
-        network: takes ``(N, 3, H, W)``, and the maps if it has a true ``takes_maps``; gives ``(N, 3, 4H, 4W)``. Any
-            torch module of scale 4 will do.
+        network: any torch module that takes ``(N, 3, H, W)``, and the maps if it has a true ``takes_maps``, and gives
+            ``(N, 3, 4H, 4W)``. It may have ``macs_per_pixel`` and ``receptive_radius``, per input pixel and in input
+            pixels; without a radius images never go in tiles.
         prior: makes the maps.
-        macs_per_pixel: of the network, per input pixel; by default the network's own.
-        receptive_radius: how many input pixels away an output pixel depends on; by default the network's own; without
-            one, images never go in tiles.
+
+    Raises:
+        ValueError: a network that takes maps, without a prior.
     """
 
     scale, thread_safe = UPSCALE, True
     receptive_radius = None  # the toolbox gives whole images; tiles are cut here, where the maps are known
 
-    def __init__(
-        self,
-        name: str,
-        network: nn.Module,
-        prior: Prior | None = None,
-        *,
-        macs_per_pixel: float | None = None,
-        receptive_radius: int | None = None,
-    ) -> None:
+    def __init__(self, name: str, network: nn.Module, prior: Prior | None = None) -> None:
         super().__init__()
         self.name, self.prior = name, prior
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.takes_maps = bool(getattr(network, "takes_maps", False))
         if self.takes_maps and prior is None:
             raise ValueError(f"{name}: its network takes semantic maps, so it needs a prior")
-        self._radius = getattr(network, "receptive_radius", None) if receptive_radius is None else receptive_radius
-        own = getattr(network, "macs_per_pixel", 0.0) if macs_per_pixel is None else macs_per_pixel
-        self.macs_per_pixel = float(own) + (float(getattr(prior, "macs_per_pixel", 0.0)) if self.takes_maps else 0.0)
+        self._radius: int | None = getattr(network, "receptive_radius", None)
+        parts = (network, prior) if self.takes_maps else (network,)
+        self.macs_per_pixel = sum(float(getattr(part, "macs_per_pixel", 0.0)) for part in parts)
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
         """Upscale four times.
@@ -110,13 +98,12 @@ class SuperResolver(nn.Module):
             if not self.takes_maps:
                 raise ValueError(f"{self.name} takes no semantic maps")
             maps = check_maps(maps, images)
-        pixels = images.shape[-2] * images.shape[-1]
-        if pixels <= MAX_PIXELS or self._radius is None:
-            batch = max(1, MAX_PIXELS // max(1, pixels))
-            parts = [slice(first, first + batch) for first in range(0, len(images), batch)]
-            outputs = [self._upscale(images[part], None if maps is None else maps[part]) for part in parts]
-            return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else self._empty(images)
-        return torch.cat([self._in_tiles(images[n : n + 1], maps, n) for n in range(len(images))])
+        count, _, height, width = images.shape
+        tiled = height * width > MAX_PIXELS and self._radius is not None
+        upscale, batch = (self._in_tiles, 1) if tiled else (self._upscale, max(1, MAX_PIXELS // (height * width)))
+        parts = [slice(first, first + batch) for first in range(0, count, batch)]
+        outputs = [upscale(images[part], None if maps is None else maps[part]) for part in parts]
+        return torch.cat(outputs) if outputs else images.new_empty(0, 3, UPSCALE * height, UPSCALE * width)
 
     def maps(self, images: Tensor) -> Tensor | None:
         """The prior's maps of images, ``(N, 8, 4H, 4W)``; None where the network takes no maps."""
@@ -127,30 +114,23 @@ class SuperResolver(nn.Module):
         if maps is None:
             maps = self.maps(images)
         upscaled: Tensor = self.network(images) if maps is None else self.network(images, maps)
-        expected = (len(images), 3, UPSCALE * images.shape[-2], UPSCALE * images.shape[-1])
+        count, _, height, width = images.shape
+        expected = (count, 3, UPSCALE * height, UPSCALE * width)
         if tuple(upscaled.shape) != expected:
             raise ValueError(f"{self.name}: its network returned {tuple(upscaled.shape)}, expected {expected}")
         return upscaled.contiguous()
 
-    def _in_tiles(self, image: Tensor, maps: Tensor | None, row: int) -> Tensor:
+    def _in_tiles(self, image: Tensor, maps: Tensor | None) -> Tensor:
         """Upscale one image in tiles; its maps are carried as 128 more channels, 16 values of the 8 maps per pixel."""
-        own = self.maps(image) if maps is None else maps[row : row + 1]
-        carried = image if own is None else torch.cat([image, F.pixel_unshuffle(own, UPSCALE)], dim=1)
+        if maps is None:
+            maps = self.maps(image)
+        carried = image if maps is None else torch.cat([image, F.pixel_unshuffle(maps, UPSCALE)], dim=1)
 
         def upscale_tile(piece: Tensor) -> Tensor:
-            tile_maps = None if own is None else F.pixel_shuffle(piece[:, 3:], UPSCALE)
-            return self._upscale(piece[:, :3], tile_maps)
+            return self._upscale(piece[:, :3], None if maps is None else F.pixel_shuffle(piece[:, 3:], UPSCALE))
 
-        side = int(MAX_PIXELS**0.5)
-        return apply_tool(
-            FunctionTool(self.name, upscale_tile, UPSCALE, receptive_radius=self._radius),
-            carried,
-            image.device,
-            tile=side,
-        )
-
-    def _empty(self, images: Tensor) -> Tensor:
-        return images.new_empty(0, 3, UPSCALE * images.shape[-2], UPSCALE * images.shape[-1])
+        tool = FunctionTool(self.name, upscale_tile, UPSCALE, receptive_radius=self._radius)
+        return apply_tool(tool, carried, image.device, tile=int(MAX_PIXELS**0.5))
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _train_prior(settings: Any, display: TrainingDisplay) -> list[str]:
     from sr_models.prior.labels import LabelledImages
     from sr_models.training.prior import train_prior
 
-    result, scores = train_prior(settings, LabelledImages(settings.labels), display.show_run)
+    result, scores = train_prior(settings, LabelledImages(*settings.labels), display.show_run)
     ious = ", ".join(f"{name} {iou:.3f}" for name, iou in zip(CATEGORIES, scores.ious, strict=True))
     return [
         _outcome("prior", result),
@@ -127,7 +127,7 @@ def _train_sr(settings: Any, display: TrainingDisplay) -> list[str]:
 
     display.wait_for(*settings.budgets)
     source = photographs(settings, settings.crop_size)
-    frozen = FrozenNetworks.load(settings.prior, settings.squeezenet, settings.vgg, settings.clip)
+    frozen = FrozenNetworks.load(settings)
     results = train_sr(settings, source, frozen, display.show_run)
     return [*(_outcome(name, result) for name, result in results.items()), f"Weights written to {settings.out}"]
 

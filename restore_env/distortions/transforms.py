@@ -36,7 +36,7 @@ from restore_env.distortions.protocol import (
     jpeg,
     quantize,
 )
-from restore_env.images.arrays import Float, Pixels
+from restore_env.images.arrays import Float, Pixels, to_float
 
 Image = npt.NDArray[Any]
 
@@ -45,12 +45,6 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
         raise ValueError(f"the range {bounds} is empty: its lower bound comes first")
     return bounds
-
-
-def _as_float(image: Pixels) -> Float:
-    floats = image.astype(np.float32)
-    floats *= np.float32(1 / 255)
-    return floats
 
 
 _Sigma = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
@@ -97,7 +91,7 @@ class ProtocolTransform(ImageOnlyTransform):
 
     def distort_bytes(self, image: Pixels, params: dict[str, Any]) -> Pixels:
         """Distort a uint8 image: unless overridden, as float32, then rounded and clipped."""
-        return quantize(self.distort_floats(_as_float(image), params))
+        return quantize(self.distort_floats(to_float(image), params))
 
 
 class ProtocolBlur(ProtocolTransform):
@@ -186,7 +180,7 @@ class ProtocolJpeg(ProtocolTransform):
 
     def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
         """Compress the image rounded to 8 bits."""
-        return _as_float(self.distort_bytes(quantize(image), params))
+        return to_float(self.distort_bytes(quantize(image), params))
 
     def distort_bytes(self, image: Pixels, params: dict[str, Any]) -> Pixels:
         """Compress."""

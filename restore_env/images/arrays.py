@@ -16,6 +16,13 @@ Float: TypeAlias = npt.NDArray[np.float32]
 """float32 values, RGB ``(H, W, 3)`` in [0, 1] unless said otherwise."""
 
 
+def to_float(pixels: Pixels) -> Float:
+    """8-bit values as float32 in [0, 1]."""
+    floats = pixels.astype(np.float32)
+    floats *= np.float32(1 / 255)
+    return floats
+
+
 def quantized(images: Tensor) -> Tensor:
     """Images in [0, 1], clipped and rounded to uint8."""
     rounded = images.clamp(0, 1).mul_(255).round_()

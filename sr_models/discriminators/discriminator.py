@@ -37,7 +37,7 @@ class Discriminator(nn.Module):
 
         Args:
             images: real or generated crops, ``(N, 3, H, W)``.
-            semantics: :func:`sr_models.extractors.extractor.semantics` of the real ones; unused without fusion blocks.
+            semantics: an extractor's deepest features of the real ones; unused without fusion blocks.
 
         Raises:
             ValueError: the images are not RGB or smaller than 32x32, or the semantics are missing or do not fit.

@@ -59,10 +59,10 @@ class FeedForward(nn.Module):
 class SemanticFusion(nn.Module):
     """The fusion block (SeFB): attention between semantics and features, then a convolution of both.
 
-    The semantics attend to themselves, then, as the queries, to the image features; the result is upscaled by a pixel
-    shuffle, concatenated to the features and convolved back to their width. The convolution before the shuffle starts
-    at zero: an untrained discriminator does not depend on the semantics. Where the upscaled map does not have the
-    features' size it is resized bilinearly.
+    Self-attention of the semantics, then cross-attention with the image features as the context; the result is
+    upscaled by a pixel shuffle, concatenated to the features and convolved back to their width. The convolution before
+    the shuffle starts at zero: an untrained discriminator does not depend on the semantics. Where the upscaled map does
+    not have the features' size it is resized bilinearly.
 
     Args:
         features: channels of the image features.

@@ -21,11 +21,16 @@ class VGGDiscriminator(Discriminator):
     pooling. Batch norm always takes the statistics of the batch and keeps none.
 
     Args:
+        semantics: None; it has no fusion blocks.
         width: of the first layers (64 as published); the last ones are eight times as wide.
-        categories: outputs of the category head.
+
+    Raises:
+        ValueError: semantics are to be fused.
     """
 
-    def __init__(self, width: int = PUBLISHED_WIDTH, categories: int = len(CATEGORIES)) -> None:
+    def __init__(self, semantics: int | None = None, width: int = PUBLISHED_WIDTH) -> None:
+        if semantics is not None:
+            raise ValueError('the "vgg" discriminator takes no semantics: use "patch" or "pixel", or no semantics')
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(SLOPE)]
         inputs = width
@@ -38,7 +43,7 @@ class VGGDiscriminator(Discriminator):
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(_POOLED), nn.Flatten())
         self.real_head, self.category_head = (
             nn.Sequential(nn.Linear(inputs * _POOLED**2, _HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(_HIDDEN, outputs))
-            for outputs in (1, categories)
+            for outputs in (1, len(CATEGORIES))
         )
 
     def logits(self, images: Tensor, semantics: Tensor | None) -> DiscriminatorOutput:

@@ -9,18 +9,15 @@ The weights do not come with this package.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_models.extractors.extractor import load_frozen
+from sr_models.extractors.extractor import Normalize, load_frozen
 
-STEM = (32, 32, 64)
-"""Channels of the three convolutions before the first stage."""
-STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2))
-"""Width, number of bottlenecks and stride of the stages; four times the width goes out."""
 EXPANSION = 4
+"""Output channels of a bottleneck relative to its width."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of R, G and B in [0, 1], as CLIP's weights expect them."""
 _REMEDY = (
@@ -35,26 +32,21 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         outputs = EXPANSION * width
-        self.stride = stride
         self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.pool = nn.AvgPool2d(stride)
         self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.downsample: nn.ModuleDict | None = None
+        self.downsample = nn.Sequential()
         if stride > 1 or inputs != outputs:
             convolution = nn.Conv2d(inputs, outputs, 1, bias=False)
-            self.downsample = nn.ModuleDict({"0": convolution, "1": nn.BatchNorm2d(outputs)})
+            layers = {"-1": nn.AvgPool2d(stride), "0": convolution, "1": nn.BatchNorm2d(outputs)}  # names as released
+            self.downsample = nn.Sequential(OrderedDict(layers))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, 4 * width, H / stride, W / stride)``, rounded down."""
         inner = F.relu(self.bn1(self.conv1(features)))
-        inner = self._pooled(F.relu(self.bn2(self.conv2(inner))))
-        inner = self.bn3(self.conv3(inner))
-        if self.downsample is not None:
-            features = self.downsample["1"](self.downsample["0"](self._pooled(features)))
-        return F.relu(inner + features)
-
-    def _pooled(self, features: Tensor) -> Tensor:
-        return F.avg_pool2d(features, self.stride) if self.stride > 1 else features
+        inner = self.pool(F.relu(self.bn2(self.conv2(inner))))
+        return F.relu(self.bn3(self.conv3(inner)) + self.downsample(features))
 
 
 class CLIPResNet50(nn.Module):
@@ -63,26 +55,17 @@ class CLIPResNet50(nn.Module):
     It stays in evaluation mode, so that its batch norm uses the published statistics inside a network that trains.
     """
 
-    mean: Tensor
-    std: Tensor
-    channels = tuple(EXPANSION * width for width, _, _ in STAGES)
+    channels = (256, 512, 1024)
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(CLIP_MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(CLIP_STD).reshape(1, 3, 1, 1), persistent=False)
-        inputs = 3
-        for number, width in enumerate(STEM, start=1):
-            stride = 2 if number == 1 else 1
-            self.add_module(f"conv{number}", nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False))
-            self.add_module(f"bn{number}", nn.BatchNorm2d(width))
-            inputs = width
-        for number, (width, count, stride) in enumerate(STAGES, start=1):
-            blocks = []
-            for index in range(count):
-                blocks.append(Bottleneck(inputs, width, stride if index == 0 else 1))
-                inputs = EXPANSION * width
-            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+        self.normalize = Normalize(CLIP_MEAN, CLIP_STD)
+        self.conv1, self.bn1 = nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32)
+        self.conv2, self.bn2 = nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32)
+        self.conv3, self.bn3 = nn.Conv2d(32, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)
+        self.layer1 = _stage(64, width=64, count=3, stride=1)
+        self.layer2 = _stage(256, width=128, count=4, stride=2)
+        self.layer3 = _stage(512, width=256, count=6, stride=2)
         self.eval()
 
     def train(self, mode: bool = True) -> CLIPResNet50:
@@ -99,27 +82,25 @@ class CLIPResNet50(nn.Module):
             Three maps of 256, 512, 1024 channels at 1/4, 1/8, 1/16 of the size, rounded down: of 256x256 the last is
             16x16.
         """
-        features = (images - self.mean) / self.std
-        for number in range(1, len(STEM) + 1):
-            features = self.get_submodule(f"conv{number}")(features)
-            features = F.relu(self.get_submodule(f"bn{number}")(features))
-        features = F.avg_pool2d(features, 2)
-        depths = []
-        for number in range(1, len(STAGES) + 1):
-            features = self.get_submodule(f"layer{number}")(features)
-            depths.append(features)
-        return tuple(depths)
+        features = F.relu(self.bn1(self.conv1(self.normalize(images))))
+        features = F.relu(self.bn2(self.conv2(features)))
+        features = F.relu(self.bn3(self.conv3(features)))
+        first = self.layer1(F.avg_pool2d(features, 2))
+        second = self.layer2(first)
+        return first, second, self.layer3(second)
+
+
+def _stage(inputs: int, width: int, count: int, stride: int) -> nn.Sequential:
+    others = (Bottleneck(EXPANSION * width, width, 1) for _ in range(count - 1))
+    return nn.Sequential(Bottleneck(inputs, width, stride), *others)
 
 
 def load_clip(path: str | os.PathLike[str]) -> CLIPResNet50:
-    """Load CLIP's RN50 from a local file with OpenAI's names ("visual.conv1.weight"; the prefix may be absent).
+    """Load CLIP's RN50 from a local file with OpenAI's names ("visual.conv1.weight"; the prefix may be absent), frozen.
 
     Args:
         path: ``.safetensors``, or a state dict saved by ``torch.save`` (read without unpickling code). Tensors of the
             fourth stage, the attention pool and the text tower are ignored; half precision becomes single.
-
-    Returns:
-        The trunk, in evaluation mode, frozen.
 
     Raises:
         ValueError: the file is missing, damaged, or does not hold the tensors; the message says which file to get.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of R, G and B in [0, 1], as networks trained on ImageNet expect them."""
 
 
 class Extractor(Protocol):
@@ -31,18 +34,20 @@ class Extractor(Protocol):
         """Features at all depths."""
 
 
-def semantics(extractor: Extractor, images: Tensor) -> Tensor:
-    """The extractor's deepest features of images, without gradients.
+class Normalize(nn.Module):
+    """Subtracts a mean from R, G and B and divides by a standard deviation; no part of a network's weights."""
 
-    Args:
-        extractor: SqueezeNet, or CLIP as published for SeD.
-        images: the high-resolution targets, ``(N, 3, H, W)`` float RGB in [0, 1], also for the fake images.
+    mean: Tensor
+    std: Tensor
 
-    Returns:
-        ``(N, extractor.channels[-1], h, w)``, for the present extractors 1/16 of the size.
-    """
-    with torch.no_grad():
-        return extractor(images)[-1]
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalize ``(N, 3, H, W)``."""
+        return (images - self.mean) / self.std
 
 
 def load_frozen(

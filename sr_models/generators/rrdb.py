@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import bicubic_upscale
+from sr_models.complexity import macs_per_pixel
 
 RESIDUAL_SCALE = 0.2
 _LAYERS = 5
@@ -77,9 +78,7 @@ class RRDBNet(nn.Module):
         for block in self.blocks.modules():
             if isinstance(block, nn.Conv2d):  # ESRGAN, supplement: smaller initial weights
                 block.weight.data.mul_(0.1)
-        pixels = {self.up1: 4, self.up2: 16, self.last: 16, self.tail: 16}
-        convs = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
-        self.macs_per_pixel = sum(conv.weight.numel() * pixels.get(conv, 1) for conv in convs)
+        self.macs_per_pixel = macs_per_pixel(self, torch.zeros(1, 3, 8, 8))
         """Per pixel of the input."""
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,17 +1,63 @@
 """SFT-Net: the generator of SFT-GAN, a residual x4 super-resolver conditioned on semantic maps.
 
-Source: Wang et al., CVPR 2018, section 3.3.
+Source: Wang et al., CVPR 2018, sections 3.2 (the Spatial Feature Transform, SFT) and 3.3.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.toolbox import bicubic_upscale
-from sr_models.generators.conditioning import ConditionNetwork, SpatialTransform
+from sr_models.complexity import macs_per_pixel
+from sr_models.prior.categories import CATEGORIES
 
-WIDTH, BLOCKS = 64, 16
+CONDITION_CHANNELS = 32
+
+
+class ConditionNetwork(nn.Module):
+    """Maps probability maps, four times the features' size, to the condition that all layers share.
+
+    Conv 4x4 of stride 4, three 1x1 of 128 channels, 1x1 to 32; LeakyReLU 0.1 between.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shrink = nn.Conv2d(len(CATEGORIES), 128, 4, stride=4)
+        self.mix = nn.ModuleList([nn.Conv2d(128, 128, 1) for _ in range(3)])
+        self.narrow = nn.Conv2d(128, CONDITION_CHANNELS, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Compute the condition ``(N, 32, H, W)`` of probability maps ``(N, 8, 4H, 4W)``."""
+        features = F.leaky_relu(self.shrink(maps), 0.1)
+        for layer in self.mix:
+            features = F.leaky_relu(layer(features), 0.1)
+        condition: Tensor = self.narrow(features)
+        return condition
+
+
+class SpatialTransform(nn.Module):
+    """SFT: features times ``1 + gamma`` plus ``beta``, both per position and channel, by two 1x1 convolutions each.
+
+    It starts as the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = _branch(channels), _branch(channels)
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """Scale and shift features ``(N, C, H, W)`` by a condition ``(N, 32, H, W)``."""
+        modulated: Tensor = features * (1 + self.gamma(condition)) + self.beta(condition)
+        return modulated
+
+
+def _branch(channels: int) -> nn.Sequential:
+    last = nn.Conv2d(CONDITION_CHANNELS, channels, 1)
+    for parameter in last.parameters():
+        nn.init.zeros_(parameter)
+    return nn.Sequential(nn.Conv2d(CONDITION_CHANNELS, CONDITION_CHANNELS, 1), nn.LeakyReLU(0.1), last)
 
 
 class ConditionedBlock(nn.Module):
@@ -43,7 +89,7 @@ class SFTNet(nn.Module):
 
     takes_maps = True
 
-    def __init__(self, channels: int = WIDTH, blocks: int = BLOCKS) -> None:
+    def __init__(self, channels: int = 64, blocks: int = 16) -> None:
         super().__init__()
         self.receptive_radius = 2 * blocks + 5
         self.condition = ConditionNetwork()
@@ -56,9 +102,7 @@ class SFTNet(nn.Module):
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
         for parameter in self.tail.parameters():
             nn.init.zeros_(parameter)
-        layers = sum(layer.macs_per_pixel for layer in self.modules() if isinstance(layer, SpatialTransform))
-        convolutions = 9 * (3 * channels + (2 * blocks + 1 + 4 + 16) * channels**2 + 16 * channels * 3)
-        self.macs_per_pixel = convolutions + layers + ConditionNetwork.macs_per_pixel
+        self.macs_per_pixel = macs_per_pixel(self, torch.zeros(1, 3, 8, 8), torch.zeros(1, len(CATEGORIES), 32, 32))
         """Per pixel of the input."""
 
     def forward(self, images: Tensor, maps: Tensor) -> Tensor:

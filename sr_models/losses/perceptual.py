@@ -6,17 +6,14 @@ Source: Zhang et al., CVPR 2018, arXiv 1801.03924 (LPIPS; here without learned w
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from functools import lru_cache
-from threading import Lock
 
 import torch
 from torch import Tensor, nn
 
 from sr_models.extractors.extractor import Extractor
-from sr_models.extractors.squeezenet import SqueezeNet
-from sr_models.prior.loading import load_prior
+from sr_models.prior.semantic_prior import load_prior
 
 SMALLEST = 16
 """Height and width from which images can be compared."""
@@ -69,7 +66,7 @@ class PerceptualLoss(nn.Module):
     """Mean absolute difference between features, at chosen depths: the loss of SFT-GAN, Real-ESRGAN and SeD.
 
     Args:
-        extractor: gives the features; the trunk of the shipped prior by default, VGG19 as published.
+        extractor: gives the features: SqueezeNet, or VGG19 as published.
         weights: one per depth of the extractor, 0 to leave a depth out: :data:`SQUEEZENET_DEPTHS` (default),
             :data:`VGG19_CONV5_4` or :data:`VGG19_FIVE_DEPTHS`.
 
@@ -77,9 +74,9 @@ class PerceptualLoss(nn.Module):
         ValueError: there are more or fewer weights than depths.
     """
 
-    def __init__(self, extractor: Extractor | None = None, weights: Sequence[float] = SQUEEZENET_DEPTHS) -> None:
+    def __init__(self, extractor: Extractor, weights: Sequence[float] = SQUEEZENET_DEPTHS) -> None:
         super().__init__()
-        self.extractor = copy.deepcopy(default_extractor()) if extractor is None else extractor  # may be moved
+        self.extractor = extractor
         self.weights = tuple(weights)
         if len(self.weights) != len(self.extractor.channels):
             raise ValueError(
@@ -104,24 +101,14 @@ class PerceptualLoss(nn.Module):
         return torch.stack(terms).sum()
 
 
-_prior_trunk = lru_cache(maxsize=1)(lambda: load_prior().trunk)
-_loading = Lock()
-
-
-def default_extractor() -> SqueezeNet:
-    """The trunk of the shipped semantic prior, frozen, on the CPU; loaded once, the same object at every call."""
-    with _loading:
-        return _prior_trunk()
-
-
 @lru_cache(maxsize=4)
-def _default_distance(device: torch.device) -> PerceptualDistance:
-    trunk = default_extractor()
-    return PerceptualDistance(trunk if device.type == "cpu" else copy.deepcopy(trunk).to(device))
+def shipped_distance(device: torch.device) -> PerceptualDistance:
+    """The distance by the trunk of the shipped semantic prior, frozen, on a device; loaded once."""
+    return PerceptualDistance(load_prior(device=device).trunk)
 
 
 def perceptual_quality(images: Tensor, targets: Tensor) -> Tensor:
-    """Minus the :class:`PerceptualDistance` by the default extractor: higher is better, at most 0.
+    """Minus the :class:`PerceptualDistance` by the shipped prior's trunk: higher is better, at most 0.
 
     Every image is computed by itself, so that its score does not depend on the rest of the batch.
 
@@ -136,7 +123,7 @@ def perceptual_quality(images: Tensor, targets: Tensor) -> Tensor:
         ValueError: the shapes differ, or are not those of colour images of 16x16 or more.
     """
     _check_pair(images, targets)
-    distance = _default_distance(images.device)
+    distance = shipped_distance(images.device)
     with torch.inference_mode():
         pairs = zip(images, targets, strict=True)
         scores = [distance(one[None], other[None]) for one, other in pairs]

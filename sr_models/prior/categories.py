@@ -17,43 +17,16 @@ BACKGROUND = 0
 IGNORE = 255
 """The label of pixels of unknown category, which training and evaluation leave out."""
 
-# fmt: off
-ADE20K_NAMES = (
-    "wall", "building", "sky", "floor", "tree", "ceiling", "road", "bed", "windowpane", "grass",
-    "cabinet", "sidewalk", "person", "earth", "door", "table", "mountain", "plant", "curtain", "chair",
-    "car", "water", "painting", "sofa", "shelf", "house", "sea", "mirror", "rug", "field",
-    "armchair", "seat", "fence", "desk", "rock", "wardrobe", "lamp", "bathtub", "railing", "cushion",
-    "base", "box", "column", "signboard", "chest of drawers", "counter", "sand", "sink", "skyscraper", "fireplace",
-    "refrigerator", "grandstand", "path", "stairs", "runway", "case", "pool table", "pillow", "screen door", "stairway",
-    "river", "bridge", "bookcase", "blind", "coffee table", "toilet", "flower", "book", "hill", "bench",
-    "countertop", "stove", "palm", "kitchen island", "computer",
-    "swivel chair", "boat", "bar", "arcade machine", "hovel",
-    "bus", "towel", "light", "truck", "tower", "chandelier", "awning", "streetlight", "booth", "television receiver",
-    "airplane", "dirt track", "apparel", "pole", "land", "bannister", "escalator", "ottoman", "bottle", "buffet",
-    "poster", "stage", "van", "ship", "fountain", "conveyer belt", "canopy", "washer", "plaything", "swimming pool",
-    "stool", "barrel", "basket", "waterfall", "tent", "bag", "minibike", "cradle", "oven", "ball",
-    "food", "step", "tank", "trade name", "microwave", "pot", "animal", "bicycle", "lake", "dishwasher",
-    "screen", "blanket", "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan",
-    "pier", "crt screen", "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
-)
-# fmt: on
-"""ADE20K's 150 classes in the order of their indices (0 to 149)."""
-
-ADE20K_CATEGORIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+ADE20K_CLASSES = 150
+ADE20K_CATEGORIES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
-        "sky": ("sky",),
-        "water": ("water", "sea", "river", "lake", "waterfall", "swimming pool"),
-        "grass": ("grass", "field"),
-        "mountain": ("mountain", "hill", "rock"),
-        "building": ("building", "house", "skyscraper", "hovel", "tower"),
-        "plant": ("tree", "plant", "palm", "flower"),
-        "animal": ("animal",),
+        "sky": (2,),
+        "water": (21, 26, 60, 128, 113, 109),  # water, sea, river, lake, waterfall, swimming pool
+        "grass": (9, 29),  # grass, field
+        "mountain": (16, 68, 34),  # mountain, hill, rock
+        "building": (1, 25, 48, 79, 84),  # building, house, skyscraper, hovel, tower
+        "plant": (4, 17, 72, 66),  # tree, plant, palm, flower
+        "animal": (126,),
     }
 )
-"""The ADE20K classes of each category; all others are background."""
-
-
-def category_of(ade20k_class: int) -> int:
-    """The id of the category of an ADE20K class, given by its index (0 to 149)."""
-    name = ADE20K_NAMES[ade20k_class]
-    return next((CATEGORIES.index(own) for own, classes in ADE20K_CATEGORIES.items() if name in classes), BACKGROUND)
+"""The indices of the ADE20K classes of each category; all others are background."""

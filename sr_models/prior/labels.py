@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ from sr_models.prior.categories import CATEGORIES, IGNORE
 
 IMAGES, LABELS = "images", "labels"
 """The two folders inside a labelled folder."""
+MIN_SIZE = 16
+"""Pixels that an image's shorter side must have."""
 HELD_OUT_EVERY = 5
 """One of this many images of a folder, in the order of their names, is kept for validation."""
 
@@ -34,7 +35,6 @@ class LabelledImages:
         folders: each holds ``images/`` and ``labels/``; files belong together by their names without the suffix. A
             label image is an 8-bit PNG of one channel whose values are the ids of
             :data:`sr_models.prior.categories.CATEGORIES`, or 255 where the category is unknown.
-        min_size: pixels that an image's shorter side must have.
 
     Raises:
         LabelError: a folder without images, an image without labels or labels without an image, two images of one
@@ -42,11 +42,11 @@ class LabelledImages:
         ImageError: an image that cannot be read.
     """
 
-    def __init__(self, folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], min_size: int = 16) -> None:
+    def __init__(self, *folders: str | os.PathLike[str]) -> None:
         self._cache = PixelCache()
         self._categories: list[tuple[int, ...]] = []
         self._held_out: list[bool] = []
-        for folder in [folders] if isinstance(folders, (str, os.PathLike)) else folders:
+        for folder in folders:
             for row, (image, labels) in enumerate(matched_files(Path(folder))):
                 pixels, ids = read_image(image).pixels, read_labels(labels)
                 height, width = pixels.shape[:2]
@@ -55,8 +55,8 @@ class LabelledImages:
                         f"{labels}: is {ids.shape[1]}x{ids.shape[0]}, but its image is {width}x{height}; labels must"
                         " have the image's size"
                     )
-                if min(height, width) < min_size:
-                    raise LabelError(f"{image}: {width}x{height} is smaller than {min_size} pixels; leave it out")
+                if min(height, width) < MIN_SIZE:
+                    raise LabelError(f"{image}: {width}x{height} is smaller than {MIN_SIZE} pixels; leave it out")
                 self._cache.put(str(len(self)), np.dstack([pixels, ids]))
                 self._categories.append(tuple(int(i) for i in np.unique(ids) if i != IGNORE))
                 self._held_out.append(row % HELD_OUT_EVERY == 0)

@@ -7,21 +7,23 @@ Its weights are not part of the package: name a local folder or a hub model trai
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from restore_env.images.decoding import one_line
 from restore_env.toolbox import usable_device
+from sr_models.complexity import macs_per_pixel
+from sr_models.extractors.extractor import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from sr_models.generators import UPSCALE
-from sr_models.prior.categories import ADE20K_NAMES, CATEGORIES, category_of
-from sr_models.prior.semantic_prior import PriorError, network_input
+from sr_models.prior.categories import ADE20K_CATEGORIES, ADE20K_CLASSES, CATEGORIES
+from sr_models.prior.semantic_prior import PriorError, SemanticPrior, load_prior, network_input
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""RGB statistics that its inputs are normalised by."""
+PREFIX = "segformer:"
+"""Prefix of a SegFormer's name where a prior is named."""
 SMALLEST = 8
 """Pixels of the low-resolution image that the coarsest attention needs; the edges of a smaller one are replicated."""
 MEASURED_SIZE = 64
@@ -35,21 +37,17 @@ class SegformerPrior(nn.Module):
         model: takes ``pixel_values`` and returns an object with ``logits``, ``(N, 150, h, w)``.
     """
 
-    mean: Tensor
-    std: Tensor
     table: Tensor
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(1, 3, 1, 1), persistent=False)
-        table = torch.zeros(len(CATEGORIES), len(ADE20K_NAMES))
-        table[[category_of(number) for number in range(len(ADE20K_NAMES))], range(len(ADE20K_NAMES))] = 1
-        self.register_buffer("table", table, persistent=False)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self(torch.zeros(1, 3, MEASURED_SIZE, MEASURED_SIZE))
-        self.macs_per_pixel = counter.get_total_flops() / 2 / MEASURED_SIZE**2
+        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        categories = torch.zeros(ADE20K_CLASSES, dtype=torch.int64)  # background, unless the table says otherwise
+        for name, classes in ADE20K_CATEGORIES.items():
+            categories[list(classes)] = CATEGORIES.index(name)
+        self.register_buffer("table", F.one_hot(categories, len(CATEGORIES)).T.float(), persistent=False)
+        self.macs_per_pixel = macs_per_pixel(self, torch.zeros(1, 3, MEASURED_SIZE, MEASURED_SIZE))
         """Multiply-accumulates per pixel of a low-resolution image of 64x64 (attention grows with the size)."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,7 +62,7 @@ class SegformerPrior(nn.Module):
         height, width = images.shape[-2:]
         pad_height, pad_width = max(0, SMALLEST - height), max(0, SMALLEST - width)
         images = F.pad(images, (0, pad_width, 0, pad_height), mode="replicate")
-        logits: Tensor = self.model(pixel_values=(network_input(images) - self.mean) / self.std).logits
+        logits: Tensor = self.model(pixel_values=self.normalize(network_input(images))).logits
         maps = torch.einsum("kc,nchw->nkhw", self.table, logits.float().softmax(dim=1))
         size = (UPSCALE * (height + pad_height), UPSCALE * (width + pad_width))
         maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
@@ -95,6 +93,21 @@ def load_segformer(name_or_path: str | os.PathLike[str], device: str | torch.dev
     except Exception as error:  # transformers, its hub and safetensors each raise something else
         raise PriorError(f"{name_or_path}: not a loadable segmentation model ({one_line(error)})") from None
     labels = int(model.config.num_labels)
-    if labels != len(ADE20K_NAMES):
-        raise PriorError(f"{name_or_path}: has {labels} classes; expected ADE20K's {len(ADE20K_NAMES)}")
+    if labels != ADE20K_CLASSES:
+        raise PriorError(f"{name_or_path}: has {labels} classes; expected ADE20K's {ADE20K_CLASSES}")
     return SegformerPrior(model).to(device)
+
+
+def open_prior(
+    name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu"
+) -> SemanticPrior | SegformerPrior:
+    """Load as :func:`load_prior`, or a SegFormer: a folder with ``config.json``, or "segformer:" and a hub model.
+
+    Raises:
+        ValueError: neither can be loaded.
+    """
+    text = str(name_or_path)
+    model = text.removeprefix(PREFIX)
+    if model != text or (Path(text) / "config.json").is_file():
+        return load_segformer(model, device)
+    return load_prior(name_or_path, device)

@@ -6,8 +6,11 @@ is a dilated ResNet-101; this one is SqueezeNet's trunk with a small decoder.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,11 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.errors import ImageRestoreError
-from restore_env.toolbox import bicubic_upscale
-from sr_models.extractors.squeezenet import FIRES, WIDTHS, SqueezeNet
+from restore_env.toolbox import bicubic_upscale, usable_device
+from sr_models.complexity import macs_per_pixel
+from sr_models.extractors.squeezenet import WIDTHS, SqueezeNet
 from sr_models.generators import UPSCALE
 from sr_models.prior.categories import CATEGORIES
+from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
+SHIPPED = Path(__file__).parents[1] / "weights"
+"""The folder of the shipped weights."""
+WEIGHTS_FILE = "prior.safetensors"
 MAX_INPUT_PIXELS = 2**19
 """Larger inputs are shrunk to this size: the categories are recognised as well there."""
 TOLERANCE = 1e-3
@@ -56,11 +64,11 @@ class Decoder(nn.Module):
         self.from_4 = nn.Conv2d(WIDTHS[1], width, 1)
         self.join_4 = nn.Conv2d(width, width, 3, padding=1)
         self.scores = nn.Conv2d(width, len(CATEGORIES), 1)
-        for module in self.children():
-            assert isinstance(module, nn.Conv2d)
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
         nn.init.zeros_(self.scores.weight)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
@@ -82,15 +90,13 @@ class SemanticPrior(nn.Module):
         recipe: how it was trained, as plain numbers and strings.
     """
 
-    macs_per_pixel: float
-    """Multiply-accumulates per pixel of a low-resolution image whose input is not shrunk."""
-
     def __init__(self, recipe: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.recipe = dict(recipe or {})
         self.trunk = SqueezeNet()
         self.decoder = Decoder()
-        self.macs_per_pixel = _macs_per_pixel(self)
+        self.macs_per_pixel = macs_per_pixel(self, torch.zeros(1, 3, 8, 8))
+        """Multiply-accumulates per pixel of a low-resolution image whose input is not shrunk."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the probability of each category.
@@ -124,6 +130,31 @@ def network_input(images: Tensor) -> Tensor:
     factor = UPSCALE * math.sqrt(MAX_INPUT_PIXELS) / side
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
     return F.interpolate(images, size=size, mode="bicubic", antialias=True)
+
+
+def load_prior(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> SemanticPrior:
+    """Load a prior: the shipped one ("default"), or a safetensors file (or its folder) that training wrote.
+
+    Returns:
+        The network, in evaluation mode, frozen.
+
+    Raises:
+        PriorError: the file is missing or damaged, or does not hold this network's weights.
+        ValueError: a device that cannot be used.
+    """
+    device = usable_device(device)
+    path = SHIPPED / WEIGHTS_FILE if str(name_or_path) == "default" else Path(name_or_path)
+    if path.is_dir():
+        path = path / WEIGHTS_FILE
+    state, metadata = read_weights(path, PriorError, "'default' or a prior's safetensors file")
+    prior = SemanticPrior(recipe_of(metadata))
+    load_state(prior, state, path, "a prior", PriorError)
+    return prior.eval().requires_grad_(False).to(device)
+
+
+def save_prior(prior: SemanticPrior, path: str | os.PathLike[str]) -> None:
+    """Write a prior's weights and recipe as a safetensors file, whole or not at all."""
+    write_weights(path, prior.state_dict(), {"name": "prior", "recipe": json.dumps(prior.recipe)})
 
 
 def check_maps(maps: Tensor, images: Tensor) -> Tensor:
@@ -164,17 +195,3 @@ def _normalised(features: Tensor) -> Tensor:
 
 def _resized(features: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(features, size=like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _macs_per_pixel(prior: SemanticPrior) -> float:
-    """Per pixel of the low-resolution image, which is upscaled x4 first."""
-    strides = {"trunk.conv1": 2} | {f"trunk.fire{n}": 4 if n < 4 else 8 if n < 6 else 16 for n in FIRES}
-    strides |= {f"decoder.{name}": 16 for name in ("from_16", "near", "far")}
-    strides |= {f"decoder.{name}": 8 for name in ("from_8", "join_8")}
-    strides |= {f"decoder.{name}": 4 for name in ("from_4", "join_4", "scores")}
-    total = 0.0
-    for name, module in prior.named_modules():
-        if isinstance(module, nn.Conv2d):
-            stride = strides[".".join(name.split(".")[:2])]
-            total += module.weight.numel() * (UPSCALE / stride) ** 2
-    return total

@@ -20,21 +20,18 @@ import numpy as np
 import torch
 
 from restore_env.distortions.protocol import downscale, gaussian_noise, jpeg, quantize
-from restore_env.images.arrays import Float, Pixels
+from restore_env.images.arrays import Float, Pixels, to_float
+from sr_models.generators import UPSCALE
 
-SCALE = 4
-"""How many times higher and wider the clean image is."""
 Distortion = Callable[[Pixels, np.random.Generator], Pixels]
 """``distortion(clean, rng)``: uint8 RGB ``(H, W, 3)``, sides multiples of 4, to uint8 RGB ``(H / 4, W / 4, 3)``."""
 
 KERNEL_SIZES: tuple[int, ...] = tuple(range(7, 22, 2))
 """Sides of blur kernels, all equally likely."""
-PROFILES: Mapping[str, float] = MappingProxyType({"gaussian": 0.7, "generalised": 0.15, "plateau": 0.15})
-"""Profiles of blur kernels and their probabilities."""
-BETAS: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"gaussian": (1.0, 1.0), "generalised": (0.5, 4.0), "plateau": (1.0, 2.0)}
+PROFILES: Mapping[str, tuple[float, tuple[float, float]]] = MappingProxyType(
+    {"gaussian": (0.7, (1.0, 1.0)), "generalized": (0.15, (0.5, 4.0)), "plateau": (0.15, (1.0, 2.0))}
 )
-"""Bounds of the exponent of each profile."""
+"""Profiles of blur kernels: the probability and the bounds of the exponent of each."""
 ISOTROPIC_PROB = 0.6
 SINC_PROB = 0.1
 """Probability that a blur kernel is a sinc instead of a Gaussian."""
@@ -56,8 +53,8 @@ class Pass:
     blur_prob: float
     blur_sigma: tuple[float, float]
     """Pixels, along either axis of the kernel."""
-    enlarge_prob: float
-    shrink_prob: float
+    upscale_prob: float
+    downscale_prob: float
     sizes: tuple[float, float]
     """The smallest and the largest factor of resizing."""
     noise_sigma: tuple[float, float]
@@ -74,38 +71,24 @@ PASSES: tuple[Pass, Pass] = (
 
 
 def bicubic(clean: Pixels, rng: np.random.Generator | None = None) -> Pixels:
-    """Downscale by 4 as MATLAB's imresize, rounded to 8 bits; not random.
-
-    Args:
-        clean: uint8 RGB ``(H, W, 3)``, height and width multiples of 4.
-        rng: not used; all :data:`DISTORTIONS` take it.
-
-    Returns:
-        uint8 RGB ``(H / 4, W / 4, 3)``.
+    """Downscale by 4 as MATLAB's imresize, rounded to 8 bits: a :data:`Distortion` that draws nothing.
 
     Raises:
-        ValueError: an image that is not of that kind.
+        ValueError: an image that is not uint8 RGB, or whose height or width is no multiple of 4.
     """
-    return quantize(downscale(_as_float(clean), SCALE))
+    return quantize(downscale(_checked(clean), UPSCALE))
 
 
 def blind(clean: Pixels, rng: np.random.Generator) -> Pixels:
-    """Distort as Real-ESRGAN does: two passes of blur, resizing, noise and JPEG, to a quarter of the size.
+    """Distort as Real-ESRGAN does: a :data:`Distortion` of two passes of blur, resizing, noise and JPEG.
 
     The last resizing, with a sinc after it, comes before the last JPEG or after it, equally likely.
 
-    Args:
-        clean: uint8 RGB ``(H, W, 3)``, height and width multiples of 4.
-        rng: source of the random numbers.
-
-    Returns:
-        uint8 RGB ``(H / 4, W / 4, 3)``.
-
     Raises:
-        ValueError: an image that is not of that kind.
+        ValueError: an image that is not uint8 RGB, or whose height or width is no multiple of 4.
     """
-    image = _as_float(clean)
-    height, width = (side // SCALE for side in image.shape[:2])
+    image = _checked(clean)
+    height, width = (side // UPSCALE for side in image.shape[:2])
     first, second = PASSES
     image = random_noise(random_resize(random_blur(image, first, rng), first, rng), first, rng)
     image = random_blur(random_jpeg(image, rng), second, rng)
@@ -122,16 +105,17 @@ def random_blur(image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
     size = int(rng.choice(KERNEL_SIZES))
     if rng.random() < SINC_PROB:
         return _filtered(image, _random_sinc(size, rng))
-    profile = str(rng.choice(list(PROFILES), p=list(PROFILES.values())))
+    profile = str(rng.choice(list(PROFILES), p=[prob for prob, _ in PROFILES.values()]))
     across, angle = float(rng.uniform(*bounds.blur_sigma)), 0.0
     along = across
     if rng.random() >= ISOTROPIC_PROB:
         along, angle = float(rng.uniform(*bounds.blur_sigma)), float(rng.uniform(0, math.pi))
-    return _filtered(image, gaussian_kernel(size, across, along, angle, float(rng.uniform(*BETAS[profile])), profile))
+    beta = float(rng.uniform(*PROFILES[profile][1]))
+    return _filtered(image, gaussian_kernel(size, across, along, angle, beta, profile))
 
 
 def random_resize(image: Float, bounds: Pass, rng: np.random.Generator, base: tuple[int, int] | None = None) -> Float:
-    """Enlarge, shrink or keep the image, with a random interpolation.
+    """Upscale, downscale or keep the image, with a random interpolation.
 
     Args:
         image: float RGB ``(H, W, 3)``.
@@ -142,9 +126,9 @@ def random_resize(image: Float, bounds: Pass, rng: np.random.Generator, base: tu
     lowest, highest = bounds.sizes
     kind = rng.random()
     factor = 1.0
-    if kind < bounds.enlarge_prob:
+    if kind < bounds.upscale_prob:
         factor = float(rng.uniform(1, highest))
-    elif kind < bounds.enlarge_prob + bounds.shrink_prob:
+    elif kind < bounds.upscale_prob + bounds.downscale_prob:
         factor = float(rng.uniform(lowest, 1))
     height, width = base or image.shape[:2]
     return _resized(image, (max(1, round(height * factor)), max(1, round(width * factor))), rng)
@@ -165,7 +149,7 @@ def random_noise(image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
 
 def random_jpeg(image: Float, rng: np.random.Generator) -> Float:
     """Compress and decompress the image, rounded to 8 bits, as JPEG of random quality; float RGB ``(H, W, 3)``."""
-    return _as_float(jpeg(quantize(image), int(rng.integers(JPEG_RANGE[0], JPEG_RANGE[1] + 1))), 1)
+    return to_float(jpeg(quantize(image), int(rng.integers(JPEG_RANGE[0], JPEG_RANGE[1] + 1))))
 
 
 def gaussian_kernel(
@@ -198,9 +182,6 @@ def sinc_kernel(size: int, cutoff: float) -> Float:
     Args:
         size: side of the kernel, odd.
         cutoff: the highest frequency that passes, radians per pixel, up to pi.
-
-    Returns:
-        float32 ``(size, size)``.
     """
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     radius = torch.from_numpy(np.hypot(x, y))
@@ -229,13 +210,14 @@ def _last_resize(image: Float, size: tuple[int, int], rng: np.random.Generator) 
     return small
 
 
-def _as_float(image: Pixels, multiple: int = SCALE) -> Float:
+def _checked(image: Pixels) -> Float:
+    """A clean image as float, after checking that it can be distorted."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {image.dtype} of shape {image.shape}")
     height, width = image.shape[:2]
-    if height % multiple or width % multiple:
-        raise ValueError(f"an image of {width}x{height} cannot be shrunk by {multiple}: crop it to a multiple first")
-    return np.asarray(image.astype(np.float32) * np.float32(1 / 255))
+    if height % UPSCALE or width % UPSCALE:
+        raise ValueError(f"an image of {width}x{height} cannot be shrunk by {UPSCALE}: crop it to a multiple first")
+    return to_float(image)
 
 
 DISTORTIONS: Mapping[str, Distortion] = MappingProxyType({"bicubic": bicubic, "blind": blind})

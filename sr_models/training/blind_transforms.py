@@ -9,7 +9,8 @@ are the remaining parts. One pass of Real-ESRGAN::
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from albumentations.core.transforms_interface import BaseTransformInitSchema
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from restore_env.distortions.transforms import ProtocolTransform
 from restore_env.images.arrays import Float, Pixels
-from sr_models.training.blind_distortion import PASSES, Pass, blind, random_blur, random_noise, random_resize
+from sr_models.training.blind_distortion import PASSES, blind, random_blur, random_noise, random_resize
 
 _Number = Annotated[int, Field(ge=1, le=len(PASSES), strict=True)]
 
@@ -25,11 +26,7 @@ _Number = Annotated[int, Field(ge=1, le=len(PASSES), strict=True)]
 class BlindDistortion(ProtocolTransform):
     """Two passes of distortion, to a quarter of the size: :func:`sr_models.training.blind_distortion.blind`.
 
-    Args:
-        p: probability of applying the transform.
-
-    Raises:
-        ValueError: when called, an image whose height or width is no multiple of 4.
+    Argument: ``p``, the probability of applying it. Heights and widths must be multiples of 4.
     """
 
     takes = ("uint8",)
@@ -47,7 +44,7 @@ class BlindDistortion(ProtocolTransform):
 
 
 class _PassTransform(ProtocolTransform):
-    """A part of one pass.
+    """A part of one pass, a function of :mod:`sr_models.training.blind_distortion`.
 
     Args:
         number: 1 or 2, the pass whose probabilities and bounds apply.
@@ -61,6 +58,8 @@ class _PassTransform(ProtocolTransform):
         """Validation of the arguments."""
 
         number: _Number
+
+    part: ClassVar[Callable[..., Float]]
 
     def __init__(self, number: int = 1, p: float = 1.0) -> None:
         super().__init__(p=p)
@@ -77,32 +76,22 @@ class _PassTransform(ProtocolTransform):
 
     def distort_floats(self, image: Float, params: dict[str, Any]) -> Float:
         """Distort."""
-        return self.distort_part(image, PASSES[self.number - 1], np.random.default_rng(params["part_seed"]))
-
-    def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
-        """Distort."""
-        raise NotImplementedError
+        return self.part(image, PASSES[self.number - 1], np.random.default_rng(params["part_seed"]))
 
 
 class RandomBlur(_PassTransform):
-    """Blur: :func:`sr_models.training.blind_distortion.random_blur`. Arguments: ``number``, ``p``."""
+    """A random blur. Arguments: ``number``, ``p``."""
 
-    def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
-        """Distort."""
-        return random_blur(image, bounds, rng)
+    part = staticmethod(random_blur)
 
 
 class RandomResize(_PassTransform):
-    """Resize: :func:`sr_models.training.blind_distortion.random_resize`. Arguments: ``number``, ``p``."""
+    """A random resize. Arguments: ``number``, ``p``."""
 
-    def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
-        """Distort."""
-        return random_resize(image, bounds, rng)
+    part = staticmethod(random_resize)
 
 
 class RandomNoise(_PassTransform):
-    """Noise: :func:`sr_models.training.blind_distortion.random_noise`. Arguments: ``number``, ``p``."""
+    """Random noise. Arguments: ``number``, ``p``."""
 
-    def distort_part(self, image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
-        """Distort."""
-        return random_noise(image, bounds, rng)
+    part = staticmethod(random_noise)

@@ -11,7 +11,7 @@ from sr_models.prior.evaluation import SegmentationScores
 from sr_models.prior.labels import HELD_OUT_EVERY
 from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import STAGES, read_generator
-from sr_models.training.validation import CROPS
+from sr_models.training.crops import CROPS
 from tools_zoo.training.cards import write_card
 
 _LOSSES = ("discriminator", "width", "semantic", "pixel", "perceptual", "adversarial", "category", "adversarial_loss")

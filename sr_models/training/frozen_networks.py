@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass
 
 from sr_models.extractors.clip import CLIPResNet50, load_clip
 from sr_models.extractors.squeezenet import SqueezeNet, load_squeezenet
 from sr_models.extractors.vgg import VGG19, load_vgg19
-from sr_models.prior.loading import load_prior, open_prior
-from sr_models.prior.segformer import SegformerPrior
-from sr_models.prior.semantic_prior import SemanticPrior
+from sr_models.prior.segformer import SegformerPrior, open_prior
+from sr_models.prior.semantic_prior import SemanticPrior, load_prior
+from sr_models.training.settings import SrTraining
 from tools_zoo.training.trainer import digest
 
 
@@ -29,26 +28,17 @@ class FrozenNetworks:
     """Extractor of a semantic discriminator's semantics."""
 
     @staticmethod
-    def load(
-        prior: str | os.PathLike[str] = "default",
-        squeezenet: str | os.PathLike[str] | None = None,
-        vgg: str | os.PathLike[str] | None = None,
-        clip: str | os.PathLike[str] | None = None,
-    ) -> FrozenNetworks:
-        """Load a prior by name or file, and the files of SqueezeNet (default: the prior's trunk), VGG19 and CLIP.
+    def load(settings: SrTraining) -> FrozenNetworks:
+        """Load the prior and the files of SqueezeNet (default: the prior's trunk), VGG19 and CLIP that settings name.
 
         Raises:
             ValueError: a file is missing or holds other weights.
         """
-        network = open_prior(prior)
-        own = network if isinstance(network, SemanticPrior) else load_prior()
-        trunk = copy.deepcopy(own.trunk) if squeezenet is None else load_squeezenet(squeezenet)
-        return FrozenNetworks(
-            prior=network,
-            distance=trunk,
-            features=trunk if vgg is None else load_vgg19(vgg),
-            semantics=trunk if clip is None else load_clip(clip),
-        )
+        prior = open_prior(settings.prior)
+        own = prior if isinstance(prior, SemanticPrior) else load_prior()
+        trunk = copy.deepcopy(own.trunk) if settings.squeezenet is None else load_squeezenet(settings.squeezenet)
+        features = trunk if settings.vgg is None else load_vgg19(settings.vgg)
+        return FrozenNetworks(prior, trunk, features, trunk if settings.clip is None else load_clip(settings.clip))
 
     def names(self) -> dict[str, str]:
         """The class of each network and a digest of its weights, by its role."""
@@ -57,6 +47,6 @@ class FrozenNetworks:
     def to(self, device: str) -> FrozenNetworks:
         """Return copies on a device, frozen."""
         copied = copy.deepcopy(self)
-        for network in (copied.prior, copied.distance, copied.features, copied.semantics):
+        for network in vars(copied).values():
             network.to(device).eval().requires_grad_(False)
         return copied

@@ -14,8 +14,7 @@ from sr_models.extractors.squeezenet import load_squeezenet
 from sr_models.prior.categories import CATEGORIES, IGNORE
 from sr_models.prior.evaluation import SegmentationScores, evaluate_prior
 from sr_models.prior.labels import LabelledImages
-from sr_models.prior.loading import WEIGHTS_FILE, save_prior
-from sr_models.prior.semantic_prior import SemanticPrior
+from sr_models.prior.semantic_prior import WEIGHTS_FILE, SemanticPrior, save_prior
 from sr_models.training.cards import write_prior_card
 from sr_models.training.labelled_patches import LabelledBatch, LabelledPatches
 from sr_models.training.settings import PriorTraining

@@ -13,7 +13,7 @@ from sr_models.generators import UPSCALE
 from sr_models.losses.perceptual import VGG19_CONV5_4, VGG19_FIVE_DEPTHS
 from sr_models.super_resolver import GENERATORS
 from sr_models.training.blind_distortion import DISTORTIONS
-from sr_models.training.gan import GANConfig, check_gan
+from sr_models.training.gan import GANConfig
 from tools_zoo.training.settings import Budget, NetworkTraining, PhotographSettings, option
 
 PSNR_SHARE = 0.6
@@ -84,11 +84,9 @@ class SrTraining(PhotographSettings, NetworkTraining):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "gan" in self.budgets:
-            check_gan(self.gan)
+            _ = self.gan  # raises ValueError if its parts do not go together
             if self.crop_size < MIN_CROP:
-                raise ValueError(
-                    f"crop_size {self.crop_size} is too small for a discriminator: expected {MIN_CROP} or more"
-                )
+                raise ValueError(f"crop_size {self.crop_size} is too small for a discriminator: {MIN_CROP} or more")
 
     @property
     def network(self) -> str:

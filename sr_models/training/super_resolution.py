@@ -17,11 +17,10 @@ from sr_models.losses.perceptual import SQUEEZENET_DEPTHS, PerceptualLoss
 from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_generator, write_generator
 from sr_models.training.blind_distortion import DISTORTIONS
 from sr_models.training.cards import write_sr_card
-from sr_models.training.crops import SrPairSampler
+from sr_models.training.crops import SrPairSampler, ValidationCrops
 from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN
 from sr_models.training.settings import MODELS, SrTraining
-from sr_models.training.validation import ValidationCrops
 from tools_zoo.training.losses import Batch, as_tensor
 from tools_zoo.training.runs import Report, Validation, split_images, train_network
 from tools_zoo.training.trainer import TrainingResult, digest

@@ -37,7 +37,7 @@ from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import bicubic_upscale
 from sr_models import load_super_resolver, with_super_resolvers
 from sr_models.losses.perceptual import perceptual_quality
-from sr_models.prior.loading import SHIPPED
+from sr_models.prior.semantic_prior import SHIPPED
 from sr_models.super_resolver import STAGES, SUPER_RESOLVERS
 from sr_models.training.blind_distortion import DISTORTIONS
 from tools_zoo import TOOLS, load_toolbox, toolbox_names

@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sr_models.discriminators import DISCRIMINATORS
 from sr_models.discriminators.discriminator import Discriminator
-from sr_models.discriminators.registry import make_discriminator
 from sr_models.discriminators.semantic_fusion import SemanticFusion
 from sr_models.discriminators.vgg import VGGDiscriminator
-from sr_models.extractors.extractor import semantics
-from sr_models.extractors.squeezenet import SqueezeNet
 from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +29,7 @@ def parameters(network: nn.Module) -> int:
 
 def small(name: Any, channels: int | None = 64) -> Discriminator:
     torch.manual_seed(0)
-    return make_discriminator(name, channels, width=8)
+    return DISCRIMINATORS[name](channels, 8)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +37,7 @@ def small(name: Any, channels: int | None = 64) -> Discriminator:
     [("patch", 1024, 10.1), ("pixel", 1024, 10.2), ("patch", None, 2.76), ("pixel", None, 4.38)],
 )
 def test_published_sizes(name: Any, channels: int | None, millions: float) -> None:
-    assert parameters(make_discriminator(name, channels)) / 1e6 == pytest.approx(millions, rel=0.006)
+    assert parameters(DISCRIMINATORS[name](channels, 64)) / 1e6 == pytest.approx(millions, rel=0.006)
 
 
 def test_the_same_but_for_the_fusion_blocks() -> None:
@@ -67,8 +65,7 @@ def test_two_heads(size: tuple[int, int]) -> None:
 
 
 def test_features_of_the_published_crop_are_not_pooled() -> None:
-    network = make_discriminator("vgg", width=4)
-    assert isinstance(network, VGGDiscriminator)
+    network = VGGDiscriminator(width=4)
     assert network.features[:-2](random(2, 3, 96, 96)).shape == (2, 32, 6, 6)
 
 
@@ -147,16 +144,6 @@ def test_learns_from_semantics_what_images_do_not_show() -> None:
     assert losses[64] < 0.2
 
 
-def test_with_squeezenet_as_it_comes() -> None:
-    trunk = SqueezeNet().eval().requires_grad_(False)
-    images = random(1, 3, 64, 96)
-    maps = semantics(trunk, images.clone().requires_grad_())
-    assert maps.shape == (1, trunk.channels[-1], 4, 6)
-    assert not maps.requires_grad
-    network = make_discriminator("pixel", trunk.channels[-1], width=8)
-    assert network(images, maps).real.shape == (1, 1, 64, 96)
-
-
 def test_category_head_learns() -> None:
     torch.manual_seed(0)
     network = VGGDiscriminator(width=4)
@@ -190,8 +177,4 @@ def test_errors() -> None:
         with pytest.raises(ValueError, match="32x32 or more"):
             small(name, channels)(random(1, 3, 31, 32), random(1, 64, 2, 2))
     with pytest.raises(ValueError, match="takes no semantics"):
-        make_discriminator("vgg", 512)
-    with pytest.raises(ValueError, match="expected vgg, patch or pixel"):
-        make_discriminator("resnet")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="1 or more"):
-        make_discriminator("patch", width=0)
+        VGGDiscriminator(512)

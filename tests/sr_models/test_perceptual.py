@@ -25,9 +25,7 @@ def trunk() -> SqueezeNet:
 @pytest.fixture
 def as_default(trunk: SqueezeNet, monkeypatch: pytest.MonkeyPatch) -> SqueezeNet:
     """A trunk in the place of the shipped one."""
-    monkeypatch.setattr(perceptual, "default_extractor", lambda: trunk)
-    perceptual._default_distance.cache_clear()
-    monkeypatch.setattr(perceptual, "_default_distance", perceptual._default_distance.__wrapped__)
+    monkeypatch.setattr(perceptual, "shipped_distance", lambda device: PerceptualDistance(trunk))
     return trunk
 
 
@@ -107,10 +105,8 @@ def test_quality_is_minus_the_distance_image_by_image(as_default: SqueezeNet) ->
 
 def test_the_shipped_trunk() -> None:
     images = pictures(1, 32, 32)
-    assert perceptual.default_extractor() is perceptual.default_extractor()
     assert float(perceptual_quality(images, images)) == 0
     assert float(perceptual_quality(images.flip(-1), images)) < -0.01
-    assert PerceptualLoss().extractor is not perceptual.default_extractor()
 
 
 def test_loss_sums_the_weighted_depths(trunk: SqueezeNet) -> None:

@@ -14,15 +14,17 @@ from agents.cli import main
 from sr_models.prior.categories import CATEGORIES, IGNORE
 from sr_models.prior.evaluation import SegmentationScores, evaluate_prior
 from sr_models.prior.labels import LabelledImages
-from sr_models.prior.loading import SHIPPED, load_prior, save_prior
 from sr_models.prior.segformer import load_segformer
 from sr_models.prior.semantic_prior import (
     MAX_INPUT_PIXELS,
+    SHIPPED,
     Prior,
     PriorError,
     SemanticPrior,
     check_maps,
+    load_prior,
     network_input,
+    save_prior,
 )
 from sr_models.training.labelled_patches import LabelledPatches, cut_patch
 from sr_models.training.prior import label_error, train_prior
@@ -85,7 +87,7 @@ def test_the_shipped_prior_does_about_as_well_as_its_card_says(shared: Path, shi
     folders = [shared / "data" / name for name in ("seg_bsds108", "seg_labelmefacade")]
     if not all(folder.is_dir() for folder in folders):
         pytest.skip("no labelled photographs in the shared data")
-    images = LabelledImages(folders)
+    images = LabelledImages(*folders)
     _, held_out = images.split()
     scores = evaluate_prior(shipped, images, held_out[::4])
     assert scores.accuracy == pytest.approx(shipped.recipe["accuracy"], abs=0.1)  # of them all

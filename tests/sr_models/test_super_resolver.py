@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 import sr_models.super_resolver as module
 from restore_env.toolbox import Tool, bicubic_upscale
-from sr_models.generators.conditioning import SpatialTransform
 from sr_models.generators.rrdb import RRDBNet
-from sr_models.generators.sft_net import SFTNet
+from sr_models.generators.sft_net import SFTNet, SpatialTransform
 from sr_models.prior.categories import CATEGORIES
 from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import (
@@ -128,14 +127,6 @@ def test_nothing_is_seen_beyond_the_reach(network: Any) -> None:
     assert network.receptive_radius // 2 < int(seen.abs().max()) <= network.receptive_radius
 
 
-def test_a_reach_that_is_too_short_would_show(prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = stirred(TINY["rrdb_small"]())
-    inputs = images(150, 40)
-    whole = SuperResolver("x", network)(inputs)
-    monkeypatch.setattr(module, "MAX_PIXELS", 48 * 48)
-    assert not torch.allclose(SuperResolver("x", network, receptive_radius=0)(inputs), whole, atol=1e-4)
-
-
 def test_other_images_than_float_rgb_are_refused() -> None:
     resolver = SuperResolver("rrdb", TINY["rrdb_small"]())
     for wrong in (torch.rand(3, 8, 8), torch.rand(1, 1, 8, 8), torch.zeros(1, 3, 8, 8).byte(), torch.rand(1, 3, 0, 8)):
@@ -191,7 +182,7 @@ def test_it_is_a_tool_and_any_module_becomes_one(prior: SemanticPrior) -> None:
     resolver = SuperResolver("sft", TINY["sft"](), prior)
     assert isinstance(resolver, Tool)
     assert resolver.macs_per_pixel == TINY["sft"]().macs_per_pixel + prior.macs_per_pixel
-    nearest = SuperResolver("nearest", nn.Upsample(scale_factor=4), macs_per_pixel=0)
+    nearest = SuperResolver("nearest", nn.Upsample(scale_factor=4))
     assert nearest(images()).shape == (2, 3, 96, 68)
     with pytest.raises(ValueError, match="needs a prior"):
         SuperResolver("sft", TINY["sft"]())
