@@ -119,7 +119,7 @@ def test_loads_clip_as_released(clip: CLIPResNet50, tmp_path: Path, suffix: str,
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     loaded = load_clip(path)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert loaded.layer3[0].bn1.running_var.dtype == torch.float32  # type: ignore[index,union-attr]
+    assert loaded.layer3[0].bn1.running_var.dtype == torch.float32  # type: ignore[union-attr]
     images = random(1, 3, 32, 32)
     torch.testing.assert_close(loaded(images)[-1], clip(images)[-1], rtol=0.02, atol=0.02)
 
