@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from restore_env.images.arrays import quantized
 from restore_env.metrics import Metric, luma, psnr, ssim
 from sr_models.extractors.squeezenet import load_squeezenet
-from sr_models.losses.perceptual import PerceptualDistance, default_extractor
+from sr_models.losses.perceptual import PerceptualDistance
+from sr_models.prior.semantic_prior import load_prior
 
 BORDER = 4
 """Pixels at the borders that super-resolution is measured without."""
@@ -41,7 +41,7 @@ def metrics_of(factor: int, squeezenet: Path | None = None, device: str = "cpu")
     """
     if factor == 1:
         return {"ssim": ssim}
-    extractor = copy.deepcopy(default_extractor()) if squeezenet is None else load_squeezenet(squeezenet)
+    extractor = load_prior().trunk if squeezenet is None else load_squeezenet(squeezenet)
     perceptual = PerceptualDistance(extractor.to(device))
 
     def distance(images: Tensor, targets: Tensor) -> Tensor:

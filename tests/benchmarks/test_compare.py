@@ -33,7 +33,7 @@ from restore_env import Task
 from restore_env.images.decoding import read_image
 from restore_env.metrics import ssim
 from restore_env.toolbox import FunctionTool, Toolbox
-from sr_models.prior.loading import SHIPPED
+from sr_models.prior.semantic_prior import SHIPPED
 from tests.support.toolkit import photographs, pixelwise_toolbox, random_toolbox
 from tools_zoo import load_toolbox
 
