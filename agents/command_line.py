@@ -8,7 +8,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NoReturn
 
 
@@ -43,7 +42,7 @@ def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool 
     """
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = partial(_show_warning, program)
+            warnings.showwarning = lambda message, *_: print_error(message, program, "warning")
             return int(command() or 0)
     except KeyboardInterrupt:
         print(f"{program}: interrupted; what is written is whole", file=sys.stderr)
@@ -54,15 +53,15 @@ def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool 
     except (ValueError, OSError, RuntimeError, MemoryError, ImportError) as error:
         if debug:
             traceback.print_exc()
-        message = " ".join(str(error).split()) or type(error).__name__
         unexpected = isinstance(error, RuntimeError) and not debug and program == "imagerestore"
         hint = "; imagerestore --debug COMMAND shows the traceback" if unexpected else ""
-        print(f"{program}: error: {message}{hint}", file=sys.stderr)
+        print_error(f"{str(error) or type(error).__name__}{hint}", program)
         return 2
 
 
-def _show_warning(program: str, message: Warning | str, *_: object) -> None:
-    print(f"{program}: warning: {' '.join(str(message).split())}", file=sys.stderr)
+def print_error(message: object, program: str = "imagerestore", kind: str = "error") -> None:
+    """Print one line on standard error."""
+    print(f"{program}: {kind}: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def positive_float(text: str) -> float:

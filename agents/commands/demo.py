@@ -28,9 +28,10 @@ def demo(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from agents.commands.restore import check_output, identities
+    from agents.restoration.explanation import stage_captions
     from agents.restoration.restorer import Restorer
     from restore_env.distortions.protocol import distort, draw_levels
-    from restore_env.episodes.rendering import Panel, gain_caption, panel_row
+    from restore_env.episodes.rendering import Panel, panel_row
     from restore_env.images.decoding import Photo, read_image
     from restore_env.images.encoding import write_image
     from restore_env.images.sources import embedded_paths
@@ -44,11 +45,7 @@ def demo(arguments: argparse.Namespace) -> int:
     levels = draw_levels(arguments.severity, rng)
     distorted = distort(target, levels, rng)
     result = Restorer(arguments.toolbox, arguments.policy).restore(distorted, target, keep_stages=True)
-    names = ["input", *result.toolchain]
-    values = [stage.psnr or 0.0 for stage in result.stages]
-    captions = [
-        gain_caption(name, now, before) for name, now, before in zip(names, values, [None, *values[:-1]], strict=True)
-    ]
+    captions = stage_captions(result, ["input", *result.toolchain])
     top, left = ((size - TILE) // 2 if size > TILE else 0 for size in target.shape[:2])
     middle = np.s_[top : top + TILE, left : left + TILE]
     panels = [Panel(stage.image[middle], caption) for stage, caption in zip(result.stages, captions, strict=True)]
@@ -64,5 +61,8 @@ def demo(arguments: argparse.Namespace) -> int:
     print(f"chain: {' -> '.join(result.toolchain) or 'none'}")
     for caption in captions:
         print("  " + caption.replace("\n", ": "))
-    print(f"gain: {values[-1] - values[0]:+.2f} dB in {result.seconds:.1f} s; pictures in {arguments.out}/")
+    assert result.psnr_before is not None
+    assert result.psnr_after is not None
+    gain = result.psnr_after - result.psnr_before
+    print(f"gain: {gain:+.2f} dB in {result.seconds:.1f} s; pictures in {arguments.out}/")
     return 0

@@ -62,12 +62,12 @@ def explain(arguments: argparse.Namespace) -> int:
     with progress_bar(source.name) as show:
         result = restorer.restore(photo, target, progress=show, keep_stages=True)
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    name = " ".join(source.name.encode("utf-8", "replace").decode().split())
+    name, tools = " ".join(source.name.encode("utf-8", "replace").decode().split()), restorer.toolbox.names
     title = f"{name}:  {'  →  '.join(result.toolchain) or 'nothing to do'}"
     clean = None if target is None else target.pixels
-    draw_explanation(job.output, result, restorer.toolbox.names, kind, title=title, target=clean)
+    draw_explanation(job.output, result, tools, kind, title=title, target=clean)
     if arguments.json:
-        print(json.dumps(as_json(job, result) | {"steps": steps_of(result, restorer.toolbox.names, kind)}, indent=2))
+        print(json.dumps(as_json(job, result) | {"steps": steps_of(result, tools, kind)}, indent=2))
     else:
         print(as_line(job, result))
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.command_line import positive_int
+from agents.command_line import positive_int, print_error
 
 if TYPE_CHECKING:
     from agents.restoration.restorer import Restoration, Restorer
@@ -62,13 +61,8 @@ def register(commands: Any) -> None:
 
 def add_scale(parser: argparse.ArgumentParser) -> None:
     """Add ``--scale``."""
-    parser.add_argument(
-        "--scale",
-        type=int,
-        choices=(1, 4),
-        default=1,
-        help="upscale factor: 4 for photographs of low resolution (default 1)",
-    )
+    text = "upscale factor: 4 for photographs of low resolution (default 1)"
+    parser.add_argument("--scale", type=int, choices=(1, 4), default=1, help=text)
 
 
 def add_restorer(parser: argparse.ArgumentParser) -> None:
@@ -103,15 +97,8 @@ def open_restorer(arguments: argparse.Namespace) -> Restorer:
 
     if arguments.super_resolver is not None and arguments.scale == 1:
         raise ValueError("--super-resolver needs --scale 4: with --scale 1 nothing is upscaled")
-    return Restorer(
-        arguments.toolbox,
-        arguments.policy,
-        arguments.device,
-        arguments.max_steps,
-        scale=arguments.scale or 1,
-        super_resolver=arguments.super_resolver,
-        backend=arguments.backend,
-    )
+    names = ("toolbox", "policy", "device", "max_steps", "super_resolver", "backend")
+    return Restorer(scale=arguments.scale or 1, **{name: getattr(arguments, name) for name in names})
 
 
 def restore(arguments: argparse.Namespace) -> int:
@@ -121,25 +108,26 @@ def restore(arguments: argparse.Namespace) -> int:
         raise ValueError("--target goes with one FILE; for folders there is imagerestore evaluate")
     jobs, problems = plan(arguments.files, arguments.output, many)
     for problem in problems:
-        complain(problem)
+        print_error(problem)
     failed = bool(problems)
     inputs = identities([*(job.source for job in jobs), arguments.target])
-    restorer = open_restorer(arguments) if jobs else None
     results: list[dict[str, Any]] = []
+    restorer = open_restorer(arguments) if jobs else None
     for number, job in enumerate(jobs, 1):
         assert restorer is not None
         try:
             check_output(job.output, inputs, arguments.force)
-            label = f"[{number}/{len(jobs)}] {job.source.name}"
-            with progress_bar(label) as show:
-                result = restorer.restore(job.source, arguments.target, progress=show)
-                job.output.parent.mkdir(parents=True, exist_ok=True)
-                result.save(job.output)
+            with progress_bar(f"[{number}/{len(jobs)}] {job.source.name}") as report:
+                result = restorer.restore(job.source, arguments.target, progress=report)
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            result.save(job.output)
         except ERRORS as error:
             failed = True
             if arguments.debug:
                 traceback.print_exc()
-            complain(_naming(job.source, job.output, error))
+            message = str(error) or type(error).__name__
+            named = str(job.source) in message or str(job.output) in message
+            print_error(message if named else f"{job.source}: {message}")
             continue
         if arguments.json:
             results.append(as_json(job, result))
@@ -180,22 +168,28 @@ def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Jo
             check_writable(path)
             if not path.parent.is_dir():
                 raise ValueError(f"{path}: no such folder as {path.parent}")
+
+    def job(file: Path, inside: Path) -> Job:
+        if folder is not None:
+            return Job(file, folder / inside.with_suffix(".png"))
+        return Job(file, Path(output) if output else file.with_name(f"{file.stem}{TAG}.png"))
+
     jobs: list[Job] = []
     problems: list[str] = []
     for file in files:
-        if not file.is_dir():
-            if not file.exists():
-                problems.append(f"{file}: no such file")
-            elif output is not None and folder is None:
-                jobs.append(Job(file, Path(output)))
-            else:
-                jobs.append(Job(file, _place(file, Path(file.name), folder)))
-            continue
-        found = _search(file, folder)
-        if not found:
-            problems.append(f"{file}: the folder holds no image files")
-        jobs += [Job(path, _place(path, path.relative_to(file), folder)) for path in found]
-    _check_distinct(jobs)
+        if file.is_dir():
+            found = _search(file, folder)
+            jobs += [job(path, path.relative_to(file)) for path in found]
+            problems += [] if found else [f"{file}: the folder holds no image files"]
+        elif file.exists():
+            jobs.append(job(file, Path(file.name)))
+        else:
+            problems.append(f"{file}: no such file")
+    sources: dict[Path, Path] = {}
+    for one in jobs:
+        other = sources.setdefault(one.output.parent.resolve() / one.output.name, one.source)
+        if other is not one.source:
+            raise ValueError(f"{other} and {one.source} would both be written to {one.output}")
     return jobs, problems
 
 
@@ -209,23 +203,9 @@ def _search(folder: Path, output: Path | None) -> list[Path]:
     return [path for path in images if output.resolve() not in path.resolve().parents]
 
 
-def _place(file: Path, inside: Path, folder: Path | None) -> Path:
-    """The output path: next to the file, or ``inside`` the output folder."""
-    return file.with_name(f"{file.stem}{TAG}.png") if folder is None else folder / inside.with_suffix(".png")
-
-
-def _check_distinct(jobs: Sequence[Job]) -> None:
-    seen: dict[Path, Path] = {}
-    for job in jobs:
-        place = job.output.parent.resolve() / job.output.name
-        if place in seen:
-            raise ValueError(f"{seen[place]} and {job.source} would both be written to {job.output}")
-        seen[place] = job.source
-
-
 def check_output(output: Path, inputs: set[tuple[int, int]], force: bool) -> None:
     """Raise ``ValueError``, before any work, if the output must not or can not be written."""
-    if _identity(output) in inputs:
+    if identities([output]) & inputs:
         raise ValueError(f"{output}: is an input of this run and is not overwritten")
     if output.is_dir():
         raise ValueError(f"{output}: is a folder")
@@ -238,26 +218,8 @@ def check_output(output: Path, inputs: set[tuple[int, int]], force: bool) -> Non
 
 def identities(paths: Iterable[Path | None]) -> set[tuple[int, int]]:
     """Device and inode of the existing files among ``paths``, for :func:`check_output`."""
-    return {key for path in paths if (key := _identity(path))}
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    """Device and inode of a file; None if there is none."""
-    try:
-        status = path.stat() if path is not None else None
-    except OSError:
-        return None
-    return None if status is None else (status.st_dev, status.st_ino)
-
-
-def _naming(source: Path, output: Path, error: BaseException) -> str:
-    message = str(error) or type(error).__name__
-    return message if str(source) in message or str(output) in message else f"{source}: {message}"
-
-
-def complain(message: str) -> None:
-    """Print one line on standard error."""
-    print(f"imagerestore: error: {' '.join(message.split())}", file=sys.stderr)
+    found = (path.stat() for path in paths if path is not None and path.exists())
+    return {(status.st_dev, status.st_ino) for status in found}
 
 
 @contextmanager
@@ -267,12 +229,8 @@ def progress_bar(label: str) -> Iterator[Callable[[str, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[what]}", markup=False),
-        TimeElapsedColumn(),
-    )
+    texts = [TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[what]")]
+    columns = (texts[0], BarColumn(), texts[1], TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
         task = display.add_task(label, total=1.0, what="reading")
         yield lambda what, share: display.update(task, completed=share, what=what)

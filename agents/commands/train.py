@@ -3,52 +3,41 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tools_zoo.training.display import TrainingDisplay
     from tools_zoo.training.trainer import TrainingResult
 
 
-@dataclass(frozen=True)
-class _Training:
+class _Training(NamedTuple):
     help: str
     settings: str
     """Import string of the dataclass of its settings, which gives the options."""
     run: Callable[[Any, TrainingDisplay], Sequence[str]]
     """Trains and returns the lines to print."""
 
-    @property
-    def settings_class(self) -> type:
-        """The dataclass; imports PyTorch."""
-        module, name = self.settings.split(":")
-        return cast(type, getattr(importlib.import_module(module), name))
-
 
 def register(commands: Any) -> None:
     """Add ``train`` and what can be trained."""
     parser = commands.add_parser("train", help="train tools, an agent or super-resolvers within a budget; resumable")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
-    for name, training in TRAININGS.items():
-        _register(kinds, name, training)
-
-
-def _register(kinds: Any, name: str, training: _Training) -> None:
     description = "Trains within a budget. The same command resumes a run that was stopped."
-    parser = kinds.add_parser(name, help=training.help, description=description)
+    for name, training in TRAININGS.items():
+        kind = kinds.add_parser(name, help=training.help, description=description)
+        kind.complete = partial(_complete, kind, training)
+        kind.set_defaults(run=partial(_train, training))
 
-    def complete() -> None:  # imports PyTorch
-        from tools_zoo.training.settings import add_options
 
-        add_options(parser, training.settings_class)
+def _complete(parser: argparse.ArgumentParser, training: _Training) -> None:
+    """Add the options; imports PyTorch."""
+    from tools_zoo.training.settings import add_options
 
-    parser.complete = complete
-    parser.set_defaults(run=partial(_train, training))
+    add_options(parser, pkgutil.resolve_name(training.settings))
 
 
 def _train(training: _Training, arguments: argparse.Namespace) -> int:
@@ -56,9 +45,8 @@ def _train(training: _Training, arguments: argparse.Namespace) -> int:
     from tools_zoo.training.display import TrainingDisplay
     from tools_zoo.training.settings import from_arguments
 
-    settings: Any = from_arguments(
-        training.settings_class, arguments, command=command_line("imagerestore", arguments.words)
-    )
+    command = command_line("imagerestore", arguments.words)
+    settings: Any = from_arguments(pkgutil.resolve_name(training.settings), arguments, command=command)
     with TrainingDisplay() as display:
         lines = training.run(settings, display)
     print(*lines, sep="\n")

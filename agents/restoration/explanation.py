@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from agents.restoration.restorer import Restoration
 from agents.restoration.tiled_episode import Vote
+from restore_env.episodes.rendering import gain_caption
 from restore_env.images.figures import check_figure, write_figure
 from restore_env.toolbox import Toolbox
 
@@ -20,7 +22,7 @@ SHADES = ("Blues", "Oranges", "Greens", "Purples", "RdPu", "YlOrBr")
 """matplotlib's colour maps for the families of tools: those whose names differ in what follows the last ``_`` alone."""
 STOP_COLOUR, INK, CHOSEN = "#6b7280", "#1f2937", "#111827"
 _WIDTH = 3.1  # of a column, inches
-_SHOWN = 900  # pixels along an image's longer side
+_LONGER_SIDE = 900  # of an image in the figure, pixels
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,11 @@ def summarize_vote(vote: Vote, kind: Literal["logits", "q"] | None, n_actions: i
         Mean probabilities for logits, mean Q values for "q"; without scores the share of the tiles that chose it.
     """
     if vote.scores is None or kind is None:
-        counts = np.bincount(vote.grid.ravel(), minlength=n_actions)
-        return ActionScores("share of votes", counts / vote.grid.size)
-    scores = vote.scores.reshape(-1, vote.scores.shape[-1]).astype(np.float64)
-    forbidden = np.isneginf(scores).all(axis=0)
-    if kind == "logits":
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        scores /= scores.sum(axis=1, keepdims=True)
-    return ActionScores(
-        "probability" if kind == "logits" else "Q value", np.where(forbidden, np.nan, scores.mean(axis=0))
-    )
+        return ActionScores("share of votes", np.bincount(vote.grid.ravel(), minlength=n_actions) / vote.grid.size)
+    scores = torch.from_numpy(vote.scores).reshape(-1, n_actions).double()
+    means = (scores.softmax(dim=1) if kind == "logits" else scores).mean(dim=0)
+    values = means.masked_fill(scores.isneginf().all(dim=0), torch.nan).numpy()
+    return ActionScores("probability" if kind == "logits" else "Q value", values)
 
 
 def draw_explanation(
@@ -95,17 +92,23 @@ def draw_explanation(
     figure = Figure(figsize=(_WIDTH * columns + 0.9, sum(heights) + 1.5), layout=spaced)
     figure.suptitle(title, fontsize=12, color=INK, fontweight="bold", parse_math=False)
     axes = figure.subplots(3, columns, squeeze=False, height_ratios=heights)
-    captions = _captions(result)
+    chain = ["input", *(f"after {name}" for name in result.toolchain)]
+    chain[-1] = f"result, {chain[-1]}" if result.toolchain else chain[-1]
+    captions = stage_captions(result, chain)
     scores = [summarize_vote(vote, kind, len(names)) for vote in result.votes]
-    limits = _limits(scores)
+    values = np.nan_to_num(np.concatenate([one.values for one in scores]))
+    low, high = min(0.0, values.min()), max(0.0, values.max())
+    room = 0.34 * (high - low or 1)  # for labels
+    limits = (low - (room if low < 0 else 0), high + room)
     for step, vote in enumerate(result.votes):
         image, (top, middle, bottom) = result.stages[step].image, axes[:, step]
-        _show(top, image, captions[step])
-        _show_votes(middle, image, vote, colours)
-        counts = np.bincount(vote.grid.ravel(), minlength=len(names))
-        _show_scores(bottom, scores[step], counts, names.index(vote.action), names, colours, limits, step == 0)
+        _draw_image(top, image, captions[step])
+        _draw_votes(middle, image, vote, colours)
+        _draw_scores(bottom, vote, scores[step], names, colours)
+        bottom.set(xlim=limits, yticks=range(len(names)))
+        bottom.set_yticklabels(names if step == 0 else [], fontsize=8)
     if more:
-        _show_outcome(axes[:, -1], result, captions[-1], target)
+        _draw_outcome(axes[:, -1], result, captions[-1], target)
     write_figure(path, figure)
 
 
@@ -124,44 +127,35 @@ def action_colours(names: Sequence[str]) -> list[Any]:
     return [colours[name] for name in names]
 
 
-def _captions(result: Restoration) -> list[str]:
-    """The title of each stage."""
-    captions = []
-    for number, (name, stage) in enumerate(zip(("input", *result.toolchain), result.stages, strict=True)):
-        gain = ""
-        if stage.psnr is not None:
-            gain = f"\n{stage.psnr:.2f} dB"
-            before = result.stages[number - 1].psnr if number else None
-            gain += f" ({stage.psnr - before:+.2f})" if before is not None else ""
-        last = "result, " if number == len(result.stages) - 1 else ""
-        captions.append((name if number == 0 else f"{last}after {name}") + gain)
-    return captions
+def stage_captions(result: Restoration, names: Sequence[str]) -> list[str]:
+    """A caption for each stage: its name and, if there is a target, its PSNR and gain."""
+    values = [stage.psnr for stage in result.stages]
+    before = [None, *values[:-1]]
+    return [
+        name if psnr is None else gain_caption(name, psnr, last)
+        for name, psnr, last in zip(names, values, before, strict=True)
+    ]
 
 
-def _limits(scores: Sequence[ActionScores]) -> tuple[float, float]:
-    """Common axis limits of all steps' bars, with room for labels."""
-    values = np.concatenate([each.values for each in scores])
-    low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))
-    room = 0.34 * (high - low or 1)
-    return low - (room if low < 0 else 0), high + room
-
-
-def _show(axes: Any, image: npt.NDArray[np.uint8], caption: str) -> None:
+def _picture(image: npt.NDArray[np.uint8]) -> Image.Image:
+    """A smaller copy of a large image."""
     picture = Image.fromarray(image)
-    picture.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS)
+    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _draw_image(axes: Any, image: npt.NDArray[np.uint8], caption: str) -> None:
     small = max(image.shape[:2]) < 200
-    axes.imshow(np.asarray(picture), interpolation="nearest" if small else "antialiased")
+    axes.imshow(np.asarray(_picture(image)), interpolation="nearest" if small else "antialiased")
     axes.set_title(caption, fontsize=9.5, color=INK)
-    _strip(axes)
+    _style_frame(axes)
 
 
-def _show_votes(axes: Any, image: npt.NDArray[np.uint8], vote: Vote, colours: Sequence[Any]) -> None:
+def _draw_votes(axes: Any, image: npt.NDArray[np.uint8], vote: Vote, colours: Sequence[Any]) -> None:
     from matplotlib.colors import ListedColormap
 
     height, width = image.shape[:2]
-    picture = Image.fromarray(image).convert("L")
-    picture.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS)
-    pale = 140 + np.asarray(picture) * (115 / 255)
+    pale = 140 + np.asarray(_picture(image).convert("L")) * (115 / 255)
     axes.imshow(pale, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     down, across = vote.edges
     axes.pcolormesh(
@@ -175,42 +169,27 @@ def _show_votes(axes: Any, image: npt.NDArray[np.uint8], vote: Vote, colours: Se
         edgecolors="white",
         linewidth=0.6 if vote.grid.size <= 400 else 0,
     )
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+    axes.set(xlim=(0, width), ylim=(height, 0))
     votes, tiles = vote.counts.get(vote.action, 0), vote.grid.size
     axes.set_title(f"{vote.action}: {votes} of {tiles} {'tile' if tiles == 1 else 'tiles'}", fontsize=9.5, color=INK)
-    _strip(axes)
+    _style_frame(axes)
 
 
-def _show_scores(
-    axes: Any,
-    scores: ActionScores,
-    counts: npt.NDArray[np.int64],
-    chosen: int,
-    names: Sequence[str],
-    colours: Sequence[Any],
-    limits: tuple[float, float],
-    labelled: bool,
-) -> None:
+def _draw_scores(axes: Any, vote: Vote, scores: ActionScores, names: Sequence[str], colours: Sequence[Any]) -> None:
     """Draw a bar for every action with its votes; the chosen one has a frame."""
-    values = scores.values
-    rows = np.arange(len(names))
-    bars = axes.barh(rows, np.nan_to_num(values), color=colours, height=0.74)
+    chosen, share = names.index(vote.action), scores.measure == "share of votes"
+    lengths = np.nan_to_num(scores.values)
+    bars = axes.barh(range(len(names)), lengths, color=colours, height=0.74)
     bars[chosen].set(edgecolor=CHOSEN, linewidth=1.6)
-    for row, (value, count) in enumerate(zip(values, counts, strict=True)):
-        text = (
-            "not allowed"
-            if np.isnan(value)
-            else f"{value:.0%}"
-            if scores.measure != "Q value"
-            else f"{round(value, 2) + 0.0:.2f}"
-        )
-        text += (
-            f"   {count} {'vote' if count == 1 else 'votes'}" if count and scores.measure != "share of votes" else ""
-        )
+    for row, (name, value, length) in enumerate(zip(names, scores.values, lengths, strict=True)):
+        count = vote.counts.get(name, 0)
+        text = f"{round(value, 2) + 0.0:.2f}" if scores.measure == "Q value" else f"{value:.0%}"
+        text = "not allowed" if np.isnan(value) else text
+        if count and not share:
+            text += f"   {count} {'vote' if count == 1 else 'votes'}"
         axes.annotate(
             text,
-            (max(0.0, float(np.nan_to_num(value))), row),
+            (max(0.0, length), row),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
@@ -218,44 +197,34 @@ def _show_scores(
             color=INK if count or row == chosen else "#9ca3af",
             fontweight="bold" if row == chosen else "normal",
         )
-    axes.set_yticks(rows, names if labelled else [""] * len(names), fontsize=8)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(*limits)
-    axes.tick_params(length=0, labelsize=7.5, colors=INK)
+    axes.set(ylim=(len(names) - 0.4, -0.6), xticks=[])
+    axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)
     axes.axvline(0, color="#9ca3af", linewidth=0.9)
-    axes.set_xticks([])
-    unit = "Q value (mean of the tiles)" if scores.measure == "Q value" else f"mean {scores.measure}"
-    axes.set_xlabel(unit if scores.measure != "share of votes" else scores.measure, fontsize=8, color=INK)
+    units = {"Q value": "Q value (mean of the tiles)", "probability": "mean probability"}
+    axes.set_xlabel(units.get(scores.measure, scores.measure), fontsize=8, color=INK)
 
 
-def _show_outcome(
+def _draw_outcome(
     column: npt.NDArray[Any], result: Restoration, caption: str, target: npt.NDArray[np.uint8] | None
 ) -> None:
     """Draw the last column: the result if no vote followed it, the target, and PSNR by step."""
     pictures = [(result.image, caption)] if len(result.stages) > len(result.votes) else []
     pictures += [] if target is None else [(target, "target")]
     for axes, picture in zip(column, pictures, strict=False):
-        _show(axes, *picture)
-    for axes in column[len(pictures) : 2]:
-        axes.axis("off")
+        _draw_image(axes, *picture)
     values = [stage.psnr for stage in result.stages if stage.psnr is not None]
-    axes = column[2]
-    if not values:
+    for axes in column[len(pictures) : 2 if values else 3]:
         axes.axis("off")
+    if not values:
         return
-    axes.plot(range(len(values)), values, "o-", color=INK, markersize=5, linewidth=1.5)
-    for step, value in enumerate(values):
-        axes.annotate(
-            f"{value:.2f}",
-            (step, value),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-        )
-    axes.set_xticks(range(len(values)), ["input", *result.toolchain], fontsize=7.5, rotation=25)
+    axes, steps = column[2], range(len(values))
+    axes.plot(steps, values, "o-", color=INK, markersize=5, linewidth=1.5)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    for place in zip(steps, values, strict=True):
+        text = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "fontsize": 8, "bbox": box}
+        axes.annotate(f"{place[1]:.2f}", place, **text)
+    axes.set_xticks(steps, ["input", *result.toolchain], fontsize=7.5, rotation=25)
     axes.margins(0.18, 0.25)
     axes.set_yticks([])
     axes.tick_params(colors=INK)
@@ -263,8 +232,6 @@ def _show_outcome(
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _strip(axes: Any) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#d1d5db")
+def _style_frame(axes: Any) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("#d1d5db")
