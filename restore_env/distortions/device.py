@@ -24,7 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional as F
 
-from restore_env.distortions.protocol import BLUR_REACH, CHROMA_REACH, CUBIC_SUPPORT, MCU, Levels
+from restore_env.distortions.protocol import BLUR_RADIUS, CHROMA_RADIUS, CUBIC_SUPPORT, MCU, Levels
 from restore_env.distortions.saturation import Curve, apply_curve
 from restore_env.images.arrays import Pixels
 
@@ -66,14 +66,14 @@ def distort_patches(places: Sequence[Place], size: int, factor: int, device: str
     Returns:
         uint8 RGB ``(len(places), size, size, 3)`` on the device.
     """
-    shrunk_reach = CUBIC_SUPPORT if factor > 1 else 0
-    coded = -(-(MCU - 1 + 2 * CHROMA_REACH + size) // MCU) * MCU  # room for the patch at any phase of the grid
-    starts = np.array([[max(0, (at - CHROMA_REACH) // MCU * MCU) for at in (p.top, p.left)] for p in places])
+    shrunk_radius = CUBIC_SUPPORT if factor > 1 else 0
+    coded = -(-(MCU - 1 + 2 * CHROMA_RADIUS + size) // MCU) * MCU  # room for the patch at any phase of the grid
+    starts = np.array([[max(0, (at - CHROMA_RADIUS) // MCU * MCU) for at in (p.top, p.left)] for p in places])
     offsets = np.array([[p.top, p.left] for p in places]) - starts
     limits = np.array([[p.image.shape[0] // factor, p.image.shape[1] // factor] for p in places])
     sources = np.stack(
         [
-            apply_curve(_surroundings(place.image, start, limit * factor, coded, shrunk_reach, factor), place.curve)
+            apply_curve(_surroundings(place.image, start, limit * factor, coded, shrunk_radius, factor), place.curve)
             for place, start, limit in zip(places, starts, limits, strict=True)
         ]
     )
@@ -85,7 +85,7 @@ def distort_patches(places: Sequence[Place], size: int, factor: int, device: str
     on_device = [torch.from_numpy(array).to(device) for array in (starts, limits, offsets)]
     begin, limit, offset = on_device
     if factor > 1:
-        images = _shrink(images, begin - shrunk_reach, limit, factor)
+        images = _shrink(images, begin - shrunk_radius, limit, factor)
     seeds = torch.tensor([p.noise_seed for p in places], dtype=torch.int64, device=device)
     noise = gaussian_field(seeds, images[0].numel()).reshape(images.shape)
     images = images + noise * (levels[:, 1] / 255).reshape(-1, 1, 1, 1)
@@ -107,13 +107,13 @@ def blur_patches(images: Tensor, sigmas: Tensor) -> Tensor:
     device uses reduced precision for them by default.
     """
     height, width = images.shape[-2:]
-    away = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=images.device, dtype=torch.float64)
+    away = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=images.device, dtype=torch.float64)
     weights = torch.exp(-(away**2) / (2 * sigmas.double().clamp(min=1e-3).square()[:, None]))
     weights = weights / weights.sum(1, keepdim=True)
 
     def banded(length: int) -> Tensor:
-        matrix = weights.new_zeros(len(weights), length - 2 * BLUR_REACH, length)
-        for tap in range(2 * BLUR_REACH + 1):
+        matrix = weights.new_zeros(len(weights), length - 2 * BLUR_RADIUS, length)
+        for tap in range(2 * BLUR_RADIUS + 1):
             matrix.diagonal(tap, 1, 2).copy_(weights[:, tap, None])
         return matrix.float()[:, None]
 
@@ -170,11 +170,11 @@ def _surroundings(
     start: npt.NDArray[np.int64],
     limit: npt.NDArray[np.int64],
     coded: int,
-    shrunk_reach: int,
+    shrunk_radius: int,
     factor: int,
 ) -> Pixels:
     """The clean pixels that the compressed window depends on, the photograph's edge replicated."""
-    margin = BLUR_REACH + shrunk_reach * factor
+    margin = BLUR_RADIUS + shrunk_radius * factor
     length = coded * factor + 2 * margin
     first = start * factor - margin
     if (first >= 0).all() and (first + length <= limit).all():

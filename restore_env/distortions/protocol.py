@@ -64,10 +64,10 @@ SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
 """The protocol's own mixtures: the lowest and highest severity."""
 
 KERNEL_SIZE = 21
-BLUR_REACH = KERNEL_SIZE // 2
+BLUR_RADIUS = KERNEL_SIZE // 2
 CUBIC_SUPPORT = 2  # pixels of the smaller image, to either side
 MCU = 16  # pixels: a minimum coded unit of JPEG with 4:2:0 chroma
-CHROMA_REACH = 2  # pixels that the decoder's chroma upsampling looks across an MCU's edge
+CHROMA_RADIUS = 2  # pixels beyond an MCU's edge that the decoder's chroma upsampling uses
 
 # Needed for equality to the last bit: libjpeg upsamples the chroma of thinner images differently, and OpenCV rounds
 # differently in the columns at the right edge that do not fill a vector.
@@ -258,8 +258,8 @@ def distort_patch(
         uint8 RGB, ``(height, width, 3)``.
     """
     top, left, height, width = window
-    rows = _Span.around(top, height, image.shape[0] // factor, factor, levels)
-    columns = _Span.around(left, width, image.shape[1] // factor, factor, levels)
+    rows = _Span.of(top, height, image.shape[0] // factor, factor, levels)
+    columns = _Span.of(left, width, image.shape[1] // factor, factor, levels)
     region = apply_curve(image[rows.source, columns.source], curve).astype(np.float32)
     region *= np.float32(1 / 255)
     region = downscale(gaussian_blur(region, levels.blur_sigma), factor)[rows.inside, columns.inside]
@@ -278,18 +278,18 @@ class _Span:
     patch: slice
 
     @classmethod
-    def around(cls, start: int, length: int, limit: int, factor: int, levels: Levels) -> _Span:
+    def of(cls, start: int, length: int, limit: int, factor: int, levels: Levels) -> _Span:
         stop = start + length
         if not 0 <= start < stop <= limit:
             raise ValueError(f"the window {start}..{stop} does not lie inside the image's {limit} pixels")
         if levels.jpeg_quality:
-            coded_start = max(0, (start - CHROMA_REACH) // MCU * MCU)
-            coded_stop = min(limit, -(-(stop + CHROMA_REACH) // MCU) * MCU)
+            coded_start = max(0, (start - CHROMA_RADIUS) // MCU * MCU)
+            coded_stop = min(limit, -(-(stop + CHROMA_RADIUS) // MCU) * MCU)
             if coded_stop - coded_start <= _THIN:
                 coded_start = max(0, coded_start - MCU)
         else:
             coded_start, coded_stop = start, stop
-        blur_margin = BLUR_REACH if levels.blur_sigma > 0 else 0
+        blur_margin = BLUR_RADIUS if levels.blur_sigma > 0 else 0
         margin = -(-blur_margin // factor) + (CUBIC_SUPPORT if factor > 1 else 0)
         source_start, source_stop = max(0, coded_start - margin), min(limit, coded_stop + margin)
         if blur_margin and source_stop == limit:

@@ -94,6 +94,14 @@ class ProtocolTransform(ImageOnlyTransform):
         return quantize(self.distort_floats(to_float(image), params))
 
 
+class _SigmaSchema(BaseTransformInitSchema):
+    sigma_range: _SigmaRange
+
+
+class _FactorSchema(BaseTransformInitSchema):
+    factor: _Factor
+
+
 class ProtocolBlur(ProtocolTransform):
     """Gaussian blur with a 21x21 kernel, the edge replicated.
 
@@ -105,10 +113,7 @@ class ProtocolBlur(ProtocolTransform):
         ValueError: a bound that is negative or not finite, or an empty range.
     """
 
-    class InitSchema(BaseTransformInitSchema):
-        """Validation of the arguments."""
-
-        sigma_range: _SigmaRange
+    InitSchema = _SigmaSchema
 
     def __init__(self, sigma_range: tuple[float, float] = (BLUR_EDGES[0], BLUR_EDGES[-1]), p: float = 1.0) -> None:
         super().__init__(p=p)
@@ -134,10 +139,7 @@ class ProtocolNoise(ProtocolTransform):
         ValueError: a bound that is negative or not finite, or an empty range.
     """
 
-    class InitSchema(BaseTransformInitSchema):
-        """Validation of the arguments."""
-
-        sigma_range: _SigmaRange
+    InitSchema = _SigmaSchema
 
     def __init__(self, sigma_range: tuple[float, float] = (NOISE_EDGES[0], NOISE_EDGES[-1]), p: float = 1.0) -> None:
         super().__init__(p=p)
@@ -198,10 +200,7 @@ class BicubicDownscale(ProtocolTransform):
         ValueError: a factor that is no whole number of 1 or more; when called, an image that is no multiple of it.
     """
 
-    class InitSchema(BaseTransformInitSchema):
-        """Validation of the arguments."""
-
-        factor: _Factor
+    InitSchema = _FactorSchema
 
     def __init__(self, factor: int = 4, p: float = 1.0) -> None:
         super().__init__(p=p)
@@ -229,11 +228,10 @@ class MixedDistortion(ProtocolTransform):
 
     takes = ("uint8",)
 
-    class InitSchema(BaseTransformInitSchema):
+    class InitSchema(_FactorSchema):
         """Validation of the arguments."""
 
         severity: _Severity
-        factor: _Factor
 
     def __init__(self, severity: str = "moderate", factor: int = 1, p: float = 1.0) -> None:
         super().__init__(p=p)

@@ -30,7 +30,7 @@ MAX_PIXELS = 178_956_970
 _READ_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0")
-_MOST_SAMPLES = 6  # per pixel that Pillow knows what to do with
+_MOST_SAMPLES = 6  # per pixel that Pillow can interpret
 _PNG_DEPTH_AT = 24  # the byte of a PNG file that holds its bit depth
 _ICC_SPACE = slice(16, 20)  # the bytes of a colour profile that name the space it describes
 _STORAGE = ((254, 266), (273, 274), (277, 281), (284, 284), (288, 293), (297, 297), (317, 317), (320, 347), (512, 532))
@@ -57,7 +57,7 @@ class Photo:
 
 
 def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint8]:
-    """Turn an image array into uint8 RGB ``(H, W, 3)``.
+    """Convert an image array to uint8 RGB ``(H, W, 3)``.
 
     Accepted: ``(H, W)`` and ``(H, W, 1)`` grey, ``(H, W, 2)`` grey with alpha, ``(H, W, 3)`` RGB, ``(H, W, 4)`` RGBA;
     uint8, uint16 (65535 becomes 255), bool, or float in [0, 1]. Alpha is composited over white.
@@ -259,7 +259,7 @@ def _decode_tiff(data: bytes, name: str) -> Photo:
         raise unsupported
     try:
         image = Image.open(io.BytesIO(data), formats=("TIFF",))
-    except UnidentifiedImageError:  # Pillow knows no image of several float samples
+    except UnidentifiedImageError:  # Pillow does not read several float samples
         image = None
     if layout.opencv_reads_it:
         pixels = _opencv_pixels(data, name)  # upright

@@ -30,7 +30,7 @@ WRITABLE = tuple(_WRITE_FORMATS)
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
-    """Return ``path`` as a :class:`~pathlib.Path` if :func:`write_image` knows its suffix, else raise ImageError."""
+    """Return ``path`` as a :class:`~pathlib.Path` if its suffix is one of :data:`WRITABLE`, else raise ImageError."""
     path = Path(path)
     if path.suffix.lower() not in _WRITE_FORMATS:
         raise ImageError(f"{path}: cannot write {path.suffix or 'a file without a suffix'}; use {', '.join(WRITABLE)}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,10 @@ def open_images(
         if not len(source):
             raise ImageError(f"{folder}: none of its {len(paths)} image file(s) can be used: {source.skipped[0]}")
         if source.skipped:
-            warnings.warn(_skipped_message(source.skipped), stacklevel=2)
+            count = len(source.skipped)
+            more = f"; and {count - NAMED_SKIPPED} more" if count > NAMED_SKIPPED else ""
+            reasons = "; ".join(source.skipped[:NAMED_SKIPPED])
+            warnings.warn(f"{count} image file(s) skipped: {reasons}{more}", stacklevel=2)
         return source
     if isinstance(images, np.ndarray) or not isinstance(images, Sequence):
         raise ImageError(
@@ -210,20 +214,10 @@ def _check_kind(item: object, name: str) -> None:
         raise ImageError(f"{name}: expected a path or an array (or a list of pairs only), got {type(item).__name__}")
 
 
-def _skipped_message(skipped: Sequence[str]) -> str:
-    shown = "; ".join(skipped[:NAMED_SKIPPED])
-    more = f"; and {len(skipped) - NAMED_SKIPPED} more" if len(skipped) > NAMED_SKIPPED else ""
-    return f"{len(skipped)} image file(s) skipped: {shown}{more}"
-
-
 def embedded_paths() -> list[Path]:
     """Paths of the colour photographs that come with scikit-image."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or spec.origin is None:
-        raise ImageError("the embedded photographs come with scikit-image, which is not installed")
-    return [Path(spec.origin).parent / "data" / name for name in EMBEDDED]
+    folder = Path(str(importlib.resources.files("skimage"))) / "data"
+    return [folder / name for name in EMBEDDED]
 
 
 def open_photo(image: PhotoLike, name: str) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.float32], Photo]:
@@ -262,26 +256,26 @@ def pair_folders(distorted: str | os.PathLike[str], target: str | os.PathLike[st
     Raises:
         ImageError: a folder is missing or empty, or a file has no partner or more than one.
     """
-    sides = [dict(_keyed(folder)) for folder in (distorted, target)]
-    lonely = sorted(str(sides[key in sides[1]][key]) for key in sides[0].keys() ^ sides[1].keys())
-    if lonely:
-        raise ImageError(f"{lonely[0]}: no partner of that name in the other folder ({len(lonely)} such file(s))")
-    return [(path, sides[1][key]) for key, path in sides[0].items()]
+    inputs, targets = _files_by_name(distorted), _files_by_name(target)
+    unmatched = sorted(str((inputs | targets)[key]) for key in inputs.keys() ^ targets.keys())
+    if unmatched:
+        raise ImageError(f"{unmatched[0]}: no partner of that name in the other folder ({len(unmatched)} such file(s))")
+    return [(path, targets[key]) for key, path in inputs.items()]
 
 
-def _keyed(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Path]]:
+def _files_by_name(folder: str | os.PathLike[str]) -> dict[str, Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
-    seen: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in list_images(folder):
-        key = _TAG.sub("", str(path.relative_to(folder).with_suffix("")))
-        if key in seen:
-            raise ImageError(f"{path}: same name as {seen[key]}; the pair is ambiguous")
-        seen[key] = path
-        yield key, path
-    if not seen:
+        name = _TAG.sub("", str(path.relative_to(folder).with_suffix("")))
+        if name in files:
+            raise ImageError(f"{path}: same name as {files[name]}; the pair is ambiguous")
+        files[name] = path
+    if not files:
         raise ImageError(f"{folder}: the folder holds no image files")
+    return files
 
 
 def _identity(path: Path) -> str:
