@@ -1,9 +1,9 @@
 """Every benchmark in short, and a page of their tables: ``python -m benchmarks.short``.
 
-Each row of ``benchmarks/short_table.py`` runs in a process of its own and writes a JSON file, from which the page is
-made. One that fails stops no other. What the same version has measured by the same command is not measured again, so an
-interrupted run continues; after uncommitted changes give ``--again``. Few patches and seconds of training show that all
-works and roughly how things compare: quote the long versions.
+Each row of :data:`ROWS` runs in a process of its own and writes a JSON file, from which the page is made. One that
+fails stops no other. What the same version has measured by the same command is not measured again, so an interrupted
+run continues; after uncommitted changes give ``--again``. Few patches and seconds of training show that all works and
+roughly how things compare: quote the long versions.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agents.command_line import OneLineParser, run_guarded
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import COMMAND, TABLES, VERSION, parse
-from benchmarks.short_table import ROWS, Row
 from restore_env.images.files import write_atomically
 from restore_env.images.sources import embedded_paths, list_images
 from tools_zoo.training.cards import command_line, source_version
@@ -30,12 +29,10 @@ PROGRAM = "benchmarks.short"
 FOLDER, PAGE = Path("runs/bench"), Path("docs/bench.md")
 FEW = 3
 """How many photographs are restored whole."""
-SECONDS = "seconds"
-"""The entry of a row's JSON file that says how long it took."""
 PAGE_TEXT = """# Every benchmark in short
 
 Written by the command below. Few patches and seconds of training: this shows that everything works and roughly how
-things compare; the pages that each section names have the long versions.
+things compare; `docs/results.md` has the long versions.
 
 Latest run: {time}, {processor}, {cores} cores, {threads} PyTorch threads, {cpu_capability}, Python {python},
 {packages}, {version}. On {photographs}.
@@ -48,21 +45,81 @@ Latest run: {time}, {processor}, {cores} cores, {threads} PyTorch threads, {cpu_
 """
 
 
-def photograph_folders(images: Path | None, folder: Path) -> dict[str, Path]:
-    """The folders that rows name (:data:`benchmarks.short_table.PLACES`).
+class Row(NamedTuple):
+    """One benchmark's short version."""
+
+    name: str
+    """Of its JSON file."""
+    title: str
+    """Of its section of the page."""
+    module: str
+    """Package or module below ``benchmarks`` that is run; it takes ``--json`` (:mod:`benchmarks.report.publishing`)."""
+    arguments: str
+    """Separated by spaces. In braces: ``images``, the folder of photographs that are restored; ``few``, a folder of a
+    few of them, for benchmarks that restore them whole; ``other``, a folder of others, to search and train on."""
+
+
+TRAINED = "--images {images} --train-images {other} --patches 40 --minutes 0.2"
+ROWS = (
+    Row("tools", "Each tool on its own distortion", "tools", "--images {images} --patches 24"),
+    Row(
+        "agents",
+        "The agent, constant chains and the oracle",
+        "compare",
+        "--images {images} --search-images {other} --patches 60 --search-patches 4 --beam 2 --reference input"
+        " --methods input random fixed_1 fixed_2 default greedy",
+    ),
+    Row(
+        "comparison",
+        "Toolchains against one network",
+        "compare",
+        "--images {images} --search-images {other} --severity mild moderate severe --patches 60 --search-patches 4"
+        " --beam 2",
+    ),
+    Row(
+        "outside",
+        "Distortions outside the protocol",
+        "compare",
+        "--images {images} --severity motion poisson webp unseen camera saved --methods input default photo classic"
+        " --patches 60",
+    ),
+    Row(
+        "photographs",
+        "Whole photographs",
+        "compare",
+        "--images {few} --photographs --methods input default classic",
+    ),
+    Row("stop", "The stop action", "ablations", "stop --images {images} --patches 60"),
+    Row("steps", "Length of the chain", "ablations", "steps --images {images} --patches 40"),
+    Row("six", "Six tools or twelve", "ablations", f"tools {TRAINED}"),
+    Row("memory", "Memory and the previous action", "ablations", f"memory {TRAINED}"),
+    Row("algorithms", "RecurrentPPO and DRQN", "ablations", f"algorithms {TRAINED} --seeds 1"),
+    Row(
+        "super-resolution",
+        "Super-resolvers",
+        "compare",
+        "--images {few} --task x4 --photographs --methods bicubic sft_gan_psnr sft_gan sed_psnr sed",
+    ),
+    Row("x4", "Toolchains and super-resolvers, x4", "compare", "--images {images} --task x4 --patches 16"),
+    Row("speed", "Steps per second", "speed", "--images {images} --envs 8 64 --seconds 3"),
+)
+"""All rows, in the order of the page."""
+
+
+def photograph_folders(images: Path | None, out: Path) -> dict[str, Path]:
+    """The folders that rows name in braces.
 
     Raises:
         ValueError: no image files in ``images``.
     """
-    paths = embedded_paths()
-    bundled = copy_files(paths[::2], folder / "bundled"), copy_files(paths[1::2], folder / "other")
-    if images is None:
-        return {"images": bundled[0], "few": bundled[0], "other": bundled[1]}
+    bundled = embedded_paths()
+    other = copy_files(bundled[1::2], out / "other")
+    images = images or copy_files(bundled[::2], out / "bundled")
     paths = list_images(images)
     if not paths:
         raise ValueError(f"{images}: no image files in this folder")
-    few = copy_files(paths[:: -(-len(paths) // FEW)], folder / f"few-{images.resolve().name}")
-    return {"images": images, "few": few, "other": bundled[1]}
+    few = copy_files(paths[:: -(-len(paths) // FEW)], out / f"few-{images.resolve().name}")
+    return {"images": images, "few": few, "other": other}
 
 
 def copy_files(paths: Sequence[Path], folder: Path) -> Path:
@@ -83,33 +140,28 @@ def arguments_of(row: Row, places: Mapping[str, Path], folder: Path) -> list[str
 def read_record(row: Row, folder: Path) -> dict[str, Any] | None:
     """The contents of the row's JSON file, if there is a whole one."""
     try:
-        record = dict(json.loads((folder / f"{row.name}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        record: dict[str, Any] = json.loads((folder / f"{row.name}.json").read_text(encoding="utf-8"))
+        return record if {COMMAND, TABLES, VERSION} <= record.keys() else None
+    except (OSError, ValueError, AttributeError):
         return None
-    return record if {COMMAND, TABLES, VERSION} <= set(record) else None
 
 
-def run_row(row: Row, words: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Run one benchmark, its output in a log beside its JSON file, and return what the JSON file holds.
+def run_row(row: Row, words: Sequence[str], folder: Path) -> None:
+    """Run one benchmark, its output in a log beside its JSON file.
 
     Raises:
         RuntimeError: it failed; the message is its last line.
     """
     log = folder / f"{row.name}.log"
     (folder / f"{row.name}.json").unlink(missing_ok=True)
-    began = time.perf_counter()
     command = [sys.executable, "-m", f"benchmarks.{row.module}", *words]
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
-    record = read_record(row, folder)
-    if done.returncode or record is None:
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n")]
-        last = next(filter(None, reversed(lines)), "no output")
+    if done.returncode or read_record(row, folder) is None:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
         reason = last if done.returncode else "no JSON file with its command, version and tables"
         raise RuntimeError(f"{reason} (exit code {done.returncode}, {log})")
-    record[SECONDS] = time.perf_counter() - began
-    write_atomically(folder / f"{row.name}.json", (json.dumps(record, indent=2) + "\n").encode())
-    return record
 
 
 def write_page(page: Path, folder: Path, command: str, photographs: str) -> None:
@@ -117,11 +169,10 @@ def write_page(page: Path, folder: Path, command: str, photographs: str) -> None
     sections = []
     for row in ROWS:
         record = read_record(row, folder)
-        if record is None:
-            sections.append(f"## {row.title}\n\nNot measured yet.")
-            continue
-        note = f"{record[VERSION]}; {record.get(SECONDS, 0):.0f} s." + (f" Long: {row.long}." if row.long else "")
-        sections.append(f"## {row.title}\n\n{record[TABLES]}\n\n{note}\n\n```\n{record[COMMAND]}\n```")
+        text = "Not measured yet."
+        if record is not None:
+            text = f"{record[TABLES]}\n\n{record[VERSION]}.\n\n```\n{record[COMMAND]}\n```"
+        sections.append(f"## {row.title}\n\n{text}")
     facts = environment()
     facts["packages"] = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
     text = PAGE_TEXT.format(sections="\n\n".join(sections), command=command, photographs=photographs, **facts)
@@ -142,22 +193,22 @@ def run(arguments: argparse.Namespace) -> int:
     photographs = "scikit-image's photographs"
     if arguments.images is not None:
         photographs = f"{len(list_images(arguments.images))} photographs of {os.path.relpath(arguments.images)}"
-    began = time.perf_counter()
     failures: list[str] = []
     for number, row in enumerate(rows, 1):
+        began = time.perf_counter()
         words = arguments_of(row, places, folder)
         record = None if arguments.again else read_record(row, folder)
+        command = command_line(f"python -m benchmarks.{row.module}", words)
         outcome = "measured before"
-        try:
-            command = command_line(f"python -m benchmarks.{row.module}", words)
-            if record is None or (record[VERSION], record[COMMAND]) != (version, command):
-                outcome = f"{run_row(row, words, folder)[SECONDS]:.0f} s"
-        except RuntimeError as error:
-            failures.append(row.name)
-            outcome = f"failed: {error}"
+        if record is None or (record[VERSION], record[COMMAND]) != (version, command):
+            try:
+                run_row(row, words, folder)
+                outcome = f"{time.perf_counter() - began:.0f} s"
+            except RuntimeError as error:
+                failures.append(row.name)
+                outcome = f"failed: {error}"
         write_page(arguments.page, folder, arguments.command_line, photographs)
-        elapsed = f"{time.perf_counter() - began:.0f} s in all"
-        print(f"[{number}/{len(rows)}] {row.name}: {outcome} ({elapsed})", file=sys.stderr, flush=True)
+        print(f"[{number}/{len(rows)}] {row.name}: {outcome}", file=sys.stderr, flush=True)
     print(f"{len(rows) - len(failures)} of {len(rows)} benchmarks are in {arguments.page}")
     if failures:
         print(f"{PROGRAM}: failed: {', '.join(failures)}", file=sys.stderr)

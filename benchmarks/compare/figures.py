@@ -82,13 +82,13 @@ def draw_crops(path: Path, methods: Sequence[Method], task: Task, starts: Sequen
     columns = len(methods) + 1
     figure = Figure(figsize=(1.9 * columns, 2.15 * len(starts)), layout="constrained")
     axes = figure.subplots(len(starts), columns, squeeze=False)
-    for row, start in zip(axes, starts, strict=True):
+    for number, (row, start) in enumerate(zip(axes, starts, strict=True)):
         crop = hardest_crop(start)
         images = [(method.title, restored(method, task, start)) for method in methods]
         for panel, (title, pixels) in zip(row, [*images, ("photograph", start.target)], strict=True):
             panel.imshow(pixels[crop], interpolation="nearest")
             panel.set_axis_off()
-            if row is axes[0]:
+            if number == 0:
                 panel.set_title(title, fontsize=9)
     write_figure(path, figure)
 
