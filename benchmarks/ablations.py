@@ -3,8 +3,7 @@
 ``stop`` and ``steps`` run the agent as it is, without ``stop`` or with longer and shorter chains. ``tools`` and
 ``memory`` train agents from an oracle's demonstrations, all for the same time: with six of the twelve tools; without
 the LSTM's memory; without the previous action. ``algorithms`` trains agents from random weights by RecurrentPPO and
-DRQN, with the same time and seeds, and draws learning curves by steps and by minutes (``--figure``). Agents are
-trained on ``--train-images`` and measured on ``--images``.
+DRQN, with the same time and seeds. Agents are trained on ``--train-images`` and measured on ``--images``.
 """
 
 from __future__ import annotations
@@ -35,11 +34,9 @@ from benchmarks.report.publishing import add_outputs, check_outputs, markdown_ta
 from restore_env import Task, Toolbox
 from restore_env.policy import Policy
 from tools_zoo import load_toolbox
-from tools_zoo.training.curves import Series, draw_curves, read_tensorboard
 
 PROGRAM = "benchmarks.ablations"
 SEVERITIES = ("mild", "moderate", "severe")
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -96,40 +93,44 @@ def measure(name: str, policy: Policy, task: Task, setting: argparse.Namespace) 
     return Variant(name, gains, float(np.mean(lengths)))
 
 
-def ablate_stop(setting: argparse.Namespace, report: Report) -> list[Variant]:
-    """The agent with and without its last action."""
+def load_agent(setting: argparse.Namespace) -> tuple[RecurrentAgent, Task]:
+    """The agent as it is, and a task with its tools."""
     agent = load_policy(setting.policy)
-    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=PolicyInput.of(agent).observe)
+    return agent, Task(toolbox=load_toolbox(setting.toolbox), dtype=PolicyInput.of(agent).observe)
+
+
+def ablate_stop(setting: argparse.Namespace) -> list[Variant]:
+    """The agent with and without its last action."""
+    agent, task = load_agent(setting)
     return [
         measure("with stop", agent, task, setting),
         measure("without stop", AblatedPolicy(agent, stop=False), task, setting),
     ]
 
 
-def ablate_steps(setting: argparse.Namespace, report: Report) -> list[Variant]:
+def ablate_steps(setting: argparse.Namespace) -> list[Variant]:
     """The agent with chains of 1 to 5 tools at most."""
-    agent = load_policy(setting.policy)
-    task = Task(toolbox=load_toolbox(setting.toolbox), dtype=PolicyInput.of(agent).observe)
+    agent, task = load_agent(setting)
     return [measure(f"{steps} at most", agent, replace(task, max_steps=steps), setting) for steps in range(1, 6)]
 
 
-def ablate_tools(setting: argparse.Namespace, report: Report) -> list[Variant]:
+def ablate_tools(setting: argparse.Namespace) -> list[Variant]:
     """All tools against every other strength of each kind."""
     toolbox = load_toolbox(setting.toolbox)
     variants = []
     for name, tools in (("12 tools", list(toolbox)), ("6 tools", [tool for tool in toolbox if tool.name[-1] in "24"])):
-        report(f"training with {name}")
+        print(f"training with {name}", file=sys.stderr, flush=True)
         task = Task(images=setting.train_images, toolbox=Toolbox(tools))
-        variants.append(measure(name, _imitator(task, _demonstrations(task, setting), setting), task, setting))
+        demonstrations = demonstrate(task, setting.minutes * 60, setting.seed)
+        variants.append(measure(name, train_imitator(Toolbox(tools), demonstrations, setting), task, setting))
     return variants
 
 
-def ablate_memory(setting: argparse.Namespace, report: Report) -> list[Variant]:
+def ablate_memory(setting: argparse.Namespace) -> list[Variant]:
     """With and without the LSTM's memory and the previous action, from the same demonstrations."""
-    task = Task(images=setting.train_images, toolbox=load_toolbox(setting.toolbox))
-    report("recording demonstrations of the oracle")
-    demonstrations = _demonstrations(task, setting)
-    no_action = demonstrations.masks.shape[-1]
+    toolbox = load_toolbox(setting.toolbox)
+    task = Task(images=setting.train_images, toolbox=toolbox)
+    demonstrations = demonstrate(task, setting.minutes * 60, setting.seed)
     variants = []
     for name, previous, memory in (
         ("LSTM and previous action", True, True),
@@ -137,38 +138,29 @@ def ablate_memory(setting: argparse.Namespace, report: Report) -> list[Variant]:
         ("no LSTM", True, False),
         ("neither", False, False),
     ):
-        report(f"training with {name}")
+        print(f"training with {name}", file=sys.stderr, flush=True)
         own = demonstrations
         if not previous:
-            own = replace(own, last_actions=np.full_like(own.last_actions, no_action))
-        agent = _imitator(task, own if memory else _single_steps(own), setting)
+            own = replace(own, last_actions=np.full_like(own.last_actions, own.masks.shape[-1]))
+        agent = train_imitator(toolbox, own if memory else single_steps(own), setting)
         variants.append(measure(name, AblatedPolicy(agent, previous=previous, memory=memory), task, setting))
     return variants
 
 
-def ablate_algorithms(setting: argparse.Namespace, report: Report) -> list[Variant]:
-    """RecurrentPPO against DRQN from random weights; learning curves go into the figure."""
+def ablate_algorithms(setting: argparse.Namespace) -> list[Variant]:
+    """RecurrentPPO against DRQN from random weights."""
     task = Task(images=setting.train_images, toolbox=load_toolbox(setting.toolbox))
     variants = []
-    setting.curves = {"environment steps": {}, "minutes": {}}
     for name, algorithm in ALGORITHMS.items():
         runs = []
         for seed in range(setting.seeds):
-            report(f"{name}, seed {seed}")
+            print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory() as folder:
-                training = AgentTraining(
-                    out=Path(folder),
-                    minutes=setting.minutes,
-                    images=setting.train_images,
-                    toolbox=setting.toolbox,
-                    algorithm=name,
-                    encoder=setting.encoder,
-                    seed=seed,
+                given = {each: getattr(setting, each) for each in ("minutes", "toolbox", "encoder")}
+                images = setting.train_images
+                agent, _ = train_agent(
+                    AgentTraining(out=Path(folder), images=images, algorithm=name, seed=seed, **given)
                 )
-                agent, _ = train_agent(training)
-                for x_label, curves in setting.curves.items():
-                    recorded = read_tensorboard(Path(folder) / "logs", clock=x_label == "minutes")
-                    curves[f"{algorithm.name}, seed {seed}"] = recorded.get("validation/gain_db", ([], []))
             runs.append(measure(algorithm.name, agent, task, setting))
         means = {severity: float(np.mean([run.gains[severity] for run in runs])) for severity in SEVERITIES}
         spread = float(np.std([np.mean(list(run.gains.values())) for run in runs]))
@@ -176,7 +168,7 @@ def ablate_algorithms(setting: argparse.Namespace, report: Report) -> list[Varia
     return variants
 
 
-ABLATIONS: Mapping[str, Callable[[argparse.Namespace, Report], list[Variant]]] = {
+ABLATIONS: Mapping[str, Callable[[argparse.Namespace], list[Variant]]] = {
     "stop": ablate_stop,
     "steps": ablate_steps,
     "tools": ablate_tools,
@@ -185,20 +177,15 @@ ABLATIONS: Mapping[str, Callable[[argparse.Namespace, Report], list[Variant]]] =
 }
 
 
-def _demonstrations(task: Task, setting: argparse.Namespace) -> Demonstrations:
-    return demonstrate(task, setting.minutes * 60, setting.seed)
-
-
-def _imitator(task: Task, demonstrations: Demonstrations, setting: argparse.Namespace) -> RecurrentAgent:
+def train_imitator(toolbox: Toolbox, demonstrations: Demonstrations, setting: argparse.Namespace) -> RecurrentAgent:
+    """A new agent, trained by imitation."""
     torch.manual_seed(setting.seed)
-    toolbox = task.toolbox
-    assert isinstance(toolbox, Toolbox)
     agent = RecurrentAgent(toolbox.names, encoder=setting.encoder)
     imitate(agent, demonstrations, setting.minutes * 60, setting.seed)
     return agent
 
 
-def _single_steps(demonstrations: Demonstrations) -> Demonstrations:
+def single_steps(demonstrations: Demonstrations) -> Demonstrations:
     """Every step as an episode of its own."""
     parts = {name: value.reshape(-1, 1, *value.shape[2:]) for name, value in vars(demonstrations).items()}
     return Demonstrations(**parts)
@@ -218,14 +205,8 @@ def as_table(variants: Sequence[Variant]) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Run one ablation and publish its table."""
     check_outputs(arguments)
-    variants = ABLATIONS[arguments.name](arguments, lambda text: print(text, file=sys.stderr, flush=True))
-    record = {"variants": [asdict(variant) for variant in variants]}
-    publish(arguments, "\n".join(as_table(variants)), record)
-    if arguments.figure is not None:
-        learning: dict[str, dict[str, Series]] = getattr(arguments, "curves", {})
-        for x_label, curves in learning.items():
-            path = arguments.figure.with_stem(f"{arguments.figure.stem}-by-{x_label.split()[-1]}")
-            draw_curves(path, curves, x_label, "validation gain, dB")
+    variants = ABLATIONS[arguments.name](arguments)
+    publish(arguments, "\n".join(as_table(variants)), {"variants": [asdict(variant) for variant in variants]})
     return 0
 
 
@@ -242,7 +223,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=positive_float, default=5.0, help="of each training (default 5)")
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each algorithm (default 3)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--figure", type=Path, help="draw learning curves (algorithms): PNG, PDF or SVG")
     add_outputs(parser)
     parsed = parse(parser, arguments)
     parsed.policy = parsed.policy or str(policy_of(parsed.toolbox))
