@@ -169,18 +169,15 @@ def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object 
     larger = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.encoder).to(agent.device)
     larger.extractor.load_state_dict(agent.extractor.state_dict())
     places = [tools.index(name) for name in agent.tools]
-    known = agent.extractor.embed.out_features
+    columns = [*range(agent.extractor.embed.out_features)]
+    columns += [len(columns) + place for place in places]
+    state = {name: value.clone() for name, value in agent.lstm.state_dict().items()}
+    weight = state["weight_ih_l0"]
+    state["weight_ih_l0"] = weight.new_zeros(len(weight), larger.extractor.width)
+    state["weight_ih_l0"][:, columns] = weight
+    larger.lstm.load_state_dict(state)
     with torch.no_grad():
-        for name, parameter in larger.lstm.named_parameters():
-            before = getattr(agent.lstm, name)
-            if name.startswith("weight_ih"):
-                parameter.zero_()
-                parameter[:, :known] = before[:, :known]
-                parameter[:, [known + place for place in places]] = before[:, known:]
-            else:
-                parameter.copy_(before)
-        for name, parameter in larger.head.named_parameters():
-            before = getattr(agent.head, name)
+        for parameter, before in zip(larger.head.parameters(), agent.head.parameters(), strict=True):
             parameter.copy_(before[:-1].mean(dim=0, keepdim=True).expand_as(parameter))
             parameter[places], parameter[-1] = before[:-1], before[-1]
     return larger.eval().requires_grad_(False)
@@ -256,14 +253,14 @@ def policy_of(toolbox: Any, upscaling: bool = False, photo: bool = False) -> str
         upscaling: instead of the default policy return the one for super-resolution (:data:`UPSCALING`).
         photo: instead of the default policy return the one for photographs (:data:`PHOTO`).
     """
-    named = "default"
-    if isinstance(toolbox, str) and toolbox in policy_names():
-        named = toolbox
-    elif isinstance(toolbox, (str, os.PathLike)) and (Path(toolbox) / "agent.safetensors").is_file():
-        return Path(toolbox) / "agent.safetensors"
+    folder = Path(toolbox) if isinstance(toolbox, (str, os.PathLike)) and toolbox != "default" else None
+    if folder is not None and isinstance(toolbox, str) and toolbox in policy_names():
+        return toolbox
+    if folder is not None and (folder / "agent.safetensors").is_file():
+        return folder / "agent.safetensors"
     special = UPSCALING if upscaling else PHOTO
-    chosen = special if named == "default" and (upscaling or photo) and special in policy_names() else named
-    if isinstance(toolbox, (str, os.PathLike)) and toolbox != named and Path(toolbox).is_dir():
+    chosen = special if (upscaling or photo) and special in policy_names() else "default"
+    if folder is not None and folder.is_dir():
         warnings.warn(
             f"{toolbox} has no agent of its own (agent.safetensors): using {chosen!r}, trained with the default tools;"
             " imagerestore train agent trains one",

@@ -28,17 +28,16 @@ class RestoreVecEnv(VecEnv):
         self.vector_env = ImageRestoreVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **arguments)
         self.render_mode = self.vector_env.render_mode
         self._actions: npt.NDArray[np.int64] = np.zeros(num_envs, dtype=np.int64)
-        super().__init__(
-            num_envs,
-            self.vector_env.single_observation_space,
-            self.vector_env.single_action_space,
-        )
+        super().__init__(num_envs, self.vector_env.single_observation_space, self.vector_env.single_action_space)
         self.metadata = self.vector_env.metadata
 
     def reset(self) -> VecEnvObs:
         """Start an episode in every environment, with the seeds and options that were set for it."""
-        options = _joined_options(self._options)
-        observations, infos = self.vector_env.reset(seed=self._seeds, options=options)
+        keys = {key for own in self._options for key in own}
+        if any(own.keys() != keys for own in self._options):
+            raise ValueError("the environments' reset options must have the same keys")
+        options = {key: [own[key] for own in self._options] for key in keys}
+        observations, infos = self.vector_env.reset(seed=self._seeds, options=options or None)
         self.reset_infos = [_info_of(infos, slot) for slot in range(self.num_envs)]
         self._reset_seeds()
         self._reset_options()
@@ -74,7 +73,7 @@ class RestoreVecEnv(VecEnv):
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of the vector environment, once per index."""
         value = getattr(self.vector_env, attr_name)
-        return [value for _ in self._get_indices(indices)]
+        return [value] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the vector environment; it is one for all indices."""
@@ -91,28 +90,15 @@ class RestoreVecEnv(VecEnv):
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
         """No environment is wrapped."""
-        return [False for _ in self._get_indices(indices)]
+        return [False] * len(list(self._get_indices(indices)))
 
 
 def _info_of(infos: Infos, slot: int) -> dict[str, Any]:
     """One environment's info out of the batched ones, with plain Python numbers."""
     info: dict[str, Any] = {}
     for key, values in infos.items():
-        if key.startswith("_") or key in ("final_obs", "final_info") or not infos[f"_{key}"][slot]:
+        if key in ("final_obs", "final_info") or f"_{key}" not in infos or not infos[f"_{key}"][slot]:
             continue
-        if isinstance(values, dict):
-            info[key] = _info_of(values, slot)
-        else:
-            value = values[slot]
-            info[key] = value.item() if isinstance(value, np.generic) else value
+        value = _info_of(values, slot) if isinstance(values, dict) else values[slot]
+        info[key] = value.item() if isinstance(value, np.generic) else value
     return info
-
-
-def _joined_options(options: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """SB3's options per environment as one dictionary of lists."""
-    keys = {key for own in options for key in own}
-    if not keys:
-        return None
-    if any(own.keys() != keys for own in options):
-        raise ValueError("the environments' reset options must have the same keys")
-    return {key: [own[key] for own in options] for key in keys}

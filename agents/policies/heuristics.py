@@ -58,11 +58,7 @@ class RandomPolicy:
 
     @takes_single
     def predict(
-        self,
-        observation: Any,
-        state: Any | None = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[npt.NDArray[np.int64], None]:
         """Sample an action for each observation."""
         mask = np.asarray(observation["action_mask"], dtype=bool)
@@ -87,14 +83,13 @@ def best_chains(
         For each length up to ``depth`` the ``beam`` best chains, the best one first.
     """
     best: dict[int, list[tuple[int, ...]]] = {}
-    prefixes: list[tuple[tuple[int, ...], torch.Tensor]] = [((), images)]
+    kept: list[tuple[float, tuple[int, ...], torch.Tensor]] = [(0.0, (), images)]
     for length in range(1, depth + 1):
         scored: list[tuple[float, tuple[int, ...], torch.Tensor]] = []
-        for chain, image in prefixes:
+        for _, chain, image in kept:
             for action in range(len(toolbox)):
                 result = toolbox.apply(image, np.full(len(image), action))
                 scored.append((float(psnr(result, targets).mean()), (*chain, action), result))
             scored = sorted(scored, key=lambda entry: -entry[0])[:beam]
-        best[length] = [chain for _, chain, _ in scored]
-        prefixes = [(chain, image) for _, chain, image in scored]
+        kept, best[length] = scored, [chain for _, chain, _ in scored]
     return best

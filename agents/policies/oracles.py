@@ -7,7 +7,6 @@ that, and ``GreedyOracle.of(env)`` makes an oracle for an environment.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -49,11 +48,7 @@ class Oracle(ABC):
         self._episodes = episodes
 
     def predict(
-        self,
-        observation: Any,
-        state: Any | None = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = True,
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Actions, None]:
         """Choose an action for each slot, ``stop`` where the episode is over.
 
@@ -107,12 +102,6 @@ class GreedyOracle(Oracle):
         return np.where(explored[:, 0] | positive, tools, episodes.toolbox.stop)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    start: EpisodeStart
-    chain: tuple[int, ...]
-
-
 class ExhaustiveOracle(Oracle):
     """Tries every chain of up to ``depth`` tools, also the empty one, and plays the best one.
 
@@ -127,7 +116,7 @@ class ExhaustiveOracle(Oracle):
     def __init__(self, depth: int = 3, *, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         super().__init__()
         self.depth, self.precision = depth, precision
-        self._plans: dict[int, _Plan] = {}
+        self._plans: dict[int, tuple[EpisodeStart, tuple[int, ...]]] = {}
 
     def bind(self, episodes: EpisodeBatch) -> None:
         """Bind to a batch of episodes and remove earlier plans."""
@@ -143,13 +132,14 @@ class ExhaustiveOracle(Oracle):
             with torch.autocast(episodes.toolbox.device.type, torch.bfloat16, self.precision == "bf16"):
                 _, chains = search(episodes, alike, min(self.depth, int(steps)))
             for slot, chain in zip(alike, chains, strict=True):
-                self._plans[slot] = _Plan(episodes.start(slot), (*episodes.actions[slot], *chain))
-        planned = [(*self._plans[slot].chain, episodes.toolbox.stop) for slot in slots]
-        return np.array([chain[len(episodes.actions[slot])] for slot, chain in zip(slots, planned, strict=True)])
+                plan = (*episodes.actions[slot], *chain, episodes.toolbox.stop)
+                self._plans[slot] = (episodes.start(slot), plan)
+        return np.array([self._plans[slot][1][len(episodes.actions[slot])] for slot in slots])
 
     def _on_plan(self, episodes: EpisodeBatch, slot: int) -> bool:
-        plan, done = self._plans.get(slot), tuple(episodes.actions[slot])
-        return plan is not None and plan.start is episodes.starts[slot] and plan.chain[: len(done)] == done
+        start, plan = self._plans.get(slot, (None, ()))
+        done = tuple(episodes.actions[slot])
+        return start is not None and start is episodes.starts[slot] and plan[: len(done)] == done
 
 
 def search(episodes: EpisodeBatch, slots: Slots, depth: int) -> tuple[npt.NDArray[np.float64], list[tuple[int, ...]]]:

@@ -124,9 +124,7 @@ class Restorer:
         observe: Literal["uint8", "float32"] | None = None,
         backend: str | None = None,
     ) -> None:
-        if int(max_steps) != max_steps or max_steps < 1:
-            raise ValueError(f"max_steps must be a whole number of 1 or more, got {max_steps!r}")
-        self.scale, self.max_steps = _checked_scale(scale), int(max_steps)
+        self.scale, self.max_steps = _whole_number("scale", scale), _whole_number("max_steps", max_steps)
         self.device = usable_device(device)
         tools = resolve_toolbox(toolbox, self.device)
         self._tools = tools if backend is None else with_backend(tools, backend)
@@ -196,14 +194,19 @@ class Restorer:
             ImageError: an image cannot be used, the target has another size, or the result would be too large.
             ValueError: a policy that returns no actions of this toolbox, or a tool that returns another shape.
         """
-        scale = self.scale if scale is None else _checked_scale(scale)
+        scale = self.scale if scale is None else _whole_number("scale", scale)
         pixels, photo = open_photo(image, "image")
         height, width = pixels.shape[:2]
         if height * width * scale * scale > MAX_PIXELS:
             raise ImageError(
                 f"{width}x{height} upscaled {scale} times is more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused"
             )
-        reference = None if target is None else _open_target(target, (height * scale, width * scale))
+        reference = None if target is None else open_photo(target, "target")[1].pixels
+        if reference is not None and reference.shape[:2] != (height * scale, width * scale):
+            raise ImageError(
+                f"the target is {reference.shape[1]}x{reference.shape[0]}, the result will be"
+                f" {width * scale}x{height * scale}: they must be of one size"
+            )
         pipeline = self.pipeline(scale)
         started = time.perf_counter()
         report = progress or (lambda what, share: None)
@@ -212,26 +215,25 @@ class Restorer:
         working = episode.result()
         result = to_pixels(working)
         seconds = time.perf_counter() - started
-        votes, toolchain, gmacs = tuple(episode.votes), tuple(episode.toolchain), episode.gmacs
-        shown = [*episode.stages, result] if keep_stages else []
+        episode.working = episode.working[:0]  # frees memory for the comparison
         float_image = np.ascontiguousarray(working[0].permute(1, 2, 0).numpy()) if keep_float else None
-        del episode, working  # frees memory for the comparison
+        del working
         before = after = None
         if reference is not None:
             before = quality(to_pixels(upscale_bicubic(to_tensor(pixels), scale, self.device)), reference)
             after = quality(result, reference)
-        stages = tuple(Stage(image, None if reference is None else quality(image, reference)) for image in shown)
+        images = [*episode.stages, result] if keep_stages else []
         return Restoration(
             photo=Photo(result, photo.icc_profile, photo.exif),
-            toolchain=toolchain,
-            votes=votes,
-            gmacs=gmacs,
+            toolchain=tuple(episode.toolchain),
+            votes=tuple(episode.votes),
+            gmacs=episode.gmacs,
             seconds=seconds,
             scale=scale,
             psnr_before=before,
             psnr_after=after,
             float_image=float_image,
-            stages=stages,
+            stages=tuple(Stage(each, None if reference is None else quality(each, reference)) for each in images),
         )
 
 
@@ -240,17 +242,7 @@ def quality(pixels: npt.NDArray[np.uint8], target: npt.NDArray[np.uint8]) -> flo
     return float(psnr(to_tensor(pixels), to_tensor(target)))
 
 
-def _checked_scale(scale: int) -> int:
-    if int(scale) != scale or scale < 1:
-        raise ValueError(f"scale must be a whole number of 1 or more, got {scale!r}")
-    return int(scale)
-
-
-def _open_target(target: PhotoLike, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    _, photo = open_photo(target, "target")
-    height, width = photo.pixels.shape[:2]
-    if (height, width) != size:
-        raise ImageError(
-            f"the target is {width}x{height}, the result will be {size[1]}x{size[0]}: they must be of one size"
-        )
-    return photo.pixels
+def _whole_number(name: str, value: int) -> int:
+    if int(value) != value or value < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    return int(value)

@@ -52,7 +52,7 @@ class TiledEpisode:
         pipeline: policy and toolbox.
         image: float32 RGB ``(1, 3, H, W)``.
         scale: upscale factor of the result.
-        device: device of tools and policy; the image stays in main memory.
+        device: of tools and policy; the image stays in main memory.
         progress: called after each batch of tiles, and during each tool.
         max_steps: maximal number of tools.
         keep_stages: keep the image before each tool.
@@ -135,19 +135,18 @@ class TiledEpisode:
         otherwise = toolbox.stop if mask[toolbox.stop] else int(mask.argmax())
         action = int(allowed.argmax()) if allowed.any() else otherwise
         ranking = sorted(np.flatnonzero(counts).tolist(), key=lambda index: -counts[index])
+        grid, size = (len(self._rows), len(self._columns)), self.working.shape[-2:]
+        down, across = (
+            np.array([0, *np.minimum(np.array(starts) + self._pipeline.patch_size, length)]) / length
+            for starts, length in zip((self._rows, self._columns), size, strict=True)
+        )
         return Vote(
             toolbox.name(action),
             {toolbox.name(index): int(counts[index]) for index in ranking},
-            chosen.reshape(len(self._rows), len(self._columns)),
-            None if scores is None else scores.reshape(len(self._rows), len(self._columns), -1),
-            (self._edges(self._rows, -2), self._edges(self._columns, -1)),
+            chosen.reshape(grid),
+            None if scores is None else scores.reshape(*grid, -1),
+            (down, across),
         )
-
-    def _edges(self, starts: Sequence[int], axis: int) -> npt.NDArray[np.float64]:
-        """Borders between the tiles along one axis, from 0 to 1."""
-        size, length = self._pipeline.patch_size, self.working.shape[axis]
-        ends = np.minimum(np.array(starts) + size, length)
-        return np.array([0, *ends]) / length
 
     def _choose(self, mask: npt.NDArray[np.int8]) -> tuple[Actions, npt.NDArray[np.float32] | None]:
         """Ask the policy for each tile's action, ``(tiles,)``, and scores, ``(tiles, actions)``; update the states."""
@@ -177,23 +176,17 @@ class TiledEpisode:
         return np.concatenate(actions), np.concatenate(scores) if scores else None
 
     def _patches(self, tiles: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
-        """The observed images of tiles, ``(N, P, P, 3)``."""
+        """The observed images of tiles, ``(N, P, P, 3)``; an image smaller than a patch is padded."""
         size = self._pipeline.patch_size
-        patches = torch.cat([self._patch(row, column, size) for row, column in tiles])
+        missing = [max(0, size - length) for length in self.working.shape[-2:]]
+        padded = F.pad(self.working, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else self.working
+        patches = torch.cat([padded[:, :, row : row + size, column : column + size] for row, column in tiles])
         return observed_patch(patches, self._pipeline.policy_input.observe)
 
-    def _patch(self, row: int, column: int, size: int) -> Tensor:
-        patch = self.working[:, :, row : row + size, column : column + size]
-        missing = (0, size - patch.shape[-1], 0, size - patch.shape[-2])
-        return F.pad(patch, missing, mode="replicate") if any(missing) else patch
-
     def _tile_starts(self) -> tuple[list[int], list[int]]:
-        pipeline = self._pipeline
         height, width = self.working.shape[-2:]
-        return (
-            tile_starts(height, pipeline.patch_size, pipeline.policy_input.borders),
-            tile_starts(width, pipeline.patch_size, pipeline.policy_input.borders),
-        )
+        size, borders = self._pipeline.patch_size, self._pipeline.policy_input.borders
+        return tile_starts(height, size, borders), tile_starts(width, size, borders)
 
     def _move_tiles(self, factor: int) -> None:
         """Lay the tiles over the upscaled image; each takes over the state of the nearest old tile."""

@@ -73,7 +73,7 @@ def train_agent(
         policy.load_agent(agent)
         run.save(model)
     run.resume(model)
-    if run.done and run.best_path.exists():
+    if run.share >= 1 and run.best_path.exists():
         environment.close()
         return load_policy(run.best_path), AgentProgress(run.steps, 1.0, float("nan"), run.best_gain)
     environment.seed(settings.seed + run.steps)

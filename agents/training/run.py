@@ -57,23 +57,12 @@ class Run:
         used = self.steps / budget.steps if budget.steps else self.seconds / (60 * (budget.minutes or 1))
         return min(1.0, used)
 
-    @property
-    def done(self) -> bool:
-        """Whether the budget is used up."""
-        return self.share >= 1
-
     def save(self, model: BaseAlgorithm) -> None:
         """Write the checkpoint."""
-        state = {
-            "identity": self.identity,
-            "policy": model.policy.state_dict(),
-            "optimizer": model.policy.optimizer.state_dict(),
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "best_gain": self.best_gain,
-        }
+        state = {name: getattr(self, name) for name in ("identity", "steps", "seconds", "best_gain")}
+        policy = model.policy
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({**state, "policy": policy.state_dict(), "optimizer": policy.optimizer.state_dict()}, buffer)
         write_atomically(self.path, buffer.getvalue())
 
     def resume(self, model: BaseAlgorithm) -> None:
@@ -134,7 +123,7 @@ class BudgetCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         self._report(self._progress())
-        return not self._run.done  # false at the first step after the last update, which does not count
+        return self._run.share < 1  # false at the first step after the last update, which does not count
 
     def _on_rollout_end(self) -> None:
         self._run.steps = self.num_timesteps
