@@ -25,7 +25,7 @@ from benchmarks.report.machine import environment
 from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
 from restore_env.task import DRAWS
-from restore_env.toolbox import Tool
+from restore_env.toolbox import FunctionTool, Tool
 from tools_zoo import load_toolbox
 from tools_zoo.backends.network_tool import check_runs_on
 
@@ -34,33 +34,23 @@ ROUNDS = 8
 BARE = "bare tools"
 NATIVE = "ImageRestoreVectorEnv"
 
-
 Span = tuple[float, float]
-"""When something began and ended."""
+"""When a tool began and ended."""
 
 
-class TimedTool:
-    """A tool that records when it runs.
+def timed(tool: Tool, spans: list[Span]) -> FunctionTool:
+    """The tool, which appends to ``spans`` when it ran."""
 
-    Args:
-        tool: the tool.
-        spans: the list that times are appended to.
-    """
-
-    def __init__(self, tool: Tool, spans: list[Span]) -> None:
-        self._tool, self._spans = tool, spans
-        self.name, self.scale = tool.name, tool.scale
-        self.macs_per_pixel, self.receptive_radius = tool.macs_per_pixel, tool.receptive_radius
-        self.thread_safe = getattr(tool, "thread_safe", False)
-
-    def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
-        """Run the tool and take the time."""
+    def run(images: torch.Tensor) -> torch.Tensor:
         began = time.perf_counter()
-        outputs = self._tool(images)
+        outputs = tool(images)
         if outputs.is_cuda:
             torch.cuda.synchronize()
-        self._spans.append((began, time.perf_counter()))
+        spans.append((began, time.perf_counter()))
         return outputs
+
+    thread_safe = bool(getattr(tool, "thread_safe", False))
+    return FunctionTool(tool.name, run, tool.scale, tool.macs_per_pixel, tool.receptive_radius, thread_safe=thread_safe)
 
 
 def covered(spans: Sequence[Span]) -> float:
@@ -88,7 +78,7 @@ def timed_toolbox(name: str, device: str, backend: str) -> tuple[Toolbox, list[S
     """The toolbox, and the times at which its tools ran."""
     loaded = load_toolbox(name, device, backend=backend)
     spans: list[Span] = []
-    toolbox = Toolbox([TimedTool(tool, spans) for tool in loaded])
+    toolbox = Toolbox([timed(tool, spans) for tool in loaded])
     toolbox.device = loaded.device
     return toolbox, spans
 
@@ -139,9 +129,8 @@ def random_play(env: Any, envs: int, actions: int) -> Callable[[], int]:
     return step
 
 
-def vector_environments(envs: int, toolbox: Toolbox, every_kind: bool, **task: Any) -> dict[str, Any]:
+def vector_environments(envs: int, every_kind: bool, **task: Any) -> dict[str, Any]:
     """The native vector environment and, if wanted, Gymnasium's and Stable-Baselines3's, over the same task."""
-    task["toolbox"] = toolbox
     made: dict[str, Any] = {NATIVE: ImageRestoreVectorEnv(envs, autoreset_mode=AutoresetMode.SAME_STEP, **task)}
     if every_kind:
         from stable_baselines3.common.vec_env import DummyVecEnv
@@ -168,11 +157,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_outputs(arguments)
     check_runs_on(arguments.backend, arguments.device)
     toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device, arguments.backend)
-    task: dict[str, Any] = {"images": arguments.images, "device": arguments.device, "draws": arguments.draws}
+    task = {"toolbox": toolbox, **{name: getattr(arguments, name) for name in ("images", "device", "draws")}}
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]
     rows: list[Throughput] = []
     for envs in arguments.envs:
-        environments = vector_environments(envs, toolbox, envs == widest, **task)
+        environments = vector_environments(envs, envs == widest, **task)
         stepped = {BARE: bare_forwards(envs, toolbox, patch_size=63)}
         stepped |= {name: random_play(env, envs, toolbox.stop + 1) for name, env in environments.items()}
         rows += measure(stepped, envs, tools, arguments.seconds)
@@ -184,11 +173,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{facts['device']}, {torch.get_num_threads()} threads,"
         f" PyTorch {torch.__version__}, tools run by {arguments.backend}, patches distorted on the {arguments.draws}"
     )
-    record = {
-        "rows": [asdict(row) for row in rows],
-        "threads": torch.get_num_threads(),
-        "environment": facts,
-    }
+    record = {"rows": [asdict(row) for row in rows], "environment": facts}
     publish(arguments, f"{table(rows, bare)}\n\n{machine}", record)
     return 0
 

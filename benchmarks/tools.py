@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agents.command_line import OneLineParser, run_guarded
+from agents.command_line import OneLineParser, positive_int, run_guarded
 from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env.images.sources import ImageSource, open_images
 from restore_env.metrics import psnr
@@ -33,73 +33,31 @@ class ToolScores:
     """Mean PSNR of one tool over its patches, dB, values not clipped."""
 
     tool: str
-    undoes: str
+    distortion: str
     network: str
     psnr_input: float
     psnr_ours: float
     psnr_published: float | None = None
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser."""
-    parser = OneLineParser(prog=PROGRAM, description="Measure each tool on patches of its own distortion and band.")
-    parser.add_argument("--images", type=Path, required=True, help="folder of clean photographs")
-    parser.add_argument("--toolbox", default="default", help="name of a shipped toolbox, or a toolbox folder")
-    parser.add_argument("--against", help="folder of the imported published toolbox, to compare with")
-    parser.add_argument("--patches", type=int, default=500, help="patches per tool (default 500)")
-    parser.add_argument("--seed", type=int, default=0)
-    add_outputs(parser)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return the exit code: 0 done, 2 a mistake that one line explains, 130 interrupted."""
-    parsed = parse(build_parser(), arguments)
-    return run_guarded(lambda: run(parsed), PROGRAM)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, print the table, and write it where it was asked for."""
-    if arguments.patches < 1 or arguments.seed < 0:
-        raise ValueError("--patches must be 1 or more, --seed 0 or more")
-    check_outputs(arguments)
-    ours = _checked(load_toolbox(arguments.toolbox), arguments.toolbox)
-    published = None if arguments.against is None else _checked(load_toolbox(arguments.against), arguments.against)
-    source = open_images(arguments.images, min_size=PATCH_SIZE)
-    if not isinstance(source, ImageSource):
-        raise ValueError("tools are measured on clean photographs, not on pairs")
-    networks = dict(read_manifest(toolbox_folder(arguments.toolbox)))
-    rows = measure(source, ours, published, networks, arguments.patches, arguments.seed)
-    images = f"{len(source)} photograph{'s' if len(source) > 1 else ''}"
-    caption = f"Mean PSNR over {arguments.patches} patches of {PATCH_SIZE}x{PATCH_SIZE} pixels per tool, from {images}."
-    record = {"images": len(source), "tools": [asdict(row) for row in rows]}
-    publish(arguments, f"{markdown(rows)}\n\n{caption}", record)
-    return 0
-
-
 def measure(
     source: ImageSource, ours: Toolbox, published: Toolbox | None, networks: Mapping[str, str], patches: int, seed: int
 ) -> list[ToolScores]:
-    """Measure every tool of the table on ``patches`` patches of its own pure band; both toolboxes see the same ones."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
+    """Measure every tool of the table on patches of its own band, both toolboxes on the same ones."""
     rows = []
-    for number, spec in enumerate(
-        track(TOOLS, "Measuring", console=console, transient=True, disable=not console.is_terminal)
-    ):
+    for number, spec in enumerate(TOOLS):
+        print(f"[{number + 1}/{len(TOOLS)}] {spec.name}", file=sys.stderr, flush=True)
         sampler = PatchSampler(source, range(len(source)), PATCH_SIZE, partial(draw_band, spec))
         pairs = sampler.batch(np.random.default_rng([seed, number]), patches)
         boxes = (None, ours) if published is None else (None, ours, published)
         means = [_mean_psnr(None if box is None else box[box.action(spec.name)], pairs) for box in boxes]
-        rows.append(ToolScores(spec.name, undoes(spec), networks[spec.name], *means))
+        rows.append(ToolScores(spec.name, distortion_of(spec), networks[spec.name], *means))
     return rows
 
 
 @torch.inference_mode()
 def _mean_psnr(tool: Tool | None, pairs: Batch) -> float:
-    """Mean of the patches' PSNR, dB, after the tool; None: as they come in."""
+    """Mean of the patches' PSNR, dB, after the tool; None: of the input."""
     scores = []
     for start in range(0, len(pairs[0]), BATCH_SIZE):
         inputs, targets = (as_tensor(side[start : start + BATCH_SIZE]) for side in pairs)
@@ -107,7 +65,7 @@ def _mean_psnr(tool: Tool | None, pairs: Batch) -> float:
     return float(torch.cat(scores).mean())
 
 
-def undoes(spec: ToolSpec) -> str:
+def distortion_of(spec: ToolSpec) -> str:
     """The tool's distortion and band in words."""
     kind, unit = {"blur": ("blur, sigma", " px"), "noise": ("noise, sigma", " of 255"), "jpeg": ("JPEG, quality", "")}[
         spec.kind
@@ -118,22 +76,54 @@ def undoes(spec: ToolSpec) -> str:
 def markdown(rows: Sequence[ToolScores]) -> str:
     """The table; with two columns more if the published tools were measured too."""
     heads = ["tool", "distortion", "network", "input, dB", "ours, dB"]
-    compared = any(row.psnr_published is not None for row in rows)
-    heads += ["published, dB", "difference, dB"] if compared else []
+    if rows[0].psnr_published is not None:
+        heads += ["published, dB", "difference, dB"]
     lines = []
     for row in rows:
-        cells = [row.tool, row.undoes, row.network, f"{row.psnr_input:.2f}", f"{row.psnr_ours:.2f}"]
+        cells = [row.tool, row.distortion, row.network, f"{row.psnr_input:.2f}", f"{row.psnr_ours:.2f}"]
         if row.psnr_published is not None:
             cells += [f"{row.psnr_published:.2f}", f"{row.psnr_ours - row.psnr_published:+.2f}"]
         lines.append(cells)
     return "\n".join(markdown_table(heads, lines, left=3))
 
 
-def _checked(toolbox: Toolbox, name: str) -> Toolbox:
+def _load(name: str) -> Toolbox:
+    toolbox = load_toolbox(name)
     missing = [spec.name for spec in TOOLS if spec.name not in toolbox.names]
     if missing:
         raise ValueError(f"{name}: the toolbox has no {missing[0]}; all {len(TOOLS)} tools are measured")
     return toolbox
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print the table, and write the numbers where that was asked for."""
+    check_outputs(arguments)
+    ours, published = _load(arguments.toolbox), None if arguments.against is None else _load(arguments.against)
+    source = open_images(arguments.images, min_size=PATCH_SIZE)
+    if not isinstance(source, ImageSource):
+        raise ValueError("tools are measured on clean photographs, not on pairs")
+    networks = dict(read_manifest(toolbox_folder(arguments.toolbox)))
+    rows = measure(source, ours, published, networks, arguments.patches, arguments.seed)
+    caption = (
+        f"Mean PSNR over {arguments.patches} patches of {PATCH_SIZE}x{PATCH_SIZE} pixels for each tool; photographs:"
+        f" {len(source)}."
+    )
+    record = {"images": len(source), "tools": [asdict(row) for row in rows]}
+    publish(arguments, f"{markdown(rows)}\n\n{caption}", record)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = OneLineParser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("--images", type=Path, required=True, help="folder of clean photographs")
+    parser.add_argument("--toolbox", default="default", help="name of a shipped toolbox, or a toolbox folder")
+    parser.add_argument("--against", help="folder of the imported published toolbox, to compare with")
+    parser.add_argument("--patches", type=positive_int, default=500, help="patches per tool (default 500)")
+    parser.add_argument("--seed", type=int, default=0)
+    add_outputs(parser)
+    parsed = parse(parser, arguments)
+    return run_guarded(lambda: run(parsed), PROGRAM)
 
 
 if __name__ == "__main__":

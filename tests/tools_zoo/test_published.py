@@ -141,7 +141,6 @@ def test_benchmark_prints_and_writes_its_numbers(
     [
         (["--images", "nowhere"], "nowhere"),
         (["--toolbox", "nowhere"], "nowhere: no toolbox"),
-        (["--patches", "0"], "--patches must be 1 or more"),
         (["--json", "nowhere/numbers.json"], "nowhere: no such folder"),
     ],
 )
