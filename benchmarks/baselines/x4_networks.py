@@ -8,13 +8,12 @@ LapSRN and EnhanceNet have none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.baselines.same_size import BaselineNetwork, PlainResidual, convolution
+from benchmarks.baselines.same_size import BaselineNetwork, convolution
 from restore_env.toolbox import bicubic_upscale
 from tools_zoo.networks import zeroed
 
@@ -22,20 +21,20 @@ SCALE = 4
 CUBIC_RADIUS = 3
 
 
-class Enlarged(BaselineNetwork):
+class OnBicubic(BaselineNetwork):
     """A network that refines the bicubically upscaled (x4) image.
 
     Args:
-        network: keeps the size of images.
-        receptive_radius: of the network, pixels.
+        network: keeps the size of images; its ``receptive_radius`` is in pixels of the result.
     """
 
     scale = SCALE
 
-    def __init__(self, network: nn.Module, receptive_radius: int) -> None:
+    def __init__(self, network: BaselineNetwork) -> None:
         super().__init__()
         self.network = network
-        self.receptive_radius = math.ceil(receptive_radius / SCALE) + CUBIC_RADIUS
+        assert network.receptive_radius is not None
+        self.receptive_radius = math.ceil(network.receptive_radius / SCALE) + CUBIC_RADIUS
 
     def forward(self, images: Tensor) -> Tensor:
         """Upscale ``(N, C, H, W)``."""
@@ -43,17 +42,20 @@ class Enlarged(BaselineNetwork):
         return refined
 
 
-def srcnn(colours: int) -> BaselineNetwork:
+class Srcnn(BaselineNetwork):
     """SRCNN 9-5-5 (Dong et al., TPAMI 2016): patches, a mapping, a reconstruction; not residual."""
-    layers = nn.Sequential(
-        convolution(colours, 64, 9), nn.ReLU(), convolution(64, 32, 5), nn.ReLU(), convolution(32, colours, 5)
-    )
-    return Enlarged(layers, 8)
 
+    receptive_radius = 4 + 2 + 2
 
-def vdsr_x4(colours: int) -> BaselineNetwork:
-    """VDSR (Kim et al., CVPR 2016) on its own task."""
-    return Enlarged(PlainResidual(20, 64, colours=colours), 20)
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        layers = (convolution(colours, 64, 9), convolution(64, 32, 5), convolution(32, colours, 5))
+        self.layers = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Refine ``(N, C, H, W)``."""
+        refined: Tensor = self.layers(images)
+        return refined
 
 
 class Refinement(nn.Module):
@@ -70,7 +72,7 @@ class Refinement(nn.Module):
         return added
 
 
-class Drrn(nn.Module):
+class Drrn(BaselineNetwork):
     """DRRN B1U25 (Tai, Yang, Liu, CVPR 2017): a residual unit of 128 channels 25 times, each from the same features."""
 
     units = 25
@@ -92,7 +94,7 @@ class Drrn(nn.Module):
 
 
 class MemoryBlock(nn.Module):
-    """A residual unit of 64 channels six times over, and a gate: a 1x1 convolution over all feature maps so far.
+    """A residual unit of 64 channels, applied six times, and a gate: a 1x1 convolution of all feature maps so far.
 
     Args:
         memories: feature maps that come from the blocks before.
@@ -116,8 +118,8 @@ class MemoryBlock(nn.Module):
         return remembered
 
 
-class MemNet(nn.Module):
-    """MemNet M6R6 (Tai et al., ICCV 2017), its 80 layers without the supervision of what lies between."""
+class MemNet(BaselineNetwork):
+    """MemNet M6R6 (Tai et al., ICCV 2017), its 80 layers without supervision of intermediate results."""
 
     blocks_count = 6
     receptive_radius = 2 + 2 * MemoryBlock.recursions * blocks_count
@@ -135,16 +137,6 @@ class MemNet(nn.Module):
             memories.append(block(memories))
         restored: Tensor = images + self.tail(F.relu(memories[-1]))
         return restored
-
-
-def on_bicubic(network: Callable[[int], Drrn | MemNet]) -> Callable[[int], BaselineNetwork]:
-    """A constructor of the network on the bicubically upscaled image."""
-
-    def build(colours: int) -> BaselineNetwork:
-        built = network(colours)
-        return Enlarged(built, built.receptive_radius)
-
-    return build
 
 
 class PyramidLevel(nn.Module):
@@ -210,7 +202,7 @@ class SrResNet(BaselineNetwork):
         doublings: list[nn.Module] = []
         for _ in range(2):
             doublings += [convolution(64, 256), nn.PixelShuffle(2), nn.PReLU()]
-        self.enlarge = nn.Sequential(*doublings)
+        self.upscale = nn.Sequential(*doublings)
         self.tail = convolution(64, colours, 9)
         with torch.no_grad():
             self.tail.weight.mul_(0.1)
@@ -220,7 +212,7 @@ class SrResNet(BaselineNetwork):
         start = features = self.head(images)
         for block in self.blocks:
             features = features + block(features)
-        upscaled: Tensor = self.tail(self.enlarge(start + self.join(features)))
+        upscaled: Tensor = self.tail(self.upscale(start + self.join(features)))
         return upscaled
 
     @staticmethod
@@ -245,7 +237,7 @@ class EnhanceNet(BaselineNetwork):
         doublings: list[nn.Module] = []
         for _ in range(2):
             doublings += [nn.Upsample(scale_factor=2, mode="nearest"), convolution(64, 64), nn.ReLU()]
-        self.enlarge = nn.Sequential(*doublings, convolution(64, 64), nn.ReLU())
+        self.upscale = nn.Sequential(*doublings, convolution(64, 64), nn.ReLU())
         self.tail = zeroed(convolution(64, colours))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -253,5 +245,5 @@ class EnhanceNet(BaselineNetwork):
         features = self.head(images)
         for block in self.blocks:
             features = features + block(features)
-        restored: Tensor = bicubic_upscale(images, SCALE) + self.tail(self.enlarge(features))
+        restored: Tensor = bicubic_upscale(images, SCALE) + self.tail(self.upscale(features))
         return restored
