@@ -28,7 +28,7 @@ def _named(name: str, *layers: nn.Module) -> nn.Sequential:
 
 
 class SpatialAttention(nn.Module):
-    """ESA (Liu et al., CVPR workshops 2020): weights in 0..1 for features, from strided and pooled surroundings."""
+    """ESA (Liu et al., CVPR workshops 2020): weights in 0..1 for features, from strided and pooled features around."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
@@ -117,41 +117,34 @@ class EfficientResidual(nn.Module):
         return F.relu(features + self.body(features))
 
 
-class CascadeOfBlocks(nn.Module):
-    """Three steps; after each a 1x1 convolution of the input and the outputs of all steps so far."""
+class Cascade(nn.Module):
+    """Three steps; after each a 1x1 convolution of the input and the outputs of all steps so far.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: of all features.
+        blocks: the three steps; or one, which is applied three times.
+    """
+
+    def __init__(self, channels: int, *blocks: nn.Module) -> None:
         super().__init__()
+        self.count = len(blocks)
+        for number, block in enumerate(blocks, 1):
+            self.add_module(f"b{number}", block)
         self.c1, self.c2, self.c3 = (
             _named("body", nn.Conv2d(count * channels, channels, 1), nn.ReLU()) for count in (2, 3, 4)
         )
 
-    def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """The three steps."""
-        raise NotImplementedError
-
     def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
         outputs = features
-        for step, join in zip(self.steps(), (self.c1, self.c2, self.c3), strict=True):
+        for number, join in enumerate((self.c1, self.c2, self.c3), 1):
+            step = self.get_submodule(f"b{min(number, self.count)}")
             outputs = torch.cat([outputs, step(features)], dim=1)
             features = join(outputs)
         return features
 
 
-class CascadingBlock(CascadeOfBlocks):
-    """A cascade of one residual block, applied three times."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__(channels)
-        self.b1 = EfficientResidual(channels, groups)
-
-    def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """The same block three times."""
-        return self.b1, self.b1, self.b1
-
-
-class CARNM(CascadeOfBlocks):
+class CARNM(Cascade):
     """CARN-M, the mobile cascading residual network: 294 k parameters (412 k with the x2 and x3 upsamplers).
 
     Source: Ahn, Kang and Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network", ECCV
@@ -159,20 +152,15 @@ class CARNM(CascadeOfBlocks):
     """
 
     def __init__(self, channels: int = 64, groups: int = 4) -> None:
-        super().__init__(channels)
+        super().__init__(channels, *(Cascade(channels, EfficientResidual(channels, groups)) for _ in range(3)))
         self.sub_mean, self.add_mean = (_named("shifter", nn.Conv2d(3, 3, 1)) for _ in range(2))  # the mean colour
         self.entry = nn.Conv2d(3, channels, 3, padding=1)
-        self.b1, self.b2, self.b3 = (CascadingBlock(channels, groups) for _ in range(3))
         doublings = [
             (nn.Conv2d(channels, 4 * channels, 3, padding=1, groups=groups), nn.ReLU(), nn.PixelShuffle(2))
             for _ in range(2)
         ]
         self.upsample = _named("up4", _named("body", *doublings[0], *doublings[1]))
         self.exit = nn.Conv2d(channels, 3, 3, padding=1)
-
-    def steps(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """The three cascading blocks."""
-        return self.b1, self.b2, self.b3
 
     def forward(self, images: Tensor) -> Tensor:
         """Upscale ``(N, 3, H, W)`` RGB in [0, 1]."""

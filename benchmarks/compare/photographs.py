@@ -135,8 +135,7 @@ class Cost:
 
 def measure_cost(method: Method, task: Task, start: EpisodeStart) -> Cost:
     """Restore one photograph a few times; take memory at the first, and the shortest time."""
-    with peak_memory(method.toolbox.device) as peak:
-        seconds = [play_photographs(method, task, [start]).seconds]
-    seconds += [play_photographs(method, task, [start]).seconds for _ in range(COST_ROUNDS - 1)]
+    seconds, peak = peak_memory(lambda: play_photographs(method, task, [start]).seconds, method.toolbox.device)
+    seconds = min(seconds, *(play_photographs(method, task, [start]).seconds for _ in range(COST_ROUNDS - 1)))
     height, width = start.target.shape[:2]
-    return Cost(min(seconds) / (height * width / 1e6), peak.mib)
+    return Cost(seconds / (height * width / 1e6), peak)

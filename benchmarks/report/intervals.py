@@ -26,16 +26,6 @@ class Estimate:
     low: float
     high: float
 
-    @property
-    def half(self) -> float:
-        """Half of the interval."""
-        return (self.high - self.low) / 2
-
-    @property
-    def certain(self) -> bool:
-        """Whether the interval holds numbers of one sign alone."""
-        return self.low > 0 or self.high < 0
-
 
 def estimate(*parts: tuple[Values, Sequence[str]], seed: int = 0) -> Estimate:
     """Estimate a mean: of one set of values, or of several sets' means, each set counting the same.

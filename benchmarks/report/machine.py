@@ -7,18 +7,17 @@ import gc
 import hashlib
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from tools_zoo.training.cards import source_version
 
+Result = TypeVar("Result")
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-image")
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -55,41 +54,24 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-@dataclass
-class Peak:
-    """What :func:`peak_memory` found."""
-
-    mib: float | None = None
-    """MiB; None where the system does not report it."""
-
-
-@contextmanager
-def peak_memory(device: str | torch.device = "cpu") -> Iterator[Peak]:
-    """Measure the peak of additional memory, on the GPU, or by the process (on Linux alone)."""
-    device, peak = torch.device(device), Peak()
+def peak_memory(run: Callable[[], Result], device: str | torch.device = "cpu") -> tuple[Result, float | None]:
+    """What ``run`` returns, and the peak of additional memory, MiB: of the GPU or the process (None but on Linux)."""
+    device = torch.device(device)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        yield peak
-        peak.mib = (torch.cuda.max_memory_allocated(device) - before) / 2**20
-        return
-    _give_back()
+        result = run()
+        return result, (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)  # return freed memory to the system: the C library would use it again, which would not count
     try:
         _CLEAR.write_text(_RESET_PEAK)
         resident = _status("VmRSS")
     except (OSError, KeyError):
-        yield peak
-        return
-    yield peak
-    peak.mib = max(0.0, _status("VmHWM") - resident)
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: the C library would reuse it unseen."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
+        return run(), None
+    return run(), max(0.0, _status("VmHWM") - resident)
 
 
 def _status(field: str) -> float:

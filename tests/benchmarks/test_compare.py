@@ -50,15 +50,13 @@ class TestIntervals:
         many = estimate((np.repeat(photos, 50), list(np.repeat(names, 50))))
         assert [many.mean, many.low, many.high] == pytest.approx([one.mean, one.low, one.high])
         assert one.low < one.mean < one.high
-        assert one.half == pytest.approx(1.96 * photos.std() / np.sqrt(20), rel=0.15)
+        assert (one.high - one.low) / 2 == pytest.approx(1.96 * photos.std() / np.sqrt(20), rel=0.15)
 
     def test_differences_are_paired(self) -> None:
         rng = np.random.default_rng(0)
         values, images = rng.normal(25, 5, 40), [str(index % 8) for index in range(40)]
         ahead = estimate((values + 0.1 - values, images))
         assert (ahead.low, ahead.high) == pytest.approx((0.1, 0.1))
-        assert ahead.certain
-        assert not estimate((np.array([1.0, -1.0]), ["a", "b"])).certain
 
     def test_a_comparison_pairs_each_patch_with_itself(self) -> None:
         psnr, images = np.random.default_rng(0).normal(25, 5, 8), tuple("aabbccdd")
@@ -335,11 +333,10 @@ def test_the_hardest_crop_lies_on_the_grid_and_inside(large: Path) -> None:
 def test_the_machine_is_described_and_memory_measured() -> None:
     facts = json.loads(json.dumps(environment()))
     assert facts["packages"]["torch"] == torch.__version__
-    with peak_memory() as peak:
-        block = torch.ones(64, 2**18)
-        del block
-    if peak.mib is not None:  # on Linux
-        assert 60 < peak.mib < 100
+    total, peak = peak_memory(lambda: float(torch.ones(64, 2**18).sum()))
+    assert total == 2**24
+    if peak is not None:  # on Linux
+        assert 60 < peak < 100
 
 
 def test_toolchains_for_x4_upscale_by_the_named_super_resolver(large: Path) -> None:
