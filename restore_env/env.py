@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from restore_env.episodes.batch import EpisodeBatch
-from restore_env.episodes.observation import Observation, observation_space
+from restore_env.episodes.forking import Forkable
 from restore_env.episodes.record import EpisodeRecord
-from restore_env.episodes.rendering import EpisodeView, check_display, render_episode
-from restore_env.resolve import task_sampler
+from restore_env.episodes.rendering import EpisodeView, check_display, has_display, render_episode
 from restore_env.sampling import EpisodeStart, own_pair
 from restore_env.task import Task
 
@@ -38,7 +36,7 @@ def choose_start(rng: np.random.Generator, options: dict[str, Any] | None) -> in
     return int(rng.integers(2**53)) if seed is None else int(seed)
 
 
-class ImageRestoreEnv(gym.Env[Observation, np.int64]):
+class ImageRestoreEnv(Forkable, gym.Env[Any, np.int64]):
     """Restore a distorted image, one tool at a time.
 
     ## Description
@@ -61,6 +59,12 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
     - ``action_mask``: ``MultiBinary(n + 1)``, 1 where an action is allowed. A super-resolver is forbidden if its result
       would be larger than the target: always in same-size tasks, and after the first one in low-resolution tasks. A
       forbidden action changes nothing and its reward is 0.
+    - ``steps_left``: ``Discrete(max_steps + 1)``, how many actions remain.
+
+    With ``observation="spectrum"`` there is no ``image`` but ``spectrum``, ``Box((204,), float32)``: statistics of the
+    patch's spectrum and colours (:mod:`restore_env.episodes.spectrum`), enough for policies without convolutions; with
+    "both" there are both. ``flatten=True`` makes one ``Box`` of the spectrum, the previous action one-hot, the mask and
+    the steps left. A list of keys selects some: ``observation=("image",)``.
 
     ## Rewards
     The metric after the step minus the metric before it, minus ``cost_weight`` times the tool's GMACs. The metric is
@@ -81,9 +85,15 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
     the start. Never truncates.
 
     ## Information
-    ``psnr``, ``initial_psnr`` (dB), ``toolchain`` (names of the actions so far), ``gmacs`` (computation so far),
-    ``upscale`` (the task's upscale factor), ``image`` (the photograph), ``episode_seed``, ``distortion`` (true levels
-    and place in the photograph; ``saturated`` where a part was made white or black).
+    Numbers and arrays of fixed shape: ``psnr``, ``initial_psnr`` (dB), ``toolchain`` (``(max_steps,)``, the actions so
+    far, then -1), ``gmacs`` (computation so far), ``upscale`` (the task's upscale factor), ``photograph`` (its number),
+    ``episode_seed``, ``action_mask``. ``env.unwrapped.describe()`` gives the rest, and with ``info="full"`` infos hold
+    it, too: ``tools`` (names of the actions so far), ``photograph_name``, and ``distortion`` (true levels and place in
+    the photograph; ``saturated`` where a part was made white or black).
+
+    ## Forks
+    ``state = env.unwrapped.clone_state()`` and ``env.unwrapped.restore_state(state)`` go back to a point of an episode;
+    ``copy.deepcopy(env)`` makes a second environment with the same future. Environments can be pickled.
 
     ## Arguments
     The fields of :class:`restore_env.Task`, and ``render_mode``: "rgb_array" (a picture of target, current image and
@@ -97,22 +107,21 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
     - v0: first version.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 2}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["rgb_array", *(["human"] if has_display() else [])],
+        "render_fps": 2,
+    }
+
+    GENERATORS: ClassVar[str] = "_np_random"
 
     def __init__(self, images: Any = None, *, render_mode: str | None = None, **arguments: Any) -> None:
         check_render_mode(render_mode, self.metadata["render_modes"])
-        self.task = Task(images=images, **arguments)
         self.render_mode = render_mode
-        self._episodes: EpisodeBatch = EpisodeBatch(self.task, 1)
-        self._sampler = task_sampler(self.task)
-        self.toolbox = self._episodes.toolbox
-        self.observation_space = observation_space(self.task.patch_size, self.task.dtype, len(self.toolbox))  # type: ignore[assignment]
-        self.action_space = spaces.Discrete(len(self.toolbox) + 1)
-        self._view: EpisodeView | None = None
+        self._open(Task(images=images, **arguments), 1)
+        self.observation_space = self._episodes.observation_space
+        self.action_space = spaces.Discrete(self._episodes.n_actions)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode.
 
         Args:
@@ -125,33 +134,35 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
         super().reset(seed=seed)
         self._episodes.reset(_SLOT, list(self._sampler.starts([choose_start(self.np_random, options)])))
         if self.render_mode is not None:
-            self._view = EpisodeView(self._episodes, 0)
+            self._views = [EpisodeView(self._episodes, 0)]
             self._show()
         return self._observation(), self._episodes.info(0)
 
-    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Apply a tool, or stop.
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over, or none has been started.
-            ValueError: an action that does not exist.
+            ValueError: an action that does not exist, or more than one.
         """
         if self._episodes.over[0]:
             raise gym.error.ResetNeeded("the episode is over: call reset()")
+        if np.ndim(action) != 0:
+            raise ValueError(f"expected one whole number as the action, got {action!r}: pass its only item")
         rewards = self._episodes.step(_SLOT, np.array([action]))
-        if self._view is not None:
-            self._view.update()
-            self._show()
+        for view in self._views:
+            if view is not None:
+                view.update()
+                self._show()
         return self._observation(), float(rewards[0]), bool(self._episodes.over[0]), False, self._episodes.info(0)
-
-    @property
-    def episodes(self) -> EpisodeBatch:
-        """The state of the episode, for oracles and analysis; agents must not use it."""
-        return self._episodes
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Which actions are allowed, ``(n + 1,)``, by the convention of sb3-contrib's MaskablePPO."""
         return np.asarray(self._episodes.action_mask()[0], dtype=np.bool_)
+
+    def describe(self) -> dict[str, Any]:
+        """Names of the actions so far (``tools``), ``photograph_name``, and the true levels of the ``distortion``."""
+        return self._episodes.describe(0)
 
     def record(self) -> EpisodeRecord:
         """The episode so far as a record that can be saved and replayed."""
@@ -159,26 +170,28 @@ class ImageRestoreEnv(gym.Env[Observation, np.int64]):
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         """The episode as a picture, uint8 RGB, in mode "rgb_array"; None in mode "human"."""
-        if self._view is None or self.render_mode != "rgb_array":
-            return None
-        return render_episode(self._view)
+        (view,) = self._views
+        return None if view is None or self.render_mode != "rgb_array" else render_episode(view)
 
     def close(self) -> None:
         """Close the window, if there is one."""
-        if self._view is not None:
-            self._view.close()
+        for view in self._views:
+            if view is not None:
+                view.close()
 
-    def _observation(self) -> Observation:
-        return {key: values[0] for key, values in self._episodes.observe(_SLOT).items()}
+    def _observation(self) -> Any:
+        observed = self._episodes.observations(_SLOT)
+        return observed[0] if self.task.flatten else {key: values[0] for key, values in observed.items()}
 
     def _show(self) -> None:
-        if self.render_mode == "human" and self._view is not None:
-            self._view.show(self.metadata["render_fps"])
+        (view,) = self._views
+        if self.render_mode == "human" and view is not None:
+            view.show(self.metadata["render_fps"])
 
 
 def check_render_mode(render_mode: str | None, known: list[str]) -> None:
     """Raise ``ValueError`` unless the render mode is None or a known one that works on this machine."""
-    if render_mode is not None and render_mode not in known:
-        raise ValueError(f"unknown render_mode {render_mode!r}: choose from {', '.join(known)}")
     if render_mode == "human":
         check_display()
+    if render_mode is not None and render_mode not in known:
+        raise ValueError(f"unknown render_mode {render_mode!r}: choose from {', '.join(known)}")

@@ -33,6 +33,8 @@ class Crop:
     left: int
     curve: Curve | None = None
     """The saturation curve of the photograph, if any."""
+    index: int = -1
+    """The photograph's number in the source."""
 
     def target(self) -> Pixels:
         """The clean patch."""
@@ -95,7 +97,7 @@ class CropSampler:
         image = self._source.pixels(index, scale)
         rows, columns = (length // factor - self._size + 1 for length in image.shape[:2])
         top, left = int(rng.integers(rows)), int(rng.integers(columns))
-        crop = Crop(image, self._source.identity(index), scale, factor, self._size, top, left)
+        crop = Crop(image, self._source.identity(index), scale, factor, self._size, top, left, index=index)
         curve = draw_curve(crop.target(), self._saturation_prob, rng)
         return crop if curve is None else replace(crop, curve=curve)
 

@@ -49,6 +49,8 @@ class EpisodeStart:
     """Draws the same start again from the same sampler; -1 if the user gave the pair."""
     distortion: dict[str, Any]
     """Position of the patch and levels of its distortion, as plain numbers and strings."""
+    index: int = -1
+    """The photograph's number; -1 if the user gave the pair."""
 
 
 @runtime_checkable
@@ -179,6 +181,7 @@ class StartSampler:
             image=source.identity(index),
             seed=seed,
             distortion={"scale": 1.0, "top": top * factor, "left": left * factor},
+            index=index,
         )
 
 
@@ -186,7 +189,7 @@ def _start(crop: Crop, degraded: Pixels, seed: int, distortion: dict[str, Any]) 
     where = {"scale": crop.scale, "top": crop.top * crop.factor, "left": crop.left * crop.factor}
     if crop.curve is not None:
         where["saturated"] = True
-    return EpisodeStart(degraded, crop.target(), crop.factor, crop.identity, seed, where | distortion)
+    return EpisodeStart(degraded, crop.target(), crop.factor, crop.identity, seed, where | distortion, crop.index)
 
 
 def _apply_compose(compose: Compose, crop: Crop, rng: np.random.Generator) -> tuple[Pixels, str]:

@@ -9,7 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+<<<<<<< HEAD
 from restore_env.distortions.protocol import check_severity
+=======
+from restore_env.episodes.observation import observation_keys
+>>>>>>> b40a3e5 (Observation kinds, infos of fixed shape, forks; dynamics of episodes apart from their bookkeeping)
 from restore_env.images.sources import ImagesLike
 from restore_env.metrics import Metric
 from restore_env.sampling import Compose
@@ -63,8 +67,20 @@ class Task:
     cost_weight: float = 0.0
     """Price of computation, in reward per GMAC (dB per GMAC with "psnr")."""
     toolbox: ToolboxLike | None = None
+<<<<<<< HEAD
     """Tools: a :class:`Toolbox`, a list of tools, the name of a shipped toolbox ("classic"), a folder, or the import
     string of a factory. None: the twelve shipped tools, and the super-resolvers unless ``upscale`` is (1,)."""
+=======
+    """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory. None: the twelve shipped tools,
+    and the super-resolvers unless ``upscale`` is (1,)."""
+    observation: str | Sequence[str] = "image"
+    """What is observed: "image" (the patch), "spectrum" (204 numbers), or "both", each with ``last_action``,
+    ``action_mask`` and ``steps_left``; or a list of keys, such as ("image",) for wrappers that take boxes alone."""
+    flatten: bool = False
+    """Return the observation as one row of float32, the previous action one-hot; not with an image."""
+    info: Literal["numbers", "full"] = "numbers"
+    """What infos hold: numbers and arrays of fixed shape, or also names and the distortion ("full")."""
+>>>>>>> b40a3e5 (Observation kinds, infos of fixed shape, forks; dynamics of episodes apart from their bookkeeping)
     dtype: Literal["uint8", "float32"] = "uint8"
     """Type of the observed image: uint8, clipped and rounded; or float32, the exact working image, not clipped."""
     device: str | None = None
@@ -92,6 +108,11 @@ class Task:
             object.__setattr__(self, name, int(value))
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
+        keys = observation_keys(self.observation)
+        if self.flatten and "image" in keys:
+            raise ValueError('flatten joins numbers, not images: use observation="spectrum"')
+        if self.info not in ("numbers", "full"):
+            raise ValueError(f"info must be 'numbers' or 'full', got {self.info!r}")
         check_draws(self.draws)
         if not isinstance(self.saturation_prob, (int, float, np.floating)) or not 0 <= self.saturation_prob <= 1:
             raise ValueError(f"saturation_prob must be a number in [0, 1], got {self.saturation_prob!r}")

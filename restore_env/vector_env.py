@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -15,19 +15,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from restore_env.env import ImageRestoreEnv, check_render_mode, choose_start
-from restore_env.episodes.batch import EpisodeBatch, PreparedStarts
+from restore_env.episodes.dynamics import PreparedStarts
+from restore_env.episodes.forking import Forkable
 from restore_env.episodes.image_batch import Slots
-from restore_env.episodes.observation import Observation, observation_space
 from restore_env.episodes.record import EpisodeRecord
 from restore_env.episodes.rendering import EpisodeView, render_episode
-from restore_env.resolve import task_sampler
 from restore_env.sampling import EpisodeStart, StartSampler
 from restore_env.task import Task
 
 Infos = dict[str, Any]
 
 
-class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.NDArray[Any]]):
+class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
     """N :class:`ImageRestoreEnv` with one batched step.
 
     Equal to ``SyncVectorEnv`` of the single environment; slot ``i`` is seeded with ``seed + i``. ``reset`` takes pairs
@@ -41,6 +40,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         arguments: the fields of :class:`restore_env.Task`.
     """
 
+    GENERATORS: ClassVar[str] = "_rngs"
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         **ImageRestoreEnv.metadata,
         "render_modes": ["rgb_array"],
@@ -62,22 +62,17 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
         self.num_envs, self.render_mode = int(num_envs), render_mode
-        self.task = Task(images=images, **arguments)
-        self._episodes = EpisodeBatch(self.task, self.num_envs)
-        self._sampler = task_sampler(self.task)
-        self.toolbox = self._episodes.toolbox
-        self.single_observation_space = observation_space(self.task.patch_size, self.task.dtype, len(self.toolbox))
-        self.single_action_space = spaces.Discrete(len(self.toolbox) + 1)
+        self._open(Task(images=images, **arguments), self.num_envs)
+        self.single_observation_space = self._episodes.observation_space
+        self.single_action_space = spaces.Discrete(self._episodes.n_actions)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._slots: Slots = np.arange(self.num_envs)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
-        self._views: list[EpisodeView | None] = [None] * self.num_envs
-        self._started = False
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, Infos]:
+    ) -> tuple[Any, Infos]:
         """Start an episode in every slot, or in those of ``options["reset_mask"]``.
 
         Raises:
@@ -91,12 +86,11 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             if seeds[slot] is not None or self._rngs[slot] is None:
                 self._rngs[slot] = seeding.np_random(seeds[slot])[0]
         self._start(slots, [self._prepare(self._draw(slots, options))])
-        self._started = True
-        return self._episodes.observe(self._slots), self._infos(slots)
+        return self._episodes.observations(self._slots), self._infos(slots)
 
     def step(
         self, actions: npt.NDArray[np.int64]
-    ) -> tuple[Observation, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], Infos]:
+    ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], Infos]:
         """Step every slot; in mode NEXT_STEP a slot whose episode is over starts a new one instead.
 
         Raises:
@@ -108,7 +102,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
 
     def _step(
         self, actions: npt.NDArray[np.int64]
-    ) -> tuple[Observation, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], Infos]:
+    ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], Infos]:
         if actions.shape != (self.num_envs,):
             raise ValueError(f"{self.num_envs} environments need as many actions, got shape {actions.shape}")
         over = self._episodes.over.copy()
@@ -144,12 +138,7 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
             self._start(ended, prepared)
             terminated[ended] = False
         infos |= self._infos(self._slots)
-        return self._episodes.observe(self._slots), rewards, terminated, np.zeros_like(terminated), infos
-
-    @property
-    def episodes(self) -> EpisodeBatch:
-        """The state of the episodes, for oracles and analysis; agents must not use it."""
-        return self._episodes
+        return self._episodes.observations(self._slots), rewards, terminated, np.zeros_like(terminated), infos
 
     @property
     def sampler(self) -> StartSampler:
@@ -159,6 +148,10 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Which actions are allowed, ``(num_envs, n + 1)``."""
         return np.asarray(self._episodes.action_mask(), dtype=np.bool_)
+
+    def describe(self, slot: int) -> dict[str, Any]:
+        """A slot's names of actions so far (``tools``), ``photograph_name``, and levels of the ``distortion``."""
+        return self._episodes.describe(slot)
 
     def record(self, slot: int) -> EpisodeRecord:
         """The record of a slot's episode so far, which can be saved and replayed."""
@@ -173,10 +166,10 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         """Start new episodes in ``finished`` slots and return the last observations and infos of the old ones."""
         if not len(finished):
             return {}
-        last = self._episodes.observe(finished)
+        last = self._episodes.observations(finished)
         observations = np.full(self.num_envs, None, dtype=object)
-        for row, slot in enumerate(finished):
-            observations[slot] = {key: value[row] for key, value in last.items()}
+        for row, slot in enumerate(finished.tolist()):
+            observations[slot] = last[row] if self.task.flatten else {key: value[row] for key, value in last.items()}
         infos = {
             "final_obs": observations,
             "_final_obs": _mask(finished, self.num_envs),
@@ -187,8 +180,19 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         return infos
 
     def _infos(self, slots: Slots) -> Infos:
-        columns = self._episodes.infos(slots)
-        return _batch_columns({key: (values, slots) for key, values in columns.items()}, self.num_envs)
+        """Infos of ``slots`` as Gymnasium batches them: under ``_key`` stands which slots have a value."""
+        infos: Infos = {}
+        for key, values in self._episodes.infos(slots).items():
+            if values.dtype == object and isinstance(values[0], dict):
+                infos[key] = _batch_dictionaries(list(values), slots, self.num_envs)
+            else:
+                infos[key] = _spread(values, slots, self.num_envs)
+            infos[f"_{key}"] = _mask(slots, self.num_envs)
+        return infos
+
+    @property
+    def _started(self) -> bool:
+        return self._rngs[0] is not None
 
     def _draw(self, slots: Slots, options: dict[str, Any] | None = None) -> Iterator[EpisodeStart]:
         chosen = []
@@ -241,51 +245,25 @@ class ImageRestoreVectorEnv(VectorEnv[Observation, npt.NDArray[np.int64], npt.ND
         return np.asarray(mask)
 
 
-def _batch_infos(infos: Sequence[dict[str, Any]], slots: Slots, num_envs: int) -> Infos:
-    """Batch the infos of ``slots`` as Gymnasium's vector environments do.
-
-    Args:
-        infos: one per slot; they may have different keys.
-        slots: the slot of each.
-        num_envs: length of the arrays.
-
-    Returns:
-        As :func:`_batch_columns`.
-    """
-    columns = {}
-    for key in dict.fromkeys(itertools.chain.from_iterable(infos)):
-        values, here = [info[key] for info in infos if key in info], slots
-        if len(values) < len(infos):
-            here = slots[[key in info for info in infos]]
-        columns[key] = (values, here)
-    return _batch_columns(columns, num_envs)
-
-
-def _batch_columns(columns: Mapping[str, tuple[Sequence[Any], Slots]], num_envs: int) -> Infos:
-    """Batch infos that are given by key, as Gymnasium's vector environments do.
-
-    Args:
-        columns: for each key the values and their slots. Numbers become arrays of numbers, dictionaries become
-            dictionaries of arrays, other values become arrays of objects.
-        num_envs: length of the arrays.
-
-    Returns:
-        For each key values ``(num_envs,)``, zero or None in slots without one, and under ``_key`` which slots have one.
-    """
+def _batch_dictionaries(infos: Sequence[dict[str, Any]], slots: Slots, num_envs: int) -> Infos:
+    """Batch dictionaries, one for each of ``slots``, that may have different keys: numbers become arrays."""
     batched: Infos = {}
-    for key, (values, slots) in columns.items():
-        if isinstance(values[0], dict):
-            batched[key] = _batch_infos(values, slots, num_envs)
-        elif isinstance(values[0], (bool, int, float)):
-            batched[key] = np.zeros(num_envs, dtype=type(values[0]))
-            batched[key][slots] = values
-        else:
-            objects = np.full(num_envs, None, dtype=object)
-            for slot, value in zip(slots.tolist(), values, strict=True):
-                objects[slot] = value
-            batched[key] = objects
-        batched[f"_{key}"] = _mask(slots, num_envs)
+    for key in dict.fromkeys(itertools.chain.from_iterable(infos)):
+        here = slots[[key in info for info in infos]]
+        values = [info[key] for info in infos if key in info]
+        number = type(values[0]) in (bool, int, float)
+        column = np.array(values) if number else np.fromiter(values, dtype=object, count=len(values))
+        batched[key], batched[f"_{key}"] = _spread(column, here, num_envs), _mask(here, num_envs)
     return batched
+
+
+def _spread(values: npt.NDArray[Any], slots: Slots, num_envs: int) -> npt.NDArray[Any]:
+    """Values of ``slots`` as rows of an array for all slots; elsewhere zero or None."""
+    if len(slots) == num_envs:
+        return values
+    spread = np.full((num_envs, *values.shape[1:]), None if values.dtype == object else 0, dtype=values.dtype)
+    spread[slots] = values
+    return spread
 
 
 def _mask(slots: Slots, num_envs: int) -> npt.NDArray[np.bool_]:

@@ -159,7 +159,9 @@ class TiledEpisode:
             batch = slice(start, min(start + BATCH_SIZE, len(tiles)))
             n = batch.stop - batch.start
             last_action = np.full(n, self._last_action, dtype=np.int64)
-            observation = observe(self._patches(tiles[batch]), last_action, np.tile(mask, (n, 1)))
+            left = np.full(n, self._rules.max_steps - len(self.votes), dtype=np.int64)
+            patches = {"image": self._patches(tiles[batch])}
+            observation = observe(patches, last_action, np.tile(mask, (n, 1)), left)
             state = None if self._state is None else tuple(part[:, batch] for part in self._state)
             policy, started = self._pipeline.policy, np.full(n, first)
             if isinstance(policy, ScoringPolicy):  # its deterministic predict takes the highest score

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.episodes.observation import observe
 from restore_env.episodes.transition import StepRules
 from restore_env.policy import Policy, ScoringPolicy
 from restore_env.toolbox import Toolbox
@@ -60,7 +59,8 @@ class ThenUpscale(_UpscalingPolicy):
         own_stop = super_resolver = rules.toolbox.stop  # the super-resolver stands where the policy's stop does
         last = np.asarray(observation["last_action"])
         own_mask = np.delete(mask, super_resolver, axis=1)
-        own = observe(observation["image"], np.where(last < own_stop, last, rules.no_action), own_mask)
+        last = np.where(last < own_stop, last, rules.no_action)
+        own = {**observation, "last_action": last, "action_mask": own_mask}
         chosen, state = self.policy.predict(own, state, episode_start, deterministic=True)
         done = (chosen == own_stop) | (steps >= rules.max_steps)
         return np.where(done, np.where(mask[:, super_resolver], super_resolver, super_resolver + 1), chosen), state

@@ -76,6 +76,19 @@ class WorkerPool:
         return _workers(self._threads, os.getpid()).map(in_same_modes, jobs)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread within this context: for batches so small that its threads wait more than they work."""
+    threads = torch.get_num_threads()
+    if threads > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
+
+
 _THREAD = threading.local()
 
 

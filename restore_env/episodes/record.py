@@ -73,7 +73,7 @@ class EpisodeRecord:
             distortion=dict(start.distortion),
             upscale=start.factor,
             actions=tuple(episodes.actions[slot]),
-            toolchain=tuple(episodes.toolbox.name(action) for action in episodes.actions[slot]),
+            toolchain=episodes.describe(slot)["tools"],
             psnr=tuple(episodes.psnr_trace[slot]),
             task=arguments,
             omitted=omitted,

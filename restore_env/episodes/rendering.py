@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,12 @@ class EpisodeView:
         self.images = [episodes.working_image(slot)]
         self._window: Any = None
 
+    def of(self, episodes: EpisodeBatch) -> EpisodeView:
+        """A copy for another batch in which the same slot continues the episode."""
+        other = copy.copy(self)
+        other._episodes, other.images, other._window = episodes, list(self.images), None
+        return other
+
     def update(self) -> None:
         """Add the working image after a step."""
         self.images.append(self._episodes.working_image(self._slot))
@@ -115,9 +122,14 @@ class EpisodeView:
             self._window = None
 
 
+def has_display() -> bool:
+    """Whether a window can be opened."""
+    return not sys.platform.startswith("linux") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+
+
 def check_display() -> None:
     """Raise ``ValueError`` if there is no display for a window."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_display():
         raise ValueError('render_mode="human" needs a display; use render_mode="rgb_array" without one')
 
 

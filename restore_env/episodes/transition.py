@@ -91,6 +91,8 @@ class StepRules:
         """Quality gained, minus the price of the computation: ``(N,)``."""
         return np.asarray(after - before - self.cost_weight * gmacs)
 
-    def has_failed(self, psnr: float, initial_psnr: float) -> bool:
-        """Whether ``stop_if_worse`` ends an episode: its PSNR is below the PSNR at its start."""
-        return self.stop_if_worse and psnr < initial_psnr
+    def has_failed(
+        self, psnrs: npt.NDArray[np.float64], initial_psnrs: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.bool_]:
+        """Whether ``stop_if_worse`` ends episodes: their PSNR is below the PSNR at their start."""
+        return np.asarray(self.stop_if_worse & (psnrs < initial_psnrs))

@@ -302,7 +302,7 @@ def test_a_perceptual_reward_is_the_distance_before_minus_the_distance_after(mon
     monkeypatch.setattr("restore_env.resolve.IMPORTED_METRICS", {"perceptual": "tests.support.toolkit:softened"})
     env = make(upscale=(4,), toolbox=pixelwise_toolbox(super_resolver=True), reward="perceptual", dtype="float32")
     observation, _ = env.reset(seed=3)
-    (target,) = env.episodes._targets.image(0)[None]
+    target = env.episodes.dynamics.images(0)[1]
 
     def distance(image: Any) -> float:
         nchw = image if isinstance(image, torch.Tensor) else torch.from_numpy(image).permute(2, 0, 1)[None]

@@ -162,7 +162,8 @@ class ToolChains(nn.Module):
         self._images = n
         for step in range(rules.max_steps):
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-                observation = observe(observed_patch(images.detach(), self.image_type), actions, mask)
+                patches = {"image": observed_patch(images.detach(), self.image_type)}
+                observation = observe(patches, actions, mask, np.full(n, rules.max_steps - step, dtype=np.int64))
                 chosen, state = self._picks(observation, state, np.full(n, step == 0), deterministic=True)
             if explored is not None:
                 chosen = np.where(explored[:, step] == FOLLOW, chosen, explored[:, step])

@@ -14,7 +14,7 @@ from agents.restoration.tiled_episode import TiledEpisode
 from benchmarks.compare.upscaling import ThenUpscale
 from restore_env import Task
 from restore_env.episodes.batch import EpisodeBatch
-from restore_env.episodes.observation import centre_patch
+from restore_env.episodes.observation import Viewer
 from restore_env.episodes.transition import StepRules
 from restore_env.images.tiling import to_tensor
 from restore_env.sampling import own_pair
@@ -47,9 +47,9 @@ def test_super_resolvers_must_not_exceed_the_target() -> None:
 
 def test_stop_and_the_last_step_end_an_episode() -> None:
     assert RULES.is_last(np.array([0, 2, 0]), np.array([0, 0, 2])).tolist() == [False, True, True]
-    assert RULES.has_failed(20.0, 20.1)
-    assert not RULES.has_failed(20.1, 20.1)
-    assert not StepRules(TOOLS, 3).has_failed(20.0, 20.1)
+    before, after = np.array([20.1, 20.1]), np.array([20.0, 20.1])
+    assert RULES.has_failed(after, before).tolist() == [True, False]
+    assert not StepRules(TOOLS, 3).has_failed(after, before).any()
 
 
 def test_computation_has_its_price() -> None:
@@ -101,8 +101,9 @@ def test_environment_photographs_joint_training_and_benchmarks_observe_the_same(
 
 def test_the_patch_is_the_centre_clipped_and_rounded() -> None:
     images = torch.linspace(-0.5, 1.5, 3 * 5 * 5).reshape(1, 3, 5, 5)
-    patch = centre_patch(images, 3, "uint8")
+    patch = Viewer(("image",), 3, "uint8").views(images)["image"]
     assert patch.shape == (1, 3, 3, 3)
     assert patch[0, 0, 0, 0] == 0
     assert patch[0, 2, 2, 2] == 255
-    assert np.array_equal(centre_patch(images, 3, "float32")[0, 1, 1], images[0, :, 2, 2].numpy())
+    exact = Viewer(("image",), 3, "float32").views(images)["image"]
+    assert np.array_equal(exact[0, 1, 1], images[0, :, 2, 2].numpy())

@@ -1,0 +1,96 @@
+"""Copies of environments in the middle of an episode: states to go back to, deep copies, pickling."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from restore_env.episodes.batch import EpisodeBatch
+from restore_env.episodes.rendering import EpisodeView
+from restore_env.resolve import task_sampler
+from restore_env.sampling import StartSampler
+from restore_env.task import Task
+
+AnEnv = TypeVar("AnEnv", bound="Forkable")
+
+
+@dataclass(frozen=True)
+class EnvState:
+    """The state of an environment: of its episodes, random generators and pictures."""
+
+    episodes: EpisodeBatch
+    generators: Any
+    views: Sequence[EpisodeView | None]
+
+
+class Forkable:
+    """Base class of both environments: their episodes, and copies of their state."""
+
+    GENERATORS: ClassVar[str]
+    """The attribute that holds the random generator or generators."""
+    task: Task
+
+    def _open(self, task: Task, n: int) -> None:
+        """Open what a task names and make ``n`` slots."""
+        self.task = task
+        self._episodes = EpisodeBatch(task, n)
+        self._sampler: StartSampler = task_sampler(task)
+        self.toolbox = self._episodes.toolbox
+        self._views: list[EpisodeView | None] = [None] * n
+
+    @property
+    def episodes(self) -> EpisodeBatch:
+        """The state of the episodes, for oracles and analysis; agents must not use it."""
+        return self._episodes
+
+    def clone_state(self) -> EnvState:
+        """The state of episodes and random generators, for :meth:`restore_state`."""
+        return EnvState(
+            self._episodes.fork(np.arange(self._episodes.n)),
+            copy.deepcopy(getattr(self, self.GENERATORS)),
+            list(self._views),
+        )
+
+    def restore_state(self, state: EnvState) -> None:
+        """Go back to a state of this environment, or of one with the same arguments; it can be restored again.
+
+        Raises:
+            ValueError: a state of another number of slots.
+        """
+        if state.episodes.n != self._episodes.n:
+            raise ValueError(f"the state has {state.episodes.n} slot(s), the environment {self._episodes.n}")
+        slots = np.arange(self._episodes.n)
+        self._episodes.copy_from(slots, state.episodes, slots)
+        setattr(self, self.GENERATORS, copy.deepcopy(state.generators))
+        self._views = [None if view is None else view.of(self._episodes) for view in state.views]
+
+    def __deepcopy__(self: AnEnv, memo: dict[int, Any]) -> AnEnv:
+        """A second environment with the same future; the two share toolbox and photographs."""
+        other = copy.copy(self)
+        shared = (StartSampler, EpisodeBatch, Task, type(self.toolbox))
+        for name, value in vars(self).items():
+            if not isinstance(value, shared) and name not in ("_views", "render_mode", "spec"):
+                setattr(other, name, copy.deepcopy(value, memo))
+        other._episodes = self._episodes.fork(np.arange(self._episodes.n))
+        other._views = [None if view is None else view.of(other._episodes) for view in self._views]
+        return other
+
+    def __copy__(self: AnEnv) -> AnEnv:
+        """A shallow copy."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what :meth:`__setstate__` opens again: toolbox and photographs."""
+        return {name: value for name, value in vars(self).items() if name not in ("toolbox", "_sampler")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open toolbox and photographs again."""
+        self.__dict__.update(state)
+        self._sampler = task_sampler(self.task)
+        self.toolbox = self._episodes.toolbox
