@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from restore_env.episodes.spectrum import SPECTRUM_SIZE, WINDOW, spectrum
 
 KERNELS = (9, 5, 5, 5)
 
@@ -56,36 +57,22 @@ class SpectralEncoder(nn.Module):
     calibrated: Tensor
     """True after :meth:`calibrate`; before that the encoder is untrained."""
     width = 64
-    window = 8
-    stride = 2
-    luma = (0.299, 0.587, 0.114)
-    rounding_floor = 0.4
-    """Magnitudes well below it, in grey levels of 255, are rounding errors: their logarithm is that of this value."""
     max_deviation = 4.0
     """Normalized statistics are clamped to this many standard deviations. A patch of one colour would exceed it."""
-    kernels: Tensor
-    grey_levels: Tensor
     feature_mean: Tensor
     feature_std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        size = self.window
-        k = np.arange(size)
-        waves = np.cos((2 * k + 1) * k[:, None] * np.pi / (2 * size)) * np.sqrt(2 / size)
-        waves[0] /= np.sqrt(2)
-        kernels = np.einsum("ux,vy->uvxy", waves, waves).reshape(-1, 1, size, size)
-        self.register_buffer("kernels", torch.from_numpy(kernels).float(), persistent=False)
-        self.register_buffer("grey_levels", 255 * torch.tensor(self.luma)[:, None, None], persistent=False)
-        statistics = 3 * size**2
+        size, frequencies = SPECTRUM_SIZE, WINDOW**2
         self.register_buffer("calibrated", torch.tensor(False))
-        self.register_buffer("feature_mean", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(size**2))
-        self.register_buffer("feature_std", torch.tensor([1.2, 0.3, 0.25]).repeat_interleave(size**2))
-        self.layers = nn.Sequential(nn.Linear(statistics, 192), nn.ReLU(), nn.Linear(192, self.width), nn.ReLU())
+        self.register_buffer("feature_mean", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(frequencies))
+        self.register_buffer("feature_std", torch.tensor([1.2, 0.3, 0.25]).repeat_interleave(frequencies))
+        self.layers = nn.Sequential(nn.Linear(size, 192), nn.ReLU(), nn.Linear(192, self.width), nn.ReLU())
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode RGB patches ``(N, 3, H, W)`` in [0, 1], of 8 pixels or more."""
-        normalized = (self.spectrum(images) - self.feature_mean) / self.feature_std
+        normalized = (spectrum(images) - self.feature_mean) / self.feature_std
         features: Tensor = self.layers(normalized.clamp(-self.max_deviation, self.max_deviation))
         return features
 
@@ -94,21 +81,10 @@ class SpectralEncoder(nn.Module):
 
         For an encoder that is about to be pretrained; afterwards it is frozen while the policy learns.
         """
-        std, mean = torch.std_mean(self.spectrum(images), dim=0)
+        std, mean = torch.std_mean(spectrum(images), dim=0)
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(std + 1e-3)
         self.calibrated.fill_(True)
-
-    def spectrum(self, images: Tensor) -> Tensor:
-        """Mean and deviation of each frequency's logarithm, and the share of windows that lack it: ``(N, 192)``."""
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # bf16 has no 8 bits for grey levels
-            grey = (images.float() * self.grey_levels).sum(1, keepdim=True) - 128
-            power = F.conv2d(grey, self.kernels, stride=self.stride).flatten(2).square_()
-            missing = torch.exp(power.clamp(max=60) / -2).mean(-1)  # above 60: denormal numbers, which are slow
-            logarithm = torch.log(power + self.rounding_floor**2).div_(2)
-            mean = logarithm.mean(-1)
-            deviation = (logarithm.square_().mean(-1) - mean**2).clamp_(min=0).sqrt_()
-            return torch.cat([mean, deviation, missing], dim=1)
 
 
 Encoder = PublishedEncoder | SpectralEncoder

@@ -37,6 +37,7 @@ class RestoreVecEnv(VecEnv):
         if any(own.keys() != keys for own in self._options):
             raise ValueError("the environments' reset options must have the same keys")
         options = {key: [own[key] for own in self._options] for key in keys}
+        observations: VecEnvObs
         observations, infos = self.vector_env.reset(seed=self._seeds, options=options or None)
         self.reset_infos = [_info_of(infos, slot) for slot in range(self.num_envs)]
         self._reset_seeds()
@@ -94,11 +95,10 @@ class RestoreVecEnv(VecEnv):
 
 
 def _info_of(infos: Infos, slot: int) -> dict[str, Any]:
-    """One environment's info out of the batched ones, with plain Python numbers."""
+    """One environment's info out of the batched ones."""
     info: dict[str, Any] = {}
     for key, values in infos.items():
         if key in ("final_obs", "final_info") or f"_{key}" not in infos or not infos[f"_{key}"][slot]:
             continue
-        value = _info_of(values, slot) if isinstance(values, dict) else values[slot]
-        info[key] = value.item() if isinstance(value, np.generic) else value
+        info[key] = _info_of(values, slot) if isinstance(values, dict) else values[slot]
     return info

@@ -9,11 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-<<<<<<< HEAD
 from restore_env.distortions.protocol import check_severity
-=======
 from restore_env.episodes.observation import observation_keys
->>>>>>> b40a3e5 (Observation kinds, infos of fixed shape, forks; dynamics of episodes apart from their bookkeeping)
 from restore_env.images.sources import ImagesLike
 from restore_env.metrics import Metric
 from restore_env.sampling import Compose
@@ -67,12 +64,8 @@ class Task:
     cost_weight: float = 0.0
     """Price of computation, in reward per GMAC (dB per GMAC with "psnr")."""
     toolbox: ToolboxLike | None = None
-<<<<<<< HEAD
     """Tools: a :class:`Toolbox`, a list of tools, the name of a shipped toolbox ("classic"), a folder, or the import
     string of a factory. None: the twelve shipped tools, and the super-resolvers unless ``upscale`` is (1,)."""
-=======
-    """Tools: a :class:`Toolbox`, a list of tools, or the import string of a factory. None: the twelve shipped tools,
-    and the super-resolvers unless ``upscale`` is (1,)."""
     observation: str | Sequence[str] = "image"
     """What is observed: "image" (the patch), "spectrum" (204 numbers), or "both", each with ``last_action``,
     ``action_mask`` and ``steps_left``; or a list of keys, such as ("image",) for wrappers that take boxes alone."""
@@ -80,7 +73,6 @@ class Task:
     """Return the observation as one row of float32, the previous action one-hot; not with an image."""
     info: Literal["numbers", "full"] = "numbers"
     """What infos hold: numbers and arrays of fixed shape, or also names and the distortion ("full")."""
->>>>>>> b40a3e5 (Observation kinds, infos of fixed shape, forks; dynamics of episodes apart from their bookkeeping)
     dtype: Literal["uint8", "float32"] = "uint8"
     """Type of the observed image: uint8, clipped and rounded; or float32, the exact working image, not clipped."""
     device: str | None = None

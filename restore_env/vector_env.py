@@ -259,7 +259,7 @@ def _batch_dictionaries(infos: Sequence[dict[str, Any]], slots: Slots, num_envs:
 
 def _spread(values: npt.NDArray[Any], slots: Slots, num_envs: int) -> npt.NDArray[Any]:
     """Values of ``slots`` as rows of an array for all slots; elsewhere zero or None."""
-    if len(slots) == num_envs:
+    if np.array_equal(slots, np.arange(num_envs)):
         return values
     spread = np.full((num_envs, *values.shape[1:]), None if values.dtype == object else 0, dtype=values.dtype)
     spread[slots] = values

@@ -78,7 +78,7 @@ class WorkerPool:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let PyTorch use one thread within this context: for batches so small that its threads wait more than they work."""
+    """Let PyTorch use one thread within this context: in small batches its threads wait more than they work."""
     threads = torch.get_num_threads()
     if threads > 1:
         torch.set_num_threads(1)

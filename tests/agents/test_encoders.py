@@ -14,6 +14,7 @@ from agents.encoders import ENCODERS, EncoderName, SpectralEncoder
 from agents.imitation.demonstrations import Demonstrations, demonstrate
 from agents.imitation.imitation import imitate, learn_from_oracle, pretrain_encoder
 from restore_env.distortions.protocol import gaussian_blur, gaussian_noise, jpeg, quantize
+from restore_env.episodes.spectrum import spectrum
 from restore_env.task import Task
 from tests.support.toolkit import photographs, pixelwise_toolbox
 from tools_zoo.weight_files import read_weights, write_weights
@@ -84,7 +85,7 @@ def test_the_spectrum_separates_blur_noise_and_jpeg() -> None:
     network = SpectralEncoder()
     blurred = quantize(gaussian_blur(image, 3.0))
     noised = quantize(gaussian_noise(image, 30.0, np.random.default_rng(0)))
-    mean, deviation, missing = network.spectrum(patches(texture, blurred, noised, jpeg(noised, 10))).chunk(3, dim=1)
+    mean, deviation, missing = spectrum(patches(texture, blurred, noised, jpeg(noised, 10))).chunk(3, dim=1)
     high = torch.arange(64).reshape(8, 8)[4:, 4:].flatten()
     usual, blur, noise, compressed = missing[:, high].mean(1)
     assert blur > usual > noise
@@ -99,7 +100,7 @@ def test_calibration_normalizes_and_is_saved_with_the_weights(tmp_path: Path) ->
     network = agent.extractor.features
     assert isinstance(network, SpectralEncoder)
     network.calibrate(images)
-    seen = (network.spectrum(images) - network.feature_mean) / network.feature_std
+    seen = (spectrum(images) - network.feature_mean) / network.feature_std
     torch.testing.assert_close(seen.mean(0), torch.zeros(192), atol=1e-3, rtol=0)
     assert seen.std(0).max() < 1.01
     save_policy(agent, tmp_path / "agent.safetensors")
@@ -113,7 +114,7 @@ def test_deviations_are_clamped() -> None:
     network = SpectralEncoder()
     network.calibrate(torch.rand(100, 3, 63, 63, generator=torch.Generator().manual_seed(0)))
     with torch.no_grad():
-        usual = network.spectrum(torch.ones(1, 3, 63, 63)).sub(network.feature_mean).div(network.feature_std)
+        usual = spectrum(torch.ones(1, 3, 63, 63)).sub(network.feature_mean).div(network.feature_std)
         assert usual.abs().max() > 20
         features = network(torch.ones(1, 3, 63, 63))
         network.feature_std.mul_(usual.abs().clamp(min=network.max_deviation)[0] / network.max_deviation)
@@ -146,10 +147,9 @@ def test_extra_tasks_with_known_strengths_are_used_for_pretraining() -> None:
 
 def test_half_precision_leaves_the_spectrum_as_it_is() -> None:
     images = patches(photographs(1, 63, 63)[0])
-    network = SpectralEncoder()
     with torch.autocast("cpu", torch.bfloat16):
-        half = network.spectrum(images)
-    assert torch.equal(half, network.spectrum(images))
+        half = spectrum(images)
+    assert torch.equal(half, spectrum(images))
 
 
 def test_a_policy_with_an_unknown_encoder_is_refused(tmp_path: Path) -> None:
