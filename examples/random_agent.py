@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> float:
             action = env.action_space.sample(observation["action_mask"])
             observation, _, terminated, _, info = env.step(action)
         gains.append(info["psnr"] - info["initial_psnr"])
-        print(f"{gains[-1]:+6.2f} dB  {' -> '.join(env.unwrapped.describe()['tools'])}")
+        print(f"{gains[-1]:+6.2f} dB  {' -> '.join(env.get_wrapper_attr('describe')()['tools'])}")
     mean = sum(gains) / len(gains)
     print(f"mean {mean:+.2f} dB")
     return float(mean)

@@ -82,7 +82,6 @@ def test_the_spectrum_separates_blur_noise_and_jpeg() -> None:
     squares = np.random.default_rng(1).integers(0, 2, (32, 32, 1)).repeat(2, axis=0).repeat(2, axis=1).repeat(3, axis=2)
     texture = (100 + 40 * squares[:63, :63]).astype(np.uint8)
     image = texture.astype(np.float32) / np.float32(255)
-    network = SpectralEncoder()
     blurred = quantize(gaussian_blur(image, 3.0))
     noised = quantize(gaussian_noise(image, 30.0, np.random.default_rng(0)))
     mean, deviation, missing = spectrum(patches(texture, blurred, noised, jpeg(noised, 10))).chunk(3, dim=1)

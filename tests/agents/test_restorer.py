@@ -146,12 +146,12 @@ def test_on_one_patch_it_does_what_the_environment_does(observe: Literal["uint8"
             action, state = agent.predict(batch, state)
             observation, _, over, _, info = env.step(action[0])
         result = Restorer(toolbox, agent, observe=observe).restore(degraded, keep_float=True)
-        assert tuple(vote.action for vote in result.votes) == env.unwrapped.describe()["tools"]
+        assert tuple(vote.action for vote in result.votes) == env.describe()["tools"]
         assert result.gmacs == pytest.approx(info["gmacs"])
         assert result.float_image is not None
         if observe == "float32":  # memory layouts differ, and with them the order of summation
             np.testing.assert_allclose(result.float_image, observation["image"], rtol=0, atol=5e-6)
-        chains.append(env.unwrapped.describe()["tools"])
+        chains.append(env.describe()["tools"])
     assert len(set(chains)) > 1
 
 
