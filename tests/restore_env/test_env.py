@@ -213,7 +213,7 @@ class TestLowResolution:
         ({"render_mode": "ascii"}, "rgb_array"),
         ({"patch_size": 400}, "smaller than a patch"),
         ({"upscale": (8,)}, "384x384"),
-        ({"toolbox": "default"}, "package.module:factory"),
+        ({"toolbox": "defualt"}, "defualt"),
         ({"images": []}, "empty"),
         ({"reward": lambda images, targets: (images - targets).mean()}, "one score per image"),
         ({"severty": "mild"}, "severty"),
