@@ -21,9 +21,9 @@ from restore_env.toolbox import Toolbox
 from tools_zoo.toolboxes import read_manifest
 from tools_zoo.training.cards import source_version
 from tools_zoo.training.joint import IDENTITY, JointTraining, train_jointly
-from tools_zoo.training.runs import Report, photographs
+from tools_zoo.training.runs import photographs
 from tools_zoo.training.settings import identity, option, recipe
-from tools_zoo.training.trainer import Progress, TrainingResult, digest
+from tools_zoo.training.trainer import Progress, Report, TrainingResult, digest
 
 
 @dataclass(frozen=True, kw_only=True)

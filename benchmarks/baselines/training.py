@@ -27,16 +27,14 @@ from tools_zoo.training.losses import LOSSES, as_tensor, restoring
 from tools_zoo.training.runs import (
     INPUT,
     OUTPUT,
-    Report,
     Validation,
     drawn_on,
     held_out_of,
     split_images,
-    train_network,
     validate,
 )
 from tools_zoo.training.settings import RestorationTraining, option
-from tools_zoo.training.trainer import digest
+from tools_zoo.training.trainer import Report, digest, train_network
 
 VALIDATION_PATCHES, VALIDATION_SECONDS = 192, 15.0
 

@@ -19,8 +19,8 @@ from sr_models.training.cards import write_prior_card
 from sr_models.training.labelled_patches import LabelledBatch, LabelledPatches
 from sr_models.training.settings import PriorTraining
 from tools_zoo.training.losses import as_tensor
-from tools_zoo.training.runs import Report, Validation, train_network
-from tools_zoo.training.trainer import TrainingResult, digest
+from tools_zoo.training.runs import Validation
+from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
 
 VALIDATION_SECONDS = 90.0
 CURVES = {"accuracy/output": "pixel accuracy", "iou/output": "mean IoU"}

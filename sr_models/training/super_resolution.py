@@ -22,8 +22,8 @@ from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN
 from sr_models.training.settings import MODELS, SrTraining
 from tools_zoo.training.losses import Batch, as_tensor
-from tools_zoo.training.runs import Report, Validation, split_images, train_network
-from tools_zoo.training.trainer import TrainingResult, digest
+from tools_zoo.training.runs import Validation, split_images
+from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
 
 VALIDATION_SIZE = 144
 VALIDATION_SECONDS = 30.0

@@ -23,10 +23,10 @@ from tools_zoo.catalog import SPECS
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolboxError, read_tool
 from tools_zoo.training.losses import LOSSES, Batch, psnr_loss, restoring, squared_error
-from tools_zoo.training.runs import INPUT, OUTPUT
+from tools_zoo.training.runs import INPUT, OUTPUT, Validation
 from tools_zoo.training.settings import NetworkTraining
 from tools_zoo.training.tools import ToolTraining, draw_band, draw_mixed, train_tools
-from tools_zoo.training.trainer import Progress, TrainingError, TrainingResult, fit
+from tools_zoo.training.trainer import Progress, TrainingError, TrainingResult, train_network
 
 
 class KilledError(Exception):
@@ -143,43 +143,44 @@ def batch(step: int) -> Batch:
     return 255 - targets, targets
 
 
-def fit_one(folder: Path, steps: int, identity: str = "", **named: Any) -> TrainingResult:
+def fit_one(chosen: NetworkTraining, slow: Callable[[], object] = lambda: None, **named: Any) -> TrainingResult:
+    """Train a network, without validation; ``slow`` is called at every step."""
     network = ThreeLayer()
-    chosen = NetworkTraining(out=folder, steps=steps, warmup_steps=60)
-    objective = restoring(network, squared_error)
-    return fit(network, batch, objective, chosen, folder / "run.pt", identity={"data": identity}, **named)
+    learn = restoring(network, squared_error)
+
+    def objective(pairs: Batch) -> torch.Tensor:
+        slow()
+        return learn(pairs)
+
+    return train_network(chosen, "run", network, batch, objective, Validation(dict, 1e9), **named)[0]
 
 
 def test_a_machine_that_was_busy_for_a_while_ends_no_run_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr("tools_zoo.training.trainer.time.monotonic", lambda: clock[0])
-    network = ThreeLayer()
-    learn = restoring(network, squared_error)
     rates: list[float] = []
 
-    def objective(pairs: Batch) -> torch.Tensor:
+    def work() -> None:
         began = clock[0] - 1000
         clock[0] += 30 if 200 < began < 340 else 1
-        return learn(pairs)
 
     def note(now: Progress) -> None:
         rates.append(now.learning_rate)
 
-    chosen = NetworkTraining(out=tmp_path, minutes=10)
-    fitted = fit(network, batch, objective, chosen, tmp_path / "run.pt", report=note)
+    fitted = fit_one(NetworkTraining(out=tmp_path, minutes=10), work, report=note)
     assert fitted.finished
     assert 0.9 * 600 < fitted.seconds < 1.1 * 600
     assert rates[-1] < 0.05 * max(rates)
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "run.pt"
-    fit_one(tmp_path, 2, "faces")
+    checkpoint, chosen = tmp_path / "checkpoints" / "run.pt", NetworkTraining(out=tmp_path, steps=2)
+    fit_one(chosen, identity={"data": "faces"})
     with pytest.raises(TrainingError, match=r"run\.pt: was made with data faces, not streets"):
-        fit_one(tmp_path, 4, "streets")
+        fit_one(chosen, identity={"data": "streets"})
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(TrainingError, match=r"run\.pt: damaged"):
-        fit_one(tmp_path, 4, "faces")
+        fit_one(chosen)
 
 
 def test_the_psnr_loss_falls_where_psnr_rises_whatever_the_level() -> None:
@@ -211,7 +212,7 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", -1.0)
-        fit_one(tmp_path, 20, report=note)
+        fit_one(NetworkTraining(out=tmp_path, steps=20, warmup_steps=60), report=note)
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)

@@ -30,10 +30,10 @@ from tools_zoo.backends.network_tool import NetworkTool
 from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
 from tools_zoo.training.losses import LOSSES, PixelBatch, as_tensor
-from tools_zoo.training.runs import Report, Validation, drawn_on, split_images, train_network
+from tools_zoo.training.runs import Validation, drawn_on, split_images
 from tools_zoo.training.settings import RestorationTraining, option
 from tools_zoo.training.tools import write_tools_card
-from tools_zoo.training.trainer import TrainingResult, digest
+from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
 
 FOLLOW = -1
 """In a batch's explored actions: follow the policy here."""

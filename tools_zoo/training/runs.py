@@ -1,26 +1,18 @@
-"""A training run: gradient descent with validation, TensorBoard logs, learning curves and a recipe.
-
-:func:`train_network` is what every training of a network calls: tools, joint training, super-resolution, prior and
-baselines.
-"""
+"""What trainings share: photographs, those held out for validation, and what is measured on these."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from restore_env.images.sources import ImageSource, open_images
 from restore_env.metrics import psnr
-from tools_zoo.training.cards import source_version
-from tools_zoo.training.curves import draw_run
 from tools_zoo.training.losses import Batch, as_tensor
-from tools_zoo.training.settings import NetworkTraining, PhotographSettings, recipe
-from tools_zoo.training.trainer import AnyBatch, Progress, TrainingResult, fit
+from tools_zoo.training.settings import PhotographSettings
 
 HELD_OUT_EVERY = 25
 """One of this many images is kept from training, for validation."""
@@ -28,8 +20,6 @@ OUTPUT, INPUT = "psnr/output", "psnr/input"
 """Tags of a run's log: PSNR of restored validation patches, and of the distorted ones."""
 CURVES: Mapping[str, str] = MappingProxyType({OUTPUT: "restored", INPUT: "input"})
 """The tags that are plotted, and their labels."""
-Report = Callable[[Progress], None]
-"""Called about twice a second."""
 
 
 @dataclass(frozen=True)
@@ -53,82 +43,6 @@ class Validation:
         inputs, targets = (as_tensor(side, device) for side in pairs)
         before = {INPUT: float(psnr(inputs, targets).mean())}
         return cls(lambda: {OUTPUT: validate(network, inputs, targets)}, seconds, before)
-
-
-def train_network(
-    settings: NetworkTraining,
-    name: str,
-    network: nn.Module,
-    batch_at: Callable[[int], AnyBatch],
-    objective: Callable[[AnyBatch], Tensor],
-    validation: Validation,
-    *,
-    parts: Sequence[nn.Module] = (),
-    speed: Callable[[str], float] = lambda _: 1.0,
-    identity: Mapping[str, Any] = MappingProxyType({}),
-    report: Report = lambda _: None,
-) -> tuple[TrainingResult, dict[str, Any]]:
-    """Train a network with :func:`tools_zoo.training.trainer.fit`, or go on where ``settings.out`` left off.
-
-    The checkpoint, its learning curves and the log lie in ``out/checkpoints`` and ``out/logs`` under the run's name.
-    The network is left with the averaged weights.
-
-    Args:
-        settings: budget, learning rate and the rest; all recorded fields are part of the checkpoint's identity and of
-            the recipe.
-        name: of the run, such as the tool's.
-        network: its start weights in place.
-        batch_at: the batch of a step, a pure function.
-        objective: the loss of a batch.
-        validation: what is measured on the way.
-        parts: modules whose gradients are clipped each by itself.
-        speed: by what the learning rate of a parameter, given by its name, is multiplied.
-        identity: what else makes the run what it is, such as a digest of its start weights.
-        report: called about twice a second, with the run's name and the latest measurement.
-
-    Returns:
-        What training gave, and the recipe: settings, identity, steps, seconds and the last measurement, each tag
-        ``psnr/output`` as ``psnr_output``.
-
-    Raises:
-        TrainingError: the checkpoint is damaged or belongs to another run.
-    """
-    from torch.utils.tensorboard import SummaryWriter  # takes seconds
-
-    logs, checkpoint = settings.out / "logs" / name, settings.out / "checkpoints" / f"{name}.pt"
-    recorded = {**recipe(settings), "learning_rate": settings.highest_rate, **identity}
-    compared = {key: value for key, value in recorded.items() if key != "command"}
-    measured: Mapping[str, float] = {}
-    due = 0.0
-
-    def note(now: Progress) -> None:
-        nonlocal measured, due
-        if now.seconds >= due or now.step == now.total:
-            due = now.seconds + validation.seconds
-            measured = {**validation.measure(), **validation.constants}
-            loss = {"train/loss": now.loss, "train/learning_rate": now.learning_rate}
-            for tag, value in {**measured, **loss}.items():
-                log.add_scalar(tag, value, now.step)
-        report(replace(now, name=name, metrics=measured))
-
-    with SummaryWriter(str(logs)) as log:
-        result = fit(
-            network,
-            batch_at,
-            objective,
-            settings,
-            checkpoint,
-            parts=parts,
-            speed=speed,
-            identity=compared,
-            report=note,
-        )
-    draw_run(checkpoint.with_suffix(".png"), logs, validation.curves, validation.label)
-    network.load_state_dict(result.state)
-    measured = {**validation.constants, **validation.measure()}
-    outcome = {"steps": result.steps, "seconds": round(result.seconds, 1), "finished": result.finished}
-    outcome |= {tag.replace("/", "_"): round(value, 4) for tag, value in measured.items()}
-    return result, {**recorded, **outcome, "version": source_version()}
 
 
 def validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:

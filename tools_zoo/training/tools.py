@@ -17,9 +17,9 @@ from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
 from tools_zoo.training.cards import write_card
 from tools_zoo.training.losses import LOSSES, restoring
-from tools_zoo.training.runs import Report, Validation, drawn_on, held_out_of, split_images, train_network
+from tools_zoo.training.runs import Validation, drawn_on, held_out_of, split_images
 from tools_zoo.training.settings import RestorationTraining, option
-from tools_zoo.training.trainer import TrainingResult, digest
+from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
 
 SLIGHT_NOISE = (0.0, 10.0)
 """Sigma of 255 of the noise that may accompany a blur or JPEG tool's distortion."""

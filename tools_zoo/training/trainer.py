@@ -1,7 +1,8 @@
 """Gradient descent by a budget: resumable to the bit, with EMA, live progress and an end on the clock.
 
 Every batch is a function of its step's number, so nothing but the networks, the optimizer and the step has to be kept:
-a run that was killed and resumed equals one that was not.
+a run that was killed and resumed equals one that was not. :func:`train_network` is what every training of a network
+calls: tools, joint training, super-resolution, prior and baselines.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -25,8 +26,11 @@ from torch import Tensor, nn
 
 from restore_env.errors import ImageRestoreError
 from restore_env.images.files import write_atomically
+from tools_zoo.training.cards import source_version
+from tools_zoo.training.curves import draw_run
 from tools_zoo.training.muon import Muon
-from tools_zoo.training.settings import NetworkTraining
+from tools_zoo.training.runs import Validation
+from tools_zoo.training.settings import Budget, NetworkTraining, recipe
 
 AnyBatch = TypeVar("AnyBatch")
 """What a step is computed from, in whatever form its objective takes."""
@@ -71,79 +75,85 @@ _RATE_STEPS = 20  # steps by which the rate is measured, after as many to warm u
 _OFF = 0.1  # share of the budget by which a run may end early or late before its end is planned anew
 
 
+Report = Callable[[Progress], None]
+"""Called about twice a second."""
+
+
 class TrainingError(ImageRestoreError):
     """A run that cannot go on; the message says why and what would help."""
 
 
-def fit(
+def train_network(
+    settings: NetworkTraining,
+    name: str,
     network: nn.Module,
     batch_at: Callable[[int], AnyBatch],
     objective: Callable[[AnyBatch], Tensor],
-    settings: NetworkTraining,
-    checkpoint: Path,
+    validation: Validation,
     *,
     parts: Sequence[nn.Module] = (),
     speed: Callable[[str], float] = lambda _: 1.0,
     identity: Mapping[str, Any] = MappingProxyType({}),
-    report: Callable[[Progress], None] = lambda _: None,
-) -> TrainingResult:
-    """Minimise the objective of ``network`` over the batches, or go on where ``checkpoint`` left off.
+    report: Report = lambda _: None,
+) -> tuple[TrainingResult, dict[str, Any]]:
+    """Minimise the objective of a network over the batches, or go on where ``settings.out`` left off.
 
     The optimizer's rate rises linearly, then decays as a cosine; gradients are clipped by norm; weights are averaged
-    exponentially. With ``minutes`` the number of steps is planned from the rate of the first ones and kept in the
-    checkpoint; it is planned anew if the machine turns out slower or faster, so that the run ends on the clock.
+    exponentially, and the network is left with the averages. With ``minutes`` the number of steps is planned from the
+    rate of the first ones and kept in the checkpoint; it is planned anew if the machine turns out slower or faster, so
+    that the run ends on the clock. The checkpoint (written every 20 s and at the end), the learning curves and the log
+    lie in ``out/checkpoints`` and ``out/logs`` under the run's name.
 
     Args:
-        network: what to train, its start weights in place.
+        settings: budget, learning rate and the rest; all recorded fields are part of the checkpoint's identity and of
+            the recipe.
+        name: of the run, such as the tool's.
+        network: its start weights in place.
         batch_at: the batch of a step, a pure function (it runs on ``settings.workers`` threads, some steps ahead).
-        objective: the loss of a batch; :func:`restoring` in the simplest case.
-        settings: budget, optimizer, learning rate, averaging, precision, device, workers.
-        checkpoint: file that keeps the run; written every 20 s and at the end, whole or not at all.
+        objective: the loss of a batch; :func:`tools_zoo.training.losses.restoring` in the simplest case.
+        validation: what is measured on the way.
         parts: modules whose gradients are clipped each by itself; by default the whole network is one.
         speed: by what the learning rate of a parameter, given by its name, is multiplied.
-        identity: what makes the run what it is (settings, data); kept in the checkpoint, and compared.
-        report: called about twice a second.
+        identity: what else makes the run what it is, such as a digest of its start weights.
+        report: called about twice a second, with the run's name and the latest measurement.
+
+    Returns:
+        What training gave, and the recipe: settings, identity, steps, seconds and the last measurement, each tag
+        ``psnr/output`` as ``psnr_output``.
 
     Raises:
-        TrainingError: the checkpoint is damaged or belongs to a run of another identity.
+        TrainingError: the checkpoint is damaged or belongs to another run.
     """
+    from torch.utils.tensorboard import SummaryWriter  # takes seconds
+
+    logs, checkpoint = settings.out / "logs" / name, settings.out / "checkpoints" / f"{name}.pt"
+    recorded = {**recipe(settings), "learning_rate": settings.highest_rate, **identity}
+    compared = {key: value for key, value in recorded.items() if key != "command"}
+    measured: Mapping[str, float] = {}
+    due = 0.0
+
+    def note(now: Progress) -> None:
+        nonlocal measured, due
+        if now.seconds >= due or now.step == now.total:
+            due = now.seconds + validation.seconds
+            measured = {**validation.measure(), **validation.constants}
+            loss = {"train/loss": now.loss, "train/learning_rate": now.learning_rate}
+            for tag, value in {**measured, **loss}.items():
+                log.add_scalar(tag, value, now.step)
+        report(replace(now, name=name, metrics=measured))
+
     network = network.to(settings.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    run = _Run(network, settings, checkpoint, dict(identity), speed)
-    run.resume()
-    planned = settings.budget.steps
-    limit = 60 * (settings.budget.minutes or math.inf)
-    if run.seconds > (1 + _OFF) * limit or (run.finished and (planned is None or run.step >= planned)):
-        return run.result()
-    planned = planned or run.total
-    before, began = run.seconds, time.monotonic()
-    marks = deque([(run.step, began)], maxlen=_RATE_STEPS + 1)
-    saved: tuple[int, float] | None = None
-    reported = 0.0
-    late = False
-    with closing(_ahead(batch_at, run.step, settings.workers)) as batches:
-        while not late and (planned is None or run.step < planned):
-            rate = run.learning_rate(planned)
-            loss = run.descend(next(batches), objective, rate, parts or [network])
-            now = time.monotonic()
-            run.seconds = before + now - began
-            marks.append((run.step, now))
-            left = limit - run.seconds
-            due = saved is None or now - saved[1] > CHECKPOINT_SECONDS
-            measurable = run.step >= 2 * _RATE_STEPS if planned is None else run.step == planned or (due and saved)
-            if measurable and left < math.inf:
-                step, then = saved if saved and due else marks[0]
-                pace = (now - then) / max(1, run.step - step)
-                if planned is None or abs((planned - run.step) * pace - left) > _OFF * limit:
-                    planned = run.step + max(1, int(left / pace))
-            late = left <= -_OFF * limit
-            if now - reported > REPORT_SECONDS or run.step == planned or late:
-                reported = now
-                report(Progress(run.step, planned, float(loss), rate, run.seconds))
-            if planned is not None and due and not late:
-                saved = run.step, now
-                run.save(planned)
-    run.save(planned)
-    return run.result()
+    with SummaryWriter(str(logs)) as log:
+        run = _Run(network, settings, checkpoint, compared, speed)
+        run.fit(settings.budget, batch_at, objective, parts or [network], note)
+    draw_run(checkpoint.with_suffix(".png"), logs, validation.curves, validation.label)
+    state = {key: value.cpu() for key, value in run.average.items()}
+    result = TrainingResult(state, run.step, run.seconds, run.finished)
+    network.load_state_dict(result.state)
+    measured = {**validation.constants, **validation.measure()}
+    outcome = {"steps": result.steps, "seconds": round(result.seconds, 1), "finished": result.finished}
+    outcome |= {tag.replace("/", "_"): round(value, 4) for tag, value in measured.items()}
+    return result, {**recorded, **outcome, "version": source_version()}
 
 
 class _Run:
@@ -173,12 +183,55 @@ class _Run:
         """Whether the last planned step is done."""
         return self.total is not None and self.step >= self.total
 
-    def learning_rate(self, total: int | None) -> float:
+    def fit(
+        self,
+        budget: Budget,
+        batch_at: Callable[[int], AnyBatch],
+        objective: Callable[[AnyBatch], Tensor],
+        parts: Sequence[nn.Module],
+        note: Report,
+    ) -> None:
+        """Step until the budget is used up, from where the checkpoint left off."""
+        self._resume()
+        limit = 60 * (budget.minutes or math.inf)
+        if self.seconds > (1 + _OFF) * limit or (self.finished and self.step >= (budget.steps or 0)):
+            return
+        self.total = budget.steps or self.total
+        before, began = self.seconds, time.monotonic()
+        marks = deque([(self.step, began)], maxlen=_RATE_STEPS + 1)
+        saved: tuple[int, float] | None = None
+        reported, late = 0.0, False
+        with closing(_ahead(batch_at, self.step, self.settings.workers)) as batches:
+            while not (self.finished or late):
+                rate = self._learning_rate()
+                loss = self._descend(next(batches), objective, rate, parts)
+                now = time.monotonic()
+                self.seconds = before + now - began
+                marks.append((self.step, now))
+                left = limit - self.seconds
+                due = saved is None or now - saved[1] > CHECKPOINT_SECONDS
+                planned = self.total
+                measurable = self.step >= 2 * _RATE_STEPS if planned is None else self.finished or (due and saved)
+                if measurable and left < math.inf:
+                    step, then = saved if saved and due else marks[0]
+                    pace = (now - then) / max(1, self.step - step)
+                    if planned is None or abs((planned - self.step) * pace - left) > _OFF * limit:
+                        self.total = self.step + max(1, int(left / pace))
+                late = left <= -_OFF * limit
+                if now - reported > REPORT_SECONDS or self.finished or late:
+                    reported = now
+                    note(Progress(self.step, self.total, float(loss), rate, self.seconds))
+                if self.total is not None and due and not late:
+                    saved = self.step, now
+                    self._save()
+        self._save()
+
+    def _learning_rate(self) -> float:
         warm = min(1.0, (self.step + 1) / self.settings.warmup_steps)
-        decay = 1.0 if total is None else 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / total)))
+        decay = 1.0 if self.total is None else 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.total)))
         return self.settings.highest_rate * warm * decay
 
-    def descend(
+    def _descend(
         self, batch: AnyBatch, objective: Callable[[AnyBatch], Tensor], rate: float, parts: Sequence[nn.Module]
     ) -> Tensor:
         for group, speed in zip(self.optimizer.param_groups, self.speeds, strict=True):
@@ -202,15 +255,14 @@ class _Run:
                     self.average[name].copy_(value)
         return loss.detach()
 
-    def save(self, total: int | None) -> None:
-        self.total = total
+    def _save(self) -> None:
         state = {
             "identity": self.identity,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
-            "total": total,
+            "total": self.total,
             "seconds": self.seconds,
         }
         buffer = io.BytesIO()
@@ -218,7 +270,7 @@ class _Run:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.checkpoint, buffer.getvalue())
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
         try:
@@ -240,10 +292,6 @@ class _Run:
                 raise TrainingError(
                     f"{self.checkpoint}: was made with {name} {then}, not {now}: repeat it so, or delete it"
                 )
-
-    def result(self) -> TrainingResult:
-        state = {name: value.detach().cpu().clone() for name, value in self.average.items()}
-        return TrainingResult(state, self.step, self.seconds, self.finished)
 
 
 def _ahead(batch_at: Callable[[int], AnyBatch], first: int, workers: int) -> Generator[AnyBatch, None, None]:
