@@ -53,9 +53,8 @@ def _train(training: _Training, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _outcome(name: str, result: TrainingResult, late: str = "out of time; repeat it with more minutes") -> str:
-    state = "finished" if result.finished else late
-    return f"{name}: {result.steps} steps, {result.seconds:.0f} s, {state}"
+def _outcome(name: str, result: TrainingResult) -> str:
+    return f"{name}: {result.steps} steps, {result.seconds:.0f} s"
 
 
 def _train_tools(settings: Any, display: TrainingDisplay) -> list[str]:
@@ -71,7 +70,7 @@ def _train_joint(settings: Any, display: TrainingDisplay) -> list[str]:
     from agents.training.refresh import train_tools_and_agent
 
     results = train_tools_and_agent(settings, display.show_run)
-    rounds = [_outcome(f"round {number}", result, "ended by the clock") for number, result in enumerate(results, 1)]
+    rounds = [_outcome(f"round {number}", result) for number, result in enumerate(results, 1)]
     return [*rounds, f"Toolbox written to {settings.out}"]
 
 

@@ -53,9 +53,7 @@ class Run:
     @property
     def share(self) -> float:
         """The used share of the budget, 0 to 1."""
-        budget = self.settings.budget
-        used = self.steps / budget.steps if budget.steps else self.seconds / (60 * (budget.minutes or 1))
-        return min(1.0, used)
+        return min(1.0, self.settings.budget.share(self.steps, self.seconds))
 
     def save(self, model: BaseAlgorithm) -> None:
         """Write the checkpoint."""

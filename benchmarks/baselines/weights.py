@@ -121,7 +121,7 @@ class Training:
         """What a recipe says of it."""
         patches = [int(one.get("patches", 0)) for one in passes(recipe)]
         before, total = sum(patches[:-1]) + int(recipe.get("grown_after", 0)), sum(patches)
-        if not before or not patches[-1] or not recipe.get("finished") or "psnr_start" not in recipe:
+        if not before or not patches[-1] or not recipe.get("finished", True) or "psnr_start" not in recipe:
             return cls(total, None)
         gain = float(recipe["psnr_output"]) - float(recipe["psnr_start"])
         return cls(total, gain / math.log2((before + patches[-1]) / before))

@@ -88,7 +88,7 @@ def test_batches_larger_than_a_piece_and_images_of_any_layout(backend: str) -> N
 
 def test_what_is_no_image_is_refused(backend: str) -> None:
     tool = tool_of("hourglass_32", backend)
-    for shape in ((1, 1, 12, 12), (2, 4, 12, 12), (3, 12, 12)):
+    for shape in ((1, 1, 12, 12), (2, 4, 12, 12), (3, 12, 12), (1, 3, 0, 5)):
         with pytest.raises(ValueError, match=rf"^tool 'hourglass_32': expected images .*, got {re.escape(str(shape))}"):
             tool(torch.rand(shape))
 

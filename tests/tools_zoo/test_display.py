@@ -14,7 +14,7 @@ from tools_zoo.training.display import TrainingDisplay
 from tools_zoo.training.trainer import Progress
 
 
-def reached(step: int, total: int | None, psnr: float) -> Progress:
+def reached(step: int, total: int, psnr: float) -> Progress:
     return Progress(step, total, 0.0, 0.0, 0.0, "first", {"psnr/input": 20.0, "psnr/output": psnr})
 
 
@@ -33,7 +33,7 @@ def test_a_log_has_the_beginning_a_line_a_minute_and_the_end(
     monkeypatch.setenv("FORCE_COLOR", colour)
     with TrainingDisplay() as display:
         display.wait_for("first", "second")
-        display.show_run(reached(1, None, 20))
+        display.show_run(reached(1, 1000, 20))
         for second in range(1, 131):
             clock[0] = 100 + second
             display.show_run(reached(second, 1000, 21))
@@ -43,7 +43,7 @@ def test_a_log_has_the_beginning_a_line_a_minute_and_the_end(
         display.show_run(reached(1100, 1100, 23))
         display.show("third", 0.5, "50% of its time")  # waits for no other row's minute
     assert capsys.readouterr().out.splitlines() == [
-        "first: 1 steps, 20.00 -> 20.00 dB, 0:00:00",
+        "first: 1/1000 steps, 20.00 -> 20.00 dB, 0:00:00",
         "first: 60/1000 steps, 20.00 -> 21.00 dB, 0:01:00",
         "first: 120/1000 steps, 20.00 -> 21.00 dB, 0:02:00",
         "first: 1000/1000 steps, 20.00 -> 22.00 dB, 0:02:10",

@@ -27,8 +27,6 @@ from tools_zoo.networks import completed
 INPUT = "images"
 """The name of a model's input, one float32 RGB image ``(3, H, W)`` in [0, 1]."""
 
-
-_RECORDED_SHAPE = (1, 3, 64, 64)
 _MAGIC = "7767517"  # the first line of ncnn's text files
 _RAW = b"\0\0\0\0"  # weights follow as they are: float32
 _ADD, _MULTIPLY = 0, 2  # of BinaryOp
@@ -60,7 +58,7 @@ def ncnn_model(network: nn.Module) -> NcnnModel:
     Raises:
         ParityError: it has something else in it, or layers that depend on values.
     """
-    images = torch.zeros(_RECORDED_SHAPE, dtype=torch.float32, device="cpu")
+    images = torch.zeros((1, 3, 64, 64), dtype=torch.float32, device="cpu")
     recorder = _Recorder(type(network).__name__, images)
     with torch.inference_mode(False), torch.no_grad(), recorder:
         result = network(images)
@@ -117,16 +115,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         images: Tensor,
         weight: Tensor,
-        bias: Tensor | None,
-        stride: Sequence[int],
-        padding: Sequence[int],
-        dilation: Sequence[int],
-        transposed: bool,
-        output_padding: Sequence[int],
-        groups: int,
+        bias: Tensor | None = None,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0),
+        dilation: Sequence[int] = (1, 1),
+        *further: Any,
     ) -> str:
-        """A convolution, with its bias."""
-        if groups != 1 or transposed:
+        """A convolution; ``further`` ends with its groups, and may begin with whether it is transposed."""
+        if further and (further[0] is True or further[-1] != 1):
             raise self._refusal("a convolution in groups, or transposed")
         if {id(weight), id(bias)} & self._blobs.keys():
             raise self._refusal("a convolution with weights that are computed")
@@ -135,19 +131,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         options |= {3: stride[1], 13: stride[0], 4: padding[1], 14: padding[0], 5: int(bias is not None)}
         self.weights += [_RAW, *(_bytes(values) for values in (weight, bias) if values is not None)]
         return self._add("Convolution", [images], options | {6: weight.numel()})
-
-    def conv2d(
-        self,
-        images: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Sequence[int] = (1, 1),
-        padding: Sequence[int] = (0, 0),
-        dilation: Sequence[int] = (1, 1),
-        groups: int = 1,
-    ) -> str:
-        """A convolution of weights that were made in inference mode."""
-        return self.convolution(images, weight, bias, stride, padding, dilation, False, (), groups)
 
     def relu(self, images: Tensor) -> str:
         """A ReLU."""
@@ -197,7 +180,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 _LAYERS: Mapping[str, Callable[..., str]] = {
     "aten.convolution.default": _Recorder.convolution,
-    "aten.conv2d.default": _Recorder.conv2d,
+    "aten.conv2d.default": _Recorder.convolution,  # of weights that were made in inference mode
     "aten.relu.default": _Recorder.relu,
     "aten.relu_.default": _Recorder.relu_in_place,
     "aten.add.Tensor": partial(_Recorder.combined, kind=_ADD),
@@ -258,8 +241,8 @@ def _text(layers: Sequence[_Layer]) -> str:
 def ncnn_runner(model: NcnnModel) -> Callable[[Tensor], Tensor]:
     """A function that runs a model by ncnn on the CPU, in float32, on as many threads as PyTorch has at the time.
 
-    It may be called from several threads. It takes twice the memory that PyTorch takes: large images are for
-    :func:`restore_env.images.tiling.apply_tool`.
+    It takes float32 ``(N, 3, H, W)``, no size 0 (ncnn does not check), and may be called from several threads.
+    It takes twice the memory that PyTorch takes: large images are for :func:`restore_env.images.tiling.apply_tool`.
     """
     net = cache(partial(_load, model))
 
@@ -275,8 +258,6 @@ def ncnn_runner(model: NcnnModel) -> Callable[[Tensor], Tensor]:
         return np.array(result)
 
     def run(images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] != _RECORDED_SHAPE[1] or 0 in images.shape:  # ncnn would not notice
-            raise ValueError(f"expected images (N, {_RECORDED_SHAPE[1]}, H, W), got {tuple(images.shape)}")
         height, width = images.shape[-2:]
         whole = completed(images.detach(), model.multiple).contiguous().numpy()
         if len(whole) < torch.get_num_threads():

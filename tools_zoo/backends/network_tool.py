@@ -139,7 +139,7 @@ class NetworkTool(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)`` float32 RGB."""
-        if images.ndim != 4 or images.shape[1] != 3:
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
             raise ValueError(f"tool {self.name!r}: expected images (N, 3, H, W), got {tuple(images.shape)}")
         if not len(images):
             return images.clone()

@@ -6,8 +6,7 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +78,11 @@ def onnx_model(network: nn.Module, metadata: Mapping[str, Any]) -> bytes:
     """
     import onnx
 
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that are not needed here
     try:
         free = torch.export.Dim.DYNAMIC
-        with _quiet():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
                 (torch.zeros(_TRACED),),
@@ -100,20 +101,6 @@ def onnx_model(network: nn.Module, metadata: Mapping[str, Any]) -> bytes:
     onnx.helper.set_model_props(model, entries)
     data: bytes = model.SerializeToString()
     return data
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's messages about packages that are not needed here."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _runner(model: bytes) -> Callable[[Tensor], Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,10 @@ Series = tuple[Sequence[float] | npt.NDArray[Any], Sequence[float] | npt.NDArray
 """x and y of the points, in the order in which they are joined."""
 
 COLOURS = ("#1d4ed8", "#ea580c", "#15803d", "#7e22ce", "#0e7490", "#be123c")
-_INK, _GRID = "#1f2937", "#e5e7eb"
 _MARKED = 40  # points up to which each is marked
 
 
-def draw_curves(
-    path: str | os.PathLike[str], curves: Mapping[str, Series], x_label: str, y_label: str, *, title: str = ""
-) -> None:
+def draw_curves(path: str | os.PathLike[str], curves: Mapping[str, Series], x_label: str, y_label: str) -> None:
     """Plot curves in one figure, each with its last value at its end.
 
     Args:
@@ -30,38 +28,33 @@ def draw_curves(
         curves: points by name; those that are not finite are left out, and so are curves without any.
         x_label: of the horizontal axis, with its unit.
         y_label: of the vertical axis, with its unit.
-        title: above the picture.
 
     Raises:
         ValueError: another suffix, a curve whose x and y differ in number, or nothing to draw.
     """
     check_figure(path)
-    points = {name: _finite(name, curve) for name, curve in curves.items()}
-    points = {name: xy for name, xy in points.items() if len(xy)}
-    if not points:
+    arrays = {name: np.stack([np.asarray(values, np.float64) for values in curve], 1) for name, curve in curves.items()}
+    points = {name: xy[np.isfinite(xy).all(axis=1)] for name, xy in arrays.items()}
+    if not any(map(len, points.values())):
         raise ValueError(f"{path}: no point to draw")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
-    for number, (name, xy) in enumerate(points.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        style = ("-", "--", ":")[number // len(COLOURS) % 3]
+    drawn = [(name, xy) for name, xy in points.items() if len(xy)]
+    for (name, xy), (style, colour) in zip(drawn, cycle(product(("-", "--", ":"), COLOURS)), strict=False):
         marker = "o" if len(xy) <= _MARKED else ""
         axes.plot(*xy.T, style, color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=name)
         axes.annotate(
             f"{xy[-1, 1]:.4g}", xy[-1], xytext=(5, 0), textcoords="offset points", va="center", fontsize=8, color=colour
         )
-    if len(points) > 1:
-        axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
-    axes.set_title(title, color=_INK, fontsize=11, fontweight="bold")
-    axes.grid(color=_GRID)
-    axes.set_axisbelow(True)
+    if len(drawn) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    axes.set(xlabel=x_label, ylabel=y_label, axisbelow=True)
+    axes.grid(color="#e5e7eb")
     axes.margins(x=0.06)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=9)
+    axes.tick_params(labelsize=9)
     write_figure(path, figure)
 
 
@@ -113,12 +106,3 @@ def _without_repeats(scalars: list[Any]) -> list[Any]:
             kept.pop()
         kept.append(scalar)
     return kept
-
-
-def _finite(name: str, curve: Series) -> npt.NDArray[np.float64]:
-    """A curve as ``(N, 2)``, without the points that are not finite."""
-    x, y = (np.asarray(values, dtype=np.float64) for values in curve)
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"curve {name!r} has x of shape {x.shape} and y of shape {y.shape}")
-    points = np.stack([x, y], axis=1)
-    return np.asarray(points[np.isfinite(points).all(axis=1)])

@@ -66,12 +66,12 @@ class TrainingDisplay:
         for name in names:
             self._rows[name] = _Row(self._live.add_task(name, total=None, start=False, text="waiting"))
 
-    def show(self, name: str, share: float | None, text: str) -> None:
+    def show(self, name: str, share: float, text: str) -> None:
         """Update a row.
 
         Args:
             name: of the row; a new one joins at the end.
-            share: how much of it is done, 0 to 1; None: not known yet.
+            share: how much of it is done, 0 to 1.
             text: what it has reached.
         """
         if name not in self._rows:
@@ -80,8 +80,8 @@ class TrainingDisplay:
         if row.began is None:
             row.began = now
             self._live.start_task(row.task)
-        self._live.update(row.task, completed=share or 0.0, total=None if share is None else 1.0, text=text)
-        done = share is not None and share >= 1
+        self._live.update(row.task, completed=share, total=1.0, text=text)
+        done = share >= 1
         row.line = f"{name}: {text}, {timedelta(seconds=int(now - row.began))}"
         if now >= row.due or (done and not row.done):
             self._print(row)
@@ -90,10 +90,9 @@ class TrainingDisplay:
 
     def show_run(self, progress: Progress) -> None:
         """Update the row of a run with its steps and latest validation."""
-        share = None if progress.total is None else progress.step / progress.total
-        steps = str(progress.step) if progress.total is None else f"{progress.step}/{progress.total}"
-        text = ", ".join(filter(None, (f"{steps} {progress.unit}", measured(progress.metrics))))
-        self.show(progress.name.replace("-", " "), share, text)
+        steps = f"{progress.step}/{progress.total} {progress.unit}"
+        text = ", ".join(filter(None, (steps, measured(progress.metrics))))
+        self.show(progress.name.replace("-", " "), progress.step / progress.total, text)
 
     def _print(self, row: _Row) -> None:
         """Print a row's line if it is new, the rows are not live, and standard output is open."""

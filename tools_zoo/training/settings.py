@@ -2,15 +2,8 @@
 
 A field that is made by :func:`option` gives everything else: the command-line option (:func:`add_options`,
 :func:`from_arguments`), the entry by which a checkpoint is compared (:func:`identity`) and the entry in the weights'
-metadata and the model card (:func:`recipe`). To add a setting, add one field::
-
-    @dataclass(frozen=True, kw_only=True)
-    class DenoiserTraining(NetworkTraining):
-        depth: int = option(8, "layers of the network", values="positive")
-
-This gives ``--depth``, checked; ``settings.depth``; and ``{"depth": 8}`` in identity and recipe. A field that does not
-change the weights (folders, devices, threads) is ``recorded=False``. A training whose settings are no subclass of the
-ones below may use :func:`option` all the same.
+metadata and the model card (:func:`recipe`). A field that does not change the weights (folders, devices, threads) is
+``recorded=False``.
 """
 
 from __future__ import annotations
@@ -161,10 +154,14 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: after ``steps``, or, by the wall clock, after ``minutes`` (which plans the steps)."""
+    """When to stop: after ``steps``, or, by the wall clock, after ``minutes``."""
 
     minutes: float | None = None
     steps: int | None = None
+
+    def share(self, steps: int, seconds: float) -> float:
+        """What share of it is used, from 0; at 1 it is used up."""
+        return steps / self.steps if self.steps else seconds / (60 * (self.minutes or 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,8 +41,8 @@ class Progress:
     """How far a run has come, given to the ``report`` callback about twice a second."""
 
     step: int
-    total: int | None
-    """Planned steps; None while the rate is being measured."""
+    total: int
+    """Steps of the whole run; an estimate where the budget is in minutes."""
     loss: float
     learning_rate: float
     seconds: float
@@ -62,8 +62,6 @@ class TrainingResult:
     """The averaged (EMA) weights, on the CPU."""
     steps: int
     seconds: float
-    finished: bool
-    """False if the clock ran out before the last planned step."""
 
 
 OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = MappingProxyType(
@@ -71,8 +69,6 @@ OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 )
 """The optimizers by name; the learning rate is set at every step."""
 CHECKPOINT_SECONDS, REPORT_SECONDS = 20.0, 0.5
-_RATE_STEPS = 20  # steps by which the rate is measured, after as many to warm up
-_OFF = 0.1  # share of the budget by which a run may end early or late before its end is planned anew
 
 
 Report = Callable[[Progress], None]
@@ -99,10 +95,9 @@ def train_network(
     """Minimise the objective of a network over the batches, or go on where ``settings.out`` left off.
 
     The optimizer's rate rises linearly, then decays as a cosine; gradients are clipped by norm; weights are averaged
-    exponentially, and the network is left with the averages. With ``minutes`` the number of steps is planned from the
-    rate of the first ones and kept in the checkpoint; it is planned anew if the machine turns out slower or faster, so
-    that the run ends on the clock. The checkpoint (written every 20 s and at the end), the learning curves and the log
-    lie in ``out/checkpoints`` and ``out/logs`` under the run's name.
+    exponentially, and the network is left with the averages. The rate follows the share of the budget that is used, of
+    its steps or of its minutes. The checkpoint (written every 20 s and at the end), the learning curves and the log lie
+    in ``out/checkpoints`` and ``out/logs`` under the run's name.
 
     Args:
         settings: budget, learning rate and the rest; all recorded fields are part of the checkpoint's identity and of
@@ -148,10 +143,10 @@ def train_network(
         run.fit(settings.budget, batch_at, objective, parts or [network], note)
     draw_run(checkpoint.with_suffix(".png"), logs, validation.curves, validation.label)
     state = {key: value.cpu() for key, value in run.average.items()}
-    result = TrainingResult(state, run.step, run.seconds, run.finished)
+    result = TrainingResult(state, run.step, run.seconds)
     network.load_state_dict(result.state)
     measured = {**validation.constants, **validation.measure()}
-    outcome = {"steps": result.steps, "seconds": round(result.seconds, 1), "finished": result.finished}
+    outcome = {"steps": result.steps, "seconds": round(result.seconds, 1)}
     outcome |= {tag.replace("/", "_"): round(value, 4) for tag, value in measured.items()}
     return result, {**recorded, **outcome, "version": source_version()}
 
@@ -176,12 +171,6 @@ class _Run:
         self.optimizer = OPTIMIZERS[settings.optimizer]([{"params": group} for group in groups.values()])
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step, self.seconds = 0, 0.0
-        self.total: int | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last planned step is done."""
-        return self.total is not None and self.step >= self.total
 
     def fit(
         self,
@@ -193,43 +182,28 @@ class _Run:
     ) -> None:
         """Step until the budget is used up, from where the checkpoint left off."""
         self._resume()
-        limit = 60 * (budget.minutes or math.inf)
-        if self.seconds > (1 + _OFF) * limit or (self.finished and self.step >= (budget.steps or 0)):
-            return
-        self.total = budget.steps or self.total
         before, began = self.seconds, time.monotonic()
-        marks = deque([(self.step, began)], maxlen=_RATE_STEPS + 1)
-        saved: tuple[int, float] | None = None
-        reported, late = 0.0, False
+        saved, reported = began, -math.inf
+        share = budget.share(self.step, self.seconds)
         with closing(_ahead(batch_at, self.step, self.settings.workers)) as batches:
-            while not (self.finished or late):
-                rate = self._learning_rate()
+            while share < 1:
+                rate = self._learning_rate(share)
                 loss = self._descend(next(batches), objective, rate, parts)
                 now = time.monotonic()
                 self.seconds = before + now - began
-                marks.append((self.step, now))
-                left = limit - self.seconds
-                due = saved is None or now - saved[1] > CHECKPOINT_SECONDS
-                planned = self.total
-                measurable = self.step >= 2 * _RATE_STEPS if planned is None else self.finished or (due and saved)
-                if measurable and left < math.inf:
-                    step, then = saved if saved and due else marks[0]
-                    pace = (now - then) / max(1, self.step - step)
-                    if planned is None or abs((planned - self.step) * pace - left) > _OFF * limit:
-                        self.total = self.step + max(1, int(left / pace))
-                late = left <= -_OFF * limit
-                if now - reported > REPORT_SECONDS or self.finished or late:
+                share = budget.share(self.step, self.seconds)
+                if now - reported > REPORT_SECONDS or share >= 1:
                     reported = now
-                    note(Progress(self.step, self.total, float(loss), rate, self.seconds))
-                if self.total is not None and due and not late:
-                    saved = self.step, now
+                    total = budget.steps or max(self.step, round(self.step / share))
+                    note(Progress(self.step, total, float(loss), rate, self.seconds))
+                if now - saved > CHECKPOINT_SECONDS:
+                    saved = now
                     self._save()
         self._save()
 
-    def _learning_rate(self) -> float:
+    def _learning_rate(self, share: float) -> float:
         warm = min(1.0, (self.step + 1) / self.settings.warmup_steps)
-        decay = 1.0 if self.total is None else 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.total)))
-        return self.settings.highest_rate * warm * decay
+        return self.settings.highest_rate * warm * 0.5 * (1 + math.cos(math.pi * share))
 
     def _descend(
         self, batch: AnyBatch, objective: Callable[[AnyBatch], Tensor], rate: float, parts: Sequence[nn.Module]
@@ -262,7 +236,6 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
-            "total": self.total,
             "seconds": self.seconds,
         }
         buffer = io.BytesIO()
@@ -281,7 +254,7 @@ class _Run:
                 self.optimizer.load_state_dict(state["optimizer"])
                 for name, value in state["average"].items():
                     self.average[name].copy_(value)
-                self.step, self.total, self.seconds = state["step"], state["total"], state["seconds"]
+                self.step, self.seconds = state["step"], state["seconds"]
         except Exception as error:  # a damaged file makes torch raise nearly anything
             raise TrainingError(
                 f"{self.checkpoint}: damaged checkpoint ({type(error).__name__}); delete it to start anew"
