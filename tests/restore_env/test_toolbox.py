@@ -35,8 +35,7 @@ def test_each_chosen_tool_runs_once_on_its_group() -> None:
         calls.append(len(images))
         return images
 
-    toolbox = Toolbox([FunctionTool("a", count), FunctionTool("b", count), FunctionTool("c", count)])
-    toolbox.apply(torch.rand(64, 3, 8, 8), np.arange(64) % 2)
+    Toolbox([FunctionTool(name, count) for name in "abc"]).apply(torch.rand(64, 3, 8, 8), np.arange(64) % 2)
     assert calls == [32, 32]
 
 

@@ -61,10 +61,9 @@ def test_draws_are_uniform_over_the_combinations_and_within_a_level() -> None:
     assert np.abs(within - steps).max() < 0.02  # Kolmogorov-Smirnov: p = 0.003
 
 
-@pytest.mark.parametrize("level", range(11))
-def test_strengths_count_levels(level: int) -> None:
-    levels = Levels(BLUR_EDGES[level], NOISE_EDGES[level], int(JPEG_EDGES[level]))
-    assert levels.strengths == pytest.approx((level, level, level))
+def test_strengths_count_levels() -> None:
+    for level, edges in enumerate(zip(BLUR_EDGES, NOISE_EDGES, JPEG_EDGES, strict=True)):
+        assert Levels(*edges[:2], int(edges[2])).strengths == pytest.approx((level, level, level))
     assert Levels().strengths == (0, 0, 0)  # no JPEG, not one of quality 0
 
 

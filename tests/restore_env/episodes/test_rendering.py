@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,15 +10,11 @@ from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv
 from restore_env.episodes.rendering import Panel, panel_row
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
-
-def make(**arguments: object) -> ImageRestoreEnv:
-    return ImageRestoreEnv(
-        images=photographs(), patch_size=40, toolbox=pixelwise_toolbox(), render_mode="rgb_array", **arguments
-    )
+ARGUMENTS: dict[str, Any] = {"images": photographs(), "patch_size": 40, "toolbox": pixelwise_toolbox()}
 
 
 def test_frames_have_one_size_and_change_with_the_episode() -> None:
-    env = make()
+    env = ImageRestoreEnv(**ARGUMENTS, render_mode="rgb_array")
     env.reset(seed=0)
     frames = [env.render()]
     for action in (0, 2, 1):
@@ -33,7 +30,7 @@ def test_frames_have_one_size_and_change_with_the_episode() -> None:
 def test_target_and_current_image_are_in_the_picture() -> None:
     target = np.zeros((42, 42, 3), np.uint8)
     target[..., 1] = 255
-    env = make()
+    env = ImageRestoreEnv(**ARGUMENTS, render_mode="rgb_array")
     env.reset(options={"degraded": 255 - target, "target": target})
     frame = env.render()
     assert frame is not None
@@ -42,20 +39,16 @@ def test_target_and_current_image_are_in_the_picture() -> None:
 
 
 def test_each_slot_of_the_vector_environment_is_drawn() -> None:
-    env = ImageRestoreVectorEnv(
-        2, images=photographs(), patch_size=40, toolbox=pixelwise_toolbox(), render_mode="rgb_array"
-    )
+    env = ImageRestoreVectorEnv(2, **ARGUMENTS, render_mode="rgb_array")
     env.reset(seed=0)
     for _ in range(5):
         env.step(np.zeros(2, dtype=np.int64))
-    frames = env.render()
-    assert frames is not None
-    assert len(frames) == 2
-    assert not np.array_equal(frames[0], frames[1])
+    first, second = env.render() or ()
+    assert not np.array_equal(first, second)
 
 
 def test_without_a_mode_nothing_is_drawn() -> None:
-    env = ImageRestoreEnv(images=photographs(), patch_size=40, toolbox=pixelwise_toolbox())
+    env = ImageRestoreEnv(**ARGUMENTS)
     env.reset(seed=0)
     assert env.render() is None
 
@@ -65,7 +58,7 @@ def test_a_window_needs_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ValueError, match="rgb_array"):
-        ImageRestoreEnv(images=photographs(), toolbox=pixelwise_toolbox(), render_mode="human")
+        ImageRestoreEnv(**ARGUMENTS, render_mode="human")
 
 
 def test_long_captions_are_cut_to_their_panel() -> None:

@@ -124,24 +124,26 @@ def test_the_temporary_folder_is_deleted_with_its_source(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("ending", ["", "1 / 0"], ids=["normal", "error"])
-def test_the_temporary_folder_is_deleted_with_the_process(ending: str, tmp_path: Path) -> None:
-    script = (
-        "import numpy as np; from restore_env.images.sources import open_images\n"
-        f"source = open_images([np.eye(9)])\n{ending}"
-    )
+def run_with_images(tmp_path: Path, script: str) -> str:
+    """Run a script in a new process, which has a source of one array, and return what it prints."""
+    imports = "import gc, os, numpy as np; from restore_env.images.sources import open_images"
+    script = f"{imports}\nsource = open_images([np.eye(9)])\n{script}"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    process = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
     assert list(tmp_path.iterdir()) == []
+    return process.stdout
+
+
+@pytest.mark.parametrize("ending", ["print(9)", "print(9); 1 / 0"], ids=["normal", "error"])
+def test_the_temporary_folder_is_deleted_with_the_process(ending: str, tmp_path: Path) -> None:
+    assert run_with_images(tmp_path, ending) == "9\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_does_not_delete_its_parents_images(tmp_path: Path) -> None:
     script = """
-import gc, os
-import numpy as np
-from restore_env.images.sources import open_images
-source = open_images([np.eye(9)])
 child = os.fork()
 if child == 0:
     del source
@@ -150,6 +152,4 @@ if child == 0:
 os.waitpid(child, 0)
 print(source.pixels(0, 1 / 3).shape)
 """
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout == "(3, 3, 3)\n"
+    assert run_with_images(tmp_path, script) == "(3, 3, 3)\n"
