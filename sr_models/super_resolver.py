@@ -217,18 +217,14 @@ def load_super_resolver(
     """
     device = usable_device(device)
     path = Path(name_or_path)
-    name = path.name
+    name, files = path.name, [path]
     if path.is_file() or path.suffix == ".safetensors":
-        name = path.resolve().parent.name if path.stem in STAGES else path.stem
-        weights = read_generator(path)
-        state: Mapping[str, Tensor] = weights.state
-    elif isinstance(stage, str):
-        weights = read_generator(generator_path(name_or_path, stage))
-        state = weights.state
+        name, stage = path.resolve().parent.name if path.stem in STAGES else path.stem, ""
     else:
-        psnr, weights = (read_generator(generator_path(name_or_path, stage_name)) for stage_name in STAGES)
-        state = interpolate(psnr, weights, stage)
-    network = GENERATORS[weights.network]()
+        files = [generator_path(path, each) for each in ((stage,) if isinstance(stage, str) else STAGES)]
+    weights = [read_generator(file) for file in files]
+    state = weights[0].state if isinstance(stage, str) else interpolate(weights[0], weights[1], stage)
+    network = GENERATORS[weights[0].network]()
     network.load_state_dict(dict(state))
     if prior is None and getattr(network, "takes_maps", False):
         prior = load_prior()

@@ -108,8 +108,7 @@ def _train_prior(settings: Any, display: TrainingDisplay) -> list[str]:
 
 
 def _train_sr(settings: Any, display: TrainingDisplay) -> list[str]:
-    from sr_models.training.frozen_networks import FrozenNetworks
-    from sr_models.training.super_resolution import train_sr
+    from sr_models.training.super_resolution import FrozenNetworks, train_sr
     from tools_zoo.training.runs import photographs
 
     display.wait_for(*settings.budgets)

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from sr_models.discriminators.discriminator import Discriminator
-from sr_models.discriminators.patch import PatchDiscriminator
-from sr_models.discriminators.pixel import PixelDiscriminator
+from sr_models.discriminators.sed import PatchDiscriminator, PixelDiscriminator
 from sr_models.discriminators.vgg import VGGDiscriminator
 
 DISCRIMINATORS: Mapping[str, Callable[[int | None, int], Discriminator]] = MappingProxyType(

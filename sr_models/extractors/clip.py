@@ -73,14 +73,9 @@ class CLIPResNet50(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the features at three depths.
+        """Features of ``(N, 3, H, W)`` RGB in [0, 1], height and width 16 or more.
 
-        Args:
-            images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more.
-
-        Returns:
-            Three maps of 256, 512, 1024 channels at 1/4, 1/8, 1/16 of the size, rounded down: of 256x256 the last is
-            16x16.
+        Three maps at 1/4, 1/8 and 1/16 of the size, rounded down.
         """
         features = F.relu(self.bn1(self.conv1(self.normalize(images))))
         features = F.relu(self.bn2(self.conv2(features)))

@@ -7,7 +7,6 @@ keeps the borders (padding), so that feature maps of any size line up with the i
 from __future__ import annotations
 
 import os
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,8 @@ from torch.nn import functional as F
 
 from sr_models.extractors.extractor import load_frozen
 
-FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
-"""Fire modules by number: channels of the squeeze layer and of each of the two expand layers."""
+SQUEEZES = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}
+"""Fire modules by number: channels of the squeeze layer; each of the two expand layers has four times as many."""
 STAGES = ((2, 3), (4, 5), (6, 7, 8, 9))
 """Fire modules between the poolings."""
 WIDTHS = (64, 128, 256, 512)
@@ -28,14 +27,14 @@ CAFFE_MEAN = (103.939, 116.779, 123.68)
 class Fire(nn.Module):
     """Squeeze to few channels by 1x1, expand by 1x1 and 3x3 side by side."""
 
-    def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
+    def __init__(self, inputs: int, squeeze: int) -> None:
         super().__init__()
         self.squeeze1x1 = nn.Conv2d(inputs, squeeze, 1)
-        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+        self.expand1x1 = nn.Conv2d(squeeze, 4 * squeeze, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, 4 * squeeze, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` to ``(N, 2 * expand, H, W)``."""
+        """Map ``(N, C, H, W)`` to ``(N, 8 * squeeze, H, W)``."""
         squeezed = F.relu(self.squeeze1x1(features))
         return torch.cat([F.relu(self.expand1x1(squeezed)), F.relu(self.expand3x3(squeezed))], dim=1)
 
@@ -50,19 +49,13 @@ class SqueezeNet(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(CAFFE_MEAN).reshape(1, 3, 1, 1), persistent=False)
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, stride=2, padding=1)
-        inputs = {number: 2 * FIRES[before][1] for before, number in pairwise(FIRES)} | {2: WIDTHS[0]}
-        for number, (squeeze, expand) in FIRES.items():
-            self.add_module(f"fire{number}", Fire(inputs[number], squeeze, expand))
+        inputs = WIDTHS[0]
+        for number, squeeze in SQUEEZES.items():
+            self.add_module(f"fire{number}", Fire(inputs, squeeze))
+            inputs = 8 * squeeze
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the features at four depths.
-
-        Args:
-            images: ``(N, 3, H, W)`` float RGB in [0, 1].
-
-        Returns:
-            Four maps of 64, 128, 256, 512 channels at 1/2, 1/4, 1/8, 1/16 of the size (rounded up), after the ReLU.
-        """
+        """Features of ``(N, 3, H, W)`` RGB in [0, 1] at four depths, after the ReLU: :data:`WIDTHS`."""
         features = F.relu(self.conv1(images.flip(1) * 255 - self.mean))
         depths = [features]
         for stage in STAGES:
@@ -74,12 +67,9 @@ class SqueezeNet(nn.Module):
 
 
 def load_squeezenet(path: str | os.PathLike[str]) -> SqueezeNet:
-    """Load the ImageNet weights of SqueezeNet 1.1 from a local ``.npz`` of Caffe's names ("fire2/squeeze1x1.weight").
+    """Load ImageNet's weights of SqueezeNet 1.1, frozen, from a local ``.npz`` of Caffe's names.
 
-    The classifier ("conv10") is left out.
-
-    Returns:
-        The trunk, in evaluation mode, frozen.
+    Such as "fire2/squeeze1x1.weight"; the classifier ("conv10") is left out.
 
     Raises:
         ValueError: the file is missing or damaged, or does not hold SqueezeNet 1.1's tensors.

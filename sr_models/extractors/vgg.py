@@ -39,14 +39,9 @@ class VGG19(nn.Module):
         self.features = nn.Sequential(*layers[: self._depths[-1] + 1])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute the features at five depths.
+        """Features of ``(N, 3, H, W)`` RGB in [0, 1], height and width 16 or more, before the ReLU.
 
-        Args:
-            images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more.
-
-        Returns:
-            conv1_2, conv2_2, conv3_4, conv4_4 and conv5_4, before the ReLU: five maps of 64, 128, 256, 512, 512
-            channels at 1, 1/2, 1/4, 1/8, 1/16 of the size, rounded down.
+        conv1_2, conv2_2, conv3_4, conv4_4 and conv5_4, at 1, 1/2, 1/4, 1/8 and 1/16 of the size, rounded down.
         """
         features = self.normalize(images)
         depths = []

@@ -106,14 +106,9 @@ class SFTNet(nn.Module):
         """Per pixel of the input."""
 
     def forward(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Upscale four times.
+        """Upscale ``(N, 3, H, W)`` float RGB in [0, 1] to ``(N, 3, 4H, 4W)``, neither clipped nor rounded.
 
-        Args:
-            images: ``(N, 3, H, W)`` float RGB in [0, 1].
-            maps: ``(N, 8, 4H, 4W)`` probabilities of the categories (:mod:`sr_models.prior.categories`).
-
-        Returns:
-            ``(N, 3, 4H, 4W)``, neither clipped nor rounded.
+        ``maps`` are the probabilities of the categories ``(N, 8, 4H, 4W)``.
         """
         condition = self.condition(maps)
         first = self.head(images)

@@ -15,9 +15,6 @@ from torch.nn import functional as F
 
 from sr_models.prior.categories import BACKGROUND, IGNORE
 
-IGNORED = (BACKGROUND, IGNORE)
-"""Category ids without a texture of their own: background, and pixels without a label."""
-
 
 @dataclass(frozen=True)
 class AdversarialLoss:
@@ -32,42 +29,34 @@ class AdversarialLoss:
     """Whether the generator's loss depends on the real logits; if not, they need not be computed for it."""
 
 
-def _real_error(logits: Tensor) -> Tensor:
+def _cross_entropy(logits: Tensor) -> Tensor:
     """Binary cross-entropy of logits whose label is "real"."""
     return F.softplus(-logits.float()).mean()
 
 
 def _vanilla(real: Tensor, fake: Tensor) -> Tensor:
-    return (_real_error(real) + _real_error(-fake)) / 2
+    return (_cross_entropy(real) + _cross_entropy(-fake)) / 2
 
 
 def _relativistic(real: Tensor, fake: Tensor) -> Tensor:
-    return (_real_error(real - fake.mean()) + _real_error(real.mean() - fake)) / 2
+    return (_cross_entropy(real - fake.mean()) + _cross_entropy(real.mean() - fake)) / 2
 
 
 ADVERSARIAL_LOSSES: Mapping[str, AdversarialLoss] = MappingProxyType(
     {
-        "vanilla": AdversarialLoss(lambda _, fake: _real_error(fake), _vanilla, uses_real=False),
+        "vanilla": AdversarialLoss(lambda _, fake: _cross_entropy(fake), _vanilla, uses_real=False),
         "relativistic": AdversarialLoss(lambda real, fake: _relativistic(fake, real), _relativistic, uses_real=True),
     }
 )
-"""By name: the binary cross-entropy of Goodfellow et al. (2014; the generator's not saturating), and the relativistic
-average of Jolicoeur-Martineau (2018, arXiv 1807.00734): is the real more real than the fake on average?"""
+"""The binary cross-entropy of Goodfellow et al. (2014; the generator's not saturating), and the relativistic average of
+Jolicoeur-Martineau (2018, arXiv 1807.00734), which compares each real logit with the mean of the fake ones."""
 
 
 def category_loss(logits: Tensor, categories: Tensor) -> Tensor:
-    """Cross-entropy of the category head, over images of a known category other than background.
+    """Mean cross-entropy of logits ``(N, categories)`` over the images of a known category but background; 0 if none.
 
-    Source: SFT-GAN (Wang et al., CVPR 2018, section 3.3), after AC-GAN.
-
-    Args:
-        logits: ``(N, categories)``.
-        categories: ``(N,)`` int64 ids; background (0) and unknown (255) are left out.
-
-    Returns:
-        A scalar, the mean over the images that count; 0 if none does.
+    ``categories`` are int64 ids ``(N,)``. Source: SFT-GAN (Wang et al., CVPR 2018, section 3.3), after AC-GAN.
     """
-    counts = ~torch.isin(categories, torch.tensor(IGNORED, device=categories.device))
-    ids = torch.where(counts, categories, BACKGROUND)
+    ids = torch.where(categories == IGNORE, BACKGROUND, categories)
     total = F.cross_entropy(logits.float(), ids, ignore_index=BACKGROUND, reduction="sum")
-    return total / counts.sum().clamp(min=1)
+    return total / (ids != BACKGROUND).sum().clamp(min=1)

@@ -1,5 +1,8 @@
 """Perceptual distance, loss and reward: differences between the features of a frozen network.
 
+All take images and targets ``(N, 3, H, W)``, float RGB in [0, 1] of 16x16 or more (values outside are not clipped), and
+raise ``ValueError`` for others or two shapes.
+
 Source: Zhang et al., CVPR 2018, arXiv 1801.03924 (LPIPS; here without learned weights), and for the losses SFT-GAN
 (Wang et al., CVPR 2018) and SeD (Li et al., CVPR 2024).
 """
@@ -16,7 +19,7 @@ from sr_models.extractors.extractor import Extractor
 from sr_models.prior.semantic_prior import load_prior
 
 SMALLEST = 16
-"""Height and width from which images can be compared."""
+"""Smallest height and width of images."""
 SQUEEZENET_DEPTHS = (0.017, 0.010, 0.014, 0.140)
 """Weights by which SqueezeNet's depths count alike on photographs: a quarter over the mean activation."""
 VGG19_CONV5_4 = (0.0, 0.0, 0.0, 0.0, 1.0)
@@ -42,18 +45,7 @@ class PerceptualDistance(nn.Module):
         self.extractor = extractor
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Compare image by image.
-
-        Args:
-            images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more; values outside are not clipped.
-            targets: the same shape.
-
-        Returns:
-            ``(N,)`` float32, 0 or more; differentiable with respect to both.
-
-        Raises:
-            ValueError: the shapes differ, or are not those of colour images of 16x16 or more.
-        """
+        """Compare image by image: ``(N,)`` float32, 0 or more, differentiable with respect to both."""
         _check_pair(images, targets)
         distances = [
             (_unit(one.float()) - _unit(other.float())).square().sum(1).flatten(1).mean(1)
@@ -84,15 +76,7 @@ class PerceptualLoss(nn.Module):
             )
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The loss of a batch, a scalar; no gradient flows to the targets.
-
-        Args:
-            images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more.
-            targets: the same shape.
-
-        Raises:
-            ValueError: the shapes differ, or are not those of colour images of 16x16 or more.
-        """
+        """The loss of a batch, a scalar; no gradient flows to the targets."""
         _check_pair(images, targets)
         with torch.no_grad():
             expected = self.extractor(targets)
@@ -110,17 +94,8 @@ def shipped_distance(device: torch.device) -> PerceptualDistance:
 def perceptual_quality(images: Tensor, targets: Tensor) -> Tensor:
     """Minus the :class:`PerceptualDistance` by the shipped prior's trunk: higher is better, at most 0.
 
-    Every image is computed by itself, so that its score does not depend on the rest of the batch.
-
-    Args:
-        images: ``(N, 3, H, W)`` float RGB in [0, 1], height and width 16 or more; values outside are not clipped.
-        targets: the same shape.
-
-    Returns:
-        ``(N,)`` float64 without gradients.
-
-    Raises:
-        ValueError: the shapes differ, or are not those of colour images of 16x16 or more.
+    Every image is computed by itself, so that its score does not depend on the rest of the batch. Returns ``(N,)``
+    float64 without gradients.
     """
     _check_pair(images, targets)
     distance = shipped_distance(images.device)

@@ -1,21 +1,30 @@
-"""Labelled photographs: folders of images, each with a label image of the same size that holds the categories' ids."""
+"""Labelled photographs, and evaluation of a semantic prior on them.
+
+A labelled folder holds images, each with a label image of the same size that holds the categories' ids.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
+from restore_env.distortions.protocol import downscale, quantize
 from restore_env.errors import ImageRestoreError
 from restore_env.images.cache import PixelCache
-from restore_env.images.decoding import SUFFIXES, read_image
+from restore_env.images.decoding import read_image
+from restore_env.images.sources import pair_folders
+from sr_models.generators import UPSCALE
 from sr_models.prior.categories import CATEGORIES, IGNORE
+from sr_models.prior.semantic_prior import Prior
+from tools_zoo.training.losses import as_tensor
 
-IMAGES, LABELS = "images", "labels"
-"""The two folders inside a labelled folder."""
 MIN_SIZE = 16
 """Pixels that an image's shorter side must have."""
 HELD_OUT_EVERY = 5
@@ -32,22 +41,22 @@ class LabelledImages:
     """Photographs and their categories, each decoded once and checked.
 
     Args:
-        folders: each holds ``images/`` and ``labels/``; files belong together by their names without the suffix. A
-            label image is an 8-bit PNG of one channel whose values are the ids of
-            :data:`sr_models.prior.categories.CATEGORIES`, or 255 where the category is unknown.
+        folders: each holds ``images/`` and ``labels/``; files belong together by their names without the suffix
+            (:func:`restore_env.images.sources.pair_folders`). A label image is an 8-bit PNG of one channel whose
+            values are the ids of :data:`sr_models.prior.categories.CATEGORIES`, or 255 where the category is unknown.
 
     Raises:
-        LabelError: a folder without images, an image without labels or labels without an image, two images of one
-            name, labels of another size, of more channels or with other ids, or an image that is too small.
-        ImageError: an image that cannot be read.
+        LabelError: labels of another size, of more channels or with other ids, an image that is too small, no folder.
+        ImageError: a missing or empty folder, a file without its partner, an image that cannot be read.
     """
 
     def __init__(self, *folders: str | os.PathLike[str]) -> None:
         self._cache = PixelCache()
         self._categories: list[tuple[int, ...]] = []
-        self._held_out: list[bool] = []
+        self._held_out: list[int] = []
         for folder in folders:
-            for row, (image, labels) in enumerate(matched_files(Path(folder))):
+            pairs = pair_folders(Path(folder) / "images", Path(folder) / "labels")
+            for row, (image, labels) in enumerate(sorted(pairs, key=lambda pair: pair[0].stem)):
                 pixels, ids = read_image(image).pixels, read_labels(labels)
                 height, width = pixels.shape[:2]
                 if ids.shape != (height, width):
@@ -58,8 +67,9 @@ class LabelledImages:
                 if min(height, width) < MIN_SIZE:
                     raise LabelError(f"{image}: {width}x{height} is smaller than {MIN_SIZE} pixels; leave it out")
                 self._cache.put(str(len(self)), np.dstack([pixels, ids]))
+                if row % HELD_OUT_EVERY == 0:
+                    self._held_out.append(len(self))
                 self._categories.append(tuple(int(i) for i in np.unique(ids) if i != IGNORE))
-                self._held_out.append(row % HELD_OUT_EVERY == 0)
         if not self._categories:
             raise LabelError("no labelled folder was given")
 
@@ -80,29 +90,8 @@ class LabelledImages:
 
         With one image in each folder all are both.
         """
-        held_out = [index for index, held in enumerate(self._held_out) if held]
-        return [index for index, held in enumerate(self._held_out) if not held] or held_out, held_out
-
-
-def matched_files(folder: Path) -> list[tuple[Path, Path]]:
-    """The images of a labelled folder, each with its labels, ordered by name.
-
-    Raises:
-        LabelError: as :class:`LabelledImages` says.
-    """
-    for name in (IMAGES, LABELS):
-        if not (folder / name).is_dir():
-            raise LabelError(f"{folder}: has no folder {name!r}; expected {IMAGES}/ and {LABELS}/ side by side")
-    images = _by_stem(folder / IMAGES, SUFFIXES)
-    labels = _by_stem(folder / LABELS, (".png",))
-    if not images:
-        raise LabelError(f"{folder / IMAGES}: holds no images")
-    for stem in sorted({*images, *labels}):
-        if stem not in labels:
-            raise LabelError(f"{images[stem]}: has no labels; expected {folder / LABELS / stem}.png")
-        if stem not in images:
-            raise LabelError(f"{labels[stem]}: has no image; expected {folder / IMAGES / stem} with an image's suffix")
-    return [(images[stem], labels[stem]) for stem in sorted(images)]
+        held_out = self._held_out
+        return [index for index in range(len(self)) if index not in held_out] or held_out, held_out
 
 
 def read_labels(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
@@ -127,12 +116,44 @@ def read_labels(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     return ids
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise LabelError(f"{path}: another file of this name lies beside it, {found[path.stem].name}; keep one")
-        found[path.stem] = path
-    return found
+@dataclass(frozen=True)
+class SegmentationScores:
+    """How predicted categories agree with labels, over all labelled pixels."""
+
+    confusion: npt.NDArray[np.int64]
+    """Pixels ``(8, 8)``, by label (rows) and prediction (columns)."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pixels whose category is right."""
+        return float(np.trace(self.confusion) / max(1, self.confusion.sum()))
+
+    @property
+    def ious(self) -> npt.NDArray[np.float64]:
+        """Each category's intersection over union ``(8,)``; NaN where it is neither labelled nor predicted."""
+        both = np.diag(self.confusion)
+        either = self.confusion.sum(0) + self.confusion.sum(1) - both
+        return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over the categories that are labelled or predicted."""
+        ious = self.ious
+        return float(ious[np.isfinite(ious)].mean()) if np.isfinite(ious).any() else float("nan")
+
+
+def evaluate_prior(
+    prior: Prior, images: LabelledImages, indices: Sequence[int], device: str | torch.device = "cpu"
+) -> SegmentationScores:
+    """Compare a prior's maps of whole photographs, downscaled to a quarter, with their labels."""
+    confusion = np.zeros((len(CATEGORIES), len(CATEGORIES)), np.int64)
+    for index in indices:
+        image, ids = images.pair(index)
+        height, width = (side // UPSCALE * UPSCALE for side in ids.shape)
+        small = quantize(downscale(image[:height, :width].astype(np.float32) / np.float32(255), UPSCALE))
+        with torch.no_grad():
+            predicted = prior(as_tensor(small[None], device))[0].argmax(dim=0).cpu().numpy()
+        known = ids[:height, :width] != IGNORE
+        pairs = ids[:height, :width][known].astype(np.int64) * len(CATEGORIES) + predicted[known]
+        confusion += np.bincount(pairs, minlength=confusion.size).reshape(confusion.shape)
+    return SegmentationScores(confusion)

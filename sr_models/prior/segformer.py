@@ -51,14 +51,7 @@ class SegformerPrior(nn.Module):
         """Multiply-accumulates per pixel of a low-resolution image of 64x64 (attention grows with the size)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the probability of each category: the sum of those of its ADE20K classes.
-
-        Args:
-            images: ``(N, 3, H, W)`` float low-resolution RGB in [0, 1], of any size.
-
-        Returns:
-            ``(N, 8, 4H, 4W)`` float32, in [0, 1], the sum over the categories being 1.
-        """
+        """Compute the probability of each category ``(N, 8, 4H, 4W)``: the sum of those of its ADE20K classes."""
         height, width = images.shape[-2:]
         pad_height, pad_width = max(0, SMALLEST - height), max(0, SMALLEST - width)
         images = F.pad(images, (0, pad_width, 0, pad_height), mode="replicate")
@@ -70,11 +63,9 @@ class SegformerPrior(nn.Module):
 
 
 def load_segformer(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SegformerPrior:
-    """Load a SegFormer (or any other of transformers' networks for semantic segmentation) for ADE20K.
+    """Load a SegFormer, or any other of transformers' networks for semantic segmentation, for ADE20K.
 
-    Args:
-        name_or_path: a folder with ``config.json`` and weights, or the id of a hub model, which transformers downloads.
-        device: where to compute.
+    ``name_or_path`` is a folder with ``config.json`` and weights, or the id of a hub model, which is downloaded.
 
     Raises:
         PriorError: transformers is not installed, there is no such model, or it is not one for ADE20K's 150 classes.

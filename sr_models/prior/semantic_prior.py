@@ -49,9 +49,9 @@ class Prior(Protocol):
 class Decoder(nn.Module):
     """From SqueezeNet's features at 1/16, 1/8 and 1/4 of the size to one map per category at 1/4.
 
-    Context comes from dilated convolutions, not from pooling over the image: a position's scores depend on about 200
-    pixels to every side, in a patch as in a photograph. The features of a position are divided by their root mean
-    square, because those of the ImageNet weights differ a hundredfold between the depths.
+    A position's scores depend on about 200 pixels to every side, in a patch as in a photograph: there is no pooling
+    over the image. The features of a position are divided by their root mean square, because those of the ImageNet
+    weights differ a hundredfold between the depths.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -101,9 +101,6 @@ class SemanticPrior(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Compute the probability of each category.
 
-        An input of more than `MAX_INPUT_PIXELS` is shrunk to that size, so that memory and time are bounded (beside the
-        result of 8 floats per pixel).
-
         Args:
             images: ``(N, 3, H, W)`` float low-resolution RGB in [0, 1], of any size.
 
@@ -122,7 +119,7 @@ class SemanticPrior(nn.Module):
 
 
 def network_input(images: Tensor) -> Tensor:
-    """The network's input: the image upscaled x4, or, if that were too large, to :data:`MAX_INPUT_PIXELS`."""
+    """The network's input: the image upscaled x4, or, so that memory is bounded, to :data:`MAX_INPUT_PIXELS`."""
     height, width = images.shape[-2:]
     side = UPSCALE * math.sqrt(height * width)
     if side**2 <= MAX_INPUT_PIXELS:
@@ -133,10 +130,7 @@ def network_input(images: Tensor) -> Tensor:
 
 
 def load_prior(name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu") -> SemanticPrior:
-    """Load a prior: the shipped one ("default"), or a safetensors file (or its folder) that training wrote.
-
-    Returns:
-        The network, in evaluation mode, frozen.
+    """Load a prior, frozen: the shipped one ("default"), or a safetensors file (or its folder) that training wrote.
 
     Raises:
         PriorError: the file is missing or damaged, or does not hold this network's weights.
@@ -158,11 +152,7 @@ def save_prior(prior: SemanticPrior, path: str | os.PathLike[str]) -> None:
 
 
 def check_maps(maps: Tensor, images: Tensor) -> Tensor:
-    """Return ``maps`` if they can be a prior for ``images``.
-
-    Args:
-        maps: ``(N, 8, 4H, 4W)`` probabilities, their sum over the categories 1 (to within 1e-3).
-        images: ``(N, 3, H, W)`` low-resolution RGB.
+    """Return ``maps`` if they are probabilities ``(N, 8, 4H, 4W)`` of categories for ``images`` ``(N, 3, H, W)``.
 
     Raises:
         ValueError: another type or shape, values that are negative or not finite, or that do not sum to 1.

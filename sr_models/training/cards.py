@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sr_models.prior.categories import CATEGORIES
-from sr_models.prior.evaluation import SegmentationScores
-from sr_models.prior.labels import HELD_OUT_EVERY
+from sr_models.prior.labels import HELD_OUT_EVERY, SegmentationScores
 from sr_models.prior.semantic_prior import SemanticPrior
 from sr_models.super_resolver import STAGES, read_generator
 from sr_models.training.crops import CROPS
@@ -22,22 +21,18 @@ def write_sr_card(folder: Path) -> None:
     """Write the model card ``folder/README.md`` of the stages whose weights are in the folder."""
     stages = [folder / f"{stage}.safetensors" for stage in STAGES]
     weights = [read_generator(path) for path in stages if path.exists()]
-    rows = ["| stage | steps | minutes | precision | device | PSNR, dB | perceptual distance |", "|---" * 7 + "|"]
-    for each in weights:
-        recipe = each.recipe
-        minutes = f"{float(recipe.get('seconds', 0)) / 60:.1f}"
-        measured = [
-            f"{recipe.get(f'{kind}_bicubic')} -> {recipe.get(f'{kind}_output')}" for kind in ("psnr", "distance")
-        ]
-        cells = [each.stage, recipe.get("steps"), minutes, recipe.get("precision"), recipe.get("device"), *measured]
-        rows.append(f"| {' | '.join(map(str, cells))} |")
     recipes = {each.stage: each.recipe for each in weights}
-    last = weights[-1].recipe if weights else {}
-    gan = recipes.get("gan", {})
+    rows = ["| stage | steps | minutes | precision | device | PSNR, dB | perceptual distance |", "|---" * 7 + "|"]
+    for stage, recipe in recipes.items():
+        cells = [stage, recipe.get("steps"), f"{recipe.get('seconds', 0) / 60:.1f}"]
+        cells += [recipe.get(name) for name in ("precision", "device")]
+        cells += [f"{recipe.get(f'{kind}_bicubic')} -> {recipe.get(f'{kind}_output')}" for kind in ("psnr", "distance")]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    last, gan = weights[-1].recipe, recipes.get("gan", {})
     losses = [f"- GAN stage: {name} {gan[name]}" for name in _LOSSES if name in gan]
-    frozen = [f"- {name}: {last[name]}" for name in _FROZEN if name in last]
+    frozen = [f"- {name}: {last[name]}" for name in _FROZEN]
     commands = [f"{one['command']}  # {one['version']}" for one in recipes.values() if one.get("command")]
-    text = f"""# A x4 super-resolver: {weights[0].network if weights else "none yet"}
+    text = f"""# A x4 super-resolver: {weights[0].network}
 
 ## Use
 For RGB scaled to [0, 1]. Load with `sr_models.load_super_resolver`.

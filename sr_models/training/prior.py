@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from restore_env.toolbox import usable_device
 from sr_models.extractors.squeezenet import load_squeezenet
 from sr_models.prior.categories import CATEGORIES, IGNORE
-from sr_models.prior.evaluation import SegmentationScores, evaluate_prior
-from sr_models.prior.labels import LabelledImages
+from sr_models.prior.labels import LabelledImages, SegmentationScores, evaluate_prior
 from sr_models.prior.semantic_prior import WEIGHTS_FILE, SemanticPrior, save_prior
 from sr_models.training.cards import write_prior_card
 from sr_models.training.labelled_patches import LabelledBatch, LabelledPatches

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import copy
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -11,14 +12,17 @@ from torch.nn import functional as F
 
 from restore_env.images.sources import ImageSource
 from restore_env.toolbox import usable_device
-from sr_models.extractors.squeezenet import SqueezeNet
+from sr_models.extractors.clip import CLIPResNet50, load_clip
+from sr_models.extractors.squeezenet import SqueezeNet, load_squeezenet
+from sr_models.extractors.vgg import VGG19, load_vgg19
 from sr_models.generators import UPSCALE
 from sr_models.losses.perceptual import SQUEEZENET_DEPTHS, PerceptualLoss
+from sr_models.prior.segformer import SegformerPrior, open_prior
+from sr_models.prior.semantic_prior import SemanticPrior, load_prior
 from sr_models.super_resolver import GENERATORS, STAGES, GeneratorWeights, read_generator, write_generator
 from sr_models.training.blind_distortion import DISTORTIONS
 from sr_models.training.cards import write_sr_card
 from sr_models.training.crops import SrPairSampler, ValidationCrops
-from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN
 from sr_models.training.settings import MODELS, SrTraining
 from tools_zoo.training.losses import Batch, as_tensor
@@ -32,6 +36,44 @@ FASTER = 5.0
 """Learning rate of a model's faster parameters in the GAN stage, relative to the others'."""
 
 
+@dataclass(frozen=True)
+class FrozenNetworks:
+    """The frozen networks of a training run; the trained generator needs none of them but the prior."""
+
+    prior: SemanticPrior | SegformerPrior
+    """Gives the generator's maps and the category loss's categories."""
+    distance: SqueezeNet
+    """Extractor of the perceptual distance that validation reports."""
+    features: SqueezeNet | VGG19
+    """Extractor of the perceptual loss."""
+    semantics: SqueezeNet | CLIPResNet50
+    """Extractor of a semantic discriminator's semantics."""
+
+    @staticmethod
+    def load(settings: SrTraining) -> FrozenNetworks:
+        """Load the prior and the files of SqueezeNet (default: the prior's trunk), VGG19 and CLIP that settings name.
+
+        Raises:
+            ValueError: a file is missing or holds other weights.
+        """
+        prior = open_prior(settings.prior)
+        own = prior if isinstance(prior, SemanticPrior) else load_prior()
+        trunk = copy.deepcopy(own.trunk) if settings.squeezenet is None else load_squeezenet(settings.squeezenet)
+        features = trunk if settings.vgg is None else load_vgg19(settings.vgg)
+        return FrozenNetworks(prior, trunk, features, trunk if settings.clip is None else load_clip(settings.clip))
+
+    def names(self) -> dict[str, str]:
+        """The class of each network and a digest of its weights, by its role."""
+        return {role: f"{type(network).__name__} {digest(network)}" for role, network in vars(self).items()}
+
+    def to(self, device: str) -> FrozenNetworks:
+        """Return copies on a device, frozen."""
+        copied = copy.deepcopy(self)
+        for network in vars(copied).values():
+            network.to(device).eval().requires_grad_(False)
+        return copied
+
+
 def train_sr(
     settings: SrTraining, source: ImageSource, frozen: FrozenNetworks, report: Report = lambda _: None
 ) -> dict[str, TrainingResult]:
@@ -39,15 +81,6 @@ def train_sr(
 
     A stage that is finished in ``settings.out`` is not trained again; one that was interrupted goes on. The GAN stage
     starts from the PSNR stage's weights there, or from ``settings.init``.
-
-    Args:
-        settings: what to train and how long.
-        source: photographs.
-        frozen: the networks that losses and validation use.
-        report: called about twice a second.
-
-    Returns:
-        The result of each stage.
 
     Raises:
         ValueError: a GAN stage with nothing to start from, or start weights of another network.
@@ -63,7 +96,11 @@ def _train_stage(
     torch.manual_seed(settings.seed)
     generator = GENERATORS[settings.network]()
     started_from = _load_start(settings, stage, generator)
-    gan = _make_gan(settings, generator, frozen) if stage == "gan" else None
+    gan = None
+    if stage == "gan":
+        vgg = isinstance(frozen.features, VGG19)
+        loss = PerceptualLoss(frozen.features, MODELS[settings.model].vgg_depths if vgg else SQUEEZENET_DEPTHS)
+        gan = GAN(generator, settings.gan, loss, frozen.semantics, frozen.prior)
 
     def upscale(images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -110,13 +147,6 @@ def _train_stage(
     crops.write_grid(settings.out / f"{stage}.png", upscale)
     write_sr_card(settings.out)
     return result
-
-
-def _make_gan(settings: SrTraining, generator: nn.Module, frozen: FrozenNetworks) -> GAN:
-    squeezenet = isinstance(frozen.features, SqueezeNet)
-    depths = SQUEEZENET_DEPTHS if squeezenet else MODELS[settings.model].vgg_depths
-    loss = PerceptualLoss(frozen.features, depths)
-    return GAN(generator, settings.gan, loss, frozen.semantics, frozen.prior)
 
 
 def _load_start(settings: SrTraining, stage: str, generator: nn.Module) -> str:

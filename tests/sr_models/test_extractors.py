@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sr_models.discriminators import DISCRIMINATORS
 from sr_models.extractors.clip import CLIPResNet50, load_clip
 from sr_models.extractors.extractor import Extractor
 from sr_models.extractors.squeezenet import SqueezeNet
@@ -103,12 +102,6 @@ def test_vgg19_in_the_loss(vgg: VGG19, weights: tuple[float, ...]) -> None:
     assert torch.isfinite(gradient).all()
     assert float(gradient.abs().sum()) > 0
     assert float(PerceptualDistance(vgg)(images.detach(), images.detach())) == 0
-
-
-def test_clip_in_a_discriminator(clip: CLIPResNet50) -> None:
-    images = random(1, 3, 64, 48)
-    network = DISCRIMINATORS["patch"](clip.channels[-1], 4)
-    assert network(images, clip(images)[-1]).real.shape == (1, 1, 6, 4)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

@@ -22,13 +22,12 @@ from sr_models.generators.sft_net import SFTNet
 from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
 from sr_models.losses.perceptual import PerceptualLoss
 from sr_models.prior.semantic_prior import SemanticPrior
-from sr_models.super_resolver import read_generator
+from sr_models.super_resolver import GeneratorWeights, read_generator, write_generator
 from sr_models.training.blind_distortion import DISTORTIONS
 from sr_models.training.crops import SrPairSampler
-from sr_models.training.frozen_networks import FrozenNetworks
 from sr_models.training.gan import GAN, GANConfig, categories_of
 from sr_models.training.settings import MODELS, SrTraining
-from sr_models.training.super_resolution import train_sr
+from sr_models.training.super_resolution import FrozenNetworks, train_sr
 from tests.support.toolkit import photographs
 from tools_zoo.training.trainer import Progress, TrainingError
 
@@ -93,8 +92,7 @@ def test_training_lowers_the_error(frozen: FrozenNetworks, tmp_path: Path) -> No
     network = TINY["rrdb_small"]()
     network.tail.bias.data.fill_(0.2)
     start = tmp_path / "start.safetensors"
-    weights = sr_models.super_resolver.GeneratorWeights("rrdb_small", "psnr", network.state_dict())
-    sr_models.super_resolver.write_generator(start, weights)
+    write_generator(start, GeneratorWeights("rrdb_small", "psnr", network.state_dict()))
     train_sr(replace(run, init=start), source(), frozen)
     assert read_generator(tmp_path / "psnr.safetensors").recipe["psnr_output"] > 25  # the start is at 14 dB
 
@@ -120,26 +118,15 @@ def test_a_killed_stage_goes_on_to_the_same_weights(
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_checkpoint_of_another_discriminator_is_refused(frozen: FrozenNetworks, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_refused(frozen: FrozenNetworks, tmp_path: Path) -> None:
     train_sr(settings(tmp_path), source(), frozen)
     with pytest.raises(TrainingError, match="semantic"):
         train_sr(settings(tmp_path, semantics=False), source(), frozen)
-
-
-def test_a_checkpoint_with_other_frozen_networks_is_refused(frozen: FrozenNetworks, tmp_path: Path) -> None:
-    run = settings(tmp_path, steps=1, stage="psnr")
-    train_sr(run, source(), frozen)
-    torch.manual_seed(1)
     with pytest.raises(TrainingError, match="features"):
-        train_sr(run, source(), replace(frozen, features=SqueezeNet()))
-
-
-def test_weights_to_start_from_come_before_those_in_the_folder(frozen: FrozenNetworks, tmp_path: Path) -> None:
-    train_sr(settings(tmp_path), source(), frozen)
-    other = tmp_path / "other.safetensors"
-    weights = read_generator(tmp_path / "psnr.safetensors")
-    sr_models.super_resolver.write_generator(other, replace(weights, state=TINY["rrdb_small"]().state_dict()))
-    with pytest.raises(TrainingError, match="started_from"):
+        train_sr(settings(tmp_path), source(), replace(frozen, features=SqueezeNet()))
+    other, weights = tmp_path / "other.safetensors", read_generator(tmp_path / "psnr.safetensors")
+    write_generator(other, replace(weights, state=TINY["rrdb_small"]().state_dict()))
+    with pytest.raises(TrainingError, match="started_from"):  # settings.init comes before the weights in the folder
         train_sr(settings(tmp_path, stage="gan", init=other), source(), frozen)
 
 
@@ -191,7 +178,9 @@ def test_each_side_learns_from_its_own_loss(form: Any, name: Any, semantic: bool
     both.eval()  # spectral norms stand still, so that two passes are alike
     inputs = torch.rand(2, 3, 32, 32)
     both.loss(both.generator(inputs), targets).backward()  # type: ignore[no-untyped-call]
-    judged = [parameter.grad.clone() for parameter in both.discriminator.parameters() if parameter.grad is not None]
+    discriminator_gradients = [
+        parameter.grad.clone() for parameter in both.discriminator.parameters() if parameter.grad is not None
+    ]
     made = [parameter.grad.clone() for parameter in both.generator.parameters() if parameter.grad is not None]
     both.zero_grad()
     extractor_map = both._frozen[1](targets)[-1] if semantic else None
@@ -202,13 +191,13 @@ def test_each_side_learns_from_its_own_loss(form: Any, name: Any, semantic: bool
         alone_loss = alone_loss + category_loss(seen, categories_of(both._frozen[2], targets))
     alone_loss.backward()  # type: ignore[no-untyped-call]
     alone = [parameter.grad for parameter in both.discriminator.parameters() if parameter.grad is not None]
-    assert judged
-    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(judged, alone, strict=True))
+    assert discriminator_gradients
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(discriminator_gradients, alone, strict=True))
     assert all(parameter.grad is None for parameter in both.generator.parameters())
     assert sum(float(gradient.abs().sum()) for gradient in made) > 0
 
 
-def test_the_verdict_moves_the_generator() -> None:
+def test_the_adversarial_loss_moves_the_generator() -> None:
     gradients = []
     for weight in (0.0, 10.0):
         both, targets = gan_network(GANConfig("patch", False, 1.0, 0.0, weight, 0.0, width=4))
@@ -217,7 +206,7 @@ def test_the_verdict_moves_the_generator() -> None:
     assert any(not torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
 
 
-def test_categories_are_told_only_where_the_prior_is_sure() -> None:
+def test_categories_are_those_that_the_prior_is_sure_of() -> None:
     class Sure(SemanticPrior):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             maps = torch.full((2, 8, 4 * images.shape[2], 4 * images.shape[3]), 0.125)
@@ -249,7 +238,7 @@ def test_crops_that_cannot_be_are_refused() -> None:
         SrPairSampler(source(), [0], 400, DISTORTIONS["bicubic"])
 
 
-def test_the_command_trains_and_speaks_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_trains_and_reports_missing_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "sr", "--out", str(tmp_path / "out"), "--steps", "1", "--crop-size", "32", "--batch-size", "1"]
     words += ["--discriminator-width", "4", "--model", "sed"]
     assert main([*words, "--no-semantics"]) == 0
