@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional as F
 
 from restore_env.distortions.saturation import Curve, apply_curve
-from restore_env.images.arrays import Float, Pixels
+from restore_env.images.arrays import Float, Pixels, to_float
 
 BLUR_EDGES: tuple[float, ...] = tuple(0.5 * k for k in range(11))
 """Edges of the ten blur levels: sigma in pixels."""
@@ -260,8 +260,7 @@ def distort_patch(
     top, left, height, width = window
     rows = _Span.of(top, height, image.shape[0] // factor, factor, levels)
     columns = _Span.of(left, width, image.shape[1] // factor, factor, levels)
-    region = apply_curve(image[rows.source, columns.source], curve).astype(np.float32)
-    region *= np.float32(1 / 255)
+    region = to_float(apply_curve(image[rows.source, columns.source], curve))
     region = downscale(gaussian_blur(region, levels.blur_sigma), factor)[rows.inside, columns.inside]
     coded = quantize(gaussian_noise(region, levels.noise_sigma, rng))
     if levels.jpeg_quality:

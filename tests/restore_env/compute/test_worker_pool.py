@@ -206,14 +206,14 @@ def test_an_error_in_other_work_leaves_the_episodes_unchanged_and_no_tool_runnin
         ended.append(len(images))
         return images * 0.5
 
-    def meanwhile() -> Iterator[None]:
+    def failing() -> Iterator[None]:
         raise ValueError("no start")
         yield
 
     env = environment(Toolbox([FunctionTool("slow", slow, thread_safe=True)]))
     before, _ = env.reset(seed=0)
     with pytest.raises(ValueError, match="no start"), env.episodes.single_threaded():
-        env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), meanwhile())
+        env.episodes.step(np.arange(12), np.zeros(12, dtype=np.int64), failing())
     then = len(ended)
     time.sleep(0.1)
     assert len(ended) == then

@@ -52,7 +52,7 @@ def as_float(image: Pixels) -> Float:
 def windows(draw: st.DrawFn) -> tuple[tuple[int, int], tuple[int, int, int, int], int]:
     """An image's size, a window of the distorted image, and the factor between them; borders come up often.
 
-    Windows are three pixels wide or more: in strips of up to four pixels libjpeg enlarges the colours differently.
+    Windows are three pixels wide or more: in strips of up to four pixels libjpeg upsamples the colours differently.
     """
     factor = draw(st.sampled_from([1, 4]))
     sides, spans = [], []

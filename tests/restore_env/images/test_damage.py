@@ -81,14 +81,14 @@ def declaring(file_format: str, side: int) -> bytes:
 )
 def test_small_files_that_declare_huge_images_cost_no_memory(file_format: str, side: int, reason: str) -> None:
     resource = pytest.importorskip("resource")
-    data, beginning, peak = (
+    data, start, peak = (
         declaring(file_format, side),
         time.monotonic(),
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     )
     assert_refused(data, reason)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000  # KiB; decoded they would take 500 MiB
-    assert time.monotonic() - beginning < 5
+    assert time.monotonic() - start < 5
 
 
 # Damaged files: an ImageError or a picture, no other exception, nothing on stderr
@@ -172,7 +172,7 @@ def test_read_image_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(ImageError, match="no regular file"):
             read_image(tmp_path / "pipe.png")
 
-    path.write_bytes(FILES["jpeg"])  # the content counts, not the name
+    path.write_bytes(FILES["jpeg"])  # the content decides, not the name
     np.testing.assert_array_equal(read_image(str(path)).pixels, decode_image(FILES["jpeg"]).pixels)
 
     def refuse(_: Path) -> bytes:
