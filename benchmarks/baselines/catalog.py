@@ -10,7 +10,7 @@ from types import MappingProxyType
 from benchmarks.baselines.complexity import macs_per_pixel, parameter_count
 from benchmarks.baselines.owan import Owan
 from benchmarks.baselines.same_size import BaselineNetwork, Cascade, PlainResidual
-from benchmarks.baselines.x4_networks import Drrn, EnhanceNet, LapSrn, MemNet, OnBicubic, Srcnn, SrResNet
+from benchmarks.baselines.x4_networks import Drrn, LapSrn, MemNet, OnBicubic, enhancenet, srcnn, srresnet
 
 CLEAN = "clean"
 """The severity without distortions, only downscaled: the usual task of super-resolvers."""
@@ -83,13 +83,13 @@ _ROWS = (
         "the default tools' larger network, three times",
     ),
     Baseline("owan", "OWAN", 1, lambda colours: Owan(), "Suganuma, Liu, Okatani, CVPR 2019"),
-    Baseline("srcnn", "SRCNN", 4, _on_bicubic(Srcnn), "Dong et al., TPAMI 2016, 9-5-5"),
+    Baseline("srcnn", "SRCNN", 4, srcnn, "Dong et al., TPAMI 2016, 9-5-5"),
     Baseline("vdsr_x4", "VDSR x4", 4, _on_bicubic(_plain(20, 64)), "Kim, Lee, Lee, CVPR 2016"),
     Baseline("lapsrn", "LapSRN", 4, LapSrn, "Lai et al., CVPR 2017"),
     Baseline("drrn", "DRRN", 4, _on_bicubic(Drrn), "Tai, Yang, Liu, CVPR 2017"),
     Baseline("memnet", "MemNet", 4, _on_bicubic(MemNet), "Tai et al., ICCV 2017"),
-    Baseline("srresnet", "SRResNet", 4, SrResNet, "Ledig et al., CVPR 2017; SRGAN's generator"),
-    Baseline("enhancenet", "EnhanceNet", 4, EnhanceNet, "Sajjadi, Schoelkopf, Hirsch, ICCV 2017"),
+    Baseline("srresnet", "SRResNet", 4, srresnet, "Ledig et al., CVPR 2017; SRGAN's generator"),
+    Baseline("enhancenet", "EnhanceNet", 4, enhancenet, "Sajjadi, Schoelkopf, Hirsch, ICCV 2017"),
 )
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType({row.name: row for row in _ROWS})

@@ -15,6 +15,7 @@ import torch
 from benchmarks.baselines.catalog import CLEAN, Baseline, find_baseline
 from benchmarks.baselines.same_size import BaselineNetwork, Cascade
 from benchmarks.baselines.weights import BaselineWeights, Training, read_baseline, write_baseline
+from benchmarks.report.publishing import markdown_table
 from restore_env.distortions.protocol import Levels, check_severity, draw_levels
 from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
@@ -37,6 +38,29 @@ from tools_zoo.training.settings import RestorationTraining, option
 from tools_zoo.training.trainer import Report, digest, train_network
 
 VALIDATION_PATCHES, VALIDATION_SECONDS = 192, 15.0
+CARD = f"""# One-network baselines
+
+## Use
+Single networks that toolchains are compared with (`python -m benchmarks.compare`), for 8-bit RGB scaled to [0, 1]; the
+networks are rows of `benchmarks/baselines/catalog.py`.
+
+## Data
+Patches of clean photographs at 1, 2/3 and 1/3 of their size with mixed distortions; x4 networks: bicubically shrunk
+ones. The licence of the weights follows that of the photographs.
+
+## Recipe
+```
+{{commands}}
+```
+
+## Results
+Input and output: PSNR of {VALIDATION_PATCHES} validation patches.
+
+{{table}}
+
+## Limits
+"Undertrained" marks a network that more training may still improve: a win over it is not claimed.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,40 +176,16 @@ def _start(network: BaselineNetwork, settings: BaselineTraining) -> list[Mapping
 
 def write_baselines_card(folder: Path) -> None:
     """Write the model card ``folder/README.md`` of all baselines that lie there."""
-    lines = [
-        "| baseline | parameters | MAC a pixel | trained on | minutes | input, dB | output, dB | training |",
-        "|---|---:|---:|---|---:|---:|---:|---|",
-    ]
+    heads = ["baseline", "parameters", "MAC a pixel", "trained on", "minutes", "input, dB", "output, dB", "training"]
+    rows = []
     commands: dict[str, None] = {}
     for path in sorted(folder.glob("*.safetensors")):
         weights = read_baseline(path)
         row, recipes = weights.baseline, passes(weights.recipe)
+        minutes = sum(float(recipe.get("seconds", 0)) for recipe in recipes) / 60
         cells = [row.title, f"{row.parameters:,}", f"{row.macs_per_pixel:,.0f}", recipes[-1].get("severity", "")]
-        cells.append(f"{sum(float(recipe.get('seconds', 0)) for recipe in recipes) / 60:.0f}")
-        cells += [recipes[-1].get("psnr_input", ""), recipes[-1].get("psnr_output", ""), Training.of(weights.recipe)]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        cells += [f"{minutes:.0f}", *(recipes[-1].get(name, "") for name in ("psnr_input", "psnr_output"))]
+        rows.append([*cells, Training.of(weights.recipe)])
         commands |= dict.fromkeys(str(recipe["command"]) for recipe in recipes if recipe.get("command"))
-    text = f"""# One-network baselines
-
-## Use
-Single networks that toolchains are compared with (`python -m benchmarks.compare`), for 8-bit RGB scaled to [0, 1]; the
-networks are rows of `benchmarks/baselines/catalog.py`.
-
-## Data
-Patches of clean photographs at 1, 2/3 and 1/3 of their size with mixed distortions; x4 networks: bicubically shrunk
-ones. The licence of the weights follows that of the photographs.
-
-## Recipe
-```
-{chr(10).join(commands)}
-```
-
-## Results
-Input and output: PSNR of {VALIDATION_PATCHES} validation patches.
-
-{chr(10).join(lines)}
-
-## Limits
-"Undertrained" marks a network that more training may still improve: a win over it is not claimed.
-"""
+    text = CARD.format(commands="\n".join(commands), table="\n".join(markdown_table(heads, rows)))
     write_card(folder / "README.md", text)

@@ -42,20 +42,36 @@ class OnBicubic(BaselineNetwork):
         return refined
 
 
-class Srcnn(BaselineNetwork):
-    """SRCNN 9-5-5 (Dong et al., TPAMI 2016): patches, a mapping, a reconstruction; not residual."""
+class LayerStack(BaselineNetwork):
+    """Layers in a row; with ``residual`` their result is added to the bicubically upscaled image."""
 
-    receptive_radius = 4 + 2 + 2
-
-    def __init__(self, colours: int) -> None:
+    def __init__(self, *layers: nn.Module, receptive_radius: int, scale: int = SCALE, residual: bool = False) -> None:
         super().__init__()
-        layers = (convolution(colours, 64, 9), convolution(64, 32, 5), convolution(32, colours, 5))
-        self.layers = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+        self.layers, self.residual = nn.Sequential(*layers), residual
+        self.scale, self.receptive_radius = scale, receptive_radius
 
     def forward(self, images: Tensor) -> Tensor:
+        """Restore or upscale ``(N, C, H, W)``."""
+        restored: Tensor = self.layers(images)
+        return bicubic_upscale(images, self.scale) + restored if self.residual else restored
+
+
+class Residual(nn.Sequential):
+    """Layers in a row, whose result is added to their input."""
+
+    def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
-        refined: Tensor = self.layers(images)
-        return refined
+        refined = features
+        for layer in self:
+            refined = layer(refined)
+        return features + refined
+
+
+def srcnn(colours: int) -> BaselineNetwork:
+    """SRCNN 9-5-5 (Dong et al., TPAMI 2016): patches, a mapping, a reconstruction; not residual."""
+    first, second = convolution(colours, 64, 9), convolution(64, 32, 5)
+    layers = (first, nn.ReLU(), second, nn.ReLU(), convolution(32, colours, 5))
+    return OnBicubic(LayerStack(*layers, scale=1, receptive_radius=4 + 2 + 2))
 
 
 class Refinement(nn.Module):
@@ -188,62 +204,29 @@ class LapSrn(BaselineNetwork):
         return images
 
 
-class SrResNet(BaselineNetwork):
+def srresnet(colours: int) -> BaselineNetwork:
     """SRResNet, which is SRGAN's generator (Ledig et al., CVPR 2017): 16 normalised blocks, two pixel-shuffles."""
 
-    scale = SCALE
-    receptive_radius = 4 + 2 * 16 + 1 + 2 + 4
-
-    def __init__(self, colours: int) -> None:
-        super().__init__()
-        self.head = nn.Sequential(convolution(colours, 64, 9), nn.PReLU())
-        self.blocks = nn.ModuleList(self._block() for _ in range(16))
-        self.join = nn.Sequential(convolution(64, 64), nn.BatchNorm2d(64))
-        doublings: list[nn.Module] = []
-        for _ in range(2):
-            doublings += [convolution(64, 256), nn.PixelShuffle(2), nn.PReLU()]
-        self.upscale = nn.Sequential(*doublings)
-        self.tail = convolution(64, colours, 9)
-        with torch.no_grad():
-            self.tail.weight.mul_(0.1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Upscale ``(N, C, H, W)``."""
-        start = features = self.head(images)
-        for block in self.blocks:
-            features = features + block(features)
-        upscaled: Tensor = self.tail(self.upscale(start + self.join(features)))
-        return upscaled
-
-    @staticmethod
-    def _block() -> nn.Sequential:
+    def block() -> nn.Module:
         norm = nn.BatchNorm2d(64)
         nn.init.zeros_(norm.weight)  # every block starts as the identity
-        return nn.Sequential(convolution(64, 64), nn.BatchNorm2d(64), nn.PReLU(), convolution(64, 64), norm)
+        return Residual(convolution(64, 64), nn.BatchNorm2d(64), nn.PReLU(), convolution(64, 64), norm)
+
+    head = (convolution(colours, 64, 9), nn.PReLU())
+    body = Residual(*(block() for _ in range(16)), convolution(64, 64), nn.BatchNorm2d(64))
+    doublings = [layer for _ in range(2) for layer in (convolution(64, 256), nn.PixelShuffle(2), nn.PReLU())]
+    tail = convolution(64, colours, 9)
+    with torch.no_grad():
+        tail.weight.mul_(0.1)
+    return LayerStack(*head, body, *doublings, tail, receptive_radius=4 + 2 * 16 + 1 + 2 + 4)
 
 
-class EnhanceNet(BaselineNetwork):
+def enhancenet(colours: int) -> BaselineNetwork:
     """EnhanceNet (Sajjadi, Schoelkopf, Hirsch, ICCV 2017): 10 blocks, nearest-neighbour doublings, plus bicubic."""
-
-    scale = SCALE
-    receptive_radius = 1 + 2 * 10 + 1 + 2 + 1
-
-    def __init__(self, colours: int) -> None:
-        super().__init__()
-        self.head = nn.Sequential(convolution(colours, 64), nn.ReLU())
-        self.blocks = nn.ModuleList(
-            nn.Sequential(convolution(64, 64), nn.ReLU(), zeroed(convolution(64, 64))) for _ in range(10)
-        )
-        doublings: list[nn.Module] = []
-        for _ in range(2):
-            doublings += [nn.Upsample(scale_factor=2, mode="nearest"), convolution(64, 64), nn.ReLU()]
-        self.upscale = nn.Sequential(*doublings, convolution(64, 64), nn.ReLU())
-        self.tail = zeroed(convolution(64, colours))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Upscale ``(N, C, H, W)``."""
-        features = self.head(images)
-        for block in self.blocks:
-            features = features + block(features)
-        restored: Tensor = bicubic_upscale(images, SCALE) + self.tail(self.upscale(features))
-        return restored
+    head = (convolution(colours, 64), nn.ReLU())
+    blocks = [Residual(convolution(64, 64), nn.ReLU(), zeroed(convolution(64, 64))) for _ in range(10)]
+    doublings: list[nn.Module] = []
+    for _ in range(2):
+        doublings += [nn.Upsample(scale_factor=2, mode="nearest"), convolution(64, 64), nn.ReLU()]
+    tail = (convolution(64, 64), nn.ReLU(), zeroed(convolution(64, colours)))
+    return LayerStack(*head, *blocks, *doublings, *tail, receptive_radius=1 + 2 * 10 + 1 + 2 + 1, residual=True)
