@@ -64,7 +64,12 @@ def _cascade(network: str) -> Callable[[int], BaselineNetwork]:
 
 
 def _on_bicubic(build: Callable[[int], BaselineNetwork]) -> Callable[[int], BaselineNetwork]:
-    return lambda colours: OnBicubic(build(colours))
+    def built(colours: int) -> BaselineNetwork:
+        network = build(colours)
+        assert network.receptive_radius is not None
+        return OnBicubic(network, network.receptive_radius)
+
+    return built
 
 
 _ROWS = (

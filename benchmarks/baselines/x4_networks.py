@@ -25,16 +25,16 @@ class OnBicubic(BaselineNetwork):
     """A network that refines the bicubically upscaled (x4) image.
 
     Args:
-        network: keeps the size of images; its ``receptive_radius`` is in pixels of the result.
+        network: keeps the size of images.
+        receptive_radius: of the network, pixels.
     """
 
     scale = SCALE
 
-    def __init__(self, network: BaselineNetwork) -> None:
+    def __init__(self, network: nn.Module, receptive_radius: int) -> None:
         super().__init__()
         self.network = network
-        assert network.receptive_radius is not None
-        self.receptive_radius = math.ceil(network.receptive_radius / SCALE) + CUBIC_RADIUS
+        self.receptive_radius = math.ceil(receptive_radius / SCALE) + CUBIC_RADIUS
 
     def forward(self, images: Tensor) -> Tensor:
         """Upscale ``(N, C, H, W)``."""
@@ -45,15 +45,16 @@ class OnBicubic(BaselineNetwork):
 class LayerStack(BaselineNetwork):
     """Layers in a row; with ``residual`` their result is added to the bicubically upscaled image."""
 
-    def __init__(self, *layers: nn.Module, receptive_radius: int, scale: int = SCALE, residual: bool = False) -> None:
+    scale = SCALE
+
+    def __init__(self, *layers: nn.Module, receptive_radius: int, residual: bool = False) -> None:
         super().__init__()
-        self.layers, self.residual = nn.Sequential(*layers), residual
-        self.scale, self.receptive_radius = scale, receptive_radius
+        self.layers, self.residual, self.receptive_radius = nn.Sequential(*layers), residual, receptive_radius
 
     def forward(self, images: Tensor) -> Tensor:
-        """Restore or upscale ``(N, C, H, W)``."""
-        restored: Tensor = self.layers(images)
-        return bicubic_upscale(images, self.scale) + restored if self.residual else restored
+        """Upscale ``(N, C, H, W)``."""
+        upscaled: Tensor = self.layers(images)
+        return bicubic_upscale(images, SCALE) + upscaled if self.residual else upscaled
 
 
 class Residual(nn.Sequential):
@@ -69,9 +70,10 @@ class Residual(nn.Sequential):
 
 def srcnn(colours: int) -> BaselineNetwork:
     """SRCNN 9-5-5 (Dong et al., TPAMI 2016): patches, a mapping, a reconstruction; not residual."""
-    first, second = convolution(colours, 64, 9), convolution(64, 32, 5)
-    layers = (first, nn.ReLU(), second, nn.ReLU(), convolution(32, colours, 5))
-    return OnBicubic(LayerStack(*layers, scale=1, receptive_radius=4 + 2 + 2))
+    layers = nn.Sequential(
+        convolution(colours, 64, 9), nn.ReLU(), convolution(64, 32, 5), nn.ReLU(), convolution(32, colours, 5)
+    )
+    return OnBicubic(layers, 4 + 2 + 2)
 
 
 class Refinement(nn.Module):
