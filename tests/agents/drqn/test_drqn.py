@@ -18,7 +18,6 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from agents.agent import load_policy, save_policy
 from agents.drqn.buffers import EpisodeReplayBuffer
 from agents.drqn.drqn import DRQN
 from agents.drqn.policies import MultiInputLstmPolicy, RecurrentQPolicy, RestoreQPolicy
@@ -134,24 +133,6 @@ def test_masks_hold_even_against_the_values() -> None:
     assert action == 2
 
 
-def test_cartpole_gets_its_values() -> None:
-    model = DRQN(
-        "MlpLstmPolicy",
-        make_vec_env("CartPole-v1", 4, seed=0),
-        learning_rate=3e-3,
-        gamma=0.5,
-        target_update_interval=100,
-        train_freq=1,
-        policy_kwargs={"lstm_hidden_size": 16},
-        **SMALL,
-    )
-    model.learn(800)
-    assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
-    batch = model.replay_buffer.sample(32)
-    values = model.policy.q_net.along_episodes(batch.observations, batch.observed)
-    assert values[:, 5].mean().item() == pytest.approx(2, abs=0.15)  # 1 / (1 - gamma), in mid-episode
-
-
 def test_it_learns_from_images() -> None:
     model = DRQN(
         "CnnLstmPolicy",
@@ -188,16 +169,16 @@ def test_a_saved_model_predicts_the_same_and_goes_on(tmp_path: Path) -> None:
     model.save_replay_buffer(tmp_path / "replay")
     loaded = DRQN.load(tmp_path / "model", env=make_vec_env(Recall, 8, seed=1), device="cpu")
     assert loaded.exploration_rate == model.exploration_rate
-    rng, state, other = np.random.default_rng(0), None, None
+    rng, states = np.random.default_rng(0), [None, None]
     for t in range(4):
-        observation = rng.normal(size=(8, 3)).astype(np.float32)
-        start = np.full(8, t == 0)
-        actions, state = model.predict(observation, state, start, deterministic=True)
-        others, other = loaded.predict(observation, other, start, deterministic=True)
-        assert actions.tolist() == others.tolist()
-        assert state is not None
-        assert other is not None
-        assert np.array_equal(state[0], other[0])
+        observation, start = rng.normal(size=(8, 3)).astype(np.float32), np.full(8, t == 0)
+        played: Any = [
+            one.predict(observation, state, start, deterministic=True)
+            for one, state in zip((model, loaded), states, strict=True)
+        ]
+        assert played[0][0].tolist() == played[1][0].tolist()
+        states = [state for _, state in played]
+        assert np.array_equal(played[0][1][0], played[1][1][0])
     before = [p.clone() for p in loaded.policy.q_net.parameters()]
     loaded.learn(160, reset_num_timesteps=False)
     assert loaded.num_timesteps == 640
@@ -208,15 +189,11 @@ def test_a_saved_model_predicts_the_same_and_goes_on(tmp_path: Path) -> None:
     loaded.learn(160, reset_num_timesteps=False)
     assert loaded._n_updates > model._n_updates
     assert not all(torch.equal(a, b) for a, b in zip(before, loaded.policy.q_net.parameters(), strict=True))
-    policy = RecurrentQPolicy.load(str(_saved(model.policy, tmp_path)), device="cpu")
+    model.policy.save(str(tmp_path / "policy.pt"))
+    policy = RecurrentQPolicy.load(str(tmp_path / "policy.pt"), device="cpu")
     observation = rng.normal(size=(8, 3)).astype(np.float32)
     expected = model.policy.predict(observation, deterministic=True)[0]
     assert policy.predict(observation, deterministic=True)[0].tolist() == expected.tolist()
-
-
-def _saved(policy: RecurrentQPolicy, folder: Path) -> Path:
-    policy.save(str(folder / "policy.pt"))
-    return folder / "policy.pt"
 
 
 def test_callbacks_and_the_log(tmp_path: Path) -> None:
@@ -248,40 +225,6 @@ def test_the_target_network_follows_at_its_interval() -> None:
     model.learn(8, reset_num_timesteps=False)
     for a, b, now in zip(first, online, model.policy.q_net_target.parameters(), strict=True):
         torch.testing.assert_close(now, 0.75 * a + 0.25 * b)
-
-
-N = 4
-TOOLS = ("brighten", "dim", "invert", "nearest_x4")
-
-
-def restoring() -> DRQN:
-    env = VecMonitor(RestoreVecEnv(N, images=photographs(), toolbox=pixelwise_toolbox(super_resolver=True)))
-    return DRQN(RestoreQPolicy, env, train_freq=1, target_update_interval=40, **{**SMALL, "learning_starts": 12})
-
-
-def test_the_exported_agent_makes_the_policys_every_choice(tmp_path: Path) -> None:
-    model = restoring().learn(60)
-    assert isinstance(model.policy, RestoreQPolicy)
-    save_policy(model.policy.to_agent(TOOLS), tmp_path / "agent.safetensors")
-    agent = load_policy(tmp_path / "agent.safetensors")
-    assert agent.kind == "q"
-    env = model.get_env()
-    assert env is not None
-    env.seed(7)
-    observation = env.reset()
-    ours: Any = None
-    theirs: Any = None
-    start = np.ones(N, dtype=bool)
-    for _ in range(8):
-        assert isinstance(observation, dict)
-        yours, theirs = model.predict(observation, theirs, start, deterministic=True)
-        channels_last = {**observation, "image": observation["image"].transpose(0, 2, 3, 1)}
-        mine, ours = agent.predict(channels_last, ours, start)
-        assert mine.tolist() == yours.tolist()
-        np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
-        observation, _, start, _ = env.step(mine)
-    assert isinstance(model.replay_buffer, EpisodeReplayBuffer)
-    assert model.replay_buffer._episodes[0].observations[0]["image"].dtype == np.uint8
 
 
 def test_what_does_not_fit_is_refused() -> None:

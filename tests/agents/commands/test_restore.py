@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image
 
 from agents.restoration.restorer import quality
 from restore_env.images.decoding import read_image
 from tests.support.command_line import TOOLS, Shell, assert_one_line
-from tests.support.image_files import encode, encode_deep, float_tiff, picture
+from tests.support.image_files import encode, float_tiff, picture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 # A single photograph --------------------------------------------------------------------------------------------------
@@ -29,19 +29,8 @@ GOOD: dict[str, tuple[str, Callable[[], bytes], tuple[int, int]]] = {
     "one pixel": ("a.png", lambda: encode(picture(1, 1)), (1, 1)),
     "one row": ("a.png", lambda: encode(picture(1, 5000)), (5000, 1)),
     "one column": ("a.png", lambda: encode(picture(5000, 1)), (1, 5000)),
-    "jpeg": ("a.jpg", lambda: encode(picture(), "JPEG"), (45, 30)),
     "upper case": ("A.JPEG", lambda: encode(picture(), "JPEG"), (45, 30)),
-    "progressive": ("a.jpg", lambda: encode(picture(), "JPEG", progressive=True), (45, 30)),
-    "grey jpeg": ("a.jpg", lambda: encode(picture()[..., 0], "JPEG"), (45, 30)),
-    "cmyk": ("a.jpg", lambda: encode(Image.fromarray(picture()).convert("CMYK"), "JPEG"), (45, 30)),
-    "palette": ("a.png", lambda: encode(Image.fromarray(picture()).convert("P")), (45, 30)),
-    "bilevel": ("a.png", lambda: encode(Image.fromarray(picture()).convert("1")), (45, 30)),
-    "alpha": ("a.png", lambda: encode(Image.fromarray(picture()).convert("RGBA")), (45, 30)),
-    "16 bits": ("a.png", lambda: encode_deep(".png", picture().astype(np.uint16) * 257), (45, 30)),
-    "16 bits grey": ("a.png", lambda: encode_deep(".png", picture()[..., 0].astype(np.uint16) * 257), (45, 30)),
     "float tiff": ("a.tif", lambda: float_tiff(0.25), (7, 6)),
-    "webp": ("a.webp", lambda: encode(picture(), "WEBP"), (45, 30)),
-    "bmp": ("a.bmp", lambda: encode(picture(), "BMP"), (45, 30)),
     "gif": ("a.gif", lambda: encode(picture(), "GIF", save_all=True, append_images=[Image.new("L", (9, 9))]), (45, 30)),
     "renamed": ("a.png", lambda: encode(picture(), "JPEG"), (45, 30)),
     "no suffix": ("photo", lambda: encode(picture()), (45, 30)),
@@ -84,15 +73,10 @@ def test_results_as_json(shell: Shell) -> None:
     target = read_image("target.png").pixels
     assert result["psnr_before"] == quality(picture(100, 130), target)
     assert result["psnr_after"] == quality(read_image("b.webp").pixels, target)
-
-
-def test_the_gain_on_one_line(shell: Shell) -> None:
-    Path("a.png").write_bytes(encode(picture()))
-    code, out, err = shell("restore", "a.png", "--target", "a.png", "--max-steps", "1")
-    assert (code, err) == (0, "")
-    after = quality(read_image("a.restored.png").pixels, picture())
-    assert out.startswith("a.png -> a.restored.png: de")
-    assert out.endswith(f"; PSNR 100.00 -> {after:.2f} dB ({after - 100:+.2f})\n")
+    line = shell("restore", "a.png", "-o", "b.webp", "--target", "target.png", "--force", "--max-steps", "2")[1]
+    before, after = result["psnr_before"], result["psnr_after"]
+    gain = f"PSNR {before:.2f} -> {after:.2f} dB ({after - before:+.2f})"
+    assert line == f"a.png -> b.webp: {', '.join(result['toolchain'])}; {gain}\n"
 
 
 def test_four_times_larger(shell: Shell) -> None:
@@ -119,21 +103,6 @@ def test_another_super_resolver(name: str, shell: Shell) -> None:
     assert (code, err) == (0, "")
     result = json.loads(out)
     assert (result["scale"], result["toolchain"][-1], len(result["steps"])) == (4, name, 3)
-
-
-@pytest.mark.parametrize("output", ["b.png", "b.jpg", "b.JPEG", "b.webp", "b.tif", "b.tiff"])
-def test_profile_and_exif_are_kept(output: str, shell: Shell) -> None:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    exif = Image.Exif()
-    exif[ExifTags.Base.Make] = "Camera"
-    exif[ExifTags.Base.Orientation] = 6
-    Path("a.jpg").write_bytes(encode(picture(), "JPEG", icc_profile=profile, exif=exif))
-    assert shell("restore", "a.jpg", "-o", output)[0] == 0
-    with Image.open(output) as result:
-        assert result.size == (30, 45)
-        assert result.info["icc_profile"] == profile
-        assert result.getexif()[ExifTags.Base.Make] == "Camera"
-        assert ExifTags.Base.Orientation not in result.getexif()
 
 
 # Where results go -----------------------------------------------------------------------------------------------------
@@ -191,13 +160,6 @@ def test_what_exists_is_kept_unless_forced(shell: Shell) -> None:
     assert read_image("b.png").pixels.shape == (5, 6, 3)
 
 
-def link(kind: str, name: str, to: str) -> None:
-    if kind == "symbolic":
-        Path(name).symlink_to(to)
-    else:
-        os.link(to, name)
-
-
 @pytest.mark.parametrize("kind", ["same", "dotted", "symbolic", "hard", "other input", "target"])
 def test_inputs_are_never_overwritten(kind: str, shell: Shell) -> None:
     Path("a.png").write_bytes(encode(picture(5, 6)))
@@ -218,8 +180,10 @@ def test_inputs_are_never_overwritten(kind: str, shell: Shell) -> None:
         Path("c.png").symlink_to("sub/e.png")
     elif kind == "target":
         arguments = ["a.png", "-o", "t.png", "--target", "t.png"]
+    elif kind == "symbolic":
+        Path("b.png").symlink_to("a.png")
     else:
-        link(kind, "b.png", "a.png")
+        os.link("a.png", "b.png")
     code, _, err = shell("restore", *arguments, "--force")
     assert code == 2
     assert_one_line(err, "is an input of this run and is not overwritten")

@@ -1,3 +1,5 @@
+"""Heuristics, oracles, and playing episodes with them."""
+
 from __future__ import annotations
 
 import itertools
@@ -6,12 +8,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
-from agents.policies.heuristics import FixedChain, RandomPolicy
+from agents.policies.heuristics import FixedChain, RandomPolicy, best_chains
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle, Oracle, search
 from agents.rollout import draw_starts, play
 from agents.sb3_env import RestoreVecEnv
-from restore_env import FunctionTool, ImageRestoreVectorEnv, Task, Toolbox
+from restore_env import FunctionTool, ImageRestoreEnv, ImageRestoreVectorEnv, Task, Toolbox
 from restore_env.episodes.batch import EpisodeBatch
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
@@ -194,3 +197,42 @@ def test_no_chain_stops_at_once() -> None:
     assert played.gain == 0
     assert FixedChain((), 3).named(pixelwise_toolbox()) == "stop"
     assert FixedChain((1, 2), 3).named(pixelwise_toolbox()) == "dim -> invert"
+
+
+def test_playing_equals_the_environment_step_for_step() -> None:
+    starts = draw_starts(moderate(), 70, seed=1)
+    played = play(FixedChain((1, 0), stop=3), moderate(), starts)
+    env = ImageRestoreEnv(images=photographs(), toolbox=pixelwise_toolbox(), patch_size=40)
+    for index in (0, 63, 64, 69):  # both sides of a batch's border
+        env.reset(options={"episode_seed": starts[index].seed})
+        rewards = [env.step(np.int64(action))[1] for action in (1, 0, 3)]
+        assert played.returns[index] == pytest.approx(sum(rewards), abs=1e-9)
+        assert played.actions[index] == (1, 0, 3)
+    assert played.gain == pytest.approx(float(played.returns.mean()), abs=1e-9)
+
+
+def test_starts_depend_on_the_seed_alone() -> None:
+    one, two, other = draw_starts(moderate(), 3, 1), draw_starts(moderate(), 3, 1), draw_starts(moderate(), 3, 2)
+    assert all(np.array_equal(a.degraded, b.degraded) for a, b in zip(one, two, strict=True))
+    assert not np.array_equal(one[0].degraded, other[0].degraded)
+
+
+def test_a_random_policy_keeps_to_the_mask_and_uses_all_of_it() -> None:
+    mask = np.tile(np.array([1, 0, 1, 0, 1]), (400, 1))
+    chosen, _ = RandomPolicy().predict({"action_mask": mask, "last_action": np.zeros(400)})
+    assert set(chosen.tolist()) == {0, 2, 4}
+
+
+def test_the_chain_search_finds_the_chain_that_undoes_the_damage() -> None:
+    toolbox = Toolbox(
+        [
+            FunctionTool("half", lambda images: images / 2),
+            FunctionTool("lift", lambda images: images + 0.2),
+            FunctionTool("invert", lambda images: 1 - images),
+        ]
+    )
+    targets = torch.rand(6, 3, 16, 16)
+    images = (1 - targets - 0.2) * 2  # undone by: half, lift, invert
+    best = best_chains(toolbox, images, targets, depth=3, beam=9)
+    assert best[3][0] == (0, 1, 2)
+    assert set(best) == {1, 2, 3}

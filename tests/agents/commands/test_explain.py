@@ -50,14 +50,6 @@ def test_stages_are_the_images_between_the_tools() -> None:
     assert (kept.stages[0].psnr, kept.stages[-1].psnr) == (kept.psnr_before, kept.psnr_after)
 
 
-def test_stages_of_an_enlargement_have_the_results_size() -> None:
-    policy = Scripted(always(0), always(3), always(4))
-    restorer = Restorer(pixelwise_toolbox(super_resolver=True), policy)
-    result = restorer.restore(picture(10, 12), scale=4, keep_stages=True)
-    assert result.toolchain == ("brighten", "nearest_x4")
-    assert [stage.image.shape for stage in result.stages] == [(40, 48, 3)] * 3
-
-
 def test_votes_know_their_scores_and_places() -> None:
     toolbox = random_toolbox()
     agent = random_agent(toolbox.names)
@@ -175,7 +167,6 @@ def test_a_folders_search_passes_figures_over(shell: Shell) -> None:
         (("photo.png", "-o", "old.png"), "old.png: exists; --force overwrites it"),
         (("photo.png", "-o", "figure.jpg"), "a figure ends in .png, .pdf or .svg"),
         (("photo.png", "--target", "old.png"), "must be of one size"),
-        (("photo.png", "--max-steps", "0"), "not a whole number"),
     ],
 )
 def test_explain_fails_in_one_line(arguments: tuple[str, ...], message: str, shell: Shell) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 import agents.training.algorithms
 from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy
 from agents.drqn.drqn import DRQN
-from agents.encoders import EncoderName, SpectralEncoder
+from agents.encoders import SpectralEncoder
+from agents.features_extractor import AgentPolicy
 from agents.ppo.policies import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
 from agents.training.agent import train_agent
@@ -27,7 +27,12 @@ from agents.training.settings import AgentTraining
 from restore_env import ImageRestoreEnv
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
-N = 4
+N, NAMES = 4, ("brighten", "dim", "invert")
+SMALL: dict[AlgorithmName, dict[str, int]] = {
+    "ppo": {"n_steps": 6, "batch_size": 24, "n_epochs": 1},
+    "drqn": {"learning_starts": 16, "gradient_steps": 1, "batch_size": 8},
+}
+each_algorithm = pytest.mark.parametrize("algorithm", SMALL)
 
 
 def arguments(**changes: Any) -> dict[str, Any]:
@@ -90,32 +95,28 @@ def test_masks_hold_against_high_logits(model: RecurrentPPO) -> None:
         head.bias.copy_(before)
 
 
-def test_the_exported_agent_makes_the_policys_every_choice(model: RecurrentPPO, tmp_path: Path) -> None:
-    policy = model.policy
-    assert isinstance(policy, MaskedRecurrentPolicy)
-    save_policy(policy.to_agent(("brighten", "dim", "invert", "nearest_x4")), tmp_path / "agent.safetensors")
+@each_algorithm
+def test_the_exported_agent_makes_the_policys_every_choice(algorithm: AlgorithmName, tmp_path: Path) -> None:
+    vector_env = VecMonitor(RestoreVecEnv(N, **arguments()))
+    values = {**ALGORITHMS[algorithm].hyperparameters(), **SMALL[algorithm]}
+    trained = ALGORITHMS[algorithm].build(values, vector_env, lambda: 0.0, 0, torch.device("cpu"), "published")
+    trained.learn(48)
+    assert isinstance(trained.policy, AgentPolicy)
+    save_policy(trained.policy.to_agent((*NAMES, "nearest_x4")), tmp_path / "agent.safetensors")
     agent = load_policy(tmp_path / "agent.safetensors")
-    env = RestoreVecEnv(N, **arguments())
-    env.seed(7)
-    observation = env.reset()
+    assert agent.kind == ("logits" if algorithm == "ppo" else "q")
+    vector_env.seed(7)
+    observation: Any = vector_env.reset()
     ours: Any = None
     theirs: Any = None
     start = np.ones(N, dtype=bool)
     for _ in range(8):
-        assert isinstance(observation, dict)
         mine, ours = agent.predict(observation, ours, start)
         transposed = {**observation, "image": observation["image"].transpose(0, 3, 1, 2)}
-        yours, theirs = model.predict(transposed, theirs, start, deterministic=True)
+        yours, theirs = trained.predict(transposed, theirs, start, deterministic=True)
         assert mine.tolist() == yours.tolist()
         np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
-        observation, _, start, _ = env.step(mine)
-
-
-SMALL: dict[AlgorithmName, dict[str, int]] = {
-    "ppo": {"n_steps": 6, "batch_size": 24, "n_epochs": 1},
-    "drqn": {"learning_starts": 16, "gradient_steps": 1, "batch_size": 8},
-}
-each_algorithm = pytest.mark.parametrize("algorithm", SMALL)
+        observation, _, start, _ = vector_env.step(mine)
 
 
 def settings(out: Path, steps: int, algorithm: AlgorithmName = "ppo", **changes: Any) -> AgentTraining:
@@ -160,7 +161,7 @@ def test_the_calibrated_encoder_of_a_warm_start_is_saved_and_resumed(
 
 
 @each_algorithm
-def test_training_writes_a_policy_and_resumes(
+def test_training_writes_a_policy_and_resumes_as_its_seed_says(
     algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
@@ -175,6 +176,10 @@ def test_training_writes_a_policy_and_resumes(
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["policy"]
     head = saved["action_net.weight" if algorithm == "ppo" else "q_net.head.0.weight"]
     assert not torch.equal(first.head.weight, head)
+    for steps in (48, 96):
+        train_agent(settings(tmp_path / "again", steps, algorithm))
+    again = torch.load(tmp_path / "again" / "checkpoint.pt", weights_only=True)["policy"]
+    assert all(torch.equal(value, again[key]) for key, value in saved.items())
     _, repeated = train_agent(settings(tmp_path, 96, algorithm))
     assert repeated.steps == 96
     with pytest.raises(PolicyError, match="seed 0, not 5"):
@@ -185,30 +190,6 @@ def test_training_writes_a_policy_and_resumes(
     (tmp_path / "checkpoint.pt").write_bytes(b"nonsense")
     with pytest.raises(PolicyError, match=r"checkpoint\.pt: damaged"):
         train_agent(settings(tmp_path, 144, algorithm))
-
-
-@each_algorithm
-def test_a_resumed_run_is_determined_by_its_seed(
-    algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
-    states = []
-    for name in ("first", "again"):
-        for steps in (48, 96):
-            train_agent(settings(tmp_path / name, steps, algorithm))
-        states.append(torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["policy"])
-    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
-
-
-def test_training_starts_from_an_agent_with_another_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
-    path = tmp_path / "other.safetensors"
-    encoders: tuple[EncoderName, ...] = ("published", "spectral")
-    for algorithm, encoder in itertools.product(SMALL, encoders):
-        save_policy(RecurrentAgent(("brighten", "dim", "invert"), encoder=encoder), path)
-        out = tmp_path / f"{algorithm}-{encoder}"
-        agent, _ = train_agent(dataclasses.replace(settings(out, 16, algorithm), init=str(path)))
-        assert agent.extractor.encoder == encoder
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -227,16 +208,30 @@ def test_the_hyperparameters_are_those_that_rl_zoo3_reads(name: AlgorithmName) -
         algorithm.hyperparameters(temperature=1.0)
 
 
-def test_an_unknown_policy_names_the_known_ones() -> None:
-    with pytest.raises(PolicyError, match="no policy"):
-        load_policy("no-such-policy")
-
-
-def test_a_patch_of_another_size_is_refused() -> None:
-    observation = {
-        "image": np.zeros((1, 40, 40, 3), np.uint8),
-        "last_action": np.array([3]),
-        "action_mask": np.ones((1, 3)),
-    }
-    with pytest.raises(PolicyError, match="63x63"):
-        RecurrentAgent(("a", "b")).predict(observation)
+@each_algorithm
+def test_training_starts_from_an_agent_without_super_resolvers(
+    algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
+    monkeypatch.setattr("agents.imitation.demonstrations.EPISODES", 8)
+    init = tmp_path / "small.safetensors"
+    save_policy(RecurrentAgent(NAMES, encoder="spectral"), init)
+    training = dataclasses.replace(
+        settings(tmp_path / "run", 24, algorithm),
+        toolbox=pixelwise_toolbox(super_resolver=True),
+        upscale=(1, 4),
+        reward="tests.support.toolkit:softened",
+        init=str(init),
+        warm_start=0.01,
+    )
+    agent, progress = train_agent(training)
+    assert agent.tools == (*NAMES, "nearest_x4")
+    assert agent.extractor.encoder == "spectral"
+    assert agent.recipe["upscale"] == [1, 4]
+    assert agent.recipe["reward"] == "tests.support.toolkit:softened"
+    assert agent.recipe["validation_return"] == pytest.approx(progress.validation_gain, abs=1e-3)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "severity, of the same size and x4; the reward is the gain in tests.support.toolkit:softened" in card
+    other = dataclasses.replace(training, reward="ssim")
+    with pytest.raises(PolicyError, match=r"reward tests\.support\.toolkit:softened, not ssim"):
+        train_agent(other)

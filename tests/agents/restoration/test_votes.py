@@ -106,13 +106,6 @@ def test_the_policy_gets_the_last_action_and_the_mask() -> None:
     assert all((step["action_mask"] == np.ones((6, 4))).all() for step in policy.seen)
 
 
-@pytest.mark.parametrize("max_steps", [1, 2, 5])
-def test_at_most_max_steps_tools(max_steps: int) -> None:
-    result = Restorer(pixelwise_toolbox(), Scripted(always(2)), max_steps=max_steps).restore(picture())
-    assert result.toolchain == ("invert",) * max_steps
-    assert len(result.votes) == max_steps
-
-
 def test_every_tile_keeps_its_own_state_across_batches() -> None:
     policy = Remembering(first=1, then=0)
     toolbox = Toolbox(

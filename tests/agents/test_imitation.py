@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from agents.agent import Observation, PolicyError, RecurrentAgent, load_policy, save_policy
+from agents.agent import Observation, RecurrentAgent, load_policy, save_policy
 from agents.encoders import ENCODERS, EncoderName, SpectralEncoder
 from agents.imitation.demonstrations import Demonstrations, demonstrate
-from agents.imitation.imitation import imitate, learn_from_oracle, pretrain_encoder
+from agents.imitation.imitation import SPREAD, imitate, learn_from_oracle, pretrain_encoder
 from restore_env.distortions.protocol import gaussian_blur, gaussian_noise, jpeg, quantize
 from restore_env.episodes.spectrum import spectrum
 from restore_env.task import Task
+from restore_env.toolbox import FunctionTool, Toolbox, bicubic_upscale
 from tests.support.toolkit import photographs, pixelwise_toolbox
-from tools_zoo.weight_files import read_weights, write_weights
 
 NAMES = ("brighten", "dim", "invert")
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS)
@@ -151,10 +152,80 @@ def test_half_precision_leaves_the_spectrum_as_it_is() -> None:
     assert torch.equal(half, spectrum(images))
 
 
-def test_a_policy_with_an_unknown_encoder_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES), path)
-    state, metadata = read_weights(path, PolicyError)
-    write_weights(path, dict(state), {**metadata, "encoder": "infrared"})
-    with pytest.raises(PolicyError, match=r"not a policy .*encoder"):
-        load_policy(path)
+def upscaling_task(**arguments: Any) -> Task:
+    chosen = {"images": photographs(), "toolbox": pixelwise_toolbox(super_resolver=True)}
+    return Task(**{**chosen, **arguments})
+
+
+@pytest.fixture(autouse=True)
+def few_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.imitation.demonstrations.EPISODES", 8)
+
+
+def test_demonstrations_hold_what_super_resolvers_would_pay() -> None:
+    demonstrations = demonstrate(upscaling_task(upscale=(1, 4)), 1e-6, seed=0)
+    upscaling = demonstrations.masks[:, 0, 3]
+    assert set(upscaling.tolist()) == {True, False}
+    assert (demonstrations.rewards[:, 0, 3] != 0)[upscaling].all()
+    assert (demonstrations.rewards[..., 3][~demonstrations.masks[..., 3]] == 0).all()
+    assert demonstrations.masks[:, :, :3].all()
+
+
+def test_demonstrations_of_several_tasks_are_shared_out() -> None:
+    """Pixels of black photographs tell which task an episode is of."""
+    black = [np.zeros((80, 80, 3), np.uint8)]
+    tasks = [
+        upscaling_task(images=black, upscale=(1,), severity="single"),
+        upscaling_task(images=black, upscale=(1,), distortion="tests.support.toolkit:inverted"),
+    ]
+    demonstrations = demonstrate(tasks[0], 0.5, seed=0, extra_tasks=[(tasks[1], 0.5)])
+    inverted = (demonstrations.images[:, 0] == 255).all(axis=(1, 2, 3))
+    assert 0.1 < inverted.mean() < 0.9
+    assert demonstrate(tasks[0], 1e-6, seed=0, extra_tasks=[(tasks[1], 1.0)]).images[:, 0].min() == 255
+    with pytest.raises(ValueError, match=r"must not exceed 1 together, got 1\.2"):
+        demonstrate(tasks[0], 1e-6, seed=0, extra_tasks=[(tasks[1], 0.7), (tasks[1], 0.5)])
+
+
+def test_the_spread_is_that_of_the_allowed_tools() -> None:
+    masks = np.array([[[True, True, True, True], [True, True, False, True]]])
+    rewards = np.array([[[1.0, 3.0, 5.0, 99.0], [2.0, 4.0, 77.0, 99.0]]], np.float32)
+    demonstrations = Demonstrations(np.zeros((1, 2, 63, 63, 3), np.uint8), np.zeros((1, 2), np.int64), masks, rewards)
+    assert demonstrations.reward_std == pytest.approx((np.std([1, 3, 5]) + np.std([2, 4])) / 2)
+
+
+def test_small_rewards_teach_as_much_as_large_ones() -> None:
+    demonstrations = demonstrate(upscaling_task(upscale=(4,)), 1e-6, seed=1)
+    states = []
+    for factor in (1.0, 1e-3):
+        torch.manual_seed(0)
+        agent = RecurrentAgent((*NAMES, "nearest_x4"))
+        scaled = dataclasses.replace(demonstrations, rewards=demonstrations.rewards * np.float32(factor))
+        unit = scaled.reward_std / SPREAD
+        imitate(agent, scaled, 1e-6, seed=0, unit=unit)  # a step
+        states.append(agent.head.weight.clone())
+    torch.testing.assert_close(*states)
+
+
+def gentle() -> Toolbox:
+    """A clear best choice in either task: a tool that undoes the damage, and a super-resolver that beats bicubic."""
+
+    def upscale(images: torch.Tensor) -> torch.Tensor:
+        return bicubic_upscale(images).clamp(0.2, 0.8)
+
+    return Toolbox(
+        [
+            FunctionTool("up", lambda images: images + 0.2),
+            FunctionTool("down", lambda images: images - 0.2),
+            FunctionTool("four", upscale, scale=4),
+        ]
+    )
+
+
+@pytest.mark.parametrize(("kind", "reward"), [("logits", "tests.support.toolkit:softened"), ("q", "psnr")])
+def test_imitation_copes_with_both_tasks_and_any_reward(kind: Any, reward: str) -> None:
+    torch.manual_seed(0)
+    agent = RecurrentAgent(gentle().names, kind)
+    before = agent.head.weight.clone()
+    learn_from_oracle(agent, upscaling_task(toolbox=gentle(), reward=reward), 0.5, seed=0, pretrained=True)
+    assert not torch.equal(agent.head.weight, before)
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in agent.parameters())

@@ -1,13 +1,8 @@
-"""The published agent as a policy like any other: the env, the command line, what its authors' code gave.
+"""The published agent in the environment, on the command line and on photographs gives what its authors' code gave.
 
-Orientation. The published networks were trained on images whose height and width were swapped; the import swaps the
-kernels' axes, so that the imported networks take images as they are.
-
-- The synthetic pairs were swapped before they went into the published networks, and back after: here they go in as
-  they are, and everything is as published.
-- The photos of ``mine`` were *not* swapped for the published networks, which so saw them lying on their side. The
-  imported networks see the same if they are given the photos swapped, and then do the same, tile by tile; given
-  the photos upright, as a user would, they see what they were trained for and choose other chains for two of the four.
+The published networks were trained on images with height and width swapped; the import swaps the kernels' axes. The
+synthetic pairs were swapped for the published networks, too, so they go into the imported ones as they are. The
+photographs of ``mine`` were not: the imported networks get them swapped.
 """
 
 from __future__ import annotations
@@ -100,10 +95,25 @@ def test_by_the_evaluate_command(
         assert row["psnr_after"] == pytest.approx(quality(saved, target), abs=1e-3)
 
 
+def test_photographs_are_restored_as_published(published: Path, imported: Path) -> None:
+    """The photographs were not transposed for the published networks, so they are for the imported ones."""
+    restorer = Restorer(imported, imported)
+    expected = json.loads((published / "expected" / "mine.json").read_text())
+    for name, entry in expected.items():
+        pixels = read_image(published / "test" / "mine" / name).pixels
+        result = restorer.restore(np.ascontiguousarray(pixels.transpose(1, 0, 2)), keep_float=True)
+        assert [restorer.toolbox.action(vote.action) for vote in result.votes] == entry["chain"]
+        assert [vote.grid.T.ravel().tolist() for vote in result.votes] == entry["votes"]
+        assert result.float_image is not None
+        with np.load(published / "expected" / f"mine_{Path(name).stem}.npz") as arrays:
+            final = arrays[arrays.files[0]].reshape(pixels.shape)
+        np.testing.assert_allclose(result.float_image.transpose(1, 0, 2), final, rtol=0, atol=2e-6)
+
+
 # Without the published data -----------------------------------------------------------------------------------------
 
 
-def test_a_policys_recipe_says_how_it_looks() -> None:
+def test_a_policys_recipe_says_what_its_input_is() -> None:
     toolbox = random_toolbox()
     plain = RecurrentAgent(toolbox.names)
     unclipped = RecurrentAgent(toolbox.names, recipe={"source": "x", "observe": "float32", "borders": False})
@@ -115,7 +125,7 @@ def test_a_policys_recipe_says_how_it_looks() -> None:
 
 
 @pytest.mark.parametrize("recipe", [{"observe": "uint16"}, {"borders": "no"}])
-def test_a_recipe_that_says_nonsense_is_refused(recipe: dict[str, Any]) -> None:
+def test_a_recipe_with_another_value_is_refused(recipe: dict[str, Any]) -> None:
     toolbox = random_toolbox()
     (name,) = recipe
     with pytest.raises(ValueError, match=f"{name} must be"):

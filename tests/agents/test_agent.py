@@ -1,0 +1,54 @@
+"""The recurrent agent: its weights on disk, its input, and more tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
+from agents.encoders import ENCODERS
+from tools_zoo.weight_files import read_weights, write_weights
+
+
+def observation(n: int, actions: int, last_action: int) -> dict[str, Any]:
+    images = np.random.default_rng(0).integers(0, 256, (n, 63, 63, 3), dtype=np.uint8)
+    return {"image": images, "last_action": np.full(n, last_action), "action_mask": np.ones((n, actions), np.int8)}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_agent_with_more_tools_keeps_the_scores_of_the_old_ones(encoder: Any) -> None:
+    torch.manual_seed(0)
+    agent = RecurrentAgent(("b", "a"), encoder=encoder).eval()
+    larger = with_more_tools(agent, ("a", "new", "b", "newer"))
+    assert larger.tools == ("a", "new", "b", "newer")
+    state = other = None
+    for last, theirs in ((3, 5), (0, 2), (1, 0)):  # none yet, b, a
+        scores, state = agent.scores(observation(4, 3, last), state)
+        more, other = larger.scores(observation(4, 5, theirs), other)
+        np.testing.assert_allclose(more[:, [2, 0, 4]], scores, atol=1e-5)
+        np.testing.assert_allclose(more[:, [1, 3]], scores[:, :2].mean(axis=1, keepdims=True).repeat(2, 1), atol=1e-5)
+    with pytest.raises(PolicyError, match="trained with the tools b, a; the toolbox has a, c"):
+        with_more_tools(agent, ("a", "c"))
+
+
+def test_a_patch_of_another_size_is_refused() -> None:
+    observation = {
+        "image": np.zeros((1, 40, 40, 3), np.uint8),
+        "last_action": np.array([3]),
+        "action_mask": np.ones((1, 3)),
+    }
+    with pytest.raises(PolicyError, match="63x63"):
+        RecurrentAgent(("a", "b")).predict(observation)
+
+
+def test_a_policy_with_an_unknown_encoder_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "agent.safetensors"
+    save_policy(RecurrentAgent(("a", "b")), path)
+    state, metadata = read_weights(path, PolicyError)
+    write_weights(path, dict(state), {**metadata, "encoder": "infrared"})
+    with pytest.raises(PolicyError, match=r"not a policy .*encoder"):
+        load_policy(path)
