@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from restore_env.distortions.device import Place, distort_patches
-from restore_env.distortions.protocol import SCALES, Levels, distort_patch
-from restore_env.distortions.saturation import Curve, apply_curve, draw_curve
+from restore_env.distortions.crop import Crop
+from restore_env.distortions.device import distort_crops
+from restore_env.distortions.protocol import SCALES, Levels
+from restore_env.distortions.saturation import draw_curve
 from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import ImageError
 from restore_env.images.sources import ImageSource
-
-
-@dataclass(frozen=True)
-class Crop:
-    """Where a patch is cut, before it is distorted."""
-
-    image: Pixels
-    """The whole photograph, at ``scale``."""
-    identity: str
-    scale: float
-    factor: int
-    """How many times higher and wider the target is than the distorted patch."""
-    size: int
-    """Pixels of the distorted patch; ``top`` and ``left`` are in the same unit."""
-    top: int
-    left: int
-    curve: Curve | None = None
-    """The saturation curve of the photograph, if any."""
-    index: int = -1
-    """The photograph's number in the source."""
-
-    def target(self) -> Pixels:
-        """The clean patch."""
-        top, left, size = (self.factor * length for length in (self.top, self.left, self.size))
-        return apply_curve(cut(self.image, top, left, size), self.curve)
-
-    def distorted(self, levels: Levels, rng: np.random.Generator) -> Pixels:
-        """The patch, distorted on the host."""
-        window = (self.top, self.left, self.size, self.size)
-        return distort_patch(self.image, window, levels, rng, self.factor, self.curve)
-
-    def place(self, levels: Levels, rng: np.random.Generator) -> Place:
-        """The patch to be distorted on a device; draws the seed of its noise."""
-        return Place(self.image, self.top, self.left, levels, int(rng.integers(2**63)), self.curve)
 
 
 class CropSampler:
@@ -165,14 +132,13 @@ class PatchSampler(PairSampler):
         """Draw ``count`` inputs and targets, uint8 RGB ``(N, H, W, 3)``; on a device, if one was given."""
         if self._device is None:
             return super().batch(rng, count)
-        crops, places, turns = [], [], []
+        crops, levels, turns, seeds = [], [], [], []
         for _ in range(count):
-            crop = self._crops.draw(rng)
-            levels = self._draw_levels(rng)
+            crops.append(self._crops.draw(rng))
+            levels.append(self._draw_levels(rng))
             turns.append(_draw_turn(rng))
-            crops.append(crop)
-            places.append(crop.place(levels, rng))
-        inputs = distort_patches(places, crops[0].size, crops[0].factor, self._device).contiguous()
+            seeds.append(int(rng.integers(2**63)))
+        inputs = distort_crops(crops, levels, seeds, self._device).contiguous()
         targets = torch.from_numpy(np.stack([crop.target() for crop in crops])).to(self._device)
         return _turned(inputs, turns), _turned(targets, turns)
 
@@ -189,8 +155,3 @@ def _turned(batch: Tensor, turns: Sequence[tuple[int, int]]) -> Tensor:
         turned = batch[rows].rot90(quarters, (1, 2))
         batch[rows] = turned.flip(2) if flip else turned
     return batch
-
-
-def cut(image: Pixels, top: int, left: int, size: int) -> Pixels:
-    """A square of an image, contiguous."""
-    return np.ascontiguousarray(image[top : top + size, left : left + size])

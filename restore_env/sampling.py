@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from restore_env.distortions.device import Place, distort_patches
+from restore_env.distortions.crop import Crop, cut
+from restore_env.distortions.device import distort_crops
 from restore_env.distortions.protocol import (
+    Levels,
     check_severity,
     downscale,
     draw_levels,
@@ -25,7 +27,7 @@ from restore_env.distortions.protocol import (
 from restore_env.distortions.saturation import apply_curve
 from restore_env.images.arrays import Pixels
 from restore_env.images.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
-from restore_env.patches import Crop, CropSampler, cut
+from restore_env.patches import CropSampler
 
 _LISTED = 1024  # a record lists arrays of at most so many entries
 
@@ -152,20 +154,20 @@ class StartSampler:
         """The starts of many seeds, distorted on the device, those of a factor at once."""
         assert self._crops is not None
         assert self._device is not None
-        drawn: list[tuple[Crop, Place]] = []
+        drawn: list[tuple[Crop, Levels, int]] = []
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            crop = self._crops.draw(rng)
-            drawn.append((crop, crop.place(draw_levels(self._severity, rng), rng)))
+            drawn.append((self._crops.draw(rng), draw_levels(self._severity, rng), int(rng.integers(2**63))))
         starts: dict[int, EpisodeStart] = {}
         for factor in self._factors:
-            rows = [row for row, (crop, _) in enumerate(drawn) if crop.factor == factor]
+            rows = [row for row, (crop, *_) in enumerate(drawn) if crop.factor == factor]
             if not rows:
                 continue
-            patches = distort_patches([drawn[row][1] for row in rows], self._patch_size, factor, self._device)
+            crops, levels, noise_seeds = zip(*(drawn[row] for row in rows), strict=True)
+            patches = distort_crops(crops, levels, noise_seeds, self._device)
             for row, patch in zip(rows, patches.unbind(), strict=True):
-                crop, place = drawn[row]
-                starts[row] = _start(crop, cast("Pixels", patch), seeds[row], place.levels.as_dict())
+                crop, strengths, _ = drawn[row]
+                starts[row] = _start(crop, cast("Pixels", patch), seeds[row], strengths.as_dict())
         return [starts[row] for row in range(len(seeds))]
 
     def _cut_pair(self, source: PairSource, seed: int, rng: np.random.Generator) -> EpisodeStart:

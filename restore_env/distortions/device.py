@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -24,8 +23,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.nn import functional as F
 
+from restore_env.distortions.crop import Crop
 from restore_env.distortions.protocol import BLUR_RADIUS, CHROMA_RADIUS, CUBIC_SUPPORT, MCU, Levels
-from restore_env.distortions.saturation import Curve, apply_curve
+from restore_env.distortions.saturation import apply_curve
 from restore_env.images.arrays import Pixels
 
 _BLOCK = 8
@@ -35,66 +35,51 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.41
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
 
 
-@dataclass(frozen=True)
-class Place:
-    """A patch to be distorted."""
-
-    image: Pixels
-    """The whole clean photograph, uint8 RGB ``(H, W, 3)``."""
-    top: int
-    """Of the patch, in pixels of the distorted image."""
-    left: int
-    levels: Levels
-    noise_seed: int
-    """Any int64."""
-    curve: Curve | None = None
-    """Saturation curve of the photograph, applied first."""
-
-
 @torch.inference_mode()
-def distort_patches(places: Sequence[Place], size: int, factor: int, device: str | torch.device) -> Tensor:
-    """Distort many patches of one size: blur, downscaling by ``factor``, noise, and JPEG with the photograph's grid.
+def distort_crops(
+    crops: Sequence[Crop], levels: Sequence[Levels], noise_seeds: Sequence[int], device: str | torch.device
+) -> Tensor:
+    """Distort many patches of one size: blur, downscaling by their factor, noise, and JPEG with the photograph's grid.
 
     Only each patch's clean surroundings, as bytes, are copied to the device.
 
     Args:
-        places: position and distortion of each patch.
-        size: pixels of a distorted patch.
-        factor: 4 for the low-resolution task, 1 for the same size.
+        crops: the patches, of one size and factor.
+        levels: strengths of each patch's distortion.
+        noise_seeds: an int64 for each patch.
         device: where to compute.
 
     Returns:
-        uint8 RGB ``(len(places), size, size, 3)`` on the device.
+        uint8 RGB ``(len(crops), size, size, 3)`` on the device.
     """
+    size, factor = crops[0].size, crops[0].factor
     shrunk_radius = CUBIC_SUPPORT if factor > 1 else 0
     coded = -(-(MCU - 1 + 2 * CHROMA_RADIUS + size) // MCU) * MCU  # room for the patch at any phase of the grid
-    starts = np.array([[max(0, (at - CHROMA_RADIUS) // MCU * MCU) for at in (p.top, p.left)] for p in places])
-    offsets = np.array([[p.top, p.left] for p in places]) - starts
-    limits = np.array([[p.image.shape[0] // factor, p.image.shape[1] // factor] for p in places])
+    starts = np.array([[max(0, (at - CHROMA_RADIUS) // MCU * MCU) for at in (c.top, c.left)] for c in crops])
+    offsets = np.array([[c.top, c.left] for c in crops]) - starts
+    limits = np.array([[c.image.shape[0] // factor, c.image.shape[1] // factor] for c in crops])
     sources = np.stack(
         [
-            apply_curve(_surroundings(place.image, start, limit * factor, coded, shrunk_radius, factor), place.curve)
-            for place, start, limit in zip(places, starts, limits, strict=True)
+            apply_curve(_surroundings(crop.image, start, limit * factor, coded, shrunk_radius, factor), crop.curve)
+            for crop, start, limit in zip(crops, starts, limits, strict=True)
         ]
     )
-    levels = torch.tensor(
-        [[p.levels.blur_sigma, p.levels.noise_sigma, p.levels.jpeg_quality] for p in places], device=device
-    )
+    strengths = torch.tensor([[one.blur_sigma, one.noise_sigma, one.jpeg_quality] for one in levels], device=device)
     images = torch.from_numpy(sources).to(device).permute(0, 3, 1, 2).float().div_(255)
-    images = blur_patches(images, levels[:, 0])
+    images = blur_patches(images, strengths[:, 0])
     on_device = [torch.from_numpy(array).to(device) for array in (starts, limits, offsets)]
     begin, limit, offset = on_device
     if factor > 1:
         images = _shrink(images, begin - shrunk_radius, limit, factor)
-    seeds = torch.tensor([p.noise_seed for p in places], dtype=torch.int64, device=device)
+    seeds = torch.tensor(noise_seeds, dtype=torch.int64, device=device)
     noise = gaussian_field(seeds, images[0].numel()).reshape(images.shape)
-    images = images + noise * (levels[:, 1] / 255).reshape(-1, 1, 1, 1)
+    images = images + noise * (strengths[:, 1] / 255).reshape(-1, 1, 1, 1)
     values = images.mul_(255).round_().clamp_(0, 255)
     inside = torch.arange(coded, device=device)
     last = (limit - begin - 1).clamp_(max=coded - 1)
     rows, columns = (torch.minimum(inside, last[:, axis, None]) for axis in (0, 1))  # an encoder repeats the edge
-    coded_values = jpeg_patches(_pick(values, rows, columns), levels[:, 2], last + 1)
-    values = torch.where(levels[:, 2].reshape(-1, 1, 1, 1) > 0, coded_values, values)
+    coded_values = jpeg_patches(_pick(values, rows, columns), strengths[:, 2], last + 1)
+    values = torch.where(strengths[:, 2].reshape(-1, 1, 1, 1) > 0, coded_values, values)
     window = torch.arange(size, device=device)
     patches = _pick(values, offset[:, 0, None] + window, offset[:, 1, None] + window)
     return patches.to(torch.uint8).permute(0, 2, 3, 1)

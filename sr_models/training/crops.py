@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restore_env.distortions.crop import Crop
 from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import Photo
 from restore_env.images.encoding import write_image
 from restore_env.images.sources import ImageSource
 from restore_env.images.tiling import to_pixels
 from restore_env.metrics import psnr
-from restore_env.patches import Crop, CropSampler, PairSampler
+from restore_env.patches import CropSampler, PairSampler
 from restore_env.toolbox import bicubic_upscale
 from sr_models.extractors.extractor import Extractor
 from sr_models.generators import UPSCALE

@@ -14,8 +14,8 @@ from torch import nn
 import sr_models.super_resolver
 import sr_models.training.super_resolution as module
 from agents.cli import main
+from restore_env.distortions.crop import Crop
 from restore_env.images.sources import ImageSource, open_images
-from restore_env.patches import Crop
 from sr_models.extractors.squeezenet import SqueezeNet
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet

@@ -13,7 +13,8 @@ from PIL import Image
 
 from agents.cli import main
 from benchmarks.baselines import train as train_baseline
-from restore_env.distortions.device import Place, distort_patches
+from restore_env.distortions.crop import Crop
+from restore_env.distortions.device import distort_crops
 from restore_env.distortions.protocol import Levels, draw_levels
 from restore_env.images.sources import ImageSource, open_images
 from restore_env.patches import PatchSampler
@@ -290,11 +291,11 @@ class TestDrawsOnADevice:
     def test_training_draws_where_it_is_told(self, draws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         drawn: list[int] = []
 
-        def distort(places: Sequence[Place], size: int, factor: int, device: str) -> torch.Tensor:
-            drawn.append(len(places))
-            return distort_patches(places, size, factor, device)
+        def distort(crops: Sequence[Crop], *rest: Any) -> torch.Tensor:
+            drawn.append(len(crops))
+            return distort_crops(crops, *rest)
 
-        monkeypatch.setattr("restore_env.patches.distort_patches", distort)
+        monkeypatch.setattr("restore_env.patches.distort_crops", distort)
         photo = tmp_path / "photo.png"
         Image.fromarray(photographs(1, 120, 140)[0]).save(photo)
         words = ["--images", str(photo), "--draws", draws, "--steps", "1", "--batch-size", "3", "--patch-size", "16"]

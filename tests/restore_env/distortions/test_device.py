@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv
-from restore_env.distortions.device import Place, distort_patches, gaussian_field
-from restore_env.distortions.protocol import SEVERITIES, Levels, distort_patch
+from restore_env.distortions.crop import Crop
+from restore_env.distortions.device import distort_crops, gaussian_field
+from restore_env.distortions.protocol import SEVERITIES, Levels
 from restore_env.images.sources import open_images
 from restore_env.sampling import StartSampler
 from tests.support.toolkit import photographs, pixelwise_toolbox
@@ -22,12 +23,9 @@ def by_both(levels: Levels, factor: int) -> tuple[np.ndarray[Any, Any], np.ndarr
     """The same patches from the device's and the host's implementation, as int64."""
     image = np.random.default_rng(0).integers(0, 256, (280, 300, 3)).astype(np.uint8) // 4 + photographs(1)[0] // 2
     room = [side // factor - SIZE + 1 for side in image.shape[:2]]
-    places = [
-        Place(image, top % room[0], left % room[1], levels, seed) for seed, (top, left) in enumerate(CORNERS_AND_PHASES)
-    ]
-    ours = distort_patches(places, SIZE, factor, "cpu").numpy()
-    rng = np.random.default_rng(0)
-    theirs = [distort_patch(image, (p.top, p.left, SIZE, SIZE), levels, rng, factor) for p in places]
+    crops = [Crop(image, "", 1.0, factor, SIZE, top % room[0], left % room[1]) for top, left in CORNERS_AND_PHASES]
+    ours = distort_crops(crops, [levels] * len(crops), range(len(crops)), "cpu").numpy()
+    theirs = [crop.distorted(levels, np.random.default_rng(0)) for crop in crops]
     return ours.astype(np.int64), np.stack(theirs).astype(np.int64)
 
 
