@@ -75,7 +75,7 @@ class CLIPResNet50(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features of ``(N, 3, H, W)`` RGB in [0, 1], height and width 16 or more.
 
-        Three maps at 1/4, 1/8 and 1/16 of the size, rounded down.
+        Three maps at 1/4, 1/8 and 1/16 of the size.
         """
         features = F.relu(self.bn1(self.conv1(self.normalize(images))))
         features = F.relu(self.bn2(self.conv2(features)))

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.images.decoding import one_line
-from restore_env.toolbox import usable_device
 from sr_models.complexity import macs_per_pixel
 from sr_models.extractors.extractor import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from sr_models.generators import UPSCALE
@@ -62,16 +61,14 @@ class SegformerPrior(nn.Module):
         return maps[..., : UPSCALE * height, : UPSCALE * width]
 
 
-def load_segformer(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> SegformerPrior:
+def load_segformer(name_or_path: str | os.PathLike[str]) -> SegformerPrior:
     """Load a SegFormer, or any other of transformers' networks for semantic segmentation, for ADE20K.
 
     ``name_or_path`` is a folder with ``config.json`` and weights, or the id of a hub model, which is downloaded.
 
     Raises:
         PriorError: transformers is not installed, there is no such model, or it is not one for ADE20K's 150 classes.
-        ValueError: a device that cannot be used.
     """
-    device = usable_device(device)
     try:
         from transformers import AutoModelForSemanticSegmentation
     except ImportError:
@@ -86,19 +83,15 @@ def load_segformer(name_or_path: str | os.PathLike[str], device: str | torch.dev
     labels = int(model.config.num_labels)
     if labels != ADE20K_CLASSES:
         raise PriorError(f"{name_or_path}: has {labels} classes; expected ADE20K's {ADE20K_CLASSES}")
-    return SegformerPrior(model).to(device)
+    return SegformerPrior(model)
 
 
-def open_prior(
-    name_or_path: str | os.PathLike[str] = "default", device: str | torch.device = "cpu"
-) -> SemanticPrior | SegformerPrior:
+def open_prior(name: str) -> SemanticPrior | SegformerPrior:
     """Load as :func:`load_prior`, or a SegFormer: a folder with ``config.json``, or "segformer:" and a hub model.
 
     Raises:
-        ValueError: neither can be loaded.
+        PriorError: neither can be loaded.
     """
-    text = str(name_or_path)
-    model = text.removeprefix(PREFIX)
-    if model != text or (Path(text) / "config.json").is_file():
-        return load_segformer(model, device)
-    return load_prior(name_or_path, device)
+    if name.startswith(PREFIX) or (Path(name) / "config.json").is_file():
+        return load_segformer(name.removeprefix(PREFIX))
+    return load_prior(name)

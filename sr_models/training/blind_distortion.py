@@ -4,7 +4,7 @@
 JPEG, each strength random, with the paper's ranges and probabilities. Source: Wang et al., "Real-ESRGAN: Training
 Real-World Blind Super-Resolution with Pure Synthetic Data", ICCVW 2021, arXiv 2107.10833, section 3 and appendix.
 
-All random numbers come from the caller's generator. The same as albumentations transforms:
+All random numbers come from the caller's generator. As an albumentations transform:
 :mod:`sr_models.training.blind_transforms`.
 """
 
@@ -36,7 +36,7 @@ ISOTROPIC_PROB = 0.6
 SINC_PROB = 0.1
 """Probability that a blur kernel is a sinc instead of a Gaussian."""
 LAST_SINC_PROB = 0.8
-"""Probability of a last sinc filter beside the last JPEG."""
+"""Probability of a sinc filter after the last resizing."""
 GREY_PROB = 0.4
 """Probability that noise is the same in all three channels."""
 POISSON_PROB = 0.5
@@ -115,21 +115,15 @@ def random_blur(image: Float, bounds: Pass, rng: np.random.Generator) -> Float:
 
 
 def random_resize(image: Float, bounds: Pass, rng: np.random.Generator, base: tuple[int, int] | None = None) -> Float:
-    """Upscale, downscale or keep the image, with a random interpolation.
+    """Upscale, downscale or keep a float RGB image ``(H, W, 3)``, with a random interpolation.
 
-    Args:
-        image: float RGB ``(H, W, 3)``.
-        bounds: probabilities and factors.
-        rng: source of the random numbers.
-        base: height and width that the factor multiplies; None takes the image's own.
+    ``base`` is the height and width that the factor multiplies; None takes the image's own.
     """
-    lowest, highest = bounds.sizes
-    kind = rng.random()
-    factor = 1.0
+    kind, factor = rng.random(), 1.0
     if kind < bounds.upscale_prob:
-        factor = float(rng.uniform(1, highest))
+        factor = float(rng.uniform(1, bounds.sizes[1]))
     elif kind < bounds.upscale_prob + bounds.downscale_prob:
-        factor = float(rng.uniform(lowest, 1))
+        factor = float(rng.uniform(bounds.sizes[0], 1))
     height, width = base or image.shape[:2]
     return _resized(image, (max(1, round(height * factor)), max(1, round(width * factor))), rng)
 
@@ -164,9 +158,6 @@ def gaussian_kernel(
         angle: of the first axis, counted from the image's x axis, radians.
         beta: exponent of the squared distance; a Gaussian has 1.
         profile: "plateau" falls off as ``1 / (1 + d ** beta)``, all others as ``exp(-d ** beta / 2)``.
-
-    Returns:
-        float32 ``(size, size)``.
     """
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     u = (math.cos(angle) * x + math.sin(angle) * y) / across

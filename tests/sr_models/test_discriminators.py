@@ -73,10 +73,10 @@ def test_every_state_can_be_averaged_and_batches_leave_no_statistics() -> None:
 def test_gradients_reach_the_generator_and_the_zero_convolutions(name: Any) -> None:
     network, fake, real = small(name), random(1, 3, 48, 48).requires_grad_(), random(1, 3, 48, 48, seed=1)
     maps = random(1, 64, 3, 3, seed=2)
-    for game in ADVERSARIAL_LOSSES.values():
+    for adversarial in ADVERSARIAL_LOSSES.values():
         network.zero_grad()
         fake.grad = None
-        game.generator(network(real, maps).real, network(fake, maps).real).backward()  # type: ignore[no-untyped-call]
+        adversarial.generator(network(real, maps).real, network(fake, maps).real).backward()  # type: ignore[no-untyped-call]
         assert fake.grad is not None
         assert float(fake.grad.abs().sum()) > 0
         fusions = [module for module in network.modules() if isinstance(module, SemanticFusion)]

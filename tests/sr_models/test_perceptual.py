@@ -122,31 +122,31 @@ def test_loss_sums_the_weighted_depths(trunk: SqueezeNet) -> None:
 @pytest.mark.parametrize("kind", ADVERSARIAL_LOSSES)
 @pytest.mark.parametrize("shape", [(4, 1), (2, 1, 5, 7)])
 def test_adversarial_losses(kind: str, shape: tuple[int, ...]) -> None:
-    game = ADVERSARIAL_LOSSES[kind]
+    loss = ADVERSARIAL_LOSSES[kind]
     rng = torch.Generator().manual_seed(0)
     undecided = torch.zeros(shape)
-    assert float(game.generator(undecided, undecided)) == pytest.approx(math.log(2))
-    assert float(game.discriminator(undecided, undecided)) == pytest.approx(math.log(2))
+    assert float(loss.generator(undecided, undecided)) == pytest.approx(math.log(2))
+    assert float(loss.discriminator(undecided, undecided)) == pytest.approx(math.log(2))
     real, fake = torch.randn(shape, generator=rng) + 2, torch.randn(shape, generator=rng) - 2
-    assert game.discriminator(real, fake) < math.log(2) < game.discriminator(fake, real)
-    assert game.generator(fake, real) < math.log(2) < game.generator(real, fake)
+    assert loss.discriminator(real, fake) < math.log(2) < loss.discriminator(fake, real)
+    assert loss.generator(fake, real) < math.log(2) < loss.generator(real, fake)
     extreme = torch.full(shape, 1e4)
-    assert torch.isfinite(game.generator(extreme, -extreme))
-    assert torch.isfinite(game.discriminator(-extreme, extreme))
+    assert torch.isfinite(loss.generator(extreme, -extreme))
+    assert torch.isfinite(loss.discriminator(-extreme, extreme))
     fake.requires_grad_()
-    (gradient,) = torch.autograd.grad(game.generator(real, fake), fake)
+    (gradient,) = torch.autograd.grad(loss.generator(real, fake), fake)
     assert (gradient < 0).all()  # a step raises the logits of fake images
-    (gradient,) = torch.autograd.grad(game.discriminator(real, fake), fake)
+    (gradient,) = torch.autograd.grad(loss.discriminator(real, fake), fake)
     assert (gradient > 0).all()
 
 
 def test_only_the_relativistic_generator_uses_real_logits() -> None:
     fake, real = torch.randn(3, 1), torch.randn(3, 1)
-    for game in ADVERSARIAL_LOSSES.values():
-        moved = game.generator(real + 1, fake) != game.generator(real, fake)
-        assert bool(moved) == game.uses_real
-    game = ADVERSARIAL_LOSSES["relativistic"]
-    torch.testing.assert_close(game.discriminator(real + 7, fake + 7), game.discriminator(real, fake))
+    for loss in ADVERSARIAL_LOSSES.values():
+        moved = loss.generator(real + 1, fake) != loss.generator(real, fake)
+        assert bool(moved) == loss.uses_real
+    loss = ADVERSARIAL_LOSSES["relativistic"]
+    torch.testing.assert_close(loss.discriminator(real + 7, fake + 7), loss.discriminator(real, fake))
 
 
 def test_category_loss_leaves_out_background_and_unknown() -> None:

@@ -169,6 +169,10 @@ def gan_network(gan: GANConfig) -> tuple[GAN, torch.Tensor]:
     return GAN(network, gan, PerceptualLoss(trunk), trunk, prior), torch.rand(2, 3, 32, 32)
 
 
+def gradients(network: nn.Module) -> list[torch.Tensor]:
+    return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+
+
 @pytest.mark.parametrize("form", ["vanilla", "relativistic"])
 @pytest.mark.parametrize(("name", "semantic"), [("vgg", False), ("patch", True), ("pixel", False)])
 def test_each_side_learns_from_its_own_loss(form: Any, name: Any, semantic: bool) -> None:
@@ -178,10 +182,7 @@ def test_each_side_learns_from_its_own_loss(form: Any, name: Any, semantic: bool
     both.eval()  # spectral norms stand still, so that two passes are alike
     inputs = torch.rand(2, 3, 32, 32)
     both.loss(both.generator(inputs), targets).backward()  # type: ignore[no-untyped-call]
-    discriminator_gradients = [
-        parameter.grad.clone() for parameter in both.discriminator.parameters() if parameter.grad is not None
-    ]
-    made = [parameter.grad.clone() for parameter in both.generator.parameters() if parameter.grad is not None]
+    together, of_generator = gradients(both.discriminator), gradients(both.generator)
     both.zero_grad()
     extractor_map = both._frozen[1](targets)[-1] if semantic else None
     outputs = both.generator(inputs).detach()
@@ -190,20 +191,20 @@ def test_each_side_learns_from_its_own_loss(form: Any, name: Any, semantic: bool
     if seen is not None:
         alone_loss = alone_loss + category_loss(seen, categories_of(both._frozen[2], targets))
     alone_loss.backward()  # type: ignore[no-untyped-call]
-    alone = [parameter.grad for parameter in both.discriminator.parameters() if parameter.grad is not None]
-    assert discriminator_gradients
-    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(discriminator_gradients, alone, strict=True))
+    alone = gradients(both.discriminator)
+    assert together
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(together, alone, strict=True))
     assert all(parameter.grad is None for parameter in both.generator.parameters())
-    assert sum(float(gradient.abs().sum()) for gradient in made) > 0
+    assert sum(float(gradient.abs().sum()) for gradient in of_generator) > 0
 
 
 def test_the_adversarial_loss_moves_the_generator() -> None:
-    gradients = []
+    found = []
     for weight in (0.0, 10.0):
         both, targets = gan_network(GANConfig("patch", False, 1.0, 0.0, weight, 0.0, width=4))
         both.loss(both.generator(targets), targets).backward()  # type: ignore[no-untyped-call]
-        gradients.append([parameter.grad for parameter in both.generator.parameters()])
-    assert any(not torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
+        found.append(gradients(both.generator))
+    assert any(not torch.allclose(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_categories_are_those_that_the_prior_is_sure_of() -> None:
@@ -218,7 +219,7 @@ def test_categories_are_those_that_the_prior_is_sure_of() -> None:
 
 
 def test_crops_line_up_with_their_targets() -> None:
-    """The small crop is the whole photograph made small, cut at a quarter of the place: context was there."""
+    """The small crop is cut out of the downscaled photograph: the context around it was downscaled with it."""
     image = photographs(1, 120, 140, seed=3)[0]
     sampler = SrPairSampler(source(), [0], 32, DISTORTIONS["bicubic"])
     rng = np.random.default_rng(0)

@@ -221,9 +221,6 @@ def test_bad_weights_are_named_in_one_line(tiny: None, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     with pytest.raises(SuperResolverError, match="no such file"):
         load_super_resolver(path)
-    path.write_bytes(b"\x08\0\0\0\0\0\0\0{}")
-    with pytest.raises(SuperResolverError, match=r"not a readable safetensors file|unknown network"):
-        load_super_resolver(path)
     state = TINY["rrdb_small"]().state_dict()
     write_generator(path, GeneratorWeights("sft", "psnr", state))
     with pytest.raises(SuperResolverError, match="another architecture"):
