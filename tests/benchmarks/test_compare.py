@@ -1,4 +1,4 @@
-"""The comparison: intervals, methods, measurements, storage and tables."""
+"""The comparison: methods, measurements, storage and tables."""
 
 from __future__ import annotations
 
@@ -13,73 +13,22 @@ from PIL import Image
 
 from agents.agent import RecurrentAgent, save_policy
 from agents.policies.heuristics import FixedChain
-from agents.rollout import EpisodeResults, draw_starts, play
+from agents.rollout import draw_starts, play
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.weights import BaselineWeights, write_baseline
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import results
 from benchmarks.compare.distortions import NAMES, OUTSIDE, distortion_of
-from benchmarks.compare.figures import hardest_crop
 from benchmarks.compare.method import Method
 from benchmarks.compare.methods import Setting, make_method, usual_methods
-from benchmarks.compare.metrics import metrics_of
 from benchmarks.compare.photographs import draw_photographs, play_photographs
-from benchmarks.compare.results import Results
-from benchmarks.compare.tables import lines_of
-from benchmarks.compare.upscaling import ThenUpscale, UpscalingRequired
-from benchmarks.report.intervals import Estimate, estimate
-from benchmarks.report.machine import environment, peak_memory
 from restore_env import Task
-from restore_env.images.decoding import read_image
 from restore_env.metrics import ssim
 from restore_env.toolbox import FunctionTool, Toolbox
-from sr_models.prior.semantic_prior import SHIPPED
 from tests.support.toolkit import photographs, pixelwise_toolbox, random_toolbox
 from tools_zoo import load_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class TestIntervals:
-    def test_photographs_are_drawn_not_patches(self) -> None:
-        """Patches that only repeat their photograph say nothing new."""
-        rng = np.random.default_rng(0)
-        photos = rng.normal(size=20)
-        names = [str(index) for index in range(20)]
-        one = estimate((photos, names))
-        many = estimate((np.repeat(photos, 50), list(np.repeat(names, 50))))
-        assert [many.mean, many.low, many.high] == pytest.approx([one.mean, one.low, one.high])
-        assert one.low < one.mean < one.high
-        assert (one.high - one.low) / 2 == pytest.approx(1.96 * photos.std() / np.sqrt(20), rel=0.15)
-
-    def test_differences_are_paired(self) -> None:
-        rng = np.random.default_rng(0)
-        values, images = rng.normal(25, 5, 40), [str(index % 8) for index in range(40)]
-        ahead = estimate((values + 0.1 - values, images))
-        assert (ahead.low, ahead.high) == pytest.approx((0.1, 0.1))
-
-    def test_a_comparison_pairs_each_patch_with_itself(self) -> None:
-        psnr, images = np.random.default_rng(0).normal(25, 5, 8), tuple("aabbccdd")
-        rows = []
-        for name, values in (("one", psnr), ("other", psnr + 0.1)):
-            played = EpisodeResults(psnr, values, values - psnr, np.ones(8), ((0,),) * 8, images=images)
-            rows.append(Results(Method(name, name, FixedChain((), 1), pixelwise_toolbox(), 0), {"mild": played}))
-        against = lines_of(rows, "mild", "one")[1].against["psnr"]
-        assert (against.low, against.mean, against.high) == pytest.approx((0.1, 0.1, 0.1))
-
-    def test_sets_count_the_same(self) -> None:
-        both = estimate((np.array([1.0, 1.0, 1.0]), ["a", "b", "a"]), (np.array([3.0]), ["b"]))
-        assert both == Estimate(2.0, 2.0, 2.0)
-
-    def test_the_patches_of_one_photograph_are_drawn_instead(self) -> None:
-        alone = estimate((np.array([1.0, 3.0]), ["a", "a"]))
-        assert alone == Estimate(2.0, 1.0, 3.0)
-
-    def test_mistakes_are_named(self) -> None:
-        with pytest.raises(ValueError, match="no values"):
-            estimate((np.array([]), []))
-        with pytest.raises(ValueError, match="3 values cannot belong to 2 photographs"):
-            estimate((np.ones(3), ["a", "b"]))
 
 
 @pytest.fixture(scope="module")
@@ -286,104 +235,6 @@ def test_whole_photographs_by_one_command(photos: Path, weights: Path, capsys: p
     printed = capsys.readouterr().out
     assert "**moderate**, 2 photographs, input" in printed
     assert "GMAC a photograph" in printed
-
-
-def test_the_task_of_super_resolution(large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    crops, numbers = tmp_path / "crops.png", tmp_path / "numbers.json"
-    words = ["--task", "x4", "--images", str(large), "--photographs", "--crops", str(crops), "--json", str(numbers)]
-    own = ["--methods", "bicubic", "sed", "sed_psnr", "--weights", f"sed={SHIPPED / 'sed' / 'psnr.safetensors'}"]
-    assert compare.main([*words, *own]) == 0
-    printed = capsys.readouterr()
-    assert "**clean**" in printed.out
-    assert "against bicubic" in printed.out
-    assert "| PSNR (Y), dB (95 %) | SSIM (Y) (95 %) | perceptual distance (95 %) |" in printed.out
-    lines = {line["name"]: line for line in json.loads(numbers.read_text())["severities"]["clean"]}
-    assert lines["sed"]["estimates"] == lines["sed_psnr"]["estimates"]
-    assert read_image(crops).pixels.shape[1] > 300
-
-
-class TestMetricsOfSuperResolution:
-    def test_borders_do_not_count_and_results_are_rounded(self) -> None:
-        target = torch.from_numpy(photographs(1, 60, 70)[0]).permute(2, 0, 1)[None] / 255
-        framed = target + 0.4 / 255
-        framed[..., :4, :], framed[..., -4:, :], framed[..., :4], framed[..., -4:] = 0, 1, 0, 1
-        found = {name: float(metric(framed, target)) for name, metric in metrics_of(4).items()}
-        assert found == pytest.approx({"psnr_y": 100, "ssim_y": 1, "distance": 0})
-
-    def test_y_weighs_green_most(self) -> None:
-        target = torch.full((1, 3, 40, 40), 100 / 255)
-        scores = []
-        for channel in range(3):
-            changed = target.clone()
-            changed[:, channel] += 20 / 255
-            scores.append(float(metrics_of(4)["psnr_y"](changed, target)))
-        assert scores[1] < scores[0] < scores[2]
-        assert scores[1] == pytest.approx(-20 * np.log10(20 * 128.553 / 255**2), abs=0.01)
-
-
-def test_the_hardest_crop_lies_on_the_grid_and_inside(large: Path) -> None:
-    start = next(draw_photographs(Task(images=large, upscale=(4,), **distortion_of("clean")), 4, seed=0))
-    start.target[100:200, 80:180] ^= np.random.default_rng(0).integers(0, 128, (100, 100, 3), dtype=np.uint8)
-    rows, columns = hardest_crop(start)
-    assert rows.start % 4 == columns.start % 4 == 0
-    assert abs(rows.start - 102) <= 4
-    assert abs(columns.start - 82) <= 4
-
-
-def test_the_machine_is_described_and_memory_measured() -> None:
-    facts = json.loads(json.dumps(environment()))
-    assert facts["packages"]["torch"] == torch.__version__
-    total, peak = peak_memory(lambda: float(torch.ones(64, 2**18).sum()))
-    assert total == 2**24
-    if peak is not None:  # on Linux
-        assert 60 < peak < 100
-
-
-def test_toolchains_for_x4_upscale_by_the_named_super_resolver(large: Path) -> None:
-    task = Task(images=large, upscale=(4,), max_steps=4)
-    starts = draw_starts(task, 1, 0)
-    for name, slot in (("default_sed", "sed"), ("default_sft_gan", "sft_gan")):
-        method = make_method(name, Setting(factor=4))
-        chain = [*method.toolbox.names, "stop"]
-        taken = [chain[action] for action in method.play(task, starts).actions[0]]
-        assert taken.count(slot) == 1
-        assert not {"sed", "sft_gan"} - {slot} & set(chain)
-    assert {"sed", "sft_gan"} <= set(make_method("super", Setting(factor=4)).toolbox.names)
-
-
-def test_a_super_resolver_follows_a_policy_without_one(large: Path) -> None:
-    toolbox = pixelwise_toolbox(super_resolver=True)
-    task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
-    starts = draw_starts(task, 2, 0)
-    for chain, expected in (((), (3, 4)), ((0,), (0, 3, 4)), ((0, 1, 0), (0, 1, 0, 3))):
-        policy = ThenUpscale(FixedChain(chain, 3), toolbox)
-        assert play(policy, task, starts).actions == (expected, expected)
-
-
-class Preferring:
-    """A policy that prefers its actions in this order, at every step."""
-
-    kind = "logits"
-
-    def __init__(self, *order: int) -> None:
-        self.preference = np.argsort(order).astype(np.float32)
-
-    def scores(self, observation: Any, state: Any = None, episode_start: Any = None) -> tuple[Any, Any]:
-        return np.where(observation["action_mask"], -self.preference, -np.inf), state
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> Any:
-        return self.scores(observation)[0].argmax(axis=1), state
-
-
-def test_a_policy_with_a_super_resolver_must_use_it(large: Path) -> None:
-    toolbox = pixelwise_toolbox(super_resolver=True)
-    task = Task(images=large, upscale=(4,), max_steps=4, toolbox=toolbox)
-    starts = draw_starts(task, 2, 0)
-    for order, expected in (((4, 0, 1, 2, 3), (3, 4)), ((0, 4, 1, 2, 3), (0, 0, 3, 4)), ((3, 4, 0, 1, 2), (3, 4))):
-        assert play(UpscalingRequired(Preferring(*order), toolbox), task, starts).actions == (expected, expected)
-    assert play(Preferring(4, 0, 1, 2, 3), task, starts).actions == ((4,), (4,))  # left to itself it stops at once
 
 
 def test_other_weights_behind_a_function_are_another_method() -> None:
