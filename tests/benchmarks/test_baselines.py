@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from agents.rollout import draw_starts, play
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.complexity import count_macs, macs_per_pixel, parameter_count
 from benchmarks.baselines.owan import read_published
-from benchmarks.baselines.training import train_baseline
+from benchmarks.baselines.same_size import BaselineNetwork
+from benchmarks.baselines.training import BaselineTraining, train_baseline
 from benchmarks.baselines.weights import (
     BaselineTool,
     BaselineWeights,
@@ -30,12 +32,30 @@ from restore_env import Task
 from restore_env.distortions.protocol import Levels, downscale, quantize
 from restore_env.patches import PatchSampler
 from restore_env.toolbox import Toolbox, bicubic_upscale
-from tests.support.baseline_training import settings, shaken, source
-from tests.support.toolkit import photographs
+from tests.support.toolkit import photographs, source
 from tools_zoo.networks import NETWORKS
 from tools_zoo.toolboxes import ToolWeights, update_toolbox
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_validation_patches")
+
+
+def shaken(name: str) -> BaselineNetwork:
+    """A network with nothing at 0, its normalisation's statistics included."""
+    torch.manual_seed(0)
+    network = BASELINES[name].network().eval()
+    with torch.no_grad():
+        for key, value in network.state_dict().items():
+            if "running" in key:
+                value.copy_(torch.rand_like(value) + 0.5)
+            elif value.is_floating_point():
+                value.add_(0.01 * torch.randn_like(value))
+    return network
+
+
+def settings(out: Path, name: str = "cascade", **changes: object) -> BaselineTraining:
+    values: dict[str, Any] = {"baseline": name, "out": out, "steps": 8, "batch_size": 2, "patch_size": 12, **changes}
+    return BaselineTraining(**values)
+
 
 PATCH, SMALL_720P = 63 * 63, 320 * 180
 PUBLISHED = {

@@ -30,12 +30,6 @@ class TestIntervals:
         assert one.low < one.mean < one.high
         assert (one.high - one.low) / 2 == pytest.approx(1.96 * photos.std() / np.sqrt(20), rel=0.15)
 
-    def test_differences_are_paired(self) -> None:
-        rng = np.random.default_rng(0)
-        values, images = rng.normal(25, 5, 40), [str(index % 8) for index in range(40)]
-        ahead = estimate((values + 0.1 - values, images))
-        assert (ahead.low, ahead.high) == pytest.approx((0.1, 0.1))
-
     def test_a_comparison_pairs_each_patch_with_itself(self) -> None:
         psnr, images = np.random.default_rng(0).normal(25, 5, 8), tuple("aabbccdd")
         rows = []

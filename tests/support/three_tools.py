@@ -9,8 +9,6 @@ from typing import Any
 import torch
 
 from agents.policies.heuristics import FixedChain
-from restore_env.images.sources import ImageSource, open_images
-from tests.support.toolkit import photographs
 from tools_zoo.networks import ThreeLayer, ToolNetwork, last_layer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.joint import JointTraining
@@ -31,12 +29,6 @@ def toolbox(folder: Path) -> Path:
         torch.nn.init.zeros_(last_layer(network).weight)
         tools.append(ToolWeights(name, "three_layer", network.state_dict()))
     return update_toolbox(folder, tools)
-
-
-def source() -> ImageSource:
-    opened = open_images(photographs(2, 120, 140), min_size=20)
-    assert isinstance(opened, ImageSource)
-    return opened
 
 
 def settings(tmp_path: Path, out: str = "out", **changes: Any) -> JointTraining:

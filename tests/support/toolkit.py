@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from agents.agent import RecurrentAgent
+from restore_env.images.sources import ImageSource, open_images
 from restore_env.toolbox import BICUBIC_X4, FunctionTool, Toolbox
 from tools_zoo.backends.network_tool import NetworkTool
 from tools_zoo.catalog import TOOLS
@@ -76,6 +77,13 @@ def photographs(count: int = 3, height: int = 280, width: int = 300, seed: int =
         fine = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
         pictures.append((fine[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
     return pictures
+
+
+def source() -> ImageSource:
+    """Two small photographs to train on."""
+    opened = open_images(photographs(2, 120, 140), min_size=20)
+    assert isinstance(opened, ImageSource)
+    return opened
 
 
 def picture(height: int = 16, width: int = 24) -> npt.NDArray[np.uint8]:

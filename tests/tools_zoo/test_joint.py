@@ -14,7 +14,8 @@ from agents.policies.heuristics import FixedChain
 from restore_env.distortions.protocol import draw_levels
 from restore_env.metrics import psnr
 from restore_env.patches import PatchSampler
-from tests.support.three_tools import NAMES, STOP, chain, networks, settings, source, weights
+from tests.support.three_tools import NAMES, STOP, chain, networks, settings, weights
+from tests.support.toolkit import source
 from tools_zoo import load_toolbox
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
