@@ -17,7 +17,7 @@ from restore_env.images.files import write_atomically
 from restore_env.toolbox import Toolbox
 from tools_zoo.backends.network_tool import DEFAULT_BACKEND, NetworkTool, check_backend
 from tools_zoo.catalog import TOOLS
-from tools_zoo.networks import NETWORKS
+from tools_zoo.networks import NETWORKS, ToolNetwork
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
 MANIFEST = "toolbox.json"
@@ -80,9 +80,10 @@ def load_toolbox(
         BackendError: no such backend, or a package that it needs is not installed.
     """
     check_backend(backend)
-    folder = toolbox_folder(name_or_path)
-    rows = read_manifest(folder)
-    tools = [_load_tool(folder / f"{name}.safetensors", name, network, backend) for name, network in rows]
+    tools = []
+    for weights in read_tools(toolbox_folder(name_or_path)):
+        network = tool_network(weights).eval().requires_grad_(False)
+        tools.append(NetworkTool(weights.name, network, network.macs_per_pixel, network.receptive_radius, backend))
     return Toolbox(tools, device)
 
 
@@ -107,12 +108,16 @@ def default_toolbox() -> Toolbox:
     return load_toolbox("default")
 
 
-def _load_tool(path: Path, name: str, network_name: str, backend: str) -> NetworkTool:
-    weights = read_tool(path, network_name)
-    network = NETWORKS[network_name]()
+def read_tools(folder: Path) -> list[ToolWeights]:
+    """Read all tools of a toolbox, in order; raise what :func:`read_manifest` and :func:`read_tool` raise."""
+    return [read_tool(folder / f"{name}.safetensors", network) for name, network in read_manifest(folder)]
+
+
+def tool_network(weights: ToolWeights) -> ToolNetwork:
+    """The network with a tool's weights."""
+    network = NETWORKS[weights.network]()
     network.load_state_dict(dict(weights.state))
-    network.eval().requires_grad_(False)
-    return NetworkTool(name, network, network.macs_per_pixel, network.receptive_radius, backend)
+    return network
 
 
 def read_tool(path: Path, network_name: str) -> ToolWeights:

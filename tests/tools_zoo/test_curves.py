@@ -40,13 +40,6 @@ def test_points_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_more_curves_than_colours(tmp_path: Path) -> None:
-    many = {f"run {i}": ([0, 1], [i, i + 1]) for i in range(2 * len(COLOURS) + 1)}
-    draw_curves(tmp_path / "many.svg", many, "x", "y")
-    text = (tmp_path / "many.svg").read_text()
-    assert text.count(COLOURS[0]) > text.count(COLOURS[1]) > 0
-
-
 @pytest.mark.parametrize(
     ("name", "curves", "message"),
     [

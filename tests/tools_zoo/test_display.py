@@ -38,7 +38,7 @@ def test_a_log_has_the_beginning_a_line_a_minute_and_the_end(
             clock[0] = 100 + second
             display.show_run(reached(second, 1000, 21))
         display.show_run(reached(1000, 1000, 22))
-        display.show_run(reached(1000, 1000, 22))  # a look at the end may come twice
+        display.show_run(reached(1000, 1000, 22))  # the end may be reported twice
         display.show_run(reached(1001, 1100, 22))  # or the end is put off
         display.show_run(reached(1100, 1100, 23))
         display.show("third", 0.5, "50% of its time")  # waits for no other row's minute
@@ -56,14 +56,14 @@ def test_a_row_that_is_cut_short_says_where(clock: list[float], capsys: pytest.C
     def work() -> None:
         with TrainingDisplay() as display:
             display.wait_for("first", "never")
-            display.show("first", 0.1, "begun")
+            display.show("first", 0.1, "started")
             clock[0] += 5
             display.show("first", 0.4, "nearly half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert capsys.readouterr().out.splitlines() == ["first: begun, 0:00:00", "first: nearly half, 0:00:05"]
+    assert capsys.readouterr().out.splitlines() == ["first: started, 0:00:00", "first: nearly half, 0:00:05"]
 
 
 def test_a_line_is_there_at_once_and_work_outlasts_its_reader() -> None:
@@ -102,13 +102,7 @@ def test_a_terminal_has_bars_that_stay(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert first.count("━") == 10  # of forty
     assert "[dim] dB" in first
     assert "waiting" in second
-
-
-def test_a_terminal_that_cannot_be_drawn_on_is_like_a_log(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", "dumb")  # a terminal that cannot be drawn on is like a log
     with TrainingDisplay() as display:
         display.show("first", 0.5, "half")
         assert capsys.readouterr().out == "first: half, 0:00:00\n"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agents.cli import main
+from tests.support.networks import Computing
 from tests.support.toolkit import random_toolbox
 from tools_zoo import load_toolbox
 from tools_zoo.backends.network_tool import NetworkTool
@@ -101,7 +102,8 @@ def test_without_the_extra_the_command_names_it(
     assert not list(tmp_path.iterdir())
 
 
-def test_restore_refuses_an_unknown_backend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "photo.png").touch()
-    assert main(["restore", str(tmp_path / "photo.png"), "--backend", "tpu"]) == 2
-    assert "unknown backend 'tpu': choose from torch, eager, ncnn" in capsys.readouterr().err
+@pytest.mark.usefixtures("runtime")
+def test_a_network_that_cannot_be_converted_is_named() -> None:
+    sorter = Computing(lambda images: images if float(images.sum()) > 0 else -images)
+    with pytest.raises(ParityError, match=r"^Computing cannot be converted to ONNX: "):
+        onnx_model(sorter, {})

@@ -140,14 +140,6 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, monkeypa
         assert all(torch.equal(value, killed[key]) for key, value in whole.items())
 
 
-def test_a_batch_in_which_the_policy_stops_at_once_changes_nothing(tmp_path: Path) -> None:
-    chosen = settings(tmp_path)
-    train_jointly(chosen, source(), FixedChain((), STOP))
-    for name in NAMES:
-        before, after = weights(chosen.folder, name), weights(chosen.out, name)
-        assert all(torch.equal(before[key], after[key]) for key in before)
-
-
 def test_the_policy_is_refreshed_after_each_round(tmp_path: Path) -> None:
     asked: list[int] = []
 
@@ -163,8 +155,13 @@ def test_the_policy_is_refreshed_after_each_round(tmp_path: Path) -> None:
         assert not torch.equal(weights(chosen.folder, name)["conv3.weight"], weights(chosen.out, name)["conv3.weight"])
 
 
-def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_patches_are_those_that_the_settings_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saturated: list[tuple[int, ...]] = []
     drawn: dict[int, list[int]] = {}
+
+    def curve(patch: Any, rng: np.random.Generator) -> Any:
+        saturated.append(patch.shape)
+        return np.arange(256, dtype=np.uint8)
 
     class Counting(PatchSampler):
         def batch(self, rng: np.random.Generator, count: int) -> Any:
@@ -172,59 +169,30 @@ def test_a_share_of_single_distortions_reaches_training(tmp_path: Path, monkeypa
             drawn.setdefault(count, []).extend(sum(part > 0 for part in one.strengths) for one in levels)
             return super().batch(rng, count)
 
+    monkeypatch.setattr("restore_env.distortions.saturation.saturation_curve", curve)
     monkeypatch.setattr("tools_zoo.training.joint.PatchSampler", Counting)
-    for share, expected in ((0.0, 3), (1.0, 1)):
+    for share, most in ((0.0, 3), (1.0, 1)):
         drawn.clear()
-        chosen = settings(tmp_path, f"out-{share}", single_share=share, steps=2)
+        chosen = settings(tmp_path, f"out-{share}", single_share=share, saturation_prob=share, steps=2)
         train_jointly(chosen, source(), FixedChain((0,), STOP))
         assert sorted(drawn) == [2, VALIDATION_PATCHES]  # for training, for validation
-        assert all(max(counts) == expected for counts in drawn.values())
-    recipe = read_tool(tmp_path / "out-1.0" / f"{NAMES[0]}.safetensors", "three_layer").recipe
-    assert recipe["single_share"] == 1.0
-
-
-def test_a_share_of_clipped_patches_reaches_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clipped: list[tuple[int, ...]] = []
-
-    def curve(patch: Any, rng: np.random.Generator) -> Any:
-        clipped.append(patch.shape)
-        return np.arange(256, dtype=np.uint8)
-
-    monkeypatch.setattr("restore_env.distortions.saturation.saturation_curve", curve)
-    for share in (0.0, 1.0):
-        chosen = settings(tmp_path, f"out-{share}", saturation_prob=share, steps=2)
-        train_jointly(chosen, source(), FixedChain((0,), STOP))
+        assert all(max(counts) == most for counts in drawn.values())
+        assert (len(saturated) >= 2 * chosen.batch_size + VALIDATION_PATCHES) == bool(share)
         recipe = read_tool(chosen.out / f"{NAMES[0]}.safetensors", "three_layer").recipe
-        assert recipe.get("saturation_prob", 0.0) == share
-        if share:
-            assert len(clipped) >= 2 * chosen.batch_size + VALIDATION_PATCHES
-            assert set(clipped) == {(chosen.patch_size, chosen.patch_size, 3)}
-        else:
-            assert not clipped
-    with pytest.raises(TrainingError, match=r"saturation_prob 1\.0, not 0\.5"):
-        train_jointly(dataclasses.replace(chosen, saturation_prob=0.5), source(), FixedChain((0,), STOP))
+        assert recipe["single_share"] == recipe["saturation_prob"] == share
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    train_jointly(settings(tmp_path, steps=1), source(), chain())
-    with pytest.raises(TrainingError, match=r"exploration 0\.0, not 0\.3"):
-        train_jointly(settings(tmp_path, exploration=0.3), source(), chain())
-
-
-def test_a_run_does_not_go_on_with_another_toolbox_or_policy(tmp_path: Path) -> None:
-    chosen = settings(tmp_path, steps=2)
+    chosen = settings(tmp_path, rounds=2, steps=4)
     train_jointly(chosen, source(), chain())
-    torch.manual_seed(5)
-    other = ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())
-    update_toolbox(chosen.folder, [other])
-    with pytest.raises(TrainingError, match="was made with start"):
-        train_jointly(dataclasses.replace(chosen, steps=4), source(), chain())
-
-
-def test_a_round_that_started_otherwise_is_not_resumed(tmp_path: Path) -> None:
-    train_jointly(settings(tmp_path, rounds=2, steps=4), source(), chain())
+    with pytest.raises(TrainingError, match=r"exploration 0\.0, not 0\.3"):
+        train_jointly(dataclasses.replace(chosen, exploration=0.3), source(), chain())
     with pytest.raises(TrainingError, match=r"round-2\.pt: was made with start"):  # its first round has gone on
-        train_jointly(settings(tmp_path, rounds=2, steps=12), source(), chain())
+        train_jointly(dataclasses.replace(chosen, steps=12), source(), chain())
+    torch.manual_seed(5)
+    update_toolbox(chosen.folder, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())])
+    with pytest.raises(TrainingError, match=r"round-1\.pt: was made with start"):
+        train_jointly(chosen, source(), chain())
 
 
 def test_the_toolbox_to_start_from_is_not_overwritten(tmp_path: Path) -> None:
@@ -236,6 +204,13 @@ def test_rounds_that_the_clock_ends_are_followed_by_the_next(tmp_path: Path) -> 
     chosen = settings(tmp_path, rounds=3, steps=None, minutes=0.01)
     for _ in range(2):  # the second time nothing is left to do
         assert len(train_jointly(chosen, source(), chain())) == 3
+
+
+def test_a_policy_that_stops_at_once_changes_nothing(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    train_jointly(chosen, source(), FixedChain((), STOP))
+    before, after = (weights(folder, NAMES[0]) for folder in (chosen.folder, chosen.out))
+    assert all(torch.equal(before[key], after[key]) for key in before)
 
 
 @pytest.mark.parametrize(

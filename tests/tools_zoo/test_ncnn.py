@@ -63,12 +63,20 @@ def test_results_with_several_users_and_changes_in_place() -> None:
             fine = F.pixel_shuffle(self.fine(small) + F.pixel_unshuffle(images, 2), 2)
             return F.relu(self.last(images + means * images + fine))
 
+    layer = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
+
+    def unused_relu(images: Tensor) -> Tensor:
+        features: Tensor = layer(images)
+        F.relu(features)
+        return features
+
     torch.manual_seed(0)
     network = Tangle().eval().requires_grad_(False)
     model = ncnn_model(network)
     assert model.layers.count(" 9=1") == 1  # the last ReLU goes into its convolution, the first cannot
     images = torch.rand(2, 3, 16, 22)
-    torch.testing.assert_close(ncnn_runner(model)(images), network(images), rtol=0, atol=TOLERANCE)
+    for one in (network, Computing(unused_relu)):
+        torch.testing.assert_close(ncnn_runner(ncnn_model(one))(images), one(images), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -101,18 +109,6 @@ def test_results_that_are_no_image_are_refused() -> None:
         ParityError, match=r"^Computing by ncnn: no result for images \(1, 3, 63, 63\): pixel_unshuffle"
     ):
         halving(torch.rand(1, 3, 8, 8))
-
-
-def test_a_result_of_which_a_relu_was_made_is_itself() -> None:
-    layer = nn.Conv2d(3, 3, 3, padding=1).requires_grad_(False)
-
-    def twice(images: Tensor) -> Tensor:
-        features: Tensor = layer(images)
-        F.relu(features)
-        return features
-
-    images = torch.rand(1, 3, 8, 8)
-    torch.testing.assert_close(ncnn_runner(ncnn_model(Computing(twice)))(images), layer(images), rtol=0, atol=TOLERANCE)
 
 
 def test_it_does_not_matter_when_a_network_is_converted() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,99 +48,68 @@ def test_importing_again_is_fine_but_another_toolbox_is_kept(src: Path, tmp_path
 # Damage -------------------------------------------------------------------------------------------------------------
 
 
-def _cut(src: Path) -> None:
-    path = src / "toolbox" / "tool03.data-00000-of-00001"
-    path.write_bytes(path.read_bytes()[:1000])
+DATA = "data-00000-of-00001"
 
 
-def _lengthen(src: Path) -> None:
-    with (src / "toolbox" / "tool01.data-00000-of-00001").open("ab") as file:
-        file.write(bytes(4))
+def changed(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda src: (src / name).write_bytes(change((src / name).read_bytes()))
 
 
-def _empty(src: Path) -> None:
-    (src / "toolbox" / "tool02.data-00000-of-00001").write_bytes(b"")
+def copied(name: str, other: str) -> Callable[[Path], object]:
+    return lambda src: shutil.copyfile(src / "toolbox" / name, src / "toolbox" / other)
 
 
-def _replace_by_pointer(src: Path) -> None:
-    (src / "toolbox" / "tool09.index").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-
-
-def _swap_network(src: Path) -> None:
-    for suffix in ("data-00000-of-00001", "index"):
-        shutil.copyfile(src / "toolbox" / f"tool01.{suffix}", src / "toolbox" / f"tool03.{suffix}")
-
-
-def _swap_tool(src: Path) -> None:
-    folder = src / "toolbox"
-    shutil.copyfile(folder / "tool07.data-00000-of-00001", folder / "tool08.data-00000-of-00001")
-
-
-def _swap_index(src: Path) -> None:
-    shutil.copyfile(src / "toolbox" / "tool01.index", src / "toolbox" / "tool04.index")
-
-
-def _flip_bit(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
-
-
-def _put_nan(src: Path) -> None:
+def other_kernel(name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Callable[[Path], object]:
     bundle = dict(random_tool("three_layer", np.random.default_rng(1)))
-    bundle["conv2/weights"][2, 2, 5, 5] = np.nan
-    write_bundle(src / "toolbox" / "tool05", bundle)
+    bundle["conv2/weights"] = change(bundle["conv2/weights"])
+    return lambda src: write_bundle(src / "toolbox" / name, bundle)
 
 
-def _reshape(src: Path) -> None:
-    bundle = dict(random_tool("three_layer", np.random.default_rng(1)))
-    bundle["conv2/weights"] = bundle["conv2/weights"].reshape(5, 5, 16, 32)
-    write_bundle(src / "toolbox" / "tool02", bundle)
+def bit_flipped(data: bytes) -> bytes:
+    return data[:40] + bytes([data[40] ^ 1]) + data[41:]
 
 
-def _renumber(src: Path) -> None:
-    bundle = dict(random_tool("three_layer", np.random.default_rng(1)))
-    bundle["conv2/weights"] = bundle["conv2/weights"].astype("<i4")
-    write_bundle(src / "toolbox" / "tool02", bundle)
-
-
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "cut": (_cut, "tool03.data-00000-of-00001: 1000 bytes, expected 203404 (eight_layer)"),
-    "too long": (_lengthen, "tool01.data-00000-of-00001: 87312 bytes, expected 87308 (three_layer)"),
-    "empty": (
-        _empty,
-        "tool02.data-00000-of-00001: 0 bytes, expected 87308 (three_layer)",
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (
+        changed(f"toolbox/tool03.{DATA}", lambda data: data[:1000]),
+        f"tool03.{DATA}: 1000 bytes, expected 203404 (eight_layer)",
     ),
-    "no data": (
-        lambda src: (src / "toolbox" / "tool12.data-00000-of-00001").unlink(),
-        "tool12.data-00000-of-00001: no such file",
+    "too long": (
+        changed(f"toolbox/tool01.{DATA}", lambda data: data + bytes(4)),
+        f"tool01.{DATA}: 87312 bytes, expected 87308 (three_layer)",
     ),
-    "no index": (lambda src: (src / "toolbox" / "tool06.index").unlink(), "tool06.index: no such file"),
-    "no agent": (
-        lambda src: (src / "models" / "model.data-00000-of-00001").unlink(),
-        "model.data-00000-of-00001: no such file",
+    "no data": (lambda src: (src / f"toolbox/tool12.{DATA}").unlink(), f"tool12.{DATA}: no such file"),
+    "no index": (lambda src: (src / "toolbox/tool06.index").unlink(), "tool06.index: no such file"),
+    "no agent": (lambda src: (src / f"models/model.{DATA}").unlink(), f"model.{DATA}: no such file"),
+    "another tool's data": (
+        copied(f"tool07.{DATA}", f"tool08.{DATA}"),
+        f"tool08.{DATA}: damaged, or not the file of tool08.index",
     ),
-    "another network's files": (
-        _swap_network,
-        "tool03.data-00000-of-00001: 87308 bytes, expected 203404 (eight_layer)",
+    "another network's index": (
+        copied("tool01.index", "tool04.index"),
+        "tool04.index: conv1/biases is float32 (32,), expected float32 (64,)",
     ),
-    "another tool's data": (_swap_tool, "tool08.data-00000-of-00001: damaged, or not the file of tool08.index"),
-    "another network's index": (_swap_index, "tool04.index: conv1/biases is float32 (32,), expected float32 (64,)"),
-    "a bit of the data": (
-        lambda src: _flip_bit(src / "models" / "model.data-00000-of-00001", 20_000),
-        "model.data-00000-of-00001: damaged",
-    ),
+    "a bit of the data": (changed(f"models/model.{DATA}", bit_flipped), f"model.{DATA}: damaged"),
     "a bit of the index": (
-        lambda src: _flip_bit(src / "toolbox" / "tool09.index", 40),
+        changed("toolbox/tool09.index", bit_flipped),
         "tool09.index: damaged, or not the index of a tensor bundle (a checksum differs)",
     ),
     "a pointer for an index": (
-        _replace_by_pointer,
+        changed("toolbox/tool09.index", lambda _: b"version https://git-lfs.github.com/spec/v1\n"),
         "tool09.index: damaged, or not the index",
     ),
-    "NaN": (_put_nan, "tool05.data-00000-of-00001: conv2/weights holds values that are not finite"),
-    "shape": (_reshape, "tool02.index: conv2/weights is float32 (5, 5, 16, 32), expected float32 (5, 5, 32, 16)"),
-    "type": (_renumber, "tool02.index: conv2/weights is int32 (5, 5, 32, 16), expected float32"),
+    "NaN": (
+        other_kernel("tool05", lambda kernel: np.where(kernel > 0.1, np.float32("nan"), kernel)),
+        f"tool05.{DATA}: conv2/weights holds values that are not finite",
+    ),
+    "shape": (
+        other_kernel("tool02", lambda kernel: kernel.reshape(5, 5, 16, 32)),
+        "tool02.index: conv2/weights is float32 (5, 5, 16, 32), expected float32 (5, 5, 32, 16)",
+    ),
+    "type": (
+        other_kernel("tool02", lambda kernel: kernel.astype("<i4")),
+        "tool02.index: conv2/weights is int32 (5, 5, 32, 16), expected float32",
+    ),
     "no tools": (lambda src: shutil.rmtree(src / "toolbox"), "expected a folder that holds toolbox/ and models/"),
 }
 
@@ -187,28 +158,19 @@ def test_a_spoilt_index_gives_one_error_or_the_same_variables(small_bundle: Path
 # The command --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def import_command_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "COMMANDS", ("import_rl_restore",))
-
-
-@pytest.mark.usefixtures("import_command_only")
-def test_command_imports(src: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("damage", [None, "cut"])
+def test_the_command_imports_or_fails_in_one_line(
+    damage: str | None, src: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if damage is not None:
+        DAMAGES[damage][0](src)
     out = tmp_path / "out"
-    assert cli.main(["import-rl-restore", str(src), str(out)]) == 0
-    assert capsys.readouterr().out == f"Toolbox of 12 tools and agent.safetensors written to {out}\n"
-    assert len(load_toolbox(out)) == len(TOOLS)
-
-
-@pytest.mark.usefixtures("import_command_only")
-@pytest.mark.parametrize("damage", ["cut", "no tools"])
-def test_command_fails_in_one_line(damage: str, src: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil, message = DAMAGES[damage]
-    spoil(src)
-    assert cli.main(["import-rl-restore", str(src), str(tmp_path / "out")]) == 2
+    assert cli.main(["import-rl-restore", str(src), str(out)]) == (2 if damage else 0)
     printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.count("\n") == 1
-    assert printed.err.startswith("imagerestore: error: ")
-    assert message in printed.err
-    assert not (tmp_path / "out").exists()
+    if damage is None:
+        assert printed.out == f"Toolbox of 12 tools and agent.safetensors written to {out}\n"
+        assert len(load_toolbox(out)) == len(TOOLS)
+    else:
+        assert (printed.out, printed.err.count("\n"), out.exists()) == ("", 1, False)
+        assert printed.err.startswith("imagerestore: error: ")
+        assert DAMAGES[damage][1] in printed.err

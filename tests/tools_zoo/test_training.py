@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +20,7 @@ from tests.support.toolkit import photographs
 from tools_zoo import load_toolbox
 from tools_zoo.catalog import SPECS
 from tools_zoo.networks import ThreeLayer
-from tools_zoo.toolboxes import ToolboxError, read_tool
+from tools_zoo.toolboxes import ToolboxError, ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.losses import LOSSES, Batch, psnr_loss, restoring, squared_error
 from tools_zoo.training.runs import INPUT, OUTPUT, Validation
 from tools_zoo.training.settings import NetworkTraining
@@ -55,34 +53,24 @@ def kill_at(step: int) -> Callable[[Progress], None]:
     return report
 
 
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints and reports at every step."""
+def states(*folders: Path) -> list[dict[str, torch.Tensor]]:
+    return [dict(read_tool(folder / "denoise_2.safetensors", "three_layer").state) for folder in folders]
+
+
+@pytest.mark.parametrize("draws", ["host", "device"])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(
+    draws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", -1.0)
-
-
-@pytest.mark.usefixtures("eager")
-def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    train_tools(settings(tmp_path / "whole"), source())
+    train_tools(settings(tmp_path / "whole", draws=draws), source())
     for step in (3, 17):
         with pytest.raises(KilledError):
-            train_tools(settings(tmp_path / "killed"), source(), kill_at(step))
+            train_tools(settings(tmp_path / "killed", draws=draws), source(), kill_at(step))
     assert not (tmp_path / "killed" / "denoise_2.safetensors").exists()
-    train_tools(settings(tmp_path / "killed"), source())
-    whole, killed = (
-        read_tool(tmp_path / name / "denoise_2.safetensors", "three_layer").state for name in ("whole", "killed")
-    )
+    train_tools(settings(tmp_path / "killed", draws=draws), source())
+    whole, killed = states(tmp_path / "whole", tmp_path / "killed")
     assert all(torch.equal(value, killed[key]) for key, value in whole.items())
-
-
-def test_a_run_does_not_go_on_from_other_weights(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        train_tools(settings(tmp_path / f"from{seed}", steps=2, seed=seed), source())
-    for _ in range(2):  # the second time it goes on
-        train_tools(settings(tmp_path / "out", steps=2, init=str(tmp_path / "from0")), source())
-    with pytest.raises(TrainingError, match="start"):
-        train_tools(settings(tmp_path / "out", steps=2, init=str(tmp_path / "from1")), source())
 
 
 def test_a_card_says_where_validation_is_on_photographs_that_were_not_trained_on(tmp_path: Path) -> None:
@@ -112,30 +100,26 @@ def test_training_improves_on_the_input_and_documents_itself(tmp_path: Path) -> 
 
 
 def test_another_run_in_the_same_folder_is_refused_and_a_longer_one_goes_on(tmp_path: Path) -> None:
-    train_tools(settings(tmp_path, steps=2), source())
-    with pytest.raises(TrainingError, match="seed 0, not 7"):
-        train_tools(settings(tmp_path, steps=2, seed=7), source())
-    with pytest.raises(TrainingError, match=r"learning_rate 0\.002, not 1\.0"):
-        train_tools(settings(tmp_path, steps=2, learning_rate=1.0), source())
-    assert train_tools(settings(tmp_path, steps=5), source())["denoise_2"].steps == 5
+    for seed in (0, 1):
+        train_tools(settings(tmp_path / f"from{seed}", steps=2, seed=seed), source())
+    chosen = settings(tmp_path / "out", steps=2, init=str(tmp_path / "from0"))
+    train_tools(chosen, source())
+    others = {"seed 0, not 7": {"seed": 7}, r"learning_rate 0\.002, not 1\.0": {"learning_rate": 1.0}}
+    for message, changes in (others | {"start": {"init": str(tmp_path / "from1")}}).items():
+        with pytest.raises(TrainingError, match=f"made with {message}"):
+            train_tools(dataclasses.replace(chosen, **changes), source())  # type: ignore[arg-type]
+    assert train_tools(dataclasses.replace(chosen, steps=5), source())["denoise_2"].steps == 5
+    checkpoint = tmp_path / "out" / "checkpoints" / "denoise_2.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"denoise_2\.pt: damaged"):
+        train_tools(chosen, source())
 
 
 def test_children_start_from_their_parents(tmp_path: Path) -> None:
     train_tools(settings(tmp_path, steps=3, tools=("denoise_1", "denoise_2")), source())
+    assert load_toolbox(tmp_path).names == ("denoise_1", "denoise_2")  # trained the other way round
     recipes = [read_tool(tmp_path / f"denoise_{number}.safetensors", "three_layer").recipe for number in (1, 2)]
     assert [recipe["started_from"] for recipe in recipes] == ["denoise_2", "random weights"]
-
-
-def test_a_second_tool_joins_the_toolbox_in_the_tables_order(tmp_path: Path) -> None:
-    for tool in ("denoise_2", "deblur_1"):
-        train_tools(settings(tmp_path, steps=2, tools=(tool,)), source())
-    assert load_toolbox(tmp_path).names == ("deblur_1", "denoise_2")
-
-
-def test_minutes_end_on_the_clock(tmp_path: Path) -> None:
-    fitted = train_tools(settings(tmp_path, steps=None, minutes=0.05), source())["denoise_2"]
-    assert 1.5 < fitted.seconds < 6
-    assert fitted.steps > 5
 
 
 def batch(step: int) -> Batch:
@@ -144,43 +128,32 @@ def batch(step: int) -> Batch:
     return 255 - targets, targets
 
 
-def fit_one(chosen: NetworkTraining, slow: Callable[[], object] = lambda: None, **named: Any) -> TrainingResult:
-    """Train a network, without validation; ``slow`` is called at every step."""
+def test_a_run_ends_on_the_clock_of_a_busy_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("tools_zoo.training.trainer.time.monotonic", lambda: clock[0])
     network = ThreeLayer()
     learn = restoring(network, squared_error)
 
     def objective(pairs: Batch) -> torch.Tensor:
-        slow()
+        clock[0] += 30 if 200 < clock[0] - 1000 < 340 else 1
         return learn(pairs)
 
-    return train_network(chosen, "run", network, batch, objective, Validation(dict, 1e9), **named)[0]
-
-
-def test_a_run_ends_on_the_clock_of_a_busy_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("tools_zoo.training.trainer.time.monotonic", lambda: clock[0])
     rates: list[float] = []
-
-    def work() -> None:
-        began = clock[0] - 1000
-        clock[0] += 30 if 200 < began < 340 else 1
 
     def note(now: Progress) -> None:
         rates.append(now.learning_rate)
 
-    fitted = fit_one(NetworkTraining(out=tmp_path, minutes=10), work, report=note)
-    assert 0.9 * 600 < fitted.seconds < 1.1 * 600
+    def run() -> TrainingResult:
+        chosen = NetworkTraining(out=tmp_path, minutes=10, warmup_steps=60)
+        return train_network(chosen, "run", network, batch, objective, Validation(dict, 1e9), report=note)[0]
+
+    result = run()
+    assert 0.9 * 600 < result.seconds < 1.1 * 600
+    top = rates.index(max(rates))
+    assert top > 50
+    assert rates == [*sorted(rates[:top]), *sorted(rates[top:], reverse=True)]
     assert rates[-1] < 0.05 * max(rates)
-
-
-def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoint, chosen = tmp_path / "checkpoints" / "run.pt", NetworkTraining(out=tmp_path, steps=2)
-    fit_one(chosen, identity={"data": "faces"})
-    with pytest.raises(TrainingError, match=r"run\.pt: was made with data faces, not streets"):
-        fit_one(chosen, identity={"data": "streets"})
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match=r"run\.pt: damaged"):
-        fit_one(chosen)
+    assert run().steps == result.steps  # nothing is left to do
 
 
 def test_the_psnr_loss_falls_where_psnr_rises_whatever_the_level() -> None:
@@ -202,21 +175,6 @@ def test_both_losses_pull_alike_at_25_db() -> None:
     outputs = torch.full_like(targets, 10 ** (-25 / 20)).requires_grad_()
     one, other = (torch.autograd.grad(loss(outputs, targets), outputs)[0] for loss in LOSSES.values())
     assert torch.allclose(one, other, rtol=0.01)
-
-
-def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
-    rates: list[float] = []
-
-    def note(now: Progress) -> None:
-        rates.append(now.learning_rate)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", -1.0)
-        fit_one(NetworkTraining(out=tmp_path, steps=20, warmup_steps=60), report=note)
-    top = rates.index(max(rates))
-    assert rates[:top] == sorted(rates[:top])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert rates[-1] < 0.05 * max(rates)
 
 
 @pytest.mark.parametrize("name", ["deblur_2", "denoise_3", "dejpeg_4"])
@@ -270,25 +228,7 @@ class TestDrawsOnADevice:
         for side, parts in zip(batch, zip(*alone, strict=True), strict=True):
             assert torch.equal(torch.as_tensor(side), torch.cat([torch.as_tensor(part) for part in parts]))
 
-    def test_tools_learn_from_them_and_a_killed_run_goes_on(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", 0.0)
-        monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", 0.0)
-        seen: list[Progress] = []
-        train_tools(settings(tmp_path / "whole", steps=40, draws="device"), source(), seen.append)
-        assert seen[-1].metrics[OUTPUT] > seen[0].metrics[OUTPUT]
-        with pytest.raises(KilledError):
-            train_tools(settings(tmp_path / "killed", steps=40, draws="device"), source(), kill_at(15))
-        train_tools(settings(tmp_path / "killed", steps=40, draws="device"), source())
-        whole, killed = (
-            read_tool(tmp_path / folder / "denoise_2.safetensors", "three_layer").state
-            for folder in ("whole", "killed")
-        )
-        assert all(torch.equal(value, killed[key]) for key, value in whole.items())
-
-    @pytest.mark.parametrize("draws", ["host", "device"])
-    def test_training_draws_where_it_is_told(self, draws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_every_training_draws_where_it_is_asked_to(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         drawn: list[int] = []
 
         def distort(crops: Sequence[Crop], *rest: Any) -> torch.Tensor:
@@ -298,57 +238,46 @@ class TestDrawsOnADevice:
         monkeypatch.setattr("restore_env.patches.distort_crops", distort)
         photo = tmp_path / "photo.png"
         Image.fromarray(photographs(1, 120, 140)[0]).save(photo)
-        words = ["--images", str(photo), "--draws", draws, "--steps", "1", "--batch-size", "3", "--patch-size", "16"]
-        assert main(["train", "tools", *words, "--tools", "denoise_2", "--out", str(tmp_path / "tools")]) == 0
-        tools = len(drawn)
-        joint = ["--toolbox", "pure", "--chain", "denoise_1", "--out", str(tmp_path / "joint")]
-        assert main(["train", "joint", *words, *joint]) == 0
-        together = len(drawn) - tools
-        assert train_baseline.main(["vdsr_s", *words, "--out", str(tmp_path / "baseline")]) == 0
-        alone = len(drawn) - tools - together
-        assert (tools > 0, together > 0, alone > 0) == (draws == "device",) * 3
-        assert set(drawn) <= {3}
+        words = ["--images", str(photo), "--steps", "1", "--batch-size", "3", "--patch-size", "16"]
+        joint = ["joint", "--toolbox", "pure", "--chain", "denoise_1"]
+        trainings: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
+            "tools": (main, ["train", "tools", "--tools", "denoise_2"]),
+            "joint": (main, ["train", *joint]),
+            "baseline": (train_baseline.main, ["vdsr_s"]),
+        }
+        for name, (train, first) in trainings.items():
+            for draws, drawn_here in (("host", set()), ("device", {3})):
+                drawn.clear()
+                assert train([*first, *words, "--draws", draws, "--out", str(tmp_path / name / draws)]) == 0
+                assert set(drawn) == drawn_here
 
     def test_another_place_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="draws must be one of host, device, got 'gpu'"):
             train_tools(settings(tmp_path, draws="gpu"), source())
 
 
-class TestBrokenToolboxes:
-    @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        train_tools(settings(tmp_path, steps=1), source())
-        return tmp_path
+UNKNOWN_NETWORK = '{"tools": [{"name": "denoise_2", "network": "nine_layer"}]}'
 
-    def test_a_missing_file_is_named(self, folder: Path) -> None:
-        (folder / "denoise_2.safetensors").unlink()
-        with pytest.raises(ToolboxError, match=r"denoise_2\.safetensors: no such file"):
-            load_toolbox(folder)
 
-    def test_a_cut_file_is_named(self, folder: Path) -> None:
-        path = folder / "denoise_2.safetensors"
-        path.write_bytes(path.read_bytes()[:2000])
-        with pytest.raises(ToolboxError, match=r"denoise_2\.safetensors: not a readable"):
-            load_toolbox(folder)
-
-    def test_weights_of_another_architecture_are_named(self, folder: Path) -> None:
-        manifest = folder / "toolbox.json"
-        manifest.write_text(manifest.read_text().replace("three_layer", "eight_layer"))
-        with pytest.raises(ToolboxError, match="another architecture"):
-            load_toolbox(folder)
-
-    @pytest.mark.parametrize("text", ["", "{}", '{"tools": []}', '{"tools": [{"name": 1}]}'])
-    def test_a_broken_manifest_is_named(self, folder: Path, text: str) -> None:
-        (folder / "toolbox.json").write_text(text)
-        with pytest.raises(ToolboxError, match=r"toolbox\.json"):
-            load_toolbox(folder)
-
-    def test_no_toolbox_at_all(self, tmp_path: Path) -> None:
-        with pytest.raises(ToolboxError, match="no toolbox"):
-            load_toolbox(tmp_path / "nowhere")
-
-    def test_an_unknown_network_is_named(self, folder: Path) -> None:
-        rows = {"tools": [{"name": "denoise_2", "network": "nine_layer"}]}
-        (folder / "toolbox.json").write_text(json.dumps(rows))
-        with pytest.raises(ToolboxError, match="nine_layer"):
-            load_toolbox(folder)
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("denoise_2.safetensors", None, r"denoise_2\.safetensors: no such file"),
+        ("denoise_2.safetensors", lambda data: data[:2000], r"denoise_2\.safetensors: not a readable"),
+        ("toolbox.json", lambda data: data.replace(b"three_layer", b"eight_layer"), "another architecture"),
+        ("toolbox.json", None, "no toolbox"),
+        *[("toolbox.json", lambda _, text=text: text, r"toolbox\.json") for text in (b"", b"{}", b'{"tools": []}')],
+        ("toolbox.json", lambda _: b'{"tools": [{"name": 1}]}', r"toolbox\.json"),
+        ("toolbox.json", lambda _: UNKNOWN_NETWORK.encode(), "unknown network 'nine_layer'"),
+    ],
+)
+def test_a_toolbox_that_cannot_be_loaded_is_named(
+    file: str, change: Callable[[bytes], bytes] | None, message: str, tmp_path: Path
+) -> None:
+    path = update_toolbox(tmp_path, [ToolWeights("denoise_2", "three_layer", ThreeLayer().state_dict())]) / file
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ToolboxError, match=message):
+        load_toolbox(tmp_path)

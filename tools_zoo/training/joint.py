@@ -27,8 +27,8 @@ from restore_env.patches import PatchSampler
 from restore_env.policy import Policy
 from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.backends.network_tool import NetworkTool
-from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
-from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
+from tools_zoo.networks import ToolNetwork, last_layer, zeroed
+from tools_zoo.toolboxes import ToolWeights, passes, read_tools, tool_network, toolbox_folder, update_toolbox
 from tools_zoo.training.losses import LOSSES, PixelBatch, as_tensor
 from tools_zoo.training.runs import Validation, drawn_on, split_images
 from tools_zoo.training.settings import RestorationTraining, option
@@ -90,13 +90,14 @@ class JointTraining(RestorationTraining):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_severity(self.severity)
+        names: set[str] = set()
         for pair in self.initial_weights:
-            if not all(pair.partition("=")):
+            name, _, other = pair.partition("=")
+            if not (name and other):
                 raise ValueError(f"initial_weights: {pair!r} is not of the form TOOL=OTHER")
-        names = [pair.partition("=")[0] for pair in self.initial_weights]
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"initial_weights: {twice[0]} is named twice")
+            if name in names:
+                raise ValueError(f"initial_weights: {name} is named twice")
+            names.add(name)
         if self.out.resolve() == self.folder.resolve():
             raise ValueError(f"{self.out}: is the toolbox to start from; choose another folder for the trained one")
 
@@ -203,11 +204,9 @@ def train_jointly(
     """
     usable_device(settings.device)
     start = initial_weights(settings)
-    networks: dict[str, ToolNetwork] = {}
-    for name, weights in start.items():
-        networks[name] = NETWORKS[weights.network]().to(settings.device)
-        networks[name].load_state_dict(dict(weights.state))
-        networks[name].requires_grad_(name not in settings.frozen_tools)
+    networks = {name: tool_network(weights).to(settings.device) for name, weights in start.items()}
+    for name, network in networks.items():
+        network.requires_grad_(name not in settings.frozen_tools)
     chains = ToolChains(networks, policy, settings.chain_length, settings.observe)
     results: list[TrainingResult] = []
     for number in range(settings.rounds):
@@ -228,10 +227,7 @@ def initial_weights(settings: JointTraining) -> dict[str, ToolWeights]:
     Raises:
         ValueError: a tool that the toolbox does not have, or all tools are frozen.
     """
-    tools = {
-        name: read_tool(settings.folder / f"{name}.safetensors", network)
-        for name, network in read_manifest(settings.folder)
-    }
+    tools = {tool.name: tool for tool in read_tools(settings.folder)}
     copies = dict(pair.split("=", 1) for pair in settings.initial_weights)
     others = [name for name in copies.values() if name != IDENTITY]
     for what, names in (("initial_weights", [*copies, *others]), ("frozen_tools", settings.frozen_tools)):
@@ -243,17 +239,16 @@ def initial_weights(settings: JointTraining) -> dict[str, ToolWeights]:
     stuck = [name for name, other in copies.items() if other == IDENTITY and name in settings.frozen_tools]
     if stuck:
         raise ValueError(f"frozen_tools {stuck[0]}: it starts as the identity and would stay that; train it")
-    return {name: _started(name, tools, copies.get(name, name)) for name in tools}
-
-
-def _started(name: str, tools: Mapping[str, ToolWeights], other: str) -> ToolWeights:
-    if other != IDENTITY:
-        return replace(tools[other], name=name)
-    network = NETWORKS[tools[name].network]()
-    network.load_state_dict(dict(tools[name].state))
-    zeroed(last_layer(network))
-    recipe = {**tools[name].recipe, "last_layer": "zeros"}
-    return replace(tools[name], state=network.state_dict(), recipe=recipe)
+    start = {name: tools[name] for name in tools}
+    for name, other in copies.items():
+        if other != IDENTITY:
+            start[name] = replace(tools[other], name=name)
+            continue
+        network = tool_network(tools[name])
+        zeroed(last_layer(network))
+        recipe = {**tools[name].recipe, "last_layer": "zeros"}
+        start[name] = replace(tools[name], state=network.state_dict(), recipe=recipe)
+    return start
 
 
 def _train_round(

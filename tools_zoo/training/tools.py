@@ -13,8 +13,8 @@ from restore_env.images.sources import ImageSource
 from restore_env.patches import PatchSampler
 from restore_env.toolbox import usable_device
 from tools_zoo.catalog import SPECS, TOOLS, ToolSpec, training_order
-from tools_zoo.networks import NETWORKS, ToolNetwork, last_layer, zeroed
-from tools_zoo.toolboxes import ToolWeights, passes, read_manifest, read_tool, toolbox_folder, update_toolbox
+from tools_zoo.networks import NETWORKS, last_layer, zeroed
+from tools_zoo.toolboxes import ToolWeights, passes, read_tool, read_tools, tool_network, toolbox_folder, update_toolbox
 from tools_zoo.training.cards import write_card
 from tools_zoo.training.losses import LOSSES, restoring
 from tools_zoo.training.runs import Validation, drawn_on, held_out_of, split_images
@@ -101,10 +101,16 @@ def train_tools(
 
 
 def _train_tool(settings: ToolTraining, spec: ToolSpec, source: ImageSource, report: Report) -> TrainingResult:
-    row = TOOLS.index(spec)
-    start = _start_weights(settings, spec)
-    own = start is not None and start.parent != settings.out
-    network = _start_network(settings, spec, start)
+    row, shape = TOOLS.index(spec), spec.network(settings.shapes)
+    path = _start_path(settings, spec)
+    start = None if path is None else read_tool(path, shape)
+    own = path is not None and path.parent != settings.out
+    torch.manual_seed(settings.seed)
+    if start is None:
+        network = NETWORKS[shape]()
+        zeroed(last_layer(network))
+    else:
+        network = tool_network(start)
 
     def draw(rng: np.random.Generator) -> Levels:
         if rng.random() < settings.mixed_share:
@@ -123,23 +129,22 @@ def _train_tool(settings: ToolTraining, spec: ToolSpec, source: ImageSource, rep
         restoring(network, LOSSES[settings.loss], settings.device),
         Validation.of_network(network, pairs, settings.device, VALIDATION_SECONDS),
         identity={
-            "network": spec.network(settings.shapes),
+            "network": shape,
             "images": len(kept),
             "held_out": held_out_of(kept, held_out),
-            "started_from": "random weights" if start is None else "itself" if own else start.stem,
+            "started_from": "random weights" if start is None else "itself" if own else start.name,
             **({"start": digest(network)} if own else {}),
         },
         report=report,
     )
-    earlier = passes(read_tool(start, spec.network(settings.shapes)).recipe) if own and start is not None else []
-    weights = ToolWeights(spec.name, spec.network(settings.shapes), result.state, recipe | {"earlier": earlier})
-    update_toolbox(settings.out, [weights])
+    earlier = passes(start.recipe) if own and start is not None else []
+    update_toolbox(settings.out, [ToolWeights(spec.name, shape, result.state, recipe | {"earlier": earlier})])
     return result
 
 
 def write_tools_card(folder: Path) -> None:
     """Write the model card ``folder/README.md``: use, data, recipe of each tool, and room for results and notes."""
-    tools = [read_tool(folder / f"{name}.safetensors", network) for name, network in read_manifest(folder)]
+    tools = read_tools(folder)
     together = any(recipe.get("joint") for tool in tools for recipe in passes(tool.recipe))
     lines = ["| tool | network | steps | minutes | precision | input, dB | output, dB |", "|---" * 7 + "|"]
     for tool in tools:
@@ -191,7 +196,7 @@ Distortions of other kinds, or stronger than those of `tools_zoo/catalog.py`, we
     write_card(folder / "README.md", text, [NOTES, "joint" if together else "tools"])
 
 
-def _start_weights(settings: ToolTraining, spec: ToolSpec) -> Path | None:
+def _start_path(settings: ToolTraining, spec: ToolSpec) -> Path | None:
     """The file to start from: the tool itself in ``init``, or the nearest ancestor with its network in ``out``."""
     if settings.init is not None and (own := toolbox_folder(settings.init) / f"{spec.name}.safetensors").exists():
         return own
@@ -202,12 +207,3 @@ def _start_weights(settings: ToolTraining, spec: ToolSpec) -> Path | None:
             return path
         parent = SPECS[parent].parent
     return None
-
-
-def _start_network(settings: ToolTraining, spec: ToolSpec, start: Path | None) -> ToolNetwork:
-    torch.manual_seed(settings.seed)
-    network = NETWORKS[spec.network(settings.shapes)]()
-    zeroed(last_layer(network))
-    if start is not None:
-        network.load_state_dict(dict(read_tool(start, spec.network(settings.shapes)).state))
-    return network
