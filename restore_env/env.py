@@ -64,7 +64,8 @@ class ImageRestoreEnv(Forkable, gym.Env[Any, np.int64]):
     With ``observation="spectrum"`` there is no ``image`` but ``spectrum``, ``Box((204,), float32)``: statistics of the
     patch's spectrum and colours (:mod:`restore_env.episodes.spectrum`), enough for policies without convolutions; with
     "both" there are both. ``flatten=True`` makes one ``Box`` of the spectrum, the previous action one-hot, the mask and
-    the steps left. A list of keys selects some: ``observation=("image",)``.
+    the steps left. A list of keys selects some: ``observation=("spectrum", "steps_left")``. ``observation=("image",)``
+    with ``flatten=True`` is the image alone, as wrappers and policies for images take it.
 
     ## Rewards
     The metric after the step minus the metric before it, minus ``cost_weight`` times the tool's GMACs. The metric is

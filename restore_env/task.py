@@ -68,9 +68,9 @@ class Task:
     string of a factory. None: the twelve shipped tools, and the super-resolvers unless ``upscale`` is (1,)."""
     observation: str | Sequence[str] = "image"
     """What is observed: "image" (the patch), "spectrum" (204 numbers), or "both", each with ``last_action``,
-    ``action_mask`` and ``steps_left``; or a list of keys, such as ("image",) for wrappers that take boxes alone."""
+    ``action_mask`` and ``steps_left``; or a list of keys, such as ("image", "steps_left")."""
     flatten: bool = False
-    """Return the observation as one row of float32, the previous action one-hot; not with an image."""
+    """Return the observation as one row of float32, the previous action one-hot; or ("image",) as the image itself."""
     info: Literal["numbers", "full"] = "numbers"
     """What infos hold: numbers and arrays of fixed shape, or also names and the distortion ("full")."""
     dtype: Literal["uint8", "float32"] = "uint8"
@@ -101,8 +101,8 @@ class Task:
         if self.dtype not in ("uint8", "float32"):
             raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
         keys = observation_keys(self.observation)
-        if self.flatten and "image" in keys:
-            raise ValueError('flatten joins numbers, not images: use observation="spectrum"')
+        if self.flatten and "image" in keys and len(keys) > 1:
+            raise ValueError('flatten joins numbers, not images: use observation="spectrum", or ("image",)')
         if self.info not in ("numbers", "full"):
             raise ValueError(f"info must be 'numbers' or 'full', got {self.info!r}")
         check_draws(self.draws)

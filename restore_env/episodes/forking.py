@@ -49,11 +49,9 @@ class Forkable:
 
     def clone_state(self) -> EnvState:
         """The state of episodes and random generators, for :meth:`restore_state`."""
-        return EnvState(
-            self._episodes.fork(np.arange(self._episodes.n)),
-            copy.deepcopy(getattr(self, self.GENERATORS)),
-            list(self._views),
-        )
+        episodes = self._episodes.fork(np.arange(self._episodes.n))
+        views = [None if view is None else view.of(episodes) for view in self._views]
+        return EnvState(episodes, copy.deepcopy(getattr(self, self.GENERATORS)), views)
 
     def restore_state(self, state: EnvState) -> None:
         """Go back to a state of this environment, or of one with the same arguments; it can be restored again.

@@ -94,6 +94,8 @@ def observation_space(
     }
     if not flatten:
         return spaces.Dict({key: known[key] for key in keys})
+    if "image" in keys:
+        return known["image"]
     ends = {
         "spectrum": (LOWEST, HIGHEST),
         "last_action": (np.zeros(n_tools + 2), np.ones(n_tools + 2)),
@@ -117,8 +119,10 @@ def observe(
     return known
 
 
-def flattened(observation: Observation, n_tools: int) -> npt.NDArray[np.float32]:
-    """A batch of observations without images as rows ``(N, D)``, the previous action one-hot."""
+def flattened(observation: Observation, n_tools: int) -> npt.NDArray[Any]:
+    """A batch of images alone as it is; of other observations as rows ``(N, D)``, the previous action one-hot."""
+    if "image" in observation:
+        return observation["image"]
     columns = [
         np.eye(n_tools + 2, dtype=np.float32)[values] if key == "last_action" else values.reshape(len(values), -1)
         for key, values in observation.items()
