@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from agents.commands.restore import add_restorer, open_restorer, progress_bar
@@ -47,7 +48,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         name = str(distorted.relative_to(arguments.distorted))
         label = f"[{number}/{len(pairs)}] {name}"
         rows.append(measure(restorer, name, distorted, target, label, arguments.scale))
-    mean = {key: _mean([row[key] for row in rows]) for key in MEASURED}
+    known = {key: [row[key] for row in rows if row[key] is not None] for key in MEASURED}
+    mean = {key: fmean(values) if values else None for key, values in known.items()}
     if arguments.json:
         print(json.dumps({"mean": mean, "images": rows}, indent=2))
     else:
@@ -74,24 +76,10 @@ def measure(
     with progress_bar(label) as show:
         result = restorer.restore(photo, clean, scale=scale, progress=show)
         before = to_pixels(upscale_bicubic(to_tensor(photo.pixels), scale))
-        ssims = [ssim_in_tiles(pixels, clean.pixels) for pixels in (before, result.image)]
-    return {
-        "name": name,
-        "psnr_before": result.psnr_before,
-        "psnr_after": result.psnr_after,
-        "ssim_before": ssims[0],
-        "ssim_after": ssims[1],
-        "seconds": result.seconds,
-        "gmacs": result.gmacs,
-        "scale": scale,
-        "toolchain": list(result.toolchain),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean of the values that are not None; None without any."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+        images = {"ssim_before": before, "ssim_after": result.image}
+        ssims = {key: ssim_in_tiles(pixels, clean.pixels) for key, pixels in images.items()}
+    measured = {name: getattr(result, name) for name in ("psnr_before", "psnr_after", "seconds", "gmacs", "scale")}
+    return {"name": name, **measured, **ssims, "toolchain": list(result.toolchain)}
 
 
 def print_table(mean: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:

@@ -29,19 +29,7 @@ State = tuple[Tensor, Tensor]
 
 
 class RecurrentQNetwork(BaseModel):
-    """Features, an LSTM, and a head that gives the value of every action.
-
-    Args:
-        observation_space: of one observation.
-        action_space: ``A`` actions.
-        features_extractor: maps preprocessed observations to ``(N, features_dim)``.
-        features_dim: width of the features.
-        lstm_hidden_size: width of the LSTM.
-        n_lstm_layers: layers of the LSTM.
-        net_arch: widths of the layers between the LSTM and the values.
-        activation_fn: between those layers.
-        normalize_images: divide uint8 images by 255.
-    """
+    """Features, an LSTM, and a head that gives the value of every action; made by :class:`RecurrentQPolicy`."""
 
     def __init__(
         self,

@@ -47,7 +47,6 @@ class Pipeline:
 def make_pipeline(
     policy: Policy,
     tools: Toolbox,
-    policy_input: PolicyInput,
     *,
     upscaling: bool = False,
     super_resolver: SuperResolverLike | None = None,
@@ -55,17 +54,18 @@ def make_pipeline(
     """Combine a policy and tools.
 
     Args:
-        policy: its field ``tools`` names the tools that it was trained with; without that field, all of them.
+        policy: its field ``tools`` names the tools that it was trained with; without that field, all of them. Its
+            ``recipe`` may say what its input is (:class:`agents.policy_input.PolicyInput`).
         tools: these, with or without the super-resolvers among them, or with more super-resolvers.
-        policy_input: how its input is made.
         upscaling: whether images are upscaled.
         super_resolver: upscales them. None: the one that the policy chooses; for a policy without super-resolvers the
             first super-resolver of the tools, or else :data:`DEFAULT_SUPER_RESOLVER`.
 
     Raises:
-        ValueError: the policy was trained with other tools; a super-resolver that does not exist, or does not upscale.
+        ValueError: the policy was trained with other tools, or its recipe is invalid; a super-resolver that does not
+            exist, or does not upscale.
     """
-    known = _known_tools(policy, tools)
+    known, policy_input = _known_tools(policy, tools), PolicyInput.of(policy)
     permitted = np.ones(len(known) + 1, dtype=np.int8)
     upscalers = [tool for tool in known if tool.scale > 1]
     if not upscaling or (super_resolver is None and upscalers):

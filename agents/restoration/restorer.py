@@ -6,14 +6,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from agents.agent import load_policy, policy_of
-from agents.policy_input import PolicyInput
 from agents.restoration.pipeline import Pipeline, SuperResolverLike, make_pipeline
 from agents.restoration.tiled_episode import Progress, TiledEpisode, Vote
 from restore_env.images.decoding import MAX_PIXELS, ImageError, Photo
@@ -99,10 +97,6 @@ class Restorer:
         scale: upscale factor, unless :meth:`restore` gets another one.
         super_resolver: the name of a tool, a file of weights, or a tool. None: the policy chooses; for a policy without
             super-resolvers the toolbox's first one, or else the shipped "sft_gan".
-        borders: add a last row and column of tiles, flush with the border, for what full tiles leave over. None: as the
-            policy's recipe says (:class:`agents.policy_input.PolicyInput`), else True.
-        observe: the policy's input, as the environment's ``dtype``: "uint8", clipped and rounded; or "float32",
-            the working image as it is. None: as the policy's recipe says, else "uint8".
         backend: runs the tools' networks on a CPU, a key of :data:`tools_zoo.backends.network_tool.BACKENDS`. None:
             the toolbox's own, "torch" for one that is loaded by name.
 
@@ -120,8 +114,6 @@ class Restorer:
         *,
         scale: int = 1,
         super_resolver: SuperResolverLike | None = None,
-        borders: bool | None = None,
-        observe: Literal["uint8", "float32"] | None = None,
         backend: str | None = None,
     ) -> None:
         self.scale, self.max_steps = _whole_number("scale", scale), _whole_number("max_steps", max_steps)
@@ -129,7 +121,6 @@ class Restorer:
         tools = resolve_toolbox(toolbox, self.device)
         self._tools = tools if backend is None else with_backend(tools, backend)
         self._named, self._policy, self._super_resolver = toolbox, policy, super_resolver
-        self._borders, self._observe = borders, observe
         self._pipelines: dict[bool, Pipeline] = {}
         self.pipeline()
 
@@ -143,13 +134,8 @@ class Restorer:
         if upscaling not in self._pipelines:
             policy = policy_of(self._named, upscaling, photo=True) if self._policy is None else self._policy
             actor: Policy = load_policy(policy, self.device) if isinstance(policy, (str, os.PathLike)) else policy
-            own = PolicyInput.of(actor)
-            policy_input = PolicyInput(
-                own.observe if self._observe is None else self._observe,
-                own.borders if self._borders is None else self._borders,
-            )
             self._pipelines[upscaling] = make_pipeline(
-                actor, self._tools, policy_input, upscaling=upscaling, super_resolver=self._super_resolver
+                actor, self._tools, upscaling=upscaling, super_resolver=self._super_resolver
             )
         return self._pipelines[upscaling]
 
@@ -162,11 +148,6 @@ class Restorer:
     def toolbox(self) -> Toolbox:
         """The policy's toolbox for the restorer's own scale."""
         return self.pipeline().toolbox
-
-    @property
-    def policy_input(self) -> PolicyInput:
-        """How the policy's input is made."""
-        return self.pipeline().policy_input
 
     @torch.inference_mode()
     def restore(

@@ -94,8 +94,8 @@ def picture(height: int = 16, width: int = 24) -> npt.NDArray[np.uint8]:
 class Scripted:
     """A policy that plays a script, a function per step, and writes down what it was shown."""
 
-    def __init__(self, *script: Script, patch_size: int = 8) -> None:
-        self.script, self.patch_size = script, patch_size
+    def __init__(self, *script: Script, patch_size: int = 8, **recipe: Any) -> None:
+        self.script, self.patch_size, self.recipe = script, patch_size, recipe
         self.seen: list[Observation] = []
 
     def predict(

@@ -59,10 +59,11 @@ def test_votes_know_their_scores_and_places() -> None:
     np.testing.assert_array_equal(vote.scores.argmax(axis=2), vote.grid)
     np.testing.assert_allclose(vote.edges[0] * 100, [0, 63, 100])
     np.testing.assert_allclose(vote.edges[1] * 130, [0, 63, 126, 130])
-    full = Restorer(toolbox, agent, borders=False).restore(photographs(1, 100, 130)[0]).votes[0]
-    np.testing.assert_allclose(full.edges[1] * 130, [0, 63, 126])
     small = Restorer(toolbox, agent).restore(photographs(1, 40, 130)[0]).votes[0]
     np.testing.assert_allclose(small.edges[0], [0, 1])
+    agent.recipe = {"borders": False}
+    full = Restorer(toolbox, agent).restore(photographs(1, 100, 130)[0]).votes[0]
+    np.testing.assert_allclose(full.edges[1] * 130, [0, 63, 126])
 
 
 # Summing up ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import agents.agent
 import sr_models
 from agents import Restorer, load_policy
 from agents.agent import RecurrentAgent, policy_of, save_policy, with_more_tools
-from agents.policy_input import PolicyInput
 from agents.restoration.pipeline import make_pipeline
 from restore_env import FunctionTool
 from restore_env.images.tiling import to_pixels, to_tensor, upscale_bicubic
@@ -50,44 +49,44 @@ def agent_of(tools: tuple[str, ...], *chain: str) -> RecurrentAgent:
 class TestMakePipeline:
     def test_a_policy_without_super_resolvers_gets_the_shipped_final_upscaler(self) -> None:
         agent = RecurrentAgent(PIXELWISE)
-        pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=True)
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), upscaling=True)
         assert pipeline.toolbox.names == PIXELWISE
         assert pipeline.final_upscaler is not None
         assert pipeline.final_upscaler.name == "sft_gan"
-        assert make_pipeline(agent, pixelwise_toolbox(), PolicyInput()).final_upscaler is None
+        assert make_pipeline(agent, pixelwise_toolbox()).final_upscaler is None
 
     def test_a_policy_without_super_resolvers_does_not_choose_those_of_the_toolbox(self) -> None:
         tools = pixelwise_toolbox(super_resolver=True)
         for upscaling in (True, False):
-            pipeline = make_pipeline(RecurrentAgent(PIXELWISE), tools, PolicyInput(), upscaling=upscaling)
+            pipeline = make_pipeline(RecurrentAgent(PIXELWISE), tools, upscaling=upscaling)
             assert pipeline.toolbox.names == PIXELWISE
             assert pipeline.final_upscaler is (tools[3] if upscaling else None)
 
     @pytest.mark.parametrize("upscaling", [True, False])
     def test_a_policy_with_the_shipped_super_resolvers_gets_them(self, upscaling: bool) -> None:
         agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
-        pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=upscaling)
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), upscaling=upscaling)
         assert pipeline.toolbox.names == agent.tools
         assert pipeline.permitted.tolist() == [1] * 6
         assert pipeline.final_upscaler is None
 
     def test_a_given_super_resolver_is_the_only_one(self) -> None:
         agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
-        pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=True, super_resolver="sed")
+        pipeline = make_pipeline(agent, pixelwise_toolbox(), upscaling=True, super_resolver="sed")
         assert pipeline.permitted.tolist() == [1, 1, 1, 0, 1, 1]
         assert pipeline.final_upscaler is None
         mine = FunctionTool("sed", double_pixels, scale=4)  # the name of another
         for wanted in (mine, "bicubic_x4"):
-            pipeline = make_pipeline(agent, pixelwise_toolbox(), PolicyInput(), upscaling=True, super_resolver=wanted)
+            pipeline = make_pipeline(agent, pixelwise_toolbox(), upscaling=True, super_resolver=wanted)
             assert pipeline.permitted.tolist() == [1, 1, 1, 0, 0, 1]
             assert pipeline.final_upscaler is (BICUBIC_X4 if wanted == "bicubic_x4" else mine)
 
     def test_a_policy_without_tool_names_gets_the_whole_toolbox(self) -> None:
         policy: Any = object()
         tools = pixelwise_toolbox(super_resolver=True)
-        assert make_pipeline(policy, tools, PolicyInput(), upscaling=True).toolbox is tools
-        assert make_pipeline(policy, tools, PolicyInput(), upscaling=True).final_upscaler is None
-        pipeline = make_pipeline(policy, pixelwise_toolbox(), PolicyInput(), upscaling=True)
+        assert make_pipeline(policy, tools, upscaling=True).toolbox is tools
+        assert make_pipeline(policy, tools, upscaling=True).final_upscaler is None
+        pipeline = make_pipeline(policy, pixelwise_toolbox(), upscaling=True)
         assert pipeline.final_upscaler is not None
 
     @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ class TestMakePipeline:
     )
     def test_a_policy_of_other_tools_is_refused(self, tools: tuple[str, ...], message: str) -> None:
         with pytest.raises(ValueError, match=message) as caught:
-            make_pipeline(RecurrentAgent(tools), pixelwise_toolbox(), PolicyInput(), upscaling=True)
+            make_pipeline(RecurrentAgent(tools), pixelwise_toolbox(), upscaling=True)
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize(

@@ -117,11 +117,9 @@ def test_a_policys_recipe_says_what_its_input_is() -> None:
     toolbox = random_toolbox()
     plain = RecurrentAgent(toolbox.names)
     unclipped = RecurrentAgent(toolbox.names, recipe={"source": "x", "observe": "float32", "borders": False})
-    assert Restorer(toolbox, plain).policy_input == PolicyInput("uint8", True)
-    assert Restorer(toolbox, unclipped).policy_input == PUBLISHED
-    assert Restorer(toolbox, unclipped, borders=True).policy_input == PolicyInput("float32", True)
-    assert Restorer(toolbox, unclipped, observe="uint8").policy_input == PolicyInput("uint8", False)
-    assert Restorer(pixelwise_toolbox(), object()).policy_input == PolicyInput()  # type: ignore[arg-type]
+    assert Restorer(toolbox, plain).pipeline().policy_input == PolicyInput("uint8", True)
+    assert Restorer(toolbox, unclipped).pipeline().policy_input == PUBLISHED
+    assert Restorer(pixelwise_toolbox(), object()).pipeline().policy_input == PolicyInput()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("recipe", [{"observe": "uint16"}, {"borders": "no"}])

@@ -74,8 +74,8 @@ def test_of_equally_many_votes_the_lower_action_wins(chosen: list[int], winner: 
 def test_borders_vote_by_default() -> None:
     image = picture(17, 20)
     for borders, grid in ((True, (3, 3)), (False, (2, 2))):
-        policy = Scripted(always(3))
-        result = Restorer(pixelwise_toolbox(), policy, borders=borders).restore(image)
+        policy = Scripted(always(3), borders=borders)
+        result = Restorer(pixelwise_toolbox(), policy).restore(image)
         assert result.votes[0].grid.shape == grid
     policy = Scripted(always(3))
     Restorer(pixelwise_toolbox(), policy).restore(image)
@@ -137,8 +137,8 @@ def test_actions_that_do_not_fit_are_refused(bad: list[int]) -> None:
 
 @pytest.mark.parametrize("observe", ["uint8", "float32"])
 def test_the_policys_input(observe: Literal["uint8", "float32"]) -> None:
-    policy = Scripted(always(0), always(0), always(3))
-    result = Restorer(pixelwise_toolbox(), policy, observe=observe).restore(picture(8, 8), keep_float=True)
+    policy = Scripted(always(0), always(0), always(3), observe=observe)
+    result = Restorer(pixelwise_toolbox(), policy).restore(picture(8, 8), keep_float=True)
     assert [step["image"].dtype for step in policy.seen] == [np.dtype(observe)] * 3
     assert result.float_image is not None
     assert result.float_image.max() > 1

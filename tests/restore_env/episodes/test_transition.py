@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from agents.policy_input import PolicyInput
 from agents.restoration.pipeline import make_pipeline
 from agents.restoration.tiled_episode import TiledEpisode
 from benchmarks.compare.upscaling import ThenUpscale
@@ -82,7 +81,7 @@ def test_environment_photographs_joint_training_and_benchmarks_observe_the_same(
         actions, state = policy.predict(x4_episodes.observe(slots), state)
         x4_episodes.step(slots, actions)
 
-    pipeline = make_pipeline(whole, toolbox, PolicyInput())
+    pipeline = make_pipeline(whole, toolbox)
     TiledEpisode(pipeline, to_tensor(pixels), 1, torch.device("cpu"), lambda *_: None, max_steps=2).play()
 
     networks = {tool.name: tool.network for tool in toolbox}  # type: ignore[attr-defined]
