@@ -50,10 +50,7 @@ class Bottleneck(nn.Module):
 
 
 class CLIPResNet50(nn.Module):
-    """Stem and stages 1 to 3, giving the features after each stage; random weights until some are loaded.
-
-    It stays in evaluation mode, so that its batch norm uses the published statistics inside a network that trains.
-    """
+    """Stem and stages 1 to 3, giving the features after each stage; random weights until some are loaded."""
 
     channels = (256, 512, 1024)
 
@@ -66,11 +63,6 @@ class CLIPResNet50(nn.Module):
         self.layer1 = _stage(64, width=64, count=3, stride=1)
         self.layer2 = _stage(256, width=128, count=4, stride=2)
         self.layer3 = _stage(512, width=256, count=6, stride=2)
-        self.eval()
-
-    def train(self, mode: bool = True) -> CLIPResNet50:
-        """Stay in evaluation mode, whatever ``mode``."""
-        return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features of ``(N, 3, H, W)`` RGB in [0, 1], height and width 16 or more.

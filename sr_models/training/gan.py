@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,9 +91,10 @@ class GAN(nn.Module):
         with torch.no_grad():
             context = extractor(targets)[-1] if config.semantic else None
             categories = categories_of(prior, targets) if config.category else None
-        with _frozen_weights(discriminator):
-            real = discriminator(targets, context).real if adversarial.uses_real else None
-            fake = discriminator(outputs, context)
+        discriminator.requires_grad_(False)
+        real = discriminator(targets, context).real if adversarial.uses_real else None
+        fake = discriminator(outputs, context)
+        discriminator.requires_grad_(True)
         generator_loss = adversarial.generator(fake.real if real is None else real, fake.real)
         loss: Tensor = config.perceptual * perceptual(outputs, targets) + config.adversarial * generator_loss
         if config.pixel:
@@ -107,16 +106,6 @@ class GAN(nn.Module):
         if categories is not None:
             loss = loss + category_loss(real.categories, categories)
         return loss
-
-
-@contextmanager
-def _frozen_weights(network: nn.Module) -> Iterator[None]:
-    """Let gradients through a network, but none to its weights."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -62,17 +62,6 @@ class FrozenNetworks:
         features = trunk if settings.vgg is None else load_vgg19(settings.vgg)
         return FrozenNetworks(prior, trunk, features, trunk if settings.clip is None else load_clip(settings.clip))
 
-    def names(self) -> dict[str, str]:
-        """The class of each network and a digest of its weights, by its role."""
-        return {role: f"{type(network).__name__} {digest(network)}" for role, network in vars(self).items()}
-
-    def to(self, device: str) -> FrozenNetworks:
-        """Return copies on a device, frozen."""
-        copied = copy.deepcopy(self)
-        for network in vars(copied).values():
-            network.to(device).eval().requires_grad_(False)
-        return copied
-
 
 def train_sr(
     settings: SrTraining, source: ImageSource, frozen: FrozenNetworks, report: Report = lambda _: None
@@ -80,14 +69,16 @@ def train_sr(
     """Train a super-resolver's stages one after the other; each one's weights are written when it ends.
 
     A stage that is finished in ``settings.out`` is not trained again; one that was interrupted goes on. The GAN stage
-    starts from the PSNR stage's weights there, or from ``settings.init``.
+    starts from the PSNR stage's weights there, or from ``settings.init``. The frozen networks are moved to the device.
 
     Raises:
         ValueError: a GAN stage with nothing to start from, or start weights of another network.
     """
     usable_device(settings.device)
+    for network in vars(frozen).values():
+        network.to(settings.device).eval().requires_grad_(False)
     stages = [stage for stage in STAGES if stage in settings.budgets]
-    return {stage: _train_stage(settings, stage, source, frozen.to(settings.device), report) for stage in stages}
+    return {stage: _train_stage(settings, stage, source, frozen, report) for stage in stages}
 
 
 def _train_stage(
@@ -135,7 +126,7 @@ def _train_stage(
         identity={
             "network": settings.network,
             **({} if gan is None else asdict(settings.gan)),
-            **frozen.names(),
+            **{role: f"{type(network).__name__} {digest(network)}" for role, network in vars(frozen).items()},
             "stage": stage,
             "images": len(kept),
             "started_from": started_from,

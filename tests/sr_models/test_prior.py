@@ -26,8 +26,7 @@ from sr_models.prior.semantic_prior import (
     network_input,
     save_prior,
 )
-from sr_models.training.labelled_patches import LabelledPatches, cut_patch
-from sr_models.training.prior import label_error, train_prior
+from sr_models.training.prior import LabelledPatches, cut_patch, label_error, train_prior
 from sr_models.training.settings import PriorTraining
 from tests.support.scenes import COLOURS, write_scenes
 
