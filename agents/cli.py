@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from agents.command_line import OneLineParser, run_guarded
 
-COMMANDS = ("restore", "evaluate", "explain", "demo", "train", "import_rl_restore", "export")
+COMMANDS = ("restore", "evaluate", "explain", "demo", "train", "levels", "import_rl_restore", "export")
 """Modules of :mod:`agents.commands`; each has ``register(subparsers)``."""
 
 

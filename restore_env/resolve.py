@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,10 +15,12 @@ from weakref import WeakKeyDictionary
 import torch
 
 from restore_env.images.sources import open_images
+from restore_env.levels.starts import LevelStarts
+from restore_env.levels.store import LevelError, LevelSet, Manifest, open_levels
 from restore_env.metrics import METRICS, Metric
 from restore_env.sampling import Compose, StartSampler
 from restore_env.task import Task
-from restore_env.toolbox import Toolbox, ToolboxLike
+from restore_env.toolbox import FunctionTool, Toolbox, ToolboxLike
 
 SAME_SIZE_TOOLBOX = "tools_zoo:default_toolbox"
 """The shipped toolbox for tasks whose images all have the target's size."""
@@ -76,12 +80,72 @@ def task_distortion(task: Task) -> Compose | None:
     return made
 
 
-def task_sampler(task: Task) -> StartSampler:
-    """Open a task's photographs and return the sampler that draws episode starts from them.
+def task_levels(task: Task) -> LevelSet:
+    """The level set of a task.
+
+    Raises:
+        LevelError: the task names none that can be used.
+    """
+    if task.levels is None:
+        raise LevelError("the task has no level set")
+    return open_levels(task.levels)
+
+
+def complete_task(task: Task) -> Task:
+    """The task with the fields that its level set determines.
+
+    Raises:
+        LevelError: the set cannot be used, or a field was given another value.
+    """
+    if task.levels is None or isinstance(task.toolbox, LevelToolbox):
+        return task
+    manifest = task_levels(task).manifest
+    given = Task()
+    for name, value in manifest.task_fields().items():
+        if getattr(task, name) not in (getattr(given, name), value):
+            raise LevelError(f"{task.levels}: was computed with {name}={value!r}: leave {name!r} out")
+    if task.toolbox not in (None, manifest.toolbox):
+        raise LevelError(f"{task.levels}: was computed with toolbox {manifest.toolbox!r}: leave 'toolbox' out")
+    return dataclasses.replace(task, **manifest.task_fields(), toolbox=LevelToolbox(task, manifest))
+
+
+def computed_task(task: Task) -> Task:
+    """A completed task without its level set: for computing what the set does not hold."""
+    manifest = task_levels(task).manifest
+    views = ("image", "spectrum") if manifest.pixels else ("spectrum",)
+    images = manifest.images if task.images is None else task.images
+    return dataclasses.replace(
+        task, levels=None, toolbox=manifest.toolbox, images=images, observation=views, flatten=False
+    )
+
+
+class LevelToolbox(Toolbox):
+    """The toolbox of a level set, which loads its networks when one has to run.
+
+    Args:
+        task: with a level set, not yet completed.
+        manifest: what the set was computed with.
+    """
+
+    def __init__(self, task: Task, manifest: Manifest) -> None:
+        self._task = computed_task(task)
+        tools = enumerate(zip(manifest.tools, manifest.scales, manifest.macs_per_pixel, strict=True))
+        super().__init__(
+            [FunctionTool(name, partial(self._run, action), scale, macs) for action, (name, scale, macs) in tools]
+        )
+
+    def _run(self, action: int, images: torch.Tensor) -> torch.Tensor:
+        return task_toolbox(self._task).run(action, images)
+
+
+def task_sampler(task: Task) -> StartSampler | LevelStarts:
+    """Open a task's photographs, or its level set, and return the sampler that draws episode starts from them.
 
     Raises:
         ValueError: photographs, a distortion or a severity that cannot be used.
     """
+    if task.levels is not None:
+        return LevelStarts(task_levels(task))
     compose = task_distortion(task)
     return StartSampler(
         open_images(task.images, min_size=task.patch_size, cache_dir=task.cache_dir),

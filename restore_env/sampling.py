@@ -53,6 +53,8 @@ class EpisodeStart:
     """Position of the patch and levels of its distortion, as plain numbers and strings."""
     index: int = -1
     """The photograph's number; -1 if the user gave the pair."""
+    level: int = -1
+    """Its number in a level set, which holds what is known instead of the images; -1 if it is from none."""
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from restore_env.episodes.forking import Forkable
 from restore_env.episodes.image_batch import Slots
 from restore_env.episodes.record import EpisodeRecord
 from restore_env.episodes.rendering import EpisodeView, render_episode
+from restore_env.levels.starts import LevelStarts
 from restore_env.sampling import EpisodeStart, StartSampler
 from restore_env.task import Task
 
@@ -141,7 +142,7 @@ class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.
         return self._episodes.observations(self._slots), rewards, terminated, np.zeros_like(terminated), infos
 
     @property
-    def sampler(self) -> StartSampler:
+    def sampler(self) -> StartSampler | LevelStarts:
         """The sampler of the episodes' starts."""
         return self._sampler
 

@@ -17,8 +17,9 @@ from restore_env.episodes.image_batch import Slots
 from restore_env.episodes.observation import Observation, flattened, observation_keys, observation_space, observe
 from restore_env.episodes.transition import Actions, StepRules
 from restore_env.images.arrays import quantized, to_hwc
+from restore_env.levels.dynamics import LevelDynamics
 from restore_env.metrics import Metric
-from restore_env.resolve import task_toolbox
+from restore_env.resolve import complete_task, task_toolbox
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 
@@ -83,9 +84,12 @@ class EpisodeBatch:
     """
 
     def __init__(self, task: Task, n: int, dynamics: Dynamics | None = None) -> None:
-        self.task, self.n = task, n
+        self.task, self.n = complete_task(task), n
         self._open()
-        self.dynamics: Dynamics = PixelDynamics(task, n) if dynamics is None else dynamics
+        task = self.task
+        if dynamics is None:
+            dynamics = PixelDynamics(task, n) if task.levels is None else LevelDynamics(task, n)
+        self.dynamics: Dynamics = dynamics
         self._keys = observation_keys(task.observation)
         self.progress = Progress.none(n, task.max_steps)
         self.starts: list[EpisodeStart | None] = [None] * n
@@ -278,6 +282,9 @@ class EpisodeBatch:
             "episode_seed": np.array([start.seed for start in starts], dtype=np.int64),
             "action_mask": self.action_mask()[slots],
         }
+        if isinstance(self.dynamics, LevelDynamics):
+            level = np.array([start.level for start in starts], dtype=np.int64)
+            infos |= {"level": level, "best_return": self.dynamics.optima.best_return[level]}
         if self.task.info == "full":
             described = [self.describe(slot) for slot in slots.tolist()]
             for key in ("tools", "photograph_name", "distortion"):

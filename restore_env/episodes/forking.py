@@ -11,6 +11,7 @@ import numpy as np
 
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.episodes.rendering import EpisodeView
+from restore_env.levels.starts import LevelStarts
 from restore_env.resolve import task_sampler
 from restore_env.sampling import StartSampler
 from restore_env.task import Task
@@ -36,9 +37,9 @@ class Forkable:
 
     def _open(self, task: Task, n: int) -> None:
         """Open what a task names and make ``n`` slots."""
-        self.task = task
         self._episodes = EpisodeBatch(task, n)
-        self._sampler: StartSampler = task_sampler(task)
+        self.task = self._episodes.task
+        self._sampler: StartSampler | LevelStarts = task_sampler(self.task)
         self.toolbox = self._episodes.toolbox
         self._views: list[EpisodeView | None] = [None] * n
 
@@ -69,7 +70,7 @@ class Forkable:
     def __deepcopy__(self: AnEnv, memo: dict[int, Any]) -> AnEnv:
         """A second environment with the same future; the two share toolbox and photographs."""
         other = copy.copy(self)
-        shared = (StartSampler, EpisodeBatch, Task, type(self.toolbox))
+        shared = (StartSampler, LevelStarts, EpisodeBatch, Task, type(self.toolbox))
         for name, value in vars(self).items():
             if not isinstance(value, shared) and name not in ("_views", "render_mode", "spec"):
                 setattr(other, name, copy.deepcopy(value, memo))

@@ -1,0 +1,237 @@
+"""Level sets on disk: a folder of arrays that can be mapped into memory, or one compressed file."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from restore_env.episodes.spectrum import COMPACT_SIZE
+from restore_env.errors import ImageRestoreError
+from restore_env.images.files import write_atomically
+from restore_env.levels.tree import ChainTree
+
+MANIFEST = "levels.json"
+SUFFIX = ".levels"
+"""Suffix of a level set in one file."""
+FORMAT = 1
+_TEXT = 512
+"""Bytes of a level's distortion as JSON; a longer one is not kept."""
+
+Array = npt.NDArray[Any]
+
+
+class LevelError(ImageRestoreError):
+    """A level set that cannot be used; one line."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a level set was computed with."""
+
+    count: int
+    """Number of levels."""
+    depth: int
+    """Length of the chains of which all results are stored."""
+    seed: int
+    """From which the levels' seeds are drawn."""
+    tools: Sequence[str]
+    """Names of the toolbox's tools."""
+    scales: Sequence[int]
+    macs_per_pixel: Sequence[float]
+    fingerprint: str
+    """Of the toolbox's weights and backend (:func:`restore_env.levels.building.fingerprint`)."""
+    photographs: Sequence[str]
+    """Names of the photographs that the levels come from."""
+    images: str | Sequence[str] | None
+    """Where those photographs are; None: embedded ones."""
+    pixels: bool
+    """Whether observed patches are stored, too."""
+    toolbox: str | None
+    severity: str
+    distortion: str | None
+    patch_size: int
+    upscale: Sequence[int]
+    reward: str
+    saturation_prob: float
+    draws: str
+    backend: str | None
+    format: int = FORMAT
+
+    def task_fields(self) -> dict[str, Any]:
+        """The fields of :class:`restore_env.Task` that the set determines, but for the toolbox."""
+        names = ("severity", "distortion", "patch_size", "upscale", "reward", "saturation_prob", "draws", "backend")
+        return {name: getattr(self, name) for name in names} | {"upscale": tuple(self.upscale)}
+
+    @property
+    def tree(self) -> ChainTree:
+        """The chains whose results are stored."""
+        return ChainTree(len(self.tools), self.depth)
+
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type of each array, by name; the first axis is the level."""
+        levels, nodes, size = self.count, self.tree.size, self.patch_size
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {
+            "complete": ((levels,), "bool"),
+            "seed": ((levels,), "int64"),
+            "photograph": ((levels,), "int64"),
+            "upscale": ((levels,), "int64"),
+            "distortion": ((levels,), f"S{_TEXT}"),
+            "psnr": ((levels, nodes), "float64"),
+            "spectrum": ((levels, nodes, COMPACT_SIZE), "uint8"),
+        }
+        if self.reward != "psnr":
+            shapes["score"] = ((levels, nodes), "float64")
+        if self.pixels:
+            shapes["image"] = ((levels, nodes, size, size, 3), "uint8")
+        return shapes
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            LevelError: the text is none, or of another version.
+        """
+        try:
+            values = json.loads(text)
+            if values.get("format") != FORMAT:
+                raise LevelError(f"{name}: format {values.get('format')!r}; this version reads format {FORMAT}")
+            known = {field.name for field in fields(cls)}
+            if values.keys() != known:
+                raise LevelError(f"{name}: expected the fields {', '.join(sorted(known))}")
+            return cls(**values)
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise error if isinstance(error, LevelError) else LevelError(f"{name}: not a level set: {error}") from None
+
+
+class LevelSet:
+    """A level set: its manifest and arrays (:meth:`Manifest.arrays`), open for reading.
+
+    Args:
+        path: where it is.
+        manifest: what it was computed with.
+        arrays: by name.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, arrays: dict[str, Array]) -> None:
+        self.path, self.manifest, self.arrays = path, manifest, arrays
+        self.tree = manifest.tree
+        self.scales = np.array(manifest.scales, dtype=np.int64)
+        self.macs_per_pixel = np.array(manifest.macs_per_pixel, dtype=np.float64)
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    @property
+    def score(self) -> Array:
+        """The reward's metric after each chain, ``(levels, nodes)``."""
+        return self.arrays.get("score", self.arrays["psnr"])
+
+    def distortion(self, level: int) -> dict[str, Any]:
+        """Place and true levels of the distortion of a level."""
+        text = self.arrays["distortion"][level]
+        return json.loads(text) if text else {}
+
+    @cached_property
+    def by_seed(self) -> dict[int, int]:
+        """The level of each seed."""
+        return {seed: level for level, seed in enumerate(self.arrays["seed"].tolist())}
+
+    def pack(self, path: str | os.PathLike[str]) -> None:
+        """Write the set as one compressed file, without the photographs' place."""
+        buffer = io.BytesIO()
+        manifest = asdict(self.manifest) | {"images": None}
+        np.savez_compressed(buffer, manifest=np.array(json.dumps(manifest)), **self.arrays)  # type: ignore[arg-type]
+        write_atomically(path, buffer.getvalue())
+
+
+def open_levels(path: str | os.PathLike[str]) -> LevelSet:
+    """Open a level set, a folder or a file.
+
+    Raises:
+        LevelError: there is none, it is damaged, or its building has not finished.
+    """
+    path = Path(path)
+    manifest = path / MANIFEST
+    try:
+        changed = (manifest if path.is_dir() else path).stat().st_mtime_ns
+    except OSError:
+        raise LevelError(f"{path}: no level set; make one by 'imagerestore levels build'") from None
+    return _opened(path.resolve(), changed)
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, changed: int) -> LevelSet:
+    manifest, arrays = _folder(path) if path.is_dir() else _file(path)
+    for name, (shape, dtype) in manifest.arrays().items():
+        array = arrays.get(name)
+        if array is None or array.shape != shape or array.dtype != np.dtype(dtype):
+            raise LevelError(f"{path}: damaged: {name} should be {dtype} of shape {shape}")
+    done = int(arrays["complete"].sum())
+    if done < manifest.count:
+        raise LevelError(f"{path}: {done} of {manifest.count} levels are built: run the same 'levels build' again")
+    return LevelSet(path, manifest, arrays)
+
+
+def _folder(path: Path) -> tuple[Manifest, dict[str, Array]]:
+    manifest = Manifest.from_json((path / MANIFEST).read_text(), str(path / MANIFEST))
+    return manifest, {name: _mapped(path / f"{name}.npy", "r") for name in manifest.arrays()}
+
+
+def _mapped(path: Path, mode: Literal["r", "r+"]) -> Array:
+    """An array that is mapped into memory."""
+    try:
+        return np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise LevelError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _file(path: Path) -> tuple[Manifest, dict[str, Array]]:
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            manifest = Manifest.from_json(str(file["manifest"]), str(path))
+            return manifest, {name: file[name] for name in manifest.arrays()}
+    except LevelError:
+        raise
+    except Exception as error:  # a damaged archive may raise anything
+        raise LevelError(f"{path}: not a level set: {' '.join(str(error).split())}") from None
+
+
+def create(path: Path, manifest: Manifest) -> dict[str, Array]:
+    """Make the files of a level set in a folder, or open those of an unfinished one, for writing.
+
+    Raises:
+        LevelError: the folder holds another level set.
+    """
+    described = json.dumps(asdict(manifest), indent=1)
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / MANIFEST
+    if file.exists():
+        if Manifest.from_json(file.read_text(), str(file)) != Manifest.from_json(described, ""):
+            raise LevelError(f"{path}: holds a level set with other settings: choose another folder")
+    else:
+        for name, (shape, dtype) in manifest.arrays().items():
+            np.lib.format.open_memmap(path / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape).flush()
+        write_atomically(file, described.encode())
+    return {name: _mapped(path / f"{name}.npy", "r+") for name in manifest.arrays()}
+
+
+def distortion_text(distortion: dict[str, Any]) -> bytes:
+    """A distortion as JSON, or nothing if it is too long to be kept."""
+    text = json.dumps(distortion).encode()
+    return text if len(text) <= _TEXT else b""
+
+
+def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Consecutive parts of at most ``size`` items."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

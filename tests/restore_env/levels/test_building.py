@@ -1,0 +1,97 @@
+"""Building level sets: resumable, the same by one thread and by several, with disjoint splits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from restore_env.levels.building import build_levels, resplit, split_images
+from restore_env.levels.store import LevelError, LevelSet, open_levels
+from restore_env.levels.tree import ChainTree
+from tests.support.level_sets import COUNT, level_task, write_photographs
+
+
+def same(one: LevelSet, two: LevelSet) -> bool:
+    return all(
+        np.array_equal(values, two.arrays[name], equal_nan=values.dtype.kind == "f")
+        for name, values in one.arrays.items()
+    )
+
+
+def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = build_levels(level_task(), tmp_path / "whole", count=COUNT, depth=1)
+    monkeypatch.setattr("restore_env.levels.building.PIECE_PIXELS", 2 * 40 * 40)
+
+    def stop(done: int, count: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_levels(level_task(), tmp_path / "parts", count=COUNT, depth=1, report=stop)
+    with pytest.raises(LevelError, match=r"of 5 levels are built: run the same 'levels build' again"):
+        open_levels(tmp_path / "parts")
+    reports: list[tuple[int, int]] = []
+    parts = build_levels(level_task(), tmp_path / "parts", count=COUNT, depth=1, report=lambda *at: reports.append(at))
+    assert reports[0][0] > 0
+    assert reports[-1] == (COUNT, COUNT)
+    assert same(whole, parts)
+
+
+def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
+    build_levels(level_task(), tmp_path / "set", count=2, depth=0)
+    with pytest.raises(LevelError, match="other settings"):
+        build_levels(level_task(), tmp_path / "set", count=3, depth=0)
+
+
+@pytest.mark.parametrize("arguments", [{"count": 0}, {"count": 1, "depth": -1}])
+def test_impossible_sizes_are_refused(tmp_path: Path, arguments: dict[str, int]) -> None:
+    with pytest.raises(LevelError, match="or more, got"):
+        build_levels(level_task(), tmp_path / "set", **arguments)  # type: ignore[arg-type]
+    assert not (tmp_path / "set").exists()
+
+
+def test_train_and_test_sets_share_no_photograph(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photos", 6)
+    parts = [set(split_images(folder, split)) for split in ("train", "test")]  # type: ignore[arg-type]
+    assert len(parts[0]) == 5
+    assert len(parts[1]) == 1
+    assert not parts[0] & parts[1]
+    task = replace(level_task(folder), upscale=(1,))
+    built = build_levels(resplit(task, "test"), tmp_path / "set", count=3, depth=0)
+    assert [Path(name).name for name in built.manifest.photographs] == ["photo4.png"]
+    with pytest.raises(LevelError, match="too few to split"):
+        split_images(write_photographs(tmp_path / "few", 4), "test")
+
+
+def test_chains_are_numbered_by_length() -> None:
+    tree = ChainTree(3, 2)
+    assert (tree.size, tree.inner, len(tree.chains)) == (13, 4, 13)
+    for number, chain in enumerate(tree.chains):
+        assert tree.number(chain) == number
+        if chain:
+            assert tree.chains[tree.parents[number]] == chain[:-1]
+            assert tree.tools[number] == chain[-1]
+    grown = tree.upscaling(np.array([1, 1, 4]))
+    assert grown[tree.number((2, 2))] == 16
+    after = tree.constant(np.array([1, 1, 4]), 4)
+    assert tree.chains[after[tree.number((2, 2))]] == (2,)
+    assert tree.chains[after[tree.number((2, 1))]] == (2, 1)
+    gmacs = tree.gmacs(100, np.array([1, 1, 4]), np.array([1e9, 2e9, 0.0]))
+    assert gmacs[tree.number((2, 1))] == 2 * 100 * 16
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"format": 2}', "[" * 100_000])
+def test_a_damaged_manifest_is_one_line(tmp_path: Path, text: str) -> None:
+    built = build_levels(level_task(), tmp_path / "set", count=1, depth=0)
+    (built.path / "levels.json").write_text(text)
+    with pytest.raises(LevelError) as caught:
+        open_levels(built.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_level_set_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LevelError, match="no level set; make one by 'imagerestore levels build'"):
+        open_levels(tmp_path / "none")

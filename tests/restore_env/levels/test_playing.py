@@ -1,0 +1,226 @@
+"""Episodes of a level set: equal to computed ones, with exact optima, whatever is stored and whatever is computed."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env, data_equivalence
+from gymnasium.vector import AutoresetMode
+
+from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Task
+from restore_env.levels.building import build_levels
+from restore_env.levels.kept import DATABASE, KeptTransitions, Node
+from restore_env.levels.store import LevelError, LevelSet, open_levels
+from restore_env.sampling import EpisodeStart
+from tests.support.level_sets import COUNT, level_task, small_levels
+from tests.support.toolkit import pixelwise_toolbox
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of three steps are stored; the third is computed."""
+    return small_levels(tmp_path_factory.mktemp("levels"), depth=2, pixels=True)
+
+
+class InTurn:
+    """Draws the starts of given seeds, one after the other, whatever it is asked for."""
+
+    def __init__(self, sampler: Any, seeds: list[int]) -> None:
+        self._sampler, self._seeds = sampler, itertools.cycle(seeds)
+
+    def starts(self, chosen: list[Any]) -> list[EpisodeStart]:
+        return [self._sampler.draw(next(self._seeds)) for _ in chosen]
+
+
+def both(levels: Path, mode: AutoresetMode, **arguments: Any) -> list[ImageRestoreVectorEnv]:
+    """Environments with and without the level set whose episodes begin with the same levels in turn."""
+    seeds = open_levels(levels).arrays["seed"].tolist()
+    arguments = {"max_steps": 3, "autoreset_mode": mode, **arguments}
+    looked_up = ImageRestoreVectorEnv(3, levels=levels, **arguments)
+    computed = ImageRestoreVectorEnv(3, **{**vars(level_task()), **arguments})
+    for env in (looked_up, computed):
+        env._sampler = InTurn(env._sampler, seeds)  # type: ignore[assignment]
+    return [looked_up, computed]
+
+
+@pytest.mark.parametrize("observation", ["image", "spectrum", "both"])
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_equal_to_the_environment_without_a_level_set(levels: Path, mode: AutoresetMode, observation: str) -> None:
+    envs = both(levels, mode, observation=observation, stop_if_worse=True, cost_weight=1e3)
+    rng = np.random.default_rng(0)
+    results: list[Any] = [env.reset(seed=0) for env in envs]
+    for _ in range(25):
+        for result in results:
+            infos = result[-1]
+            for part in (infos, infos.get("final_info", {})):
+                for key in ("level", "_level", "best_return", "_best_return"):
+                    part.pop(key, None)
+        assert data_equivalence(results[0], results[1], exact=True)
+        actions = rng.integers(0, 5, 3)
+        results = [env.step(actions) for env in envs]
+
+
+def test_equal_with_resets_by_mask(levels: Path) -> None:
+    looked_up, computed = both(levels, AutoresetMode.DISABLED)
+    for env in (looked_up, computed):
+        env.reset(seed=0)
+    for action in (0, 4, 1, 2):
+        steps = [env.step(np.full(3, action)) for env in (looked_up, computed)]
+        assert data_equivalence(steps[0][:3], steps[1][:3], exact=True)
+        if steps[0][2].all():
+            masks = {"reset_mask": np.ones(3, dtype=np.bool_)}
+            one, two = (env.reset(options=masks)[0] for env in (looked_up, computed))
+            assert data_equivalence(one, two, exact=True)
+
+
+def test_the_checkers_pass_and_seeds_choose_levels(levels: Path) -> None:
+    env = gym.make("ImageRestore-v0", levels=str(levels), observation="spectrum", flatten=True)
+    check_env(env.unwrapped)
+    assert env.spec is not None
+    assert str(levels) in env.spec.to_json()
+    _, info = env.reset(options={"episode_seed": int(open_levels(levels).arrays["seed"][2])})
+    assert info["level"] == 2
+    seen = {env.reset(seed=seed)[1]["level"] for seed in range(40)}
+    assert seen == set(range(COUNT))
+
+
+def test_every_chain_returns_what_the_optimum_says(levels: Path) -> None:
+    env = ImageRestoreEnv(levels=levels, max_steps=2, cost_weight=1e3)
+    best = env.episodes.dynamics.optima  # type: ignore[attr-defined]
+    seeds = open_levels(levels).arrays["seed"].tolist()
+    returns = np.full((COUNT, 5, 5), -np.inf)
+    for level, first, second in itertools.product(range(COUNT), range(5), range(5)):
+        _, info = env.reset(options={"episode_seed": seeds[level]})
+        total, over = 0.0, False
+        for action in (first, second):
+            if not over:
+                _, reward, over, _, info = env.step(np.int64(action))
+                total += reward
+        returns[level, first, second] = total
+        assert info["best_return"] == best.best_return[level]
+    np.testing.assert_allclose(best.best_return, returns.max((1, 2)), atol=1e-9)
+    constant = returns.mean(0)
+    assert best.constant_return.mean() == pytest.approx(constant.max())
+    assert best.normalized(constant.max()) == pytest.approx(0, abs=1e-9)
+    assert best.normalized(returns.max((1, 2)).mean()) == pytest.approx(1)
+    for level, chain in enumerate(best.best_chain):
+        padded = (*chain, 4, 4)[:2]
+        assert returns[level][padded] == pytest.approx(best.best_return[level])
+
+
+def test_what_was_computed_is_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = small_levels(tmp_path, depth=1)
+    first = ImageRestoreEnv(levels=levels, observation="spectrum")
+    actions = [0, 1, 2]
+
+    def play(env: ImageRestoreEnv) -> list[Any]:
+        env.reset(options={"episode_seed": int(open_levels(levels).arrays["seed"][0])})
+        return [env.step(np.int64(action)) for action in actions]
+
+    steps = play(first)
+    monkeypatch.setattr("restore_env.levels.dynamics.LevelDynamics._computed", None)
+    assert data_equivalence(steps, play(ImageRestoreEnv(levels=levels, observation="spectrum")), exact=True)
+    with sqlite3.connect(levels / DATABASE) as database:
+        assert database.execute("SELECT COUNT(*) FROM nodes").fetchone() == (2,)
+
+
+def test_the_least_used_long_chains_leave_first(tmp_path: Path) -> None:
+    kept = KeptTransitions(tmp_path / DATABASE, limit=3)
+    node = Node(1.0, 2.0, b"s", b"")
+    kept.keep([(0, (1,)), (0, (1, 2)), (1, (1,))], [node] * 3)
+    assert kept.find([(0, (1,)), (1, (1,)), (5, ())]) == [node, node, None]
+    kept.keep([(2, (3,))], [node])
+    assert kept.find([(0, (1,)), (0, (1, 2)), (1, (1,)), (2, (3,))]) == [node, None, node, node]
+
+
+def test_found_nodes_are_forgotten_when_they_are_too_many(levels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore_env.levels.dynamics.LIMIT", 2)
+    envs = both(levels, AutoresetMode.SAME_STEP, observation="spectrum")
+    rng = np.random.default_rng(1)
+    for env in envs:
+        env.reset(seed=0)
+    for _ in range(20):
+        actions = rng.integers(0, 4, 3)
+        steps = [env.step(actions) for env in envs]
+        assert data_equivalence(steps[0][:3], steps[1][:3], exact=True)
+    assert len(envs[0].episodes.dynamics._chains) < 12  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_forks_have_equal_futures(levels: Path, copied: Any) -> None:
+    env = ImageRestoreEnv(levels=levels, observation="both", max_steps=3)
+    env.reset(seed=1)
+    env.step(np.int64(0))
+    env.step(np.int64(1))
+    other = copied(env)
+    for _ in range(2):
+        assert data_equivalence(env.step(np.int64(2)), other.step(np.int64(2)), exact=True)
+        assert data_equivalence(env.reset(), other.reset(), exact=True)
+
+
+def test_pictures_are_computed_again(levels: Path) -> None:
+    env = ImageRestoreEnv(levels=levels, max_steps=3)
+    observation, _ = env.reset(seed=0)
+    for action in (0, 2):
+        observation, *_ = env.step(np.int64(action))
+    size = env.task.patch_size
+    image = env.episodes.working_image(0)
+    top = (len(image) - size) // 2
+    assert np.array_equal(observation["image"], image[top : top + size, top : top + size])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"severity": "mild"}, "computed with severity='any': leave 'severity' out"),
+        ({"toolbox": "classic"}, "leave 'toolbox' out"),
+        ({"dtype": "float32"}, "8 bits"),
+    ],
+)
+def test_other_arguments_are_refused(levels: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(LevelError, match=message):
+        ImageRestoreEnv(levels=levels, **arguments)
+
+
+def test_a_pair_of_ones_own_is_refused(levels: Path) -> None:
+    pixels = np.zeros((48, 48, 3), np.uint8)
+    with pytest.raises(LevelError, match="own images"):
+        ImageRestoreEnv(levels=levels).reset(options={"degraded": pixels, "target": pixels})
+
+
+def test_patches_must_have_been_stored_to_be_observed(tmp_path: Path) -> None:
+    with pytest.raises(LevelError, match="--pixels"):
+        ImageRestoreEnv(levels=small_levels(tmp_path, depth=0))
+
+
+def test_other_weights_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = ImageRestoreEnv(levels=small_levels(tmp_path, depth=0), observation="spectrum")
+    env.reset(seed=0)
+    monkeypatch.setattr("restore_env.levels.dynamics.fingerprint", lambda _: "another")
+    with pytest.raises(LevelError, match="other weights"):
+        env.step(np.int64(0))
+
+
+def test_a_packed_set_plays_the_same(levels: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.levels"
+    opened: LevelSet = open_levels(levels)
+    opened.pack(file)
+    one, two = (ImageRestoreEnv(levels=path, max_steps=2) for path in (levels, file))
+    assert data_equivalence(one.reset(seed=3), two.reset(seed=3), exact=True)
+    assert data_equivalence(one.step(np.int64(1)), two.step(np.int64(1)), exact=True)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(LevelError, match="not a level set"):
+        open_levels(file)
+
+
+def test_a_task_of_objects_cannot_be_stored(tmp_path: Path) -> None:
+    with pytest.raises(LevelError, match="toolbox must be given by name"):
+        build_levels(Task(toolbox=pixelwise_toolbox()), tmp_path / "out", count=1)

@@ -1,0 +1,39 @@
+"""Small level sets for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from restore_env import Task
+from restore_env.levels.building import build_levels
+from tests.support.toolkit import photographs, pixelwise_toolbox
+
+COUNT = 5
+
+
+def toolbox() -> Any:
+    """Three exact tools and a super-resolver."""
+    return pixelwise_toolbox(super_resolver=True)
+
+
+def level_task(images: Path | None = None) -> Task:
+    """A task that a level set can store: all by name."""
+    where = None if images is None else str(images)
+    return Task(images=where, severity="any", toolbox="tests.support.level_sets:toolbox", upscale=(1, 4), patch_size=40)
+
+
+def small_levels(folder: Path, **arguments: Any) -> Path:
+    """Build a level set of :data:`COUNT` levels."""
+    build_levels(level_task(), folder / "levels", **{"count": COUNT, **arguments})
+    return folder / "levels"
+
+
+def write_photographs(folder: Path, count: int = 6) -> Path:
+    """A folder of photographs."""
+    folder.mkdir()
+    for number, pixels in enumerate(photographs(count)):
+        cv2.imwrite(str(folder / f"photo{number}.png"), pixels[..., ::-1])
+    return folder
