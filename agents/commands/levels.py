@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from agents.command_line import positive_int, severity
+from agents.command_line import positive_int
 
 
 def register(commands: Any) -> None:
@@ -22,7 +22,7 @@ def register(commands: Any) -> None:
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     build.add_argument("--count", type=positive_int, required=True, metavar="N", help="number of levels")
     build.add_argument("--images", metavar="DIR", help="folder of photographs (default: the embedded ones)")
-    build.add_argument("--severity", type=severity, default="moderate", help="distortion (default: %(default)s)")
+    build.add_argument("--severity", default="moderate", help="distortion (default: %(default)s)")
     build.add_argument("--depth", type=int, default=2, metavar="D", help="length of the chains (default: %(default)s)")
     build.add_argument("--toolbox", metavar="NAME|DIR", help="shipped name, or a folder (default: the environment's)")
     build.add_argument("--upscale", nargs="+", type=positive_int, metavar="X", help="factors (default: the toolbox's)")

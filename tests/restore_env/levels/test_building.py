@@ -49,13 +49,13 @@ def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [{"count": 0}, {"count": 1, "depth": -1}])
 def test_impossible_sizes_are_refused(tmp_path: Path, arguments: dict[str, int]) -> None:
     with pytest.raises(LevelError, match="or more, got"):
-        build_levels(level_task(), tmp_path / "set", **arguments)  # type: ignore[arg-type]
+        build_levels(level_task(), tmp_path / "set", **arguments)
     assert not (tmp_path / "set").exists()
 
 
 def test_train_and_test_sets_share_no_photograph(tmp_path: Path) -> None:
     folder = write_photographs(tmp_path / "photos", 6)
-    parts = [set(split_images(folder, split)) for split in ("train", "test")]  # type: ignore[arg-type]
+    parts = [set(split_images(folder, split)) for split in ("train", "test")]
     assert len(parts[0]) == 5
     assert len(parts[1]) == 1
     assert not parts[0] & parts[1]
