@@ -46,10 +46,10 @@ def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
         build_levels(level_task(), tmp_path / "set", count=3, depth=0)
 
 
-@pytest.mark.parametrize("arguments", [{"count": 0}, {"count": 1, "depth": -1}])
-def test_impossible_sizes_are_refused(tmp_path: Path, arguments: dict[str, int]) -> None:
+@pytest.mark.parametrize(("count", "depth"), [(0, 1), (1, -1)])
+def test_impossible_sizes_are_refused(tmp_path: Path, count: int, depth: int) -> None:
     with pytest.raises(LevelError, match="or more, got"):
-        build_levels(level_task(), tmp_path / "set", **arguments)
+        build_levels(level_task(), tmp_path / "set", count=count, depth=depth)
     assert not (tmp_path / "set").exists()
 
 
