@@ -1,42 +1,26 @@
 """OWAN: parallel operations weighted by attention, and its published weights from a local file.
 
 Source: Suganuma, Liu, Okatani, "Attention-based Adaptive Selection of Operations for Image Restoration in the Presence
-of Unknown Combined Distortions", CVPR 2019, section 3; widths and the places of ReLUs by the published weights.
+of Unknown Combined Distortions", CVPR 2019, section 3; widths, the places of ReLUs and the names of layers by the
+published weights.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.baselines.same_size import BaselineNetwork
+from sr_models.extractors.extractor import load_frozen
 
 CHANNELS, GROUPS, LAYERS = 16, 10, 4
 SEPARABLE, DILATED = (1, 3, 5, 7), (3, 5, 7)
 OPERATIONS = len(SEPARABLE) + len(DILATED) + 1
 """The eighth is a 3x3 average."""
-
-PUBLISHED_NAMES = (
-    (r"^FEB\.0\.", "head."),
-    (r"^FEB\.(\d+)\.conv(\d)\.", lambda found: f"blocks.{int(found[1]) - 1}.conv{found[2]}."),
-    (r"^layers\.(\d+)\.ca_fc\.", lambda found: f"groups.{int(found[1]) // 2}.attention."),
-    (r"^layers\.(\d+)\.preprocess\.op\.0\.", lambda found: f"groups.{int(found[1]) // 2}.enter."),
-    (
-        r"^layers\.(\d+)\._ops\.(\d)\._ops\.(\d)\.op\.",
-        lambda found: f"groups.{int(found[1]) // 2}.layers.{found[2]}.operations.{found[3]}.",
-    ),
-    (
-        r"^layers\.(\d+)\._ops\.(\d)\._out\.0\.",
-        lambda found: f"groups.{int(found[1]) // 2}.layers.{found[2]}.merge.",
-    ),
-    (r"^conv2\.", "tail."),
-)
-"""Names of the weights in the published file, and here."""
 
 
 def _pair(kernel: int, dilation: int = 1) -> list[nn.Module]:
@@ -48,39 +32,54 @@ def _pair(kernel: int, dilation: int = 1) -> list[nn.Module]:
     ]
 
 
+def _operation(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(op=nn.Sequential(*layers)))
+
+
 class OperationLayer(nn.Module):
     """Eight operations side by side, each weighted, then mixed by a 1x1 convolution; residual."""
 
     def __init__(self) -> None:
         super().__init__()
-        separable = [nn.Sequential(*_pair(kernel), nn.ReLU(), *_pair(kernel)) for kernel in SEPARABLE]
-        dilated = [nn.Sequential(*_pair(kernel, dilation=2)) for kernel in DILATED]
+        separable = [_operation(*_pair(kernel), nn.ReLU(), *_pair(kernel)) for kernel in SEPARABLE]
+        dilated = [_operation(*_pair(kernel, dilation=2)) for kernel in DILATED]
         average = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-        self.operations = nn.ModuleList([*separable, *dilated, average])
-        self.merge = nn.Conv2d(OPERATIONS * CHANNELS, CHANNELS, 1, bias=False)
+        self._ops = nn.ModuleList([*separable, *dilated, average])
+        self._out = nn.Sequential(nn.Conv2d(OPERATIONS * CHANNELS, CHANNELS, 1, bias=False))
 
     def forward(self, features: Tensor, weights: Tensor) -> Tensor:
         """Refine ``(N, 16, H, W)``; ``weights`` of the operations ``(N, 8)``."""
         scales = weights[..., None, None, None].unbind(1)
-        results = [scale * operation(features) for scale, operation in zip(scales, self.operations, strict=True)]
-        return F.relu(features + F.relu(self.merge(torch.cat(results, dim=1))))
+        results = [scale * operation(features) for scale, operation in zip(scales, self._ops, strict=True)]
+        return F.relu(features + F.relu(self._out(torch.cat(results, dim=1))))
 
 
-class OperationGroup(nn.Module):
-    """Four layers whose operation weights depend on the group's input, averaged over the image."""
+class Attention(nn.Module):
+    """Weights of the operations of four layers, from the features averaged over the image."""
 
     def __init__(self) -> None:
         super().__init__()
         outputs = LAYERS * OPERATIONS
-        self.attention = nn.Sequential(nn.Linear(CHANNELS, 2 * outputs), nn.ReLU(), nn.Linear(2 * outputs, outputs))
-        self.enter = nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False)
-        self.layers = nn.ModuleList(OperationLayer() for _ in range(LAYERS))
+        self.ca_fc = nn.Sequential(nn.Linear(CHANNELS, 2 * outputs), nn.ReLU(), nn.Linear(2 * outputs, outputs))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Refine ``(N, 16, H, W)``."""
-        weights = self.attention(features.mean(dim=(2, 3))).unflatten(1, (LAYERS, OPERATIONS)).softmax(dim=-1)
-        features = F.relu(self.enter(features))
-        for number, layer in enumerate(self.layers):
+        """The weights ``(N, 4, 8)`` for features ``(N, 16, H, W)``."""
+        scores: Tensor = self.ca_fc(features.mean(dim=(2, 3)))
+        return scores.reshape(-1, LAYERS, OPERATIONS).softmax(dim=-1)
+
+
+class OperationGroup(nn.Module):
+    """Four layers of weighted operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocess = _operation(nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False))
+        self._ops = nn.ModuleList(OperationLayer() for _ in range(LAYERS))
+
+    def forward(self, features: Tensor, weights: Tensor) -> Tensor:
+        """Refine ``(N, 16, H, W)``; ``weights`` ``(N, 4, 8)``."""
+        features = F.relu(self.preprocess(features))
+        for number, layer in enumerate(self._ops):
             features = layer(features, weights[:, number])
         return features
 
@@ -107,42 +106,24 @@ class Owan(BaselineNetwork):
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False)
-        self.blocks = nn.Sequential(*(ChannelBlock() for _ in range(4)))
-        self.groups = nn.Sequential(*(OperationGroup() for _ in range(GROUPS)))
-        self.tail = nn.Conv2d(CHANNELS, 3, 3, padding=1, bias=False)
+        head = nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False)
+        self.FEB = nn.Sequential(head, *(ChannelBlock() for _ in range(4)))
+        self.layers = nn.ModuleList(part for _ in range(GROUPS) for part in (Attention(), OperationGroup()))
+        self.conv2 = nn.Conv2d(CHANNELS, 3, 3, padding=1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore ``(N, 3, H, W)``."""
-        restored: Tensor = self.tail(self.groups(self.blocks(self.head(images))))
+        features = self.FEB(images)
+        for attention, group in zip(self.layers[::2], self.layers[1::2], strict=True):
+            features = group(features, attention(features))
+        restored: Tensor = self.conv2(features)
         return restored
 
 
 def read_published(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the weights that OWAN's authors published, under the names that :class:`Owan` gives them.
-
-    Only tensors are unpickled.
+    """Read the weights that OWAN's authors published.
 
     Raises:
         ValueError: no such file, no file of tensors, or weights of another network.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; expected OWAN's published weights (model_best.pth)")
-    try:
-        published = dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises nearly anything
-        raise ValueError(f"{path}: not a file of PyTorch tensors ({type(error).__name__})") from None
-    state = {_renamed(str(name)): value for name, value in published.items()}
-    expected = {name: value.shape for name, value in Owan().state_dict().items()}
-    odd = sorted(name for name in {*state, *expected} if getattr(state.get(name), "shape", None) != expected.get(name))
-    if odd:
-        raise ValueError(f"{path}: weights of another network than OWAN ({odd[0]}); expected its model_best.pth")
-    return state
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in PUBLISHED_NAMES:
-        name, found = re.subn(pattern, replacement, name)
-        if found:
-            break
-    return name
+    return dict(load_frozen(Owan, path, "OWAN", "give the authors' model_best.pth").state_dict())
