@@ -114,7 +114,7 @@ severity, {sizes}; the reward is the gain in {METRIC_NAMES.get(reward, reward)}.
 {settings.command}
 ```
 """
-    write_card(settings.out / "README.md", text, ["agents"])
+    write_card(settings.out / "README.md", text)
 
 
 def in_half_precision(toolbox: Toolbox) -> Toolbox:

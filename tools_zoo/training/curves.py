@@ -73,12 +73,11 @@ def draw_run(path: str | os.PathLike[str], logs: str | os.PathLike[str], tags: M
         draw_curves(path, curves, "steps", y_label)
 
 
-def read_tensorboard(folder: str | os.PathLike[str], *, clock: bool = False) -> dict[str, Series]:
+def read_tensorboard(folder: str | os.PathLike[str]) -> dict[str, Series]:
     """Read the scalars that a run recorded for TensorBoard: steps and values by tag.
 
     Args:
         folder: what holds the event files, those of a resumed run too.
-        clock: minutes since the run's first entry in place of steps.
 
     Raises:
         ValueError: there are no event files.
@@ -92,9 +91,7 @@ def read_tensorboard(folder: str | os.PathLike[str], *, clock: bool = False) -> 
     curves: dict[str, Series] = {}
     for tag in events.Tags()["scalars"]:
         scalars = _without_repeats(events.Scalars(tag))
-        times = [(scalar.wall_time - events.FirstEventTimestamp()) / 60 for scalar in scalars]
-        steps = [scalar.step for scalar in scalars]
-        curves[tag] = times if clock else steps, [scalar.value for scalar in scalars]
+        curves[tag] = [scalar.step for scalar in scalars], [scalar.value for scalar in scalars]
     return curves
 
 

@@ -26,8 +26,6 @@ SLIGHT_NOISE = (0.0, 10.0)
 SLIGHT_JPEG = (60.0, 100.0)
 """Quality of the JPEG that may accompany a blur or noise tool's distortion."""
 VALIDATION_PATCHES, VALIDATION_SECONDS = 48, 5.0
-NOTES = "notes"
-"""The section of a toolbox's card that a person writes; it stays when the card is written anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +191,7 @@ Distortions of other kinds, or stronger than those of `tools_zoo/catalog.py`, we
 
 ## Results
 """
-    write_card(folder / "README.md", text, [NOTES, "joint" if together else "tools"])
+    write_card(folder / "README.md", text)
 
 
 def _start_path(settings: ToolTraining, spec: ToolSpec) -> Path | None:
