@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 ACTION_MASK = "action_mask"
-"""The key of a Dict observation, or of an info, that says which actions are allowed."""
+"""The key of a Dict observation that says which actions are allowed."""
 _PLAIN = "observation"  # the key under which an observation that is not a Dict is stored
 
 Array = npt.NDArray[Any]
@@ -42,29 +42,21 @@ class ReplayedEpisodes(NamedTuple):
     """``(N, L)`` float32."""
     terminated: Tensor
     """``(N, L)`` bool: the step ended the episode. A step that a time limit truncated did not."""
-    has_target: Tensor
-    """``(N, L)`` bool: the step exists and has a target."""
+    taken: Tensor
+    """``(N, L)`` bool: the step exists."""
 
 
 @dataclass
 class _Episode:
-    """An episode of ``T`` steps: ``T`` observations with their masks, and a last one if it was truncated."""
+    """An episode of ``T`` steps: ``T`` observations, and a last one if it was truncated."""
 
     observations: list[dict[str, Array]] = field(default_factory=list)
-    masks: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     terminated: bool = False
 
     def __len__(self) -> int:
         return len(self.actions)
-
-    def observe(self, observation: dict[str, Array], given: Array | None) -> None:
-        """Append an observation with its mask, or the ``given`` one; nothing if it has none and none is given."""
-        mask = observation.get(ACTION_MASK, given)
-        if mask is not None:
-            self.observations.append(observation)
-            self.masks.append(np.array(mask, dtype=bool))
 
 
 class EpisodeReplayBuffer(ReplayBuffer):
@@ -134,7 +126,6 @@ class EpisodeReplayBuffer(ReplayBuffer):
         reward: Array,
         done: Array,
         infos: list[dict[str, Any]],
-        action_masks: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """Add one step of every environment.
 
@@ -144,16 +135,11 @@ class EpisodeReplayBuffer(ReplayBuffer):
             action: ``(n_envs,)``.
             reward: ``(n_envs,)``.
             done: ``(n_envs,)``.
-            infos: with ``terminal_observation`` and ``TimeLimit.truncated`` as Stable-Baselines3's have them, and
-                optionally ``action_mask``, for the terminal observation.
-            action_masks: ``(n_envs, A)`` for ``obs``, from an environment with the method ``action_masks``; None: the
-                observation has them under ``action_mask``, or every action is allowed. After a truncated episode that
-                method no longer gives the last observation's mask: without ``action_mask`` in the info the last step
-                has no target.
+            infos: with ``terminal_observation`` and ``TimeLimit.truncated`` as Stable-Baselines3's have them.
         """
-        actions, every = np.asarray(action).reshape(-1), np.ones(self.n_actions, dtype=bool)
+        actions = np.asarray(action).reshape(-1)
         for slot, episode in enumerate(self._unfinished):
-            episode.observe(self._row(obs, slot), every if action_masks is None else action_masks[slot])
+            episode.observations.append(self._row(obs, slot))
             episode.actions.append(int(actions[slot]))
             episode.rewards.append(float(reward[slot]))
             self.added += 1
@@ -161,10 +147,9 @@ class EpisodeReplayBuffer(ReplayBuffer):
             if not done[slot] and len(episode) < max(1, self.buffer_size // self.n_envs):
                 continue
             episode.terminated = bool(done[slot]) and not info.get("TimeLimit.truncated", False)
-            last: Any = info.get("terminal_observation") if done[slot] else self._row(next_obs, slot)
-            if not episode.terminated and last is not None:
-                known = info.get(ACTION_MASK) if done[slot] else None
-                episode.observe(self._row(last, ...), every if action_masks is None else known)
+            if not episode.terminated:
+                last = self._row(info["terminal_observation"], ...) if done[slot] else self._row(next_obs, slot)
+                episode.observations.append(last)
             self._unfinished[slot] = _Episode()
             self._episodes.append(episode)
             self._stored += len(episode)
@@ -185,8 +170,8 @@ class EpisodeReplayBuffer(ReplayBuffer):
     def _padded(self, episodes: Sequence[_Episode]) -> ReplayedEpisodes:
         longest = max(map(len, episodes))
 
-        def padded(parts: Sequence[Sequence[Any]], length: int, dtype: Any, fill: int = 0, shape: Any = ()) -> Tensor:
-            rows = np.full((len(parts), length, *shape), fill, dtype)
+        def padded(parts: Sequence[Sequence[Any]], length: int, dtype: Any, shape: Any = ()) -> Tensor:
+            rows = np.zeros((len(parts), length, *shape), dtype)
             for row, part in zip(rows, parts, strict=True):
                 row[: len(part)] = part
             return torch.as_tensor(rows, device=self.device)
@@ -196,19 +181,22 @@ class EpisodeReplayBuffer(ReplayBuffer):
                 [[one[key] for one in episode.observations] for episode in episodes],
                 longest + 1,
                 space.dtype,
-                shape=space.shape or (),
+                space.shape or (),
             )
             for key, space in self._spaces.items()
         }
-        targets = [len(episode) if episode.terminated else len(episode.masks) - 1 for episode in episodes]
+        observed = padded([[True] * len(episode.observations) for episode in episodes], longest + 1, bool)
+        masks = torch.ones(*observed.shape, self.n_actions, dtype=torch.bool, device=self.device)
+        if ACTION_MASK in observations:
+            masks = observations[ACTION_MASK].bool() | ~observed[..., None]
         return ReplayedEpisodes(
             observations if isinstance(self.observation_space, spaces.Dict) else observations[_PLAIN],
-            observed=padded([[True] * len(episode.masks) for episode in episodes], longest + 1, bool),
-            action_masks=padded([episode.masks for episode in episodes], longest + 1, bool, 1, (self.n_actions,)),
+            observed,
+            masks,
             actions=padded([episode.actions for episode in episodes], longest, np.int64),
             rewards=padded([episode.rewards for episode in episodes], longest, np.float32),
             terminated=padded([[False] * (len(e) - 1) + [e.terminated] for e in episodes], longest, bool),
-            has_target=padded([[True] * count for count in targets], longest, bool),
+            taken=padded([[True] * len(episode) for episode in episodes], longest, bool),
         )
 
     def _row(self, observations: Observations, slot: Any) -> dict[str, Array]:

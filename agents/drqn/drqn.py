@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium import spaces
-from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -23,7 +21,7 @@ from stable_baselines3.dqn.dqn import DQN
 from torch import Tensor
 from torch.nn import functional as F
 
-from agents.drqn.buffers import ACTION_MASK, EpisodeReplayBuffer, Observations, ReplayedEpisodes
+from agents.drqn.buffers import EpisodeReplayBuffer, Observations, ReplayedEpisodes
 from agents.drqn.policies import (
     CnnLstmPolicy,
     MlpLstmPolicy,
@@ -37,9 +35,9 @@ from agents.drqn.policies import (
 class DRQN(DQN):
     """Deep recurrent Q-learning for any environment with discrete actions.
 
-    Whole episodes are replayed from their beginnings. Actions that the environment forbids, by an ``action_mask`` in a
-    Dict observation or by a method ``action_masks`` (sb3-contrib's convention), are neither chosen nor bootstrapped
-    from. Episodes that a time limit truncated bootstrap from their last observation.
+    Whole episodes are replayed from their beginnings. Actions that the environment forbids by an ``action_mask`` in a
+    Dict observation are neither chosen nor bootstrapped from. Episodes that a time limit truncated bootstrap from their
+    last observation.
 
     A loaded model starts with an empty buffer (see ``save_replay_buffer``) and trains again once it has
     ``learning_starts`` transitions.
@@ -97,8 +95,6 @@ class DRQN(DQN):
         )
         self.double_q, self._given_schedule = double_q, exploration_schedule
         self._state: tuple[npt.NDArray[Any], ...] | None = None
-        self._masks: npt.NDArray[np.bool_] | None = None
-        self._ask_masks = False
         if _init_setup_model:
             self._setup_model()
 
@@ -145,8 +141,6 @@ class DRQN(DQN):
             self._state = None
             assert self.replay_buffer is not None
             self.replay_buffer.discard_unfinished()
-        inside = isinstance(self.observation_space, spaces.Dict) and ACTION_MASK in self.observation_space.spaces
-        self._ask_masks = not inside and self.env is not None and is_masking_supported(self.env)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
@@ -160,13 +154,10 @@ class DRQN(DQN):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         assert self._last_obs is not None
-        assert self.env is not None
-        self._masks = np.asarray(get_action_masks(self.env), dtype=bool) if self._ask_masks else None
         actions, self._state = self.policy.predict(
             self._last_obs,
             self._state,
             self._last_episode_starts,
-            action_masks=self._masks,
             epsilon=1.0 if self.num_timesteps < learning_starts else self.exploration_rate,
             rng=self._rng,
         )
@@ -183,7 +174,7 @@ class DRQN(DQN):
     ) -> None:
         assert isinstance(replay_buffer, EpisodeReplayBuffer)
         assert self._last_obs is not None
-        replay_buffer.add(self._last_obs, new_obs, buffer_action, reward, dones, infos, self._masks)
+        replay_buffer.add(self._last_obs, new_obs, buffer_action, reward, dones, infos)
         self._last_obs, self._last_episode_starts = new_obs, dones
 
     def _on_step(self) -> None:
@@ -216,18 +207,18 @@ class DRQN(DQN):
         self.logger.record("train/grad_norm", np.mean(norms))
 
     def loss(self, batch: ReplayedEpisodes) -> Tensor:
-        """The Huber loss of the values of the actions that were taken, averaged over the steps that have a target."""
+        """The Huber loss of the values of the actions that were taken, averaged over the steps."""
         values = self.q_net.along_episodes(batch.observations, batch.observed)
         taken = values[:, :-1].gather(2, batch.actions[..., None])[..., 0]
         with torch.no_grad():
             target_values = self.q_net_target.along_episodes(batch.observations, batch.observed)
             chooser = values.detach() if self.double_q else target_values
             targets = bellman_targets(batch, chooser, target_values, self.gamma)
-        losses = F.smooth_l1_loss(taken, targets, reduction="none") * batch.has_target
-        return losses.sum() / batch.has_target.sum().clamp(min=1)
+        losses = F.smooth_l1_loss(taken, targets, reduction="none") * batch.taken
+        return losses.sum() / batch.taken.sum()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_state", "_masks", "_rng"]
+        return [*super()._excluded_save_params(), "_state", "_rng"]
 
 
 def bellman_targets(batch: ReplayedEpisodes, chooser: Tensor, target_values: Tensor, gamma: float) -> Tensor:

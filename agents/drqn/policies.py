@@ -93,7 +93,7 @@ class RecurrentQNetwork(BaseModel):
 class RecurrentQPolicy(DQNPolicy):
     """Greedy or epsilon-greedy play by a recurrent Q-network, and its target network.
 
-    Actions that are forbidden, by ``action_mask`` in a Dict observation or by ``action_masks``, are never chosen.
+    Actions that ``action_mask`` in a Dict observation forbids are never chosen.
 
     Args:
         observation_space: of one observation.
@@ -150,7 +150,6 @@ class RecurrentQPolicy(DQNPolicy):
         state: tuple[npt.NDArray[Any], ...] | None = None,
         episode_start: npt.NDArray[Any] | None = None,
         deterministic: bool = False,
-        action_masks: npt.NDArray[Any] | None = None,
         *,
         epsilon: float = 0.0,
         rng: np.random.Generator | None = None,
@@ -162,7 +161,6 @@ class RecurrentQPolicy(DQNPolicy):
             state: what the last call returned; None at the start.
             episode_start: ``(N,)``, where the state is reset.
             deterministic: with no epsilon.
-            action_masks: ``(N, A)`` or ``(A,)``, allowed actions, on top of the observation's own mask.
             epsilon: probability of a random allowed action instead.
             rng: for the random actions.
         """
@@ -177,8 +175,6 @@ class RecurrentQPolicy(DQNPolicy):
         with torch.no_grad():
             values, lstm_state = self.q_net.step(observations, lstm_state, starts)
             allowed = self._allowed(observations, n)
-            if action_masks is not None:
-                allowed &= torch.as_tensor(np.asarray(action_masks, dtype=bool), device=self.device).reshape(n, -1)
             actions: npt.NDArray[Any] = greedy(values, allowed).cpu().numpy()
         if epsilon > 0 and not deterministic:
             rng = rng or np.random.default_rng()

@@ -45,17 +45,17 @@ def test_episodes_of_different_lengths_get_the_right_targets() -> None:
     assert batch.actions.tolist() == [[0, 1, 0], [0, 1, 0]]
     assert batch.rewards.tolist() == [[10, 11, 12], [20, 21, 0]]
     assert batch.terminated.tolist() == [[False, False, True], [False, False, False]]
-    assert batch.has_target.tolist() == [[True, True, True], [True, True, False]]
+    assert batch.taken.tolist() == [[True, True, True], [True, True, False]]
     target = torch.tensor([[[0.0, 0.0], [1, 2], [4, 3], [9, 9]], [[0, 0], [5, 6], [8, 7], [9, 9]]])
     online = torch.tensor([[[0.0, 0.0], [1, 0], [0, 1], [9, 9]], [[0, 0], [1, 0], [0, 1], [9, 9]]])
     plain = bellman_targets(batch, target, target, 0.5)
-    assert plain[batch.has_target].tolist() == [10 + 1, 11 + 2, 12, 20 + 3, 21 + 4]
+    assert plain[batch.taken].tolist() == [10 + 1, 11 + 2, 12, 20 + 3, 21 + 4]
     double = bellman_targets(batch, online, target, 0.5)
-    assert double[batch.has_target].tolist() == [10 + 0.5, 11 + 1.5, 12, 20 + 2.5, 21 + 3.5]
+    assert double[batch.taken].tolist() == [10 + 0.5, 11 + 1.5, 12, 20 + 2.5, 21 + 3.5]
     masks = batch.action_masks.clone()
     masks[0, 1] = torch.tensor([True, False])
     forbidden = bellman_targets(batch._replace(action_masks=masks), target, target, 0.5)
-    assert forbidden[batch.has_target].tolist() == [10 + 0.5, 11 + 2, 12, 20 + 3, 21 + 4]
+    assert forbidden[batch.taken].tolist() == [10 + 0.5, 11 + 2, 12, 20 + 3, 21 + 4]
 
 
 @pytest.mark.parametrize("double_q", [True, False])
@@ -117,7 +117,7 @@ def test_an_endless_episode_is_cut_and_goes_on() -> None:
     batch = buffer._padded(buffer._episodes)
     assert isinstance(batch.observations, torch.Tensor)
     assert batch.observations[-1, :, 0].tolist() == [4, 5, 6, 7, 8]
-    assert batch.has_target.all()
+    assert batch.taken.all()
     assert not batch.terminated.any()
 
 
@@ -149,6 +149,6 @@ def test_play_remembers_what_replay_remembers() -> None:
     batch = model.replay_buffer.sample(64)
     assert isinstance(batch.observations, torch.Tensor)
     greedy = model.policy.q_net.along_episodes(batch.observations, batch.observed).argmax(dim=2)[:, :-1]
-    assert torch.equal(greedy[batch.has_target], batch.actions[batch.has_target])
-    forgetful = model.policy(batch.observations[:, :-1][batch.has_target])
-    assert not torch.equal(forgetful, batch.actions[batch.has_target])
+    assert torch.equal(greedy[batch.taken], batch.actions[batch.taken])
+    forgetful = model.policy(batch.observations[:, :-1][batch.taken])
+    assert not torch.equal(forgetful, batch.actions[batch.taken])
