@@ -29,8 +29,6 @@ from tools_zoo.training.runs import (
     INPUT,
     OUTPUT,
     Validation,
-    drawn_on,
-    held_out_of,
     split_images,
     validate,
 )
@@ -130,7 +128,7 @@ def train_baseline(settings: BaselineTraining, source: ImageSource, report: Repo
         factor=factor,
         saturation_prob=settings.saturation_prob,
     )
-    sampler = cut(indices=kept, device=drawn_on(settings.draws, settings.device))
+    sampler = cut(indices=kept, device=settings.draw_device)
     pairs = cut(indices=held_out).batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
     inputs, targets = (as_tensor(side, settings.device) for side in pairs)
     network.to(settings.device)
@@ -146,7 +144,7 @@ def train_baseline(settings: BaselineTraining, source: ImageSource, report: Repo
             VALIDATION_SECONDS,
             {INPUT: float(psnr(bicubic_upscale(inputs, factor), targets).mean())},
         ),
-        identity={"images": len(kept), "held_out": held_out_of(kept, held_out), "start": digest(network)},
+        identity={"images": len(kept), "held_out": set(kept).isdisjoint(held_out), "start": digest(network)},
         report=report,
     )
     recipe |= {"patches": result.steps * settings.batch_size, "psnr_start": round(start, 4), "earlier": earlier}

@@ -37,8 +37,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that can be used here."""
     name = str(request.param)
-    if BACKENDS[name].missing:
-        pytest.skip(f"needs the extra {BACKENDS[name].package}")
+    if BACKENDS[name].package:
+        pytest.importorskip(BACKENDS[name].package)
     return name
 
 

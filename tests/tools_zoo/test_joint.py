@@ -93,16 +93,12 @@ def test_a_tools_gradient_is_the_mean_over_its_uses() -> None:
     alone = networks()
     twice = alone["deblur_1"](alone["deblur_1"](images[:1]))
     ((twice - targets[:1]) ** 2).mean().backward()
-    for ours, theirs in zip(chains.networks["deblur_1"].parameters(), alone["deblur_1"].parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad / 2, atol=1e-6)
-    once = alone["denoise_2"](images[1:])
-    ((once - targets[1:]) ** 2).mean().backward()
-    for ours, theirs in zip(chains.networks["denoise_2"].parameters(), alone["denoise_2"].parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
+    ((alone["denoise_2"](images[1:]) - targets[1:]) ** 2).mean().backward()
+    for name, uses in (("deblur_1", 2), ("denoise_2", 1)):
+        for ours, theirs in zip(chains.networks[name].parameters(), alone[name].parameters(), strict=True):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            assert torch.allclose(ours.grad, theirs.grad / uses, atol=1e-6)
     assert all(parameter.grad is None for parameter in chains.networks["dejpeg_1"].parameters())
 
 

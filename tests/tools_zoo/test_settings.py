@@ -57,13 +57,10 @@ def test_options_of_every_type() -> None:
     assert (settings.out, settings.images) == (Path("x"), Path("p"))
     assert (settings.depth, settings.share, settings.cold, settings.shuffle) == (3, 1.0, True, False)
     assert (settings.tools, settings.kind, settings.cores) == (("a", "b"), "deep", 2)
-
-
-def test_what_is_not_given_is_the_dataclass_default() -> None:
     assert parsed(Example) == Example(out=Path("x"), command="train")
 
 
-def test_identity_is_plain_and_has_what_is_recorded_alone() -> None:
+def test_identity_holds_the_recorded_settings_as_plain_values() -> None:
     found = identity(parsed(Example, "--tools", "a"))
     assert found["tools"] == ["a"]
     assert not {"out", "cores", "workers", "device", "command", "minutes", "steps"} & found.keys()

@@ -37,11 +37,6 @@ class Backend:
     package: str = ""
     """The package other than PyTorch that runs the networks, on the CPU alone; the extra of its name installs it."""
 
-    @property
-    def missing(self) -> bool:
-        """Whether its package is not installed."""
-        return bool(self.package) and importlib.util.find_spec(self.package) is None
-
     def runs_on(self, device: str) -> bool:
         """Whether it, and not PyTorch in its place, runs networks on this device."""
         return not self.package or torch.device(device).type == "cpu"
@@ -87,8 +82,8 @@ def check_backend(name: str) -> Backend:
     backend = BACKENDS.get(name)
     if backend is None:
         raise BackendError(f"unknown backend {name!r}: choose from {', '.join(BACKENDS)}")
-    if backend.missing:
-        package = backend.package
+    package = backend.package
+    if package and importlib.util.find_spec(package) is None:
         raise BackendError(
             f"backend {name!r} needs {package}, which is not installed: pip install imagerestore[{package}]"
         )

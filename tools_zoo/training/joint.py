@@ -30,7 +30,7 @@ from tools_zoo.backends.network_tool import NetworkTool
 from tools_zoo.networks import ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_tools, tool_network, toolbox_folder, update_toolbox
 from tools_zoo.training.losses import LOSSES, PixelBatch, as_tensor
-from tools_zoo.training.runs import Validation, drawn_on, split_images
+from tools_zoo.training.runs import Validation, split_images
 from tools_zoo.training.settings import RestorationTraining, option
 from tools_zoo.training.tools import write_tools_card
 from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
@@ -262,7 +262,7 @@ def _train_round(
         draw_levels=partial(draw_levels, settings.severity, single_share=settings.single_share),
         saturation_prob=settings.saturation_prob,
     )
-    sampler = cut(indices=kept, device=drawn_on(settings.draws, settings.device))
+    sampler = cut(indices=kept, device=settings.draw_device)
     pairs = cut(indices=held_out).batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
     tools = len(chains.toolbox)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -66,13 +66,3 @@ def split_images(count: int) -> tuple[list[int], list[int]]:
     """Which of ``count`` images are trained on, and which are kept for validation (all are both, if there are few)."""
     held_out = list(range(0, count, HELD_OUT_EVERY)) if count >= HELD_OUT_EVERY else list(range(count))
     return [i for i in range(count) if i not in set(held_out)] or held_out, held_out
-
-
-def drawn_on(draws: str, device: str) -> str | None:
-    """The device on which training on ``device`` distorts its patches; None: the host."""
-    return device if draws == "device" else None
-
-
-def held_out_of(kept: Sequence[int], held_out: Sequence[int]) -> bool:
-    """Whether the validation images are none of those that are trained on, as :func:`split_images` gives both."""
-    return not set(kept) & set(held_out)

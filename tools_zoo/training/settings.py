@@ -232,3 +232,8 @@ class RestorationTraining(PhotographSettings, NetworkTraining):
     draws: Literal["host", "device"] = option(
         "host", "where patches are distorted: one by one on the host, or a batch at once on the device, for a GPU"
     )
+
+    @property
+    def draw_device(self) -> str | None:
+        """Where patches are distorted together; None: on the host, one by one."""
+        return self.device if self.draws == "device" else None

@@ -17,7 +17,7 @@ from tools_zoo.networks import NETWORKS, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_tool, read_tools, tool_network, toolbox_folder, update_toolbox
 from tools_zoo.training.cards import write_card
 from tools_zoo.training.losses import LOSSES, restoring
-from tools_zoo.training.runs import Validation, drawn_on, held_out_of, split_images
+from tools_zoo.training.runs import Validation, split_images
 from tools_zoo.training.settings import RestorationTraining, option
 from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
 
@@ -116,7 +116,7 @@ def _train_tool(settings: ToolTraining, spec: ToolSpec, source: ImageSource, rep
         return draw_band(spec, rng, slight=bool(rng.random() < settings.slight_share))
 
     kept, held_out = split_images(len(source))
-    sampler = PatchSampler(source, kept, settings.patch_size, draw, device=drawn_on(settings.draws, settings.device))
+    sampler = PatchSampler(source, kept, settings.patch_size, draw, device=settings.draw_device)
     held = PatchSampler(source, held_out, settings.patch_size, lambda rng: draw_band(spec, rng))
     pairs = held.batch(np.random.default_rng([settings.seed, row, 1]), VALIDATION_PATCHES)
     result, recipe = train_network(
@@ -129,7 +129,7 @@ def _train_tool(settings: ToolTraining, spec: ToolSpec, source: ImageSource, rep
         identity={
             "network": shape,
             "images": len(kept),
-            "held_out": held_out_of(kept, held_out),
+            "held_out": set(kept).isdisjoint(held_out),
             "started_from": "random weights" if start is None else "itself" if own else start.name,
             **({"start": digest(network)} if own else {}),
         },
@@ -141,7 +141,7 @@ def _train_tool(settings: ToolTraining, spec: ToolSpec, source: ImageSource, rep
 
 
 def write_tools_card(folder: Path) -> None:
-    """Write the model card ``folder/README.md``: use, data, recipe of each tool, and room for results and notes."""
+    """Write the model card ``folder/README.md``: use, data, recipe of each tool."""
     tools = read_tools(folder)
     together = any(recipe.get("joint") for tool in tools for recipe in passes(tool.recipe))
     lines = ["| tool | network | steps | minutes | precision | input, dB | output, dB |", "|---" * 7 + "|"]
@@ -188,8 +188,6 @@ Input and output: PSNR of {VALIDATION_PATCHES} validation patches with the tool'
 
 ## Limits
 Distortions of other kinds, or stronger than those of `tools_zoo/catalog.py`, were not trained on.
-
-## Results
 """
     write_card(folder / "README.md", text)
 
