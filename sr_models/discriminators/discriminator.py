@@ -20,7 +20,7 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """A network that tells real from generated crops, with or without semantics of the real ones.
+    """A network that classifies crops as real or generated, with or without semantics of the real ones.
 
     Args:
         semantics: channels of the semantics that its fusion blocks take (1024 of CLIP, 512 of SqueezeNet); None for the
