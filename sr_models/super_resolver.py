@@ -23,6 +23,7 @@ from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
 from sr_models.prior.semantic_prior import SHIPPED, Prior, check_maps, load_prior
 from tools_zoo import default_toolbox as same_size_toolbox
+from tools_zoo.backends.folding import steady
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
 STAGES = ("psnr", "gan")
@@ -228,7 +229,7 @@ def load_super_resolver(
     network.load_state_dict(dict(state))
     if prior is None and getattr(network, "takes_maps", False):
         prior = load_prior()
-    return SuperResolver(name, network, prior).to(device).eval().requires_grad_(False)
+    return steady(SuperResolver(name, network, prior)).to(device).eval().requires_grad_(False)
 
 
 def super_resolvers(device: str | torch.device = "cpu") -> list[SuperResolver]:

@@ -110,7 +110,8 @@ class SemanticPrior(nn.Module):
         height, width = images.shape[-2:]
         scores = self.scores(images).float()
         scores = F.interpolate(scores, size=(UPSCALE * height, UPSCALE * width), mode="bilinear", align_corners=False)
-        return scores.softmax(dim=1)
+        powers = (scores - scores.amax(1, keepdim=True)).exp()  # softmax() rounds by PyTorch's number of threads
+        return powers / powers.sum(1, keepdim=True)
 
     def scores(self, images: Tensor) -> Tensor:
         """Scores before the softmax, at a quarter of the network input's size: ``(N, 8, about H, about W)``."""

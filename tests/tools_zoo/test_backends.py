@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from restore_env import FunctionTool, ImageRestoreVectorEnv, Task, Toolbox
 from restore_env.resolve import task_toolbox
+from sr_models import super_resolvers
 from tests.support.networks import TOLERANCE, network_of, tool_of
 from tests.support.toolkit import photographs, random_toolbox
-from tools_zoo import load_toolbox
+from tools_zoo import load_toolbox, toolbox_names
 from tools_zoo.backends.folding import BlockConvolution, fold, piecewise
 from tools_zoo.backends.network_tool import (
     BACKENDS,
@@ -240,6 +242,19 @@ def test_folding_leaves_the_network_alone_and_reaches_its_last_layer() -> None:
     assert network.training
     assert network.squeeze.dilation == (1, 1)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("toolbox", [*toolbox_names(), "super-resolvers"])
+def test_every_shipped_tool_rounds_alike_at_all_batch_sizes_and_numbers_of_threads(toolbox: str) -> None:
+    tools = super_resolvers() if toolbox == "super-resolvers" else load_toolbox(toolbox)
+    images, threads = torch.rand(8, 3, 63, 63), torch.get_num_threads()
+    with torch.inference_mode():
+        for tool in tools:
+            expected = tool(images)[:1]
+            for count, size in itertools.product((1, 2), (1, 2, 3, 8)):
+                torch.set_num_threads(count)
+                assert torch.equal(tool(images[:size])[:1], expected), (tool.name, count, size)
+    torch.set_num_threads(threads)
 
 
 def test_pieces_hold_so_many_pixels() -> None:

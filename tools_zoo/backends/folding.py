@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,12 @@ from torch.nn import functional as F
 
 from restore_env.compute.worker_pool import PIECE_PIXELS
 
+Network = TypeVar("Network", bound=nn.Module)
+
 _BLOCK = 2
 _NARROW = 4  # output channels; vector units work on 8 or 16 at a time, and idle for the rest
+
+_SMALL = 20480  # numbers in a batch of one image for which PyTorch takes its own kernel
 
 
 class BlockConvolution(nn.Module):
@@ -48,30 +53,53 @@ class BlockConvolution(nn.Module):
         return F.pixel_shuffle(blocks, _BLOCK)[..., first : first + height, first : first + width]
 
 
+class SteadyConvolution(nn.Conv2d):
+    """A convolution that a CPU rounds alike at every batch size and number of threads.
+
+    PyTorch leaves convolutions to oneDNN, but for those of one pixel on one thread and those of a small image in a
+    batch of its own, which its own kernels round differently (and compute more slowly).
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Convolve ``(N, C, H, W)``."""
+        if not features.is_cpu:
+            return super().forward(features)
+        dilation = (2, 2) if self.kernel_size == (1, 1) else self.dilation  # means nothing for one pixel
+        alone = len(features) == 1 and features.numel() <= _SMALL
+        batch = torch.cat([features, features]) if alone else features
+        outputs = F.conv2d(batch, self.weight, self.bias, self.stride, self.padding, dilation, self.groups)
+        return outputs[:1] if alone else outputs
+
+
+def steady(network: Network) -> Network:
+    """Make a network's convolutions :class:`SteadyConvolution`, in place; return the network."""
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros":
+            module.__class__ = SteadyConvolution
+    return network
+
+
 def fold(network: nn.Module) -> nn.Module:
     """A copy of a network for inference on a CPU, of the same outputs but for rounding.
 
-    Convolutions with few outputs become :class:`BlockConvolution`; those of one pixel avoid PyTorch's slower
-    kernel for small batches on one thread; weights are channels last.
+    Convolutions with few outputs become :class:`BlockConvolution`, others :class:`SteadyConvolution`; weights are
+    channels last.
 
     Args:
         network: any; it stays as it is.
     """
-    twin = copy.deepcopy(network).eval().requires_grad_(False)
+    twin = steady(copy.deepcopy(network).eval().requires_grad_(False))
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is not nn.Conv2d or child.padding_mode != "zeros" or isinstance(child.padding, str):
-                continue
-            if child.kernel_size == (1, 1):
-                child.dilation = (2, 2)  # means nothing for one pixel, but PyTorch leaves such layers to oneDNN
-            elif _is_narrow(child):
+            if isinstance(child, SteadyConvolution) and _is_narrow(child):
                 setattr(parent, name, BlockConvolution(child))
     return twin.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
 def _is_narrow(layer: nn.Conv2d) -> bool:
     plain = layer.stride == (1, 1) and layer.dilation == (1, 1) and layer.groups == 1
-    return plain and layer.out_channels <= _NARROW
+    wide = layer.kernel_size != (1, 1) and not isinstance(layer.padding, str)
+    return plain and wide and layer.out_channels <= _NARROW
 
 
 def piecewise(network: nn.Module, images: Tensor, pixels: int = PIECE_PIXELS) -> Tensor:
