@@ -6,31 +6,7 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from restore_env.images.decoding import read_image
-from tools_zoo.training.curves import COLOURS, draw_curves, read_tensorboard
-
-
-def rows_of(path: Path, colour: str) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
-    """The lowest row with a colour, below any legend, in each column of a picture that has it, from left to right."""
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    hits = (read_image(path).pixels == np.array(wanted)).all(axis=2)
-    columns = np.flatnonzero(hits.any(axis=0))
-    return np.asarray(len(hits) - 1 - hits[::-1, columns].argmax(axis=0))
-
-
-def test_curves_are_where_their_numbers_are(tmp_path: Path) -> None:
-    """One rises, one falls, below it; the picture's rows count from the top."""
-    x = np.arange(100)
-    curves = {"rising": (x, 10 + x / 10), "falling": (x, 5 - x / 50)}
-    for name, curve in curves.items():
-        draw_curves(tmp_path / f"{name}.png", {name: curve}, "steps", "PSNR, dB")  # alone, without a legend
-    rising, falling = (rows_of(tmp_path / f"{name}.png", COLOURS[0]) for name in curves)
-    assert len(rising) > 600
-    assert (np.diff(rising[:600]) <= 0).all()
-    assert (np.diff(falling[:600]) >= 0).all()
-    draw_curves(tmp_path / "both.png", curves, "steps", "PSNR, dB")
-    above, below = (np.median(rows_of(tmp_path / "both.png", colour)) for colour in COLOURS[:2])
-    assert above < below - 50
+from tools_zoo.training.curves import draw_curves, read_tensorboard
 
 
 def test_points_that_are_not_finite_are_left_out(tmp_path: Path) -> None:

@@ -54,19 +54,6 @@ def test_exported_tools_do_what_the_tools_do(
     assert float(facts["macs_per_pixel"]) == own.macs_per_pixel
 
 
-def test_each_tool_gets_its_own_weights(tmp_path: Path, runtime: Any) -> None:
-    images = torch.rand(1, 3, 16, 17)
-    results = []
-    for tool in list(random_toolbox())[:2]:  # of one architecture
-        assert isinstance(tool, NetworkTool)
-        assert isinstance(tool.network, NETWORKS["three_layer"])  # type: ignore[arg-type]
-        assert export_tool(tool, tmp_path / f"{tool.name}.onnx") <= 1e-5
-        session = runtime.InferenceSession(tmp_path / f"{tool.name}.onnx", providers=["CPUExecutionProvider"])
-        results.append(torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
-        torch.testing.assert_close(results[-1], tool(images), rtol=0, atol=1e-5)
-    assert float((results[0] - results[1]).abs().max()) > 1e-3
-
-
 @pytest.mark.usefixtures("runtime")
 def test_a_model_of_other_results_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def another(network: torch.nn.Module, facts: dict[str, Any]) -> bytes:

@@ -19,7 +19,7 @@ from restore_env.images.sources import ImageSource, open_images
 from restore_env.patches import PatchSampler
 from tests.support.toolkit import photographs
 from tools_zoo import load_toolbox
-from tools_zoo.catalog import SPECS
+from tools_zoo.catalog import SPECS, ToolSpec
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolboxError, ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.losses import LOSSES, Batch, psnr_loss, restoring, squared_error
@@ -178,29 +178,18 @@ def test_both_losses_pull_alike_at_25_db() -> None:
     assert torch.allclose(one, other, rtol=0.01)
 
 
-@pytest.mark.parametrize("name", ["deblur_2", "denoise_3", "dejpeg_4"])
-@pytest.mark.parametrize("slight", [False, True])
-def test_bands_are_kept(name: str, slight: bool) -> None:
-    spec = SPECS[name]
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        levels = draw_band(spec, rng, slight)
-        own = {"blur": levels.blur_sigma, "noise": levels.noise_sigma, "jpeg": levels.jpeg_quality}[spec.kind]
-        assert spec.low <= own <= spec.high
-        assert slight or sum(v > 0 for v in (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality)) == 1
-
-
-@pytest.mark.parametrize("name", SPECS)
-def test_mixtures_have_the_tools_own_distortion_in_its_band_and_large_tools_the_strongest(name: str) -> None:
-    spec, rng = SPECS[name], np.random.default_rng(0)
-    kinds = ("blur", "noise", "jpeg")
-    for _ in range(20):
-        levels = draw_mixed(spec, rng)
-        values = dict(zip(kinds, (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality), strict=True))
-        assert spec.low <= values[spec.kind] <= spec.high
-        assert all(value > 0 for value in values.values())
-        if spec.size == "large":
-            assert levels.strengths[kinds.index(spec.kind)] == max(levels.strengths)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_levels_lie_in_the_tools_band_and_large_tools_get_the_strongest_of_a_mixture(spec: ToolSpec) -> None:
+    rng, index = np.random.default_rng(0), ("blur", "noise", "jpeg").index(spec.kind)
+    for kind in ("alone", "slight", "mixed"):
+        for _ in range(30):
+            levels = draw_mixed(spec, rng) if kind == "mixed" else draw_band(spec, rng, kind == "slight")
+            values = (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality)
+            assert spec.low <= values[index] <= spec.high
+            assert kind != "alone" or sum(value > 0 for value in values) == 1
+            assert kind != "mixed" or all(value > 0 for value in values)
+            strongest = levels.strengths[index] == max(levels.strengths)
+            assert kind != "mixed" or spec.size == "small" or strongest
 
 
 def test_samples_are_pairs_of_the_same_place() -> None:
