@@ -1,8 +1,7 @@
 """Steps per second of the environments and of the tools alone: ``python -m benchmarks.speed``.
 
 All environments run a uniformly random policy on the same photographs with the same toolbox. Resets are included; a
-step that only resets a slot is not counted. "Bare tools" runs the tools on as many patches and does nothing else. The
-share of time in tools is measured around the tools of each environment.
+step that only resets a slot is not counted. "Bare tools" runs the tools on as many patches and does nothing else.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from benchmarks.report.machine import environment
 from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
 from restore_env.task import DRAWS
-from restore_env.toolbox import FunctionTool, Tool
 from tools_zoo import load_toolbox
 from tools_zoo.backends.network_tool import check_runs_on
 
@@ -33,33 +31,6 @@ PROGRAM = "benchmarks.speed"
 ROUNDS = 8
 BARE = "bare tools"
 NATIVE = "ImageRestoreVectorEnv"
-
-Span = tuple[float, float]
-"""When a tool began and ended."""
-
-
-def timed(tool: Tool, spans: list[Span]) -> FunctionTool:
-    """The tool, which appends to ``spans`` when it ran."""
-
-    def run(images: torch.Tensor) -> torch.Tensor:
-        began = time.perf_counter()
-        outputs = tool(images)
-        if outputs.is_cuda:
-            torch.cuda.synchronize()
-        spans.append((began, time.perf_counter()))
-        return outputs
-
-    thread_safe = bool(getattr(tool, "thread_safe", False))
-    return FunctionTool(tool.name, run, tool.scale, tool.macs_per_pixel, tool.receptive_radius, thread_safe=thread_safe)
-
-
-def covered(spans: Sequence[Span]) -> float:
-    """Total time in which at least one span lasted."""
-    total, until = 0.0, float("-inf")
-    for began, ended in sorted(spans):
-        total += max(0.0, ended - max(began, until))
-        until = max(until, ended)
-    return total
 
 
 @dataclass(frozen=True)
@@ -70,36 +41,23 @@ class Throughput:
     envs: int
     steps_per_second: float
     """Environment steps in which an action was carried out, per second."""
-    share_in_tools: float
-    """Of the wall time: at least one tool runs."""
 
 
-def timed_toolbox(name: str, device: str, backend: str) -> tuple[Toolbox, list[Span]]:
-    """The toolbox, and the times at which its tools ran."""
-    loaded = load_toolbox(name, device, backend=backend)
-    spans: list[Span] = []
-    toolbox = Toolbox([timed(tool, spans) for tool in loaded])
-    toolbox.device = loaded.device
-    return toolbox, spans
-
-
-def measure(stepped: dict[str, Callable[[], int]], envs: int, tools: list[Span], seconds: float) -> list[Throughput]:
+def measure(stepped: Mapping[str, Callable[[], int]], envs: int, seconds: float) -> list[Throughput]:
     """Measure in ``ROUNDS`` turns, so that a disturbance of the machine affects all alike.
 
     A function of ``stepped`` steps all its environments once and returns the number of steps.
     """
-    steps, elapsed, in_tools = (dict.fromkeys(stepped, 0.0) for _ in range(3))
+    steps, elapsed = dict.fromkeys(stepped, 0), dict.fromkeys(stepped, 0.0)
     for step in stepped.values():
         step()  # warm up
     for _ in range(ROUNDS):
         for name, step in stepped.items():
-            tools.clear()
             began = time.perf_counter()
             while time.perf_counter() - began < seconds / ROUNDS:
                 steps[name] += step()
             elapsed[name] += time.perf_counter() - began
-            in_tools[name] += covered(tools)
-    return [Throughput(name, envs, steps[name] / elapsed[name], in_tools[name] / elapsed[name]) for name in stepped]
+    return [Throughput(name, envs, steps[name] / elapsed[name]) for name in stepped]
 
 
 def bare_forwards(envs: int, toolbox: Toolbox, patch_size: int) -> Callable[[], int]:
@@ -143,11 +101,11 @@ def vector_environments(envs: int, every_kind: bool, **task: Any) -> dict[str, A
 
 def table(rows: Sequence[Throughput], bare: dict[int, float]) -> str:
     """The rows as a Markdown table; each against the bare forwards of as many environments."""
-    heads = ["environment", "envs", "steps/s", "of bare tools", "time in tools"]
+    heads = ["environment", "envs", "steps/s", "of bare tools"]
     lines = []
     for row in rows:
         share = row.steps_per_second / bare[row.envs]
-        cells = [f"{row.steps_per_second:.0f}", f"{share:.0%}", f"{row.share_in_tools:.0%}"]
+        cells = [f"{row.steps_per_second:.0f}", f"{share:.0%}"]
         lines.append([row.environment, row.envs, *cells])
     return "\n".join(markdown_table(heads, lines))
 
@@ -156,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure everything and print the table."""
     check_outputs(arguments)
     check_runs_on(arguments.backend, arguments.device)
-    toolbox, tools = timed_toolbox(arguments.toolbox, arguments.device, arguments.backend)
+    toolbox = load_toolbox(arguments.toolbox, arguments.device, backend=arguments.backend)
     task = {"toolbox": toolbox, **{name: getattr(arguments, name) for name in ("images", "device", "draws")}}
     widest = 64 if 64 in arguments.envs else arguments.envs[-1]
     rows: list[Throughput] = []
@@ -164,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         environments = vector_environments(envs, envs == widest, **task)
         stepped = {BARE: bare_forwards(envs, toolbox, patch_size=63)}
         stepped |= {name: random_play(env, envs, toolbox.stop + 1) for name, env in environments.items()}
-        rows += measure(stepped, envs, tools, arguments.seconds)
+        rows += measure(stepped, envs, arguments.seconds)
         for env in environments.values():
             env.close()
     bare = {row.envs: row.steps_per_second for row in rows if row.environment == BARE}

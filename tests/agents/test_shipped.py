@@ -213,4 +213,4 @@ def test_throughput_prints_its_table(capsys: pytest.CaptureFixture[str], tmp_pat
         assert f"| {evaluated} | 2 |" in printed
     assert "tools run by eager" in printed
     rows = json.loads((tmp_path / "t.json").read_text())["rows"]
-    assert all(row["steps_per_second"] > 0 and 0 < row["share_in_tools"] <= 1 for row in rows)
+    assert all(row["steps_per_second"] > 0 for row in rows)
