@@ -46,14 +46,12 @@ class Discriminator(nn.Module):
             raise ValueError(
                 f"expected RGB crops (N, 3, H, W) of {MIN_CROP}x{MIN_CROP} or more, got {tuple(images.shape)}"
             )
-        if self.semantics is not None:
-            if semantics is None:
-                raise ValueError("this discriminator fuses semantics: give the extractor's map of the real images")
-            expected = (len(images), self.semantics)
-            if semantics.ndim != 4 or semantics.shape[:2] != expected:
-                raise ValueError(
-                    f"expected semantics ({expected[0]}, {expected[1]}, h, w), got {tuple(semantics.shape)}"
-                )
+        found = None if semantics is None else tuple(semantics.shape)
+        if self.semantics is not None and (not found or len(found) != 4 or found[:2] != (len(images), self.semantics)):
+            raise ValueError(
+                f"this discriminator fuses semantics: give the extractor's map of the real images ({len(images)},"
+                f" {self.semantics}, h, w), got {found}"
+            )
         return self.logits(images, semantics)
 
     def logits(self, images: Tensor, semantics: Tensor | None) -> DiscriminatorOutput:

@@ -167,11 +167,9 @@ def check_maps(maps: Tensor, images: Tensor) -> Tensor:
             f"prior maps of shape {tuple(maps.shape)}: expected {expected}, {UPSCALE} times as large as the images,"
             f" a channel each for {', '.join(CATEGORIES)}"
         )
-    if not bool(torch.isfinite(maps).all()):
-        raise ValueError("prior maps hold values that are not finite (NaN or infinity)")
-    if float(maps.min()) < 0:
-        raise ValueError(f"prior maps hold the negative value {float(maps.min()):g}: expected probabilities in [0, 1]")
-    error = float((maps.sum(dim=1) - 1).abs().max())
+    lowest, error = float(maps.min()), float((maps.sum(dim=1) - 1).abs().max())
+    if not lowest >= 0:  # NaN, too
+        raise ValueError(f"prior maps hold the value {lowest:g}: expected probabilities in [0, 1]")
     if error > TOLERANCE:
         raise ValueError(
             f"prior maps do not sum to 1 over the categories: a pixel is {error:g} off; take a softmax, or divide by"

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,6 @@ from agents.cli import main
 from restore_env.distortions.crop import Crop
 from restore_env.images.sources import ImageSource, open_images
 from sr_models.extractors.squeezenet import SqueezeNet
-from sr_models.generators.rrdb import RRDBNet
-from sr_models.generators.sft_net import SFTNet
 from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
 from sr_models.losses.perceptual import PerceptualLoss
 from sr_models.prior.semantic_prior import SemanticPrior
@@ -28,13 +24,11 @@ from sr_models.training.crops import SrPairSampler
 from sr_models.training.gan import GAN, GANConfig, categories_of
 from sr_models.training.settings import MODELS, SrTraining
 from sr_models.training.super_resolution import FrozenNetworks, train_sr
+from tests.support.networks import TINY_GENERATORS
 from tests.support.toolkit import photographs
 from tools_zoo.training.trainer import Progress, TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TINY: MappingProxyType[str, Any] = MappingProxyType(
-    {"sft": partial(SFTNet, 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
-)
 
 
 class KilledError(Exception):
@@ -44,7 +38,7 @@ class KilledError(Exception):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (module, sr_models.super_resolver):
-        monkeypatch.setattr(place, "GENERATORS", TINY)
+        monkeypatch.setattr(place, "GENERATORS", TINY_GENERATORS)
     monkeypatch.setattr("sr_models.training.crops.CROPS", 2)
     monkeypatch.setattr(module, "VALIDATION_SIZE", 32)
 
@@ -89,7 +83,7 @@ def test_both_stages_leave_weights_samples_and_a_card(model: str, frozen: Frozen
 def test_training_lowers_the_error(frozen: FrozenNetworks, tmp_path: Path) -> None:
     # crops of the smooth test pictures are nearly solved by bicubic: a wrong start shows the descent
     run = settings(tmp_path, steps=40, stage="psnr", batch_size=4, learning_rate=1e-2, ema_decay=0.9)
-    network = TINY["rrdb_small"]()
+    network = TINY_GENERATORS["rrdb_small"]()
     network.tail.bias.data.fill_(0.2)
     start = tmp_path / "start.safetensors"
     write_generator(start, GeneratorWeights("rrdb_small", "psnr", network.state_dict()))
@@ -125,7 +119,7 @@ def test_a_checkpoint_of_another_run_is_refused(frozen: FrozenNetworks, tmp_path
     with pytest.raises(TrainingError, match="features"):
         train_sr(settings(tmp_path), source(), replace(frozen, features=SqueezeNet()))
     other, weights = tmp_path / "other.safetensors", read_generator(tmp_path / "psnr.safetensors")
-    write_generator(other, replace(weights, state=TINY["rrdb_small"]().state_dict()))
+    write_generator(other, replace(weights, state=TINY_GENERATORS["rrdb_small"]().state_dict()))
     with pytest.raises(TrainingError, match="started_from"):  # settings.init comes before the weights in the folder
         train_sr(settings(tmp_path, stage="gan", init=other), source(), frozen)
 

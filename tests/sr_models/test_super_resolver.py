@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -27,12 +24,8 @@ from sr_models.super_resolver import (
     with_super_resolvers,
     write_generator,
 )
+from tests.support.networks import TINY_GENERATORS as TINY
 from tests.support.toolkit import pixelwise_toolbox
-
-TINY: dict[str, Callable[[], Any]] = {
-    "sft": partial(SFTNet, 8, 1),
-    "rrdb_small": partial(RRDBNet, 8, 4, 1),
-}
 
 
 def stirred(network: Any, seed: int = 0) -> Any:
@@ -62,7 +55,7 @@ def prior() -> SemanticPrior:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GENERATORS", MappingProxyType(TINY))
+    monkeypatch.setattr(module, "GENERATORS", TINY)
 
 
 def test_published_sizes() -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_models.generators.rrdb import RRDBNet
+from sr_models.generators.sft_net import SFTNet
 from tools_zoo.backends.network_tool import NetworkTool
 from tools_zoo.networks import NETWORKS
 
 TOLERANCE = 1e-5
+TINY_GENERATORS: Mapping[str, Callable[[], Any]] = MappingProxyType(
+    {"sft": partial(SFTNet, 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
+)
+"""Small generators by the names of the shipped ones."""
 
 
 class OtherLayers(nn.Module):
