@@ -1,1 +1,1 @@
-"""Five short programs: run them from the checkout, as ``python -m examples.random_agent``."""
+"""Short programs: run them from the checkout, as ``python -m examples.random_agent``."""

@@ -62,8 +62,8 @@ def ours(**arguments: Any) -> VecEnv:
 
 
 ON_POLICY: dict[str, Any] = {"n_steps": 4}
-BATCHES = {**ON_POLICY, "batch_size": 4, "n_epochs": 1}
-OFF_POLICY = {"learning_starts": 4, "batch_size": 4, "buffer_size": 100, "train_freq": 2}
+BATCHES: dict[str, Any] = {**ON_POLICY, "batch_size": 4, "n_epochs": 1}
+OFF_POLICY: dict[str, Any] = {"learning_starts": 4, "batch_size": 4, "buffer_size": 100, "train_freq": 2}
 ALGORITHMS: dict[Any, dict[str, Any]] = {
     PPO: BATCHES,
     A2C: ON_POLICY,
@@ -114,7 +114,7 @@ class TestWrappers:
 
     def test_a_dictionary_of_boxes_is_stacked(self) -> None:
         env = VecFrameStack(RestoreVecEnv(N, **task(observation=("image", "spectrum"))), 2)
-        assert env.reset()["image"].shape == (N, 40, 40, 6)  # type: ignore[call-overload,index]
+        assert env.reset()["image"].shape == (N, 40, 40, 6)
         DQN("MultiInputPolicy", env, **OFF_POLICY).learn(8)
 
     def test_rows_are_stacked_and_normalized(self) -> None:
