@@ -78,8 +78,8 @@ def train_tools(
 ) -> dict[str, TrainingResult]:
     """Train the tools one after the other, parents first, and write them into ``settings.out`` as they are done.
 
-    A tool that is finished in ``out`` is not trained again; one that was interrupted goes on. Minutes are shared among
-    the tools that are left by their networks' computation.
+    A tool that has used up its budget in ``out`` is not trained again; one that was interrupted goes on. Minutes are
+    shared among the tools that are left by their networks' computation.
 
     Returns:
         For each tool what training gave.
