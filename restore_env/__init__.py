@@ -1,11 +1,15 @@
 """The environment ``ImageRestore-v0``: image restoration as a sequential decision problem.
 
-Importing this package registers ``ImageRestore-v0``; ``gym.make("restore_env:ImageRestore-v0")`` imports it too.
+Importing this package registers ``ImageRestore-v0`` and its variants (:data:`IDS`);
+``gym.make("restore_env:ImageRestore-v0")`` imports it too.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -19,6 +23,7 @@ from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from restore_env.vector_env import ImageRestoreVectorEnv
 
 __all__ = [
+    "IDS",
     "EpisodeRecord",
     "FunctionTool",
     "ImageError",
@@ -32,13 +37,30 @@ __all__ = [
 __version__ = "0.1.0"
 
 ENV_ID = "ImageRestore-v0"
+_LEVELS = {"observation": "spectrum", "flatten": True, "max_steps": 2}
+IDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        ENV_ID: {},
+        "ImageRestoreSameSize-v0": {"upscale": (1,)},
+        "ImageRestoreLowRes-v0": {"upscale": (4,)},
+        "ImageRestorePerceptual-v0": {"upscale": (4,), "reward": "perceptual"},
+        "ImageRestorePriced-v0": {"upscale": (1,), "cost_weight": 0.5},
+        "ImageRestoreAnyTrain-v0": {"levels": "any-train", **_LEVELS},
+        "ImageRestoreAnyTest-v0": {"levels": "any-test", **_LEVELS},
+        "ImageRestorePureTrain-v0": {"levels": "pure-train", **_LEVELS},
+        "ImageRestorePureTest-v0": {"levels": "pure-test", **_LEVELS},
+    }
+)
+"""The registered environments, and the arguments in which each differs from the defaults of a :class:`Task`."""
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of OpenMP's threads, but would wait for them
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
-if ENV_ID not in gym.registry:
-    gym.register(
-        ENV_ID,
-        entry_point="restore_env.env:ImageRestoreEnv",
-        vector_entry_point="restore_env.vector_env:ImageRestoreVectorEnv",
-    )
+for _id, _arguments in IDS.items():
+    if _id not in gym.registry:
+        gym.register(
+            _id,
+            entry_point="restore_env.env:ImageRestoreEnv",
+            vector_entry_point="restore_env.vector_env:ImageRestoreVectorEnv",
+            kwargs=dict(_arguments),
+        )

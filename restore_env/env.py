@@ -104,6 +104,12 @@ class ImageRestoreEnv(Forkable, gym.Env[Any, np.int64]):
     gym.make("ImageRestore-v0", images="photos/", severity="mild", stop_if_worse=True)
     ```
 
+    ## Variants
+    Registered with other arguments (:data:`restore_env.IDS`): ``ImageRestoreSameSize-v0``, ``ImageRestoreLowRes-v0``,
+    ``ImageRestorePerceptual-v0`` (low resolution, perceptual reward) and ``ImageRestorePriced-v0`` (same size,
+    computation has a price). Benchmarks on level sets that come with the package: ``ImageRestoreAnyTrain-v0`` and
+    ``ImageRestoreAnyTest-v0``, ``ImageRestorePureTrain-v0`` and ``ImageRestorePureTest-v0``.
+
     ## Version History
     - v0: first version.
     """

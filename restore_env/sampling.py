@@ -122,6 +122,11 @@ class StartSampler:
         """The task factors that can come up."""
         return self._factors
 
+    @property
+    def photographs(self) -> list[str]:
+        """Names of the photographs."""
+        return [self._source.identity(number) for number in range(len(self._source))]
+
     def starts(self, chosen: Sequence[int | EpisodeStart]) -> Iterator[EpisodeStart]:
         """Draw the starts of many seeds, on several threads where there is work for them; starts stay as they are.
 

@@ -88,8 +88,9 @@ class Task:
     a step in one batch, for many environments on a GPU. The distribution is the same; a seed gives the same photograph,
     place and levels, but other noise, and JPEG to a grey level or two. Not with ``distortion``."""
     levels: str | os.PathLike[str] | None = None
-    """A level set (:mod:`restore_env.levels`): episodes start from its levels, and what tools do is looked up. It
-    determines toolbox, reward and what else was computed; ``images`` then says where its photographs are now."""
+    """A level set (:mod:`restore_env.levels`), a path or the name of a packaged one, such as "pure-train": episodes
+    start from its levels, and what tools do is looked up. It determines toolbox, reward and what else was computed;
+    ``images`` then says where its photographs are now."""
     cache_dir: str | os.PathLike[str] | None = None
     """Folder that keeps decoded photographs for the next process; None: a temporary one."""
 

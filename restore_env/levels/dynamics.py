@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,11 @@ class LevelDynamics:
             raise LevelError(f"{self.levels.path}: was computed with other weights: build it again")
         sampler = task_sampler(task)
         assert isinstance(sampler, StartSampler)
+        found, built_from = sampler.photographs, self.levels.manifest.photographs
+        if [Path(name).name for name in found] != [Path(name).name for name in built_from]:
+            raise LevelError(
+                f"{self.levels.path}: what it does not store is computed from its photographs: pass them as images"
+            )
         return task, sampler
 
     def _replayed(self, keys: Sequence[Key]) -> PixelDynamics:

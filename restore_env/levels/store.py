@@ -22,6 +22,8 @@ from restore_env.levels.tree import ChainTree
 MANIFEST = "levels.json"
 SUFFIX = ".levels"
 """Suffix of a level set in one file."""
+PACKAGED = Path(__file__).parent / "sets"
+"""Folder of the level sets that come with the package."""
 FORMAT = 1
 _TEXT = 512
 """Bytes of a level's distortion as JSON; a longer one is not kept."""
@@ -147,25 +149,35 @@ class LevelSet:
         return {seed: level for level, seed in enumerate(self.arrays["seed"].tolist())}
 
     def pack(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as one compressed file, without the photographs' place."""
+        """Write the set as one compressed file, without the photographs' folder."""
         buffer = io.BytesIO()
-        manifest = asdict(self.manifest) | {"images": None}
+        names = [Path(name).name for name in self.manifest.photographs]
+        manifest = asdict(self.manifest) | {"images": None, "photographs": names}
         np.savez_compressed(buffer, manifest=np.array(json.dumps(manifest)), **self.arrays)  # type: ignore[arg-type]
         write_atomically(path, buffer.getvalue())
 
 
-def open_levels(path: str | os.PathLike[str]) -> LevelSet:
-    """Open a level set, a folder or a file.
+def packaged_levels() -> list[str]:
+    """Names of the level sets that come with the package."""
+    return sorted(path.stem for path in PACKAGED.glob(f"*{SUFFIX}"))
+
+
+def open_levels(name_or_path: str | os.PathLike[str]) -> LevelSet:
+    """Open a level set: one that comes with the package by its name, or a folder or a file.
 
     Raises:
         LevelError: there is none, it is damaged, or its building has not finished.
     """
-    path = Path(path)
+    packaged = str(name_or_path) in packaged_levels()
+    path = PACKAGED / f"{name_or_path}{SUFFIX}" if packaged else Path(name_or_path)
     manifest = path / MANIFEST
     try:
         changed = (manifest if path.is_dir() else path).stat().st_mtime_ns
     except OSError:
-        raise LevelError(f"{path}: no level set; make one by 'imagerestore levels build'") from None
+        known = ", ".join(packaged_levels()) or "none here"
+        raise LevelError(
+            f"{path}: no level set; use the name of a packaged one ({known}), or 'imagerestore levels build' makes one"
+        ) from None
     return _opened(path.resolve(), changed)
 
 

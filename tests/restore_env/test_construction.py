@@ -11,7 +11,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
+from restore_env import IDS
+from restore_env.levels.store import packaged_levels
 from tests.support.toolkit import photographs
 from tools_zoo import load_toolbox
 from tools_zoo.toolboxes import SHIPPED
@@ -60,3 +63,25 @@ def test_a_severity_is_a_number(severity: Any) -> None:
 def test_any_other_severity_is_refused_with_what_is_right(severity: Any) -> None:
     with pytest.raises(ValueError, match=r"unknown severity .* a number from 1 to 28 or a range"):
         gym.make("ImageRestore-v0", severity=severity)
+
+
+class TestIds:
+    @pytest.mark.parametrize("env_id", IDS)
+    def test_are_made_and_pass_the_checker(self, env_id: str) -> None:
+        levels = IDS[env_id].get("levels")
+        if levels is not None and levels not in packaged_levels():
+            pytest.skip(f"the level set {levels} is not built")
+        env: Any = gym.make(env_id)
+        check_env(env.unwrapped)
+        for name, value in IDS[env_id].items():
+            assert getattr(env.unwrapped.task, name) == value
+        assert env.spec is not None
+        assert gym.envs.registration.EnvSpec.from_json(env.spec.to_json()).id == env_id
+        envs = gym.make_vec(env_id, num_envs=2)
+        assert envs.single_observation_space == env.observation_space
+        envs.reset(seed=0)
+        assert np.isfinite(envs.step(envs.action_space.sample())[1]).all()
+
+    def test_arguments_change_a_variant(self) -> None:
+        env: Any = gym.make("ImageRestorePriced-v0", cost_weight=0.25, severity="mild")
+        assert (env.unwrapped.task.cost_weight, env.unwrapped.task.upscale) == (0.25, (1,))

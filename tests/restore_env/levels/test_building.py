@@ -93,5 +93,5 @@ def test_a_damaged_manifest_is_one_line(tmp_path: Path, text: str) -> None:
 
 
 def test_no_level_set_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(LevelError, match="no level set; make one by 'imagerestore levels build'"):
+    with pytest.raises(LevelError, match=r"no level set; use the name of a packaged one .*'imagerestore levels build'"):
         open_levels(tmp_path / "none")

@@ -20,7 +20,7 @@ from restore_env.levels.building import build_levels
 from restore_env.levels.kept import DATABASE, KeptTransitions, Node
 from restore_env.levels.store import LevelError, LevelSet, open_levels
 from restore_env.sampling import EpisodeStart
-from tests.support.level_sets import COUNT, level_task, small_levels
+from tests.support.level_sets import COUNT, level_task, small_levels, write_photographs
 from tests.support.toolkit import pixelwise_toolbox
 
 
@@ -219,6 +219,26 @@ def test_a_packed_set_plays_the_same(levels: Path, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(LevelError, match="not a level set"):
         open_levels(file)
+
+
+def test_a_packaged_set_has_a_name_and_its_photographs_are_needed_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs = write_photographs(tmp_path / "photos")
+    build_levels(level_task(photographs), tmp_path / "set", count=2, depth=1).pack(tmp_path / "tiny.levels")
+    monkeypatch.setattr("restore_env.levels.store.PACKAGED", tmp_path)
+    env = ImageRestoreEnv(levels="tiny", observation="spectrum", info="full")
+    _, info = env.reset(seed=0)
+    assert info["photograph_name"] in {path.name for path in photographs.iterdir()}
+    env.step(np.int64(0))
+    with pytest.raises(LevelError, match="pass them as images"):
+        env.step(np.int64(1))
+    env = ImageRestoreEnv(levels="tiny", observation="spectrum", images=str(photographs))
+    env.reset(seed=0)
+    env.step(np.int64(0))
+    env.step(np.int64(1))
+    with pytest.raises(LevelError, match=r"use the name of a packaged one \(tiny\)"):
+        open_levels("huge")
 
 
 def test_a_task_of_objects_cannot_be_stored(tmp_path: Path) -> None:
