@@ -166,29 +166,25 @@ class RecurrentQPolicy(DQNPolicy):
         """
         self.set_training_mode(False)
         observations, vectorized = self.obs_to_tensor(observation)
-        n, starts, lstm_state = _batch_size(observations), None, None
+        starts = lstm_state = None
         if episode_start is not None:
-            starts = torch.as_tensor(np.asarray(episode_start, dtype=bool), device=self.device).reshape(n)
+            starts = torch.as_tensor(np.asarray(episode_start, dtype=bool), device=self.device).reshape(-1)
         if state is not None:
             hidden, cell = (torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in state)
             lstm_state = (hidden, cell)
         with torch.no_grad():
             values, lstm_state = self.q_net.step(observations, lstm_state, starts)
-            allowed = self._allowed(observations, n)
+            allowed = allowed_actions(observations, values)
             actions: npt.NDArray[Any] = greedy(values, allowed).cpu().numpy()
         if epsilon > 0 and not deterministic:
             rng = rng or np.random.default_rng()
-            draws = np.where(allowed.cpu().numpy(), rng.random((n, int(self.action_space.n))), -1)
-            actions = np.where(rng.random(n) < epsilon, draws.argmax(axis=1), actions)
+            draws = np.where(allowed.cpu().numpy(), rng.random(tuple(values.shape)), -1)
+            actions = np.where(rng.random(len(values)) < epsilon, draws.argmax(axis=1), actions)
         return (actions if vectorized else actions[0]), tuple(part.cpu().numpy() for part in lstm_state)
 
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> Tensor:
-        return greedy(self.q_net.step(obs)[0], self._allowed(obs, _batch_size(obs)))
-
-    def _allowed(self, observations: PyTorchObs, n: int) -> Tensor:
-        if isinstance(observations, dict) and ACTION_MASK in observations:
-            return observations[ACTION_MASK].bool()
-        return torch.ones(n, int(self.action_space.n), dtype=torch.bool, device=self.device)
+        values, _ = self.q_net.step(obs)
+        return greedy(values, allowed_actions(obs, values))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), **self._lstm}
@@ -199,8 +195,11 @@ def greedy(values: Tensor, allowed: Tensor) -> Tensor:
     return values.masked_fill(~allowed, -torch.inf).argmax(dim=-1)
 
 
-def _batch_size(observations: PyTorchObs) -> int:
-    return len(next(iter(observations.values()))) if isinstance(observations, dict) else len(observations)
+def allowed_actions(observations: PyTorchObs, values: Tensor) -> Tensor:
+    """The mask of the observations, bool ``(N, A)`` like the values; all actions without one."""
+    if isinstance(observations, dict) and ACTION_MASK in observations:
+        return observations[ACTION_MASK].bool()
+    return torch.ones_like(values, dtype=torch.bool)
 
 
 MlpLstmPolicy = RecurrentQPolicy
