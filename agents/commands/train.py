@@ -89,6 +89,7 @@ def _train_agent(settings: Any, display: TrainingDisplay) -> list[str]:
     _, progress = train_agent(settings, show)
     return [
         f"{progress.steps} steps, validation gain {progress.validation_gain:.2f}{unit}",
+        *([progress.remark] if progress.remark else []),
         f"Policy written to {settings.out / 'agent.safetensors'}",
     ]
 

@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from restore_env.episodes.batch import EpisodeBatch
 from restore_env.metrics import psnr
 from restore_env.policy import takes_single
+from restore_env.sampling import EpisodeStart
+from restore_env.task import Task
 from restore_env.toolbox import Toolbox
 
 
@@ -63,6 +66,19 @@ class RandomPolicy:
         """Sample an action for each observation."""
         mask = np.asarray(observation["action_mask"], dtype=bool)
         return np.where(mask, self._rng.random(mask.shape), -1.0).argmax(axis=1), None
+
+
+def best_constant_chain(task: Task, starts: Sequence[EpisodeStart]) -> FixedChain:
+    """Find a constant chain for these starts: repeatedly the action with the highest mean reward, until none gains."""
+    episodes, chain = EpisodeBatch(task, len(starts)), []
+    episodes.reset(np.arange(len(starts)), starts)
+    while len(running := np.flatnonzero(~episodes.over)):
+        rewards = episodes.one_step_rewards(running).sum(axis=0)
+        if rewards.max() <= 0:
+            break
+        chain.append(int(rewards.argmax()))
+        episodes.step(running, np.full(len(running), chain[-1]))
+    return FixedChain(chain, episodes.toolbox.stop)
 
 
 def best_chains(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,12 +12,15 @@ from stable_baselines3.common.vec_env import VecMonitor
 from agents.agent import RecurrentAgent, load_policy, with_more_tools
 from agents.features_extractor import AgentPolicy
 from agents.imitation.imitation import learn_from_oracle
+from agents.policies.heuristics import best_constant_chain
+from agents.rollout import play
 from agents.sb3_env import RestoreVecEnv
 from agents.training.algorithms import ALGORITHMS
 from agents.training.run import VALIDATION_EPISODES, BudgetCallback, Run
 from agents.training.settings import AgentProgress, AgentTraining, reward_name
 from restore_env.compute.memory import retained_memory
 from restore_env.resolve import task_factors, task_toolbox
+from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 from restore_env.toolbox import FunctionTool, Tool, Toolbox
 from tools_zoo.training.cards import write_card
@@ -25,6 +28,8 @@ from tools_zoo.training.curves import draw_run
 
 METRIC_NAMES = {"psnr": "PSNR", "ssim": "SSIM", "perceptual": "perceptual quality (minus a distance of features)"}
 """The rewards' names in a model card."""
+_SEARCH_STARTS = 32
+"""Validation starts on which the constant chain is searched for; it is played on all."""
 _UNBOUNDED = 10**12  # steps; the budget ends a run, not SB3's count
 
 
@@ -87,12 +92,28 @@ def train_agent(
     tag, label = ("gain_db", "gain, dB") if reward == "psnr" else ("return", f"return ({reward})")
     draw_run(run.path.with_suffix(".png"), settings.out / "logs", {f"validation/{tag}": "validation"}, label)
     agent = load_policy(run.best_path)
-    _write_card(agent, settings)
-    return agent, replace(progress, validation_gain=run.best_gain)
+    remark = _remark(agent, settings, run.best_gain, callback.starts)
+    _write_card(agent, settings, remark)
+    return agent, replace(progress, validation_gain=run.best_gain, remark=remark)
 
 
-def _write_card(agent: RecurrentAgent, settings: AgentTraining) -> None:
+def _remark(agent: RecurrentAgent, settings: AgentTraining, value: float, starts: Sequence[EpisodeStart]) -> str:
+    """What the run did not beat on the validation starts, in one line: its own start, a constant chain."""
+    task, toolbox = settings.task, task_toolbox(settings.task)
+    chain = best_constant_chain(task, starts[:_SEARCH_STARTS])
+    constant = play(chain, task, starts).value
+    remarks = []
+    if not agent.recipe["steps"]:
+        remarks.append(f"reinforcement learning did not beat its start, {settings.start}, which is what was written")
+    if value <= constant:
+        remarks.append(f"{value:.2f} does not beat the constant chain {chain.named(toolbox)} with {constant:.2f}")
+    return "Note: " + "; ".join(remarks) if remarks else ""
+
+
+def _write_card(agent: RecurrentAgent, settings: AgentTraining, remark: str) -> None:
     reward = reward_name(settings.task)
+    origin = ALGORITHMS[settings.algorithm].origin
+    how = (f"{origin} after " if agent.recipe["steps"] else "") + settings.start
     sizes = " and ".join("of the same size" if factor == 1 else f"x{factor}" for factor in task_factors(settings.task))
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in agent.recipe.items())
     text = f"""# An agent that composes toolchains
@@ -101,10 +122,10 @@ The recurrent policy of `agents/agent.py` (after RL-Restore: Yu et al., CVPR 201
 `{agent.extractor.encoder}` of `agents/encoders.py`, over the tools
 {", ".join(agent.tools)}. Input: {agent.patch_size}x{agent.patch_size} RGB patches. Load with `agents.load_policy`.
 
-Trained with {ALGORITHMS[settings.algorithm].origin} in `ImageRestore-v0` on mixed distortions of {settings.severity}
+Training: {how}. Task: `ImageRestore-v0` with mixed distortions of {settings.severity}
 severity, {sizes}; the reward is the gain in {METRIC_NAMES.get(reward, reward)}. Validation: the mean return over
 {VALIDATION_EPISODES} fixed episodes on the training photographs; the file has the agent with the best validation
-("steps" says when that was).
+("steps" says when that was). {remark and f"{remark}."}
 
 | | |
 |---|---|

@@ -25,8 +25,6 @@ from tools_zoo.training.trainer import digest
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_EPISODES = 128
-WARM_START = "imitation of a greedy oracle"
-"""The algorithm in the recipe of an agent that was best before the first reinforcement learning step."""
 
 
 class Run:
@@ -97,7 +95,7 @@ class Run:
         self.best_gain = results.value
         agent.recipe = {
             **self.settings.recorded(),
-            **({} if self.steps else {"algorithm": WARM_START}),
+            **({} if self.steps else {"algorithm": self.settings.start}),
             "encoder": agent.extractor.encoder,
             "steps": self.steps,
             "seconds": round(self.seconds, 1),
@@ -114,7 +112,7 @@ class BudgetCallback(BaseCallback):
     def __init__(self, run: Run, task: Task, report: Callable[[AgentProgress], None]) -> None:
         super().__init__()
         self._run, self._task, self._report = run, task, report
-        self._starts = draw_starts(task, VALIDATION_EPISODES, seed=run.settings.seed + 1_000_003)
+        self.starts = draw_starts(task, VALIDATION_EPISODES, seed=run.settings.seed + 1_000_003)
         self._validation_gain = float("nan")
         self._before, self._began = run.seconds, time.monotonic()
         self._saved = -float("inf")
@@ -140,7 +138,7 @@ class BudgetCallback(BaseCallback):
         policy = self.model.policy
         assert isinstance(policy, AgentPolicy)
         agent = policy.to_agent(self._run.tools)
-        results = play(agent, self._task, self._starts)
+        results = play(agent, self._task, self.starts)
         self._validation_gain = results.value
         self.logger.record("validation/gain_db", results.gain)
         self.logger.record("validation/return", results.value)

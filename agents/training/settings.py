@@ -113,6 +113,13 @@ class AgentTraining(PhotographSettings, TrainingSettings):
             tools = with_super_resolvers(tools)
         return replace(task, toolbox=tools, backend=None)
 
+    @property
+    def start(self) -> str:
+        """How the policy came about that reinforcement learning starts from."""
+        if self.warm_start:
+            return "imitation of a greedy oracle"
+        return "no training (random weights)" if self.init is None else f"no training ({self.init} as it was)"
+
     @cached_property
     def all_hyperparameters(self) -> Mapping[str, Any]:
         """All hyperparameters of the algorithm."""
@@ -167,3 +174,5 @@ class AgentProgress:
     on computation the gain in dB."""
     warm_start: float = 1.0
     """Share of the warm start that is done, 0 to 1."""
+    remark: str = ""
+    """At the end of a run: that it did not beat its start or a constant chain."""

@@ -16,7 +16,8 @@ from agents.rollout import draw_starts, play
 from agents.sb3_env import RestoreVecEnv
 from restore_env import FunctionTool, ImageRestoreEnv, ImageRestoreVectorEnv, Task, Toolbox
 from restore_env.episodes.batch import EpisodeBatch
-from tests.support.toolkit import photographs, pixelwise_toolbox
+from restore_env.policy import Policy
+from tests.support.toolkit import photographs, pixelwise_toolbox, random_agent
 
 
 def shifts() -> Toolbox:
@@ -187,6 +188,20 @@ def test_starts_depend_on_the_seed_alone() -> None:
     one, two, other = draw_starts(moderate(), 3, 1), draw_starts(moderate(), 3, 1), draw_starts(moderate(), 3, 2)
     assert all(np.array_equal(a.degraded, b.degraded) for a, b in zip(one, two, strict=True))
     assert not np.array_equal(one[0].degraded, other[0].degraded)
+
+
+@pytest.mark.parametrize("policy", [RandomPolicy(), FixedChain((1, 0), stop=3), random_agent(("a", "b", "c"))])
+def test_a_policy_takes_a_single_observation(policy: Policy) -> None:
+    env = ImageRestoreEnv(images=photographs(), toolbox=pixelwise_toolbox())
+    observation, _ = env.reset(seed=0)
+    state: Any = None
+    for start in (True, False):
+        batch = {key: np.asarray(value)[None] for key, value in observation.items()}
+        expected, _ = policy.predict(batch, state, np.array([start]), deterministic=True)
+        action, state = policy.predict(observation, state, np.array([start]), deterministic=True)
+        assert np.ndim(action) == 0
+        assert action == expected[0] or isinstance(policy, RandomPolicy)
+        observation, *_ = env.step(np.int64(0))
 
 
 def test_a_random_policy_keeps_to_the_mask_and_uses_all_of_it() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 import agents.training.algorithms
 from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy
+from agents.cli import main
 from agents.drqn.drqn import DRQN
 from agents.encoders import SpectralEncoder
 from agents.features_extractor import AgentPolicy
 from agents.ppo.policies import MaskedRecurrentPolicy
+from agents.rollout import EpisodeResults, play
 from agents.sb3_env import RestoreVecEnv
 from agents.training.agent import train_agent
 from agents.training.algorithms import ALGORITHMS, AlgorithmName
@@ -143,7 +146,29 @@ def test_a_warm_start_learns_from_the_oracle(
     _, before = train_agent(cold)
     _, after = train_agent(dataclasses.replace(warm, warm_start=0.2))
     assert after.validation_gain > before.validation_gain + 0.1
-    assert "| algorithm | " in (tmp_path / "warm" / "README.md").read_text()
+    assert "after imitation of a greedy oracle. Task" in (tmp_path / "warm" / "README.md").read_text()
+
+
+def test_a_run_that_beats_neither_its_start_nor_a_constant_chain_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = itertools.count(1)
+
+    def play_worse(*arguments: Any) -> EpisodeResults:
+        results = play(*arguments)
+        return dataclasses.replace(results, returns=results.returns - 100 * next(worse))
+
+    monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
+    monkeypatch.setattr("agents.training.run.play", play_worse)
+    toolbox = "tests.support.toolkit:pixelwise_toolbox"
+    assert main(["train", "agent", "--toolbox", toolbox, "--steps", "8", "--out", str(tmp_path)]) == 0
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Note: ")]
+    assert "did not beat its start, no training (random weights)" in note
+    assert "does not beat the constant chain" in note
+    card = (tmp_path / "README.md").read_text()
+    assert "| algorithm | no training (random weights) |" in card
+    assert note in card
+    assert "imitation" not in card
 
 
 @each_algorithm
