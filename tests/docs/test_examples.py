@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from examples import compare_with_baseline, joint_training, mcts, own_tool_and_distortion, random_agent, train_sb3
+from examples import (
+    cleanrl_ppo,
+    compare_with_baseline,
+    joint_training,
+    mcts,
+    own_tool_and_distortion,
+    random_agent,
+    train_sb3,
+)
 from restore_env.images.decoding import Photo
 from restore_env.images.encoding import write_image
 from restore_env.images.sources import embedded_paths, open_photo
@@ -62,3 +70,8 @@ def test_joint_training(images: list[str], tmp_path: Path, monkeypatch: pytest.M
 def test_mcts(images: list[str]) -> None:
     gains = mcts.main(["--episodes", "2", "--simulations", "100", *images])
     assert gains["search"] >= gains["greedy"] > 0
+
+
+def test_cleanrl_ppo(images: list[str]) -> None:
+    tiny = ["--total-timesteps", "48", "--num-envs", "4", "--num-steps", "6"]
+    assert -30 < cleanrl_ppo.main([*tiny, *images]) < 30
