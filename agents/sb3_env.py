@@ -39,7 +39,7 @@ class RestoreVecEnv(VecEnv):
         options = {key: [own[key] for own in self._options] for key in keys}
         observations: VecEnvObs
         observations, infos = self.vector_env.reset(seed=self._seeds, options=options or None)
-        self.reset_infos = [_info_of(infos, slot) for slot in range(self.num_envs)]
+        self.reset_infos = _info_rows(infos, self.num_envs)
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -51,17 +51,15 @@ class RestoreVecEnv(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Step, and reset where an episode is over; its last observation is ``terminal_observation`` in the info."""
         observations, rewards, terminated, truncated, infos = self.vector_env.step(self._actions)
-        final_info = infos.get("final_info", {})
-        listed: list[dict[str, Any]] = []
-        for slot in range(self.num_envs):
-            over = bool(terminated[slot] or truncated[slot])
-            info = _info_of(final_info if over else infos, slot)
-            info["TimeLimit.truncated"] = bool(truncated[slot] and not terminated[slot])
-            if over:
-                info["terminal_observation"] = infos["final_obs"][slot]
-                self.reset_infos[slot] = _info_of(infos, slot)
-            listed.append(info)
-        return observations, rewards.astype(np.float32), terminated | truncated, listed
+        begun, last = (_info_rows(part, self.num_envs) for part in (infos, infos.get("final_info", {})))
+        over = terminated | truncated
+        listed = [old if ended else new for old, new, ended in zip(last, begun, over.tolist(), strict=True)]
+        for info, cut in zip(listed, (truncated & ~terminated).tolist(), strict=True):
+            info["TimeLimit.truncated"] = cut
+        for slot in np.flatnonzero(over).tolist():
+            listed[slot]["terminal_observation"] = infos["final_obs"][slot]
+            self.reset_infos[slot] = begun[slot]
+        return observations, rewards.astype(np.float32), over, listed
 
     def close(self) -> None:
         """Close the environments."""
@@ -94,11 +92,15 @@ class RestoreVecEnv(VecEnv):
         return [False] * len(list(self._get_indices(indices)))
 
 
-def _info_of(infos: Infos, slot: int) -> dict[str, Any]:
-    """One environment's info out of the batched ones."""
-    info: dict[str, Any] = {}
+def _info_rows(infos: Infos, count: int) -> list[dict[str, Any]]:
+    """Each environment's info out of the batched ones."""
+    rows: list[dict[str, Any]] = [{} for _ in range(count)]
     for key, values in infos.items():
-        if key in ("final_obs", "final_info") or f"_{key}" not in infos or not infos[f"_{key}"][slot]:
+        present = infos.get(f"_{key}")
+        if present is None or key in ("final_obs", "final_info"):
             continue
-        info[key] = _info_of(values, slot) if isinstance(values, dict) else values[slot]
-    return info
+        column = _info_rows(values, count) if isinstance(values, dict) else values
+        for row, value, here in zip(rows, column, present.tolist(), strict=True):
+            if here:
+                row[key] = value
+    return rows
