@@ -23,6 +23,7 @@ from agents.command_line import OneLineParser, positive_float, positive_int, run
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
+from restore_env.levels.store import open_levels
 from restore_env.task import DRAWS
 from tools_zoo import load_toolbox
 from tools_zoo.backends.network_tool import check_runs_on
@@ -99,13 +100,40 @@ def vector_environments(envs: int, every_kind: bool, **task: Any) -> dict[str, A
     return made
 
 
+def level_environments(envs: int, levels: Path, depth: int, pixels: bool) -> dict[str, Any]:
+    """Vector environments that play a level set to its depth: with the compact observation, and with patches."""
+    kinds: dict[str, dict[str, Any]] = {"level set, spectrum": {"observation": "spectrum", "flatten": True}}
+    if pixels:
+        kinds["level set, patches"] = {"observation": "image"}
+    shared: dict[str, Any] = {"levels": levels, "max_steps": depth, "autoreset_mode": AutoresetMode.SAME_STEP}
+    return {name: ImageRestoreVectorEnv(envs, **shared, **kind) for name, kind in kinds.items()}
+
+
+def ppo_steps_per_second(envs: int, levels: Path, depth: int, seconds: float) -> float:
+    """Steps per second of Stable-Baselines3's PPO with ``MlpPolicy``, learning included."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    from agents.sb3_env import RestoreVecEnv
+
+    env = RestoreVecEnv(envs, levels=levels, max_steps=depth, observation="spectrum", flatten=True)
+    rollout = 32
+    model = PPO("MlpPolicy", VecMonitor(env), n_steps=rollout, batch_size=2048, n_epochs=4, device="cpu")
+    model.learn(rollout * envs)
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        model.learn(rollout * envs)
+        steps += rollout * envs
+    return steps / (time.perf_counter() - began)
+
+
 def table(rows: Sequence[Throughput], bare: dict[int, float]) -> str:
     """The rows as a Markdown table; each against the bare forwards of as many environments."""
     heads = ["environment", "envs", "steps/s", "of bare tools"]
     lines = []
     for row in rows:
         share = row.steps_per_second / bare[row.envs]
-        cells = [f"{row.steps_per_second:.0f}", f"{share:.0%}"]
+        cells = [f"{row.steps_per_second:,.0f}", f"{share:.0%}"]
         lines.append([row.environment, row.envs, *cells])
     return "\n".join(markdown_table(heads, lines))
 
@@ -125,6 +153,14 @@ def run(arguments: argparse.Namespace) -> int:
         rows += measure(stepped, envs, arguments.seconds)
         for env in environments.values():
             env.close()
+    if arguments.levels is not None:
+        manifest = open_levels(arguments.levels).manifest
+        for envs in arguments.envs:
+            played = level_environments(envs, arguments.levels, manifest.depth, manifest.pixels)
+            stepped = {name: random_play(env, envs, len(manifest.tools) + 1) for name, env in played.items()}
+            rows += measure(stepped, envs, arguments.seconds)
+            ppo = ppo_steps_per_second(envs, arguments.levels, manifest.depth, arguments.seconds)
+            rows.append(Throughput("level set, PPO", envs, ppo))
     bare = {row.envs: row.steps_per_second for row in rows if row.environment == BARE}
     facts = environment(arguments.device)
     machine = (
@@ -140,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of photographs (default: the embedded ones)")
+    parser.add_argument("--levels", type=Path, help="a level set whose throughput is measured, too")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
     parser.add_argument("--envs", type=positive_int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--seconds", type=positive_float, default=10.0, help="per measurement (default 10)")
