@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agents.agent import RecurrentAgent, load_policy
+    from agents.evaluation import Evaluation, evaluate
     from agents.restoration.restorer import Restoration, Restorer
 
-__all__ = ["RecurrentAgent", "Restoration", "Restorer", "load_policy"]
+__all__ = ["Evaluation", "RecurrentAgent", "Restoration", "Restorer", "evaluate", "load_policy"]
 
 _HOMES = {
     "RecurrentAgent": "agent",
     "load_policy": "agent",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
     "Restoration": "restoration.restorer",
     "Restorer": "restoration.restorer",
 }

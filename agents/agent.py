@@ -76,6 +76,8 @@ class RecurrentAgent(nn.Module):
         encoder: a key of :data:`agents.encoders.ENCODERS`.
     """
 
+    observation_keys = ("image", "last_action", "action_mask")
+
     def __init__(
         self,
         tools: tuple[str, ...],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_env.episodes.batch import EpisodeBatch
+from restore_env.levels.starts import LevelStarts
 from restore_env.metrics import Metric
 from restore_env.policy import Policy, PrivilegedPolicy
 from restore_env.resolve import task_sampler
@@ -20,6 +22,8 @@ from restore_env.task import Task
 
 BATCH = 64
 """Episodes in a batch."""
+EPISODES = 500
+"""Episodes of an evaluation without a level set."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,26 @@ class EpisodeResults:
         return float(self.returns.mean())
 
 
-def draw_starts(task: Task, count: int, seed: int) -> list[EpisodeStart]:
-    """Draw the starts of a test set: the same for the same task and seed."""
-    seeds = np.random.default_rng(seed).integers(2**53, size=count)
-    return list(task_sampler(task).starts(seeds.tolist()))
+def draw_starts(task: Task, count: int | None, seed: int) -> list[EpisodeStart]:
+    """Draw the starts of a test set: the same for the same task and seed.
+
+    Args:
+        task: with a level set, no level is drawn twice.
+        count: number of starts; None: every level once, or :data:`EPISODES`.
+        seed: of the draws.
+
+    Raises:
+        ValueError: more starts than the level set has levels.
+    """
+    sampler, rng = task_sampler(task), np.random.default_rng(seed)
+    if isinstance(sampler, LevelStarts):
+        seeds: npt.NDArray[np.int64] = sampler.levels.arrays["seed"]
+        if count is not None and count > len(seeds):
+            raise ValueError(f"the level set has {len(seeds)} levels, fewer than {count} episodes")
+        seeds = seeds if count is None else seeds[np.sort(rng.choice(len(seeds), count, replace=False))]
+    else:
+        seeds = rng.integers(2**53, size=EPISODES if count is None else count)
+    return list(sampler.starts(seeds.tolist()))
 
 
 def play(
@@ -71,7 +91,8 @@ def play(
     """Play one episode from each start.
 
     Args:
-        policy: chooses the actions; a :class:`PrivilegedPolicy` is bound to the episodes first.
+        policy: chooses the actions, given the task's observations; a :class:`PrivilegedPolicy` is bound to the
+            episodes first, and a ``predict`` with the argument ``action_masks`` gets them (sb3-contrib's MaskablePPO).
         task: toolbox, limits and reward.
         starts: as :func:`draw_starts` gives them.
         deterministic: passed on to the policy.
@@ -110,8 +131,10 @@ def _play_batch(
     returns = np.zeros(len(starts))
     state: Any = None
     episode_start = np.ones(len(starts), dtype=np.bool_)
+    masked = "action_masks" in signature(policy.predict).parameters
     while not episodes.over.all():
-        actions, state = policy.predict(episodes.observe(slots), state, episode_start, deterministic)
+        masks = {"action_masks": episodes.action_mask().astype(bool)} if masked else {}
+        actions, state = policy.predict(episodes.observations(slots), state, episode_start, deterministic, **masks)
         unfinished = np.flatnonzero(~episodes.over)
         returns[unfinished] += episodes.step(unfinished, np.asarray(actions)[unfinished])
         episode_start = np.zeros(len(starts), dtype=np.bool_)

@@ -16,7 +16,11 @@ Predict = TypeVar("Predict", bound=Callable[..., Any])
 
 
 class Policy(Protocol):
-    """Chooses actions, with the signature of Stable-Baselines3's ``predict``."""
+    """Chooses actions, with the signature of Stable-Baselines3's ``predict``.
+
+    A policy that needs certain keys of the observation names them as ``observation_keys``: evaluation then gives it
+    these, whatever the environment observes.
+    """
 
     def predict(
         self,

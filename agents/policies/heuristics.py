@@ -25,6 +25,8 @@ class FixedChain:
         stop: the toolbox's stop action.
     """
 
+    observation_keys = ("last_action",)
+
     def __init__(self, chain: Sequence[int], stop: int) -> None:
         self.chain, self.stop = tuple(chain), stop
 
@@ -55,6 +57,8 @@ class RandomPolicy:
     Args:
         seed: of the policy's own generator.
     """
+
+    observation_keys = ("last_action", "action_mask")
 
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)

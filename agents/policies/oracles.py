@@ -27,6 +27,8 @@ _IMAGES_CPU, _IMAGES_GPU = 36, 1152
 class Oracle(ABC):
     """Base class of policies that run tools on the episodes themselves to choose an action."""
 
+    observation_keys = ("last_action",)
+
     def __init__(self) -> None:
         self._episodes: EpisodeBatch | None = None
 

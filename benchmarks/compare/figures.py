@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.intervals import estimate
 from benchmarks.compare.method import Method
 from benchmarks.compare.photographs import play_photographs
 from benchmarks.compare.results import Results
-from benchmarks.report.intervals import estimate
 from restore_env import Task
 from restore_env.images.arrays import Pixels
 from restore_env.images.figures import write_figure

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from agents.intervals import Estimate, estimate
 from benchmarks.compare.metrics import HEADS
 from benchmarks.compare.results import Failure, Results
-from benchmarks.report.intervals import Estimate, estimate
 from benchmarks.report.publishing import markdown_table
 
 UNCLAIMED = " *"

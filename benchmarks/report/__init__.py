@@ -1,1 +1,1 @@
-"""What benchmarks share: published tables, the machine's facts, confidence intervals."""
+"""What benchmarks share: published tables and facts about the machine."""

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from agents.intervals import Estimate, estimate, ratio
 from agents.policies.heuristics import FixedChain
 from agents.rollout import EpisodeResults
 from benchmarks.compare.method import Method
 from benchmarks.compare.results import Results
 from benchmarks.compare.tables import lines_of
-from benchmarks.report.intervals import Estimate, estimate
 from benchmarks.report.machine import environment, peak_memory
 from tests.support.toolkit import pixelwise_toolbox
 
@@ -46,6 +46,12 @@ class TestIntervals:
     def test_the_patches_of_one_photograph_are_drawn_instead(self) -> None:
         alone = estimate((np.array([1.0, 3.0]), ["a", "a"]))
         assert alone == Estimate(2.0, 1.0, 3.0)
+
+    def test_a_ratio_is_one_of_sums(self) -> None:
+        rng = np.random.default_rng(0)
+        of, names = rng.uniform(1, 5, 60), [str(index // 3) for index in range(60)]
+        assert ratio(of / 4, of, names) == Estimate(0.25, 0.25, 0.25)
+        assert ratio(of, np.ones(60), names) == estimate((of, names))
 
     def test_mistakes_are_named(self) -> None:
         with pytest.raises(ValueError, match="no values"):

@@ -26,6 +26,9 @@ class Estimate:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 def estimate(*parts: tuple[Values, Sequence[str]], seed: int = 0) -> Estimate:
     """Estimate a mean: of one set of values, or of several sets' means, each set counting the same.
@@ -42,21 +45,39 @@ def estimate(*parts: tuple[Values, Sequence[str]], seed: int = 0) -> Estimate:
     """
     if not parts or not all(len(values) for values, _ in parts):
         raise ValueError("there is no mean of no values")
+    drawn, members = _resampled(parts, seed)
+    means = np.zeros(DRAWS)
+    for (values, _), own in zip(parts, members, strict=True):
+        means += _ratios(drawn, own, values, np.ones(len(values))) / len(parts)
+    return _interval(float(np.mean([values.mean() for values, _ in parts])), means)
+
+
+def ratio(values: Values, of: Values, images: Sequence[str], seed: int = 0) -> Estimate:
+    """Estimate the sum of ``values`` divided by the sum of ``of``, both ``(N,)``; else as :func:`estimate`."""
+    drawn, (own,) = _resampled([(values, images)], seed)
+    return _interval(float(values.sum() / of.sum()), _ratios(drawn, own, values, of))
+
+
+def _resampled(parts: Sequence[tuple[Values, Sequence[str]]], seed: int) -> tuple[Values, list[npt.NDArray[np.int64]]]:
+    """How often each draw has each photograph, ``(DRAWS, photographs)``, and the photograph of each value, by part."""
     named = [images or [str(row) for row in range(len(values))] for values, images in parts]
     if len({image for images in named for image in images}) == 1:
         named = [[str(row) for row in range(len(values))] for values, _ in parts]
+    for (values, _), images in zip(parts, named, strict=True):
+        if len(values) != len(images):
+            raise ValueError(f"{len(values)} values cannot belong to {len(images)} photographs")
     photographs, indices = np.unique(np.concatenate([np.array(images) for images in named]), return_inverse=True)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(photographs), np.full(len(photographs), 1 / len(photographs)), DRAWS).astype(float)
-    means = np.zeros(DRAWS)
-    first = 0
-    for values, images in zip((part[0] for part in parts), named, strict=True):
-        if len(values) != len(images):
-            raise ValueError(f"{len(values)} values cannot belong to {len(images)} photographs")
-        own = indices[first : first + len(values)]
-        first += len(values)
-        sums, counts = (np.bincount(own, weights, len(photographs)) for weights in (values, np.ones(len(values))))
-        with np.errstate(invalid="ignore"):  # none of a set's photographs among those drawn
-            means += (drawn @ sums) / (drawn @ counts) / len(parts)
+    return drawn, np.split(indices, np.cumsum([len(images) for images in named])[:-1])
+
+
+def _ratios(drawn: Values, own: npt.NDArray[np.int64], values: Values, of: Values) -> Values:
+    """The ratio of sums in each draw, NaN where none of a set's photographs is drawn: ``(DRAWS,)``."""
+    upper, lower = (drawn @ np.bincount(own, weights, drawn.shape[1]) for weights in (values, of))
+    return np.asarray(np.divide(upper, lower, out=np.full(len(drawn), np.nan), where=lower > 1e-9))
+
+
+def _interval(mean: float, means: Values) -> Estimate:
     low, high = np.nanpercentile(means, LEVELS)
-    return Estimate(float(np.mean([values.mean() for values, _ in parts])), float(low), float(high))
+    return Estimate(mean, float(low), float(high))
