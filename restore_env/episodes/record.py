@@ -24,6 +24,7 @@ _TASK_FIELDS = (
     *("images", "severity", "distortion", "patch_size", "upscale", "max_steps", "stop_if_worse", "toolbox"),
     *("saturation_prob", "draws"),
 )
+_LEVEL_FIELDS = ("levels", "images", "max_steps", "stop_if_worse", "observation")
 _KINDS: dict[str, type | tuple[type, ...]] = {"actions": int, "toolchain": str, "psnr": (int, float), "omitted": str}
 
 
@@ -157,7 +158,10 @@ class EpisodeRecord:
 
 def _plain_arguments(task: Task) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The task's arguments that JSON can hold (photographs by path), and the names of those that it cannot."""
-    arguments = {name: _plain(getattr(task, name)) for name in _TASK_FIELDS} | {"upscale": list(task_factors(task))}
+    names = _TASK_FIELDS if task.levels is None else _LEVEL_FIELDS
+    arguments = {name: _plain(getattr(task, name)) for name in names}
+    if task.levels is None:
+        arguments["upscale"] = list(task_factors(task))
     plain = {name: value for name, value in arguments.items() if value is not _UNKNOWN}
     return plain, tuple(name for name in arguments if name not in plain)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import multiprocessing
 import pickle
 import sqlite3
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode
 
-from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Task
+from restore_env import EpisodeRecord, ImageRestoreEnv, ImageRestoreVectorEnv, Task
 from restore_env.levels.building import build_levels
 from restore_env.levels.kept import DATABASE, KeptTransitions, Node
 from restore_env.levels.store import LevelError, LevelSet, open_levels
@@ -164,6 +166,32 @@ def test_forks_have_equal_futures(levels: Path, copied: Any) -> None:
     for _ in range(2):
         assert data_equivalence(env.step(np.int64(2)), other.step(np.int64(2)), exact=True)
         assert data_equivalence(env.reset(), other.reset(), exact=True)
+
+
+def test_an_episode_is_replayed_from_its_record(levels: Path) -> None:
+    env = ImageRestoreEnv(levels=levels, max_steps=3)
+    env.reset(seed=5)
+    for action in (0, 2):
+        env.step(np.int64(action))
+    record = env.record()
+    assert record.omitted == ()
+    assert EpisodeRecord.from_json(record.to_json()).validate().okay
+
+
+def play_at_random(levels: Path) -> list[float]:
+    """Rewards of a random policy on a level set."""
+    env = ImageRestoreVectorEnv(4, levels=levels, observation="spectrum", autoreset_mode=AutoresetMode.SAME_STEP)
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    return [float(reward) for _ in range(12) for reward in env.step(rng.integers(0, 4, 4))[1]]
+
+
+def test_several_processes_may_play_one_set_at_once(tmp_path: Path) -> None:
+    levels = small_levels(tmp_path, depth=0)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        one, two = pool.map(play_at_random, [levels] * 2)
+    assert one == two == play_at_random(levels)
+    assert any(one)
 
 
 def test_pictures_are_computed_again(levels: Path) -> None:
