@@ -55,8 +55,8 @@ def test_the_specification_of_a_named_toolbox_is_json() -> None:
 
 @pytest.mark.parametrize("severity", [15, 15.0, np.int64(15)])
 def test_a_severity_is_a_number(severity: Any) -> None:
-    starts = [gym.make("ImageRestore-v0", severity=value).reset(seed=0)[1] for value in (severity, "15")]
-    assert starts[0]["distortion"] == starts[1]["distortion"]
+    starts = [gym.make("ImageRestore-v0", severity=value).reset(seed=0)[0] for value in (severity, "15")]
+    assert np.array_equal(starts[0]["image"], starts[1]["image"])
 
 
 @pytest.mark.parametrize("severity", [15.5, None, (12, 17), True])
