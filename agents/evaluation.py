@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import wraps
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -90,7 +92,8 @@ def evaluate(
 
     Args:
         policy: anything with ``predict``: a policy of this project (oracles are bound to the episodes), or a model of
-            Stable-Baselines3 or sb3-contrib, recurrent, masked or not.
+            Stable-Baselines3 or sb3-contrib, recurrent, masked or not; one whose environment is wrapped in
+            VecNormalize is given observations as that normalizes them.
         env_id: of an environment that :mod:`restore_env` registers.
         episodes: number of starts; None: every level of a level set once, or 500.
         seed: of the starts: the same seed gives every policy the same ones.
@@ -102,7 +105,7 @@ def evaluate(
     """
     task = _task(env_id, make_arguments)
     starts = draw_starts(task, episodes, seed)
-    results = play(policy, _observed_by(policy, task), starts, deterministic=deterministic)
+    results = play(_normalized(policy), _observed_by(policy, task), starts, deterministic=deterministic)
     return Evaluation(
         env_id=env_id,
         results=results,
@@ -131,6 +134,20 @@ def _observed_by(policy: Policy, task: Task) -> Task:
     if "image" in keys and PolicyInput.of(policy).observe != task.dtype:
         changes["dtype"] = PolicyInput.of(policy).observe
     return replace(task, **changes) if changes else task
+
+
+def _normalized(policy: Any) -> Policy:
+    """The policy on observations as a model's VecNormalize, if it has one, normalizes them."""
+    env = getattr(policy, "get_vec_normalize_env", lambda: None)()
+    if env is None:
+        normalized: Policy = policy
+        return normalized
+
+    @wraps(policy.predict)
+    def predict(observation: Any, *rest: Any, **named: Any) -> Any:
+        return policy.predict(env.normalize_obs(observation), *rest, **named)
+
+    return SimpleNamespace(predict=predict)
 
 
 def _score(task: Task, starts: list[EpisodeStart], results: EpisodeResults) -> Estimate:

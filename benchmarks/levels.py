@@ -12,6 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from agents.command_line import OneLineParser, positive_int, run_guarded
-from agents.evaluation import Evaluation, evaluate
+from agents.evaluation import evaluate
 from agents.intervals import Estimate
 from agents.policies.heuristics import FixedChain, RandomPolicy
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
@@ -43,12 +44,14 @@ PPO_SETTINGS: dict[str, Any] = {
     "batch_size": 512,
     "n_epochs": 4,
     "gamma": 1.0,
-    "learning_rate": 3e-4,
+    "learning_rate": 1e-3,
     "ent_coef": 0.01,
 }
 ENVS = 64
-WIDTH, EPOCHS, HELD_OUT = 256, 100, 0.1
-"""Of the multilayer perceptron that predicts rewards: hidden units, epochs, share of levels that choose the epoch."""
+WIDTH, DROPOUT, EPOCHS, BATCH = 256, 0.3, 40, 256
+"""Of the multilayer perceptron that imitates."""
+WORST = -1.0
+"""How far below the best action, in the reward's unit, an action can be in training: all worse ones are equally bad."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Line:
     mean: Estimate
     """Return."""
     score: Estimate
+    train_score: float
+    """On the training set."""
     worse: float
     """Share of episodes that the policy made worse."""
     steps: float
@@ -88,69 +93,53 @@ class Line:
     """Wall time of choosing or training the policy, and of its evaluation."""
 
 
-class RewardPredictor:
-    """Predicts each tool's reward from the compact observation and takes the tool with the highest one.
-
-    It stops when no predicted reward is positive.
+class RewardPredictor(nn.Module):
+    """Predicts from the compact observation how far each action's reward is below the best one, and takes the highest.
 
     Args:
-        network: maps flat observations to rewards of all actions; that of ``stop`` is 0.
+        inputs: observations ``(N, D)``, by which it standardizes.
+        n_actions: tools and ``stop``.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
+    def __init__(self, inputs: torch.Tensor, n_actions: int) -> None:
+        super().__init__()
+        self.mean, self.deviation = inputs.mean(0), inputs.std(0) + 1e-3
+        parts: list[nn.Module] = []
+        for before, after in pairwise((inputs.shape[1], WIDTH, WIDTH)):
+            parts += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(DROPOUT)]
+        self.layers = nn.Sequential(*parts, nn.Linear(WIDTH, n_actions))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Rewards minus the best one, ``(N, n_actions)``."""
+        predicted: torch.Tensor = self.layers((inputs - self.mean) / self.deviation)
+        return predicted
 
     @torch.inference_mode()
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[npt.NDArray[np.int64], None]:
         """Choose an action for each observation, ``(N, D)``."""
-        rewards = self._network(torch.from_numpy(observation))
-        masked = torch.from_numpy(_mask(observation, rewards.shape[1])) == 0
-        return rewards.masked_fill(masked, -torch.inf).argmax(dim=1).numpy(), None
-
-
-def _mask(observation: npt.NDArray[np.float32], n_actions: int) -> npt.NDArray[np.float32]:
-    """The action mask in flat observations: before the steps left, which are the last number."""
-    return observation[:, -1 - n_actions : -1]
-
-
-class _Predictor(nn.Module):
-    """A multilayer perceptron on standardized observations; the last action's output is 0."""
-
-    def __init__(self, inputs: torch.Tensor, n_actions: int) -> None:
-        super().__init__()
-        self.mean, self.deviation = inputs.mean(0), inputs.std(0) + 1e-3
-        first, second = nn.Linear(inputs.shape[1], WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.layers = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(WIDTH, n_actions - 1))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Rewards ``(N, n_actions)``."""
-        return F.pad(self.layers((inputs - self.mean) / self.deviation), (0, 1))
+        return self(torch.from_numpy(observation)).argmax(dim=1).numpy(), None
 
 
 def imitate(setting: Setting) -> RewardPredictor:
-    """Train a predictor on the rewards of all tools after every chain of the training set."""
-    inputs, rewards = (torch.from_numpy(values) for values in every_reward(setting))  # (chains, levels, ...)
+    """Train a predictor on the rewards of all actions after every chain of the training set."""
+    inputs, rewards = (torch.from_numpy(values).flatten(0, 1) for values in every_reward(setting))
+    targets = (rewards - rewards.max(dim=1, keepdim=True).values).clamp_(min=WORST)
     torch.manual_seed(setting.seed)
-    order = torch.randperm(inputs.shape[1])
-    first = max(1, int(HELD_OUT * len(order)))
-    held_out, chosen = order[:first], order[first:]
-    x, y = inputs[:, chosen].flatten(0, 1), rewards[:, chosen].flatten(0, 1)
-    network = _Predictor(x, rewards.shape[-1])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
-    best, kept = float("inf"), network.state_dict()
+    network = RewardPredictor(inputs, rewards.shape[1])
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.1)
+    batches = -(-len(inputs) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=EPOCHS * batches)
     for _ in range(EPOCHS):
-        for rows in torch.split(torch.randperm(len(x)), 256):
+        order = torch.randperm(len(inputs))
+        for first in range(0, len(inputs), BATCH):
+            rows = order[first : first + BATCH]
             optimizer.zero_grad()
-            F.mse_loss(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+            F.mse_loss(network(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        with torch.no_grad():
-            error = float(F.mse_loss(network(inputs[:, held_out]), rewards[:, held_out]))
-        if error < best:
-            best, kept = error, {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(kept)
-    return RewardPredictor(network.eval())
+            schedule.step()
+    return network.eval()
 
 
 def every_reward(setting: Setting) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -170,12 +159,14 @@ def every_reward(setting: Setting) -> tuple[npt.NDArray[np.float32], npt.NDArray
 
 
 def train_ppo(setting: Setting, observed: dict[str, Any]) -> Any:
-    """Train Stable-Baselines3's PPO with its multilayer perceptron from scratch."""
+    """Train Stable-Baselines3's PPO with its multilayer perceptron from scratch, on standardized observations."""
     from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecNormalize
 
     from agents.sb3_env import RestoreVecEnv
 
-    env = RestoreVecEnv(ENVS, levels=setting.train, max_steps=setting.depth, **observed)
+    levels = RestoreVecEnv(ENVS, levels=setting.train, max_steps=setting.depth, **observed)
+    env = VecNormalize(levels, norm_reward=False)
     return PPO("MlpPolicy", env, seed=setting.seed, device="cpu", **PPO_SETTINGS).learn(setting.steps)
 
 
@@ -203,23 +194,25 @@ def measure(setting: Setting) -> list[Line]:
     for number, (name, (make, observed)) in enumerate(POLICIES.items(), 1):
         print(f"[{number}/{len(POLICIES)}] {setting.test}: {name}", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        result = evaluate(make(setting), levels=setting.test, max_steps=setting.depth, **observed)
-        lines.append(_line(name, result, time.perf_counter() - began))
+        policy = make(setting)
+        seen, unseen = (
+            evaluate(policy, levels=levels, max_steps=setting.depth, **observed)
+            for levels in (setting.train, setting.test)
+        )
+        assert seen.score is not None
+        assert unseen.score is not None
+        given = (unseen.mean, unseen.score, seen.score.mean, unseen.worse, unseen.steps, unseen.gmacs)
+        lines.append(Line(name, *given, time.perf_counter() - began))
     return lines
-
-
-def _line(name: str, result: Evaluation, seconds: float) -> Line:
-    assert result.score is not None
-    return Line(name, result.mean, result.score, result.worse, result.steps, result.gmacs, seconds)
 
 
 def table(lines: Sequence[Line], unit: str) -> list[str]:
     """The lines as Markdown; intervals of 95 % in brackets."""
-    heads = ["policy", f"return{unit}", "score", "made worse", "steps", "GMAC", "seconds"]
+    heads = ["policy", f"return{unit}", "score", "on train", "made worse", "steps", "GMAC", "seconds"]
     rows = [
         [
-            *(line.policy, line.mean, line.score, f"{line.worse:.1%}", f"{line.steps:.2f}"),
-            *(f"{line.gmacs:.4f}", f"{line.seconds:.0f}"),
+            *(line.policy, line.mean, line.score, f"{line.train_score:.3f}", f"{line.worse:.1%}"),
+            *(f"{line.steps:.2f}", f"{line.gmacs:.4f}", f"{line.seconds:.0f}"),
         ]
         for line in lines
     ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import sb3_contrib
 import stable_baselines3
+from stable_baselines3.common.vec_env import VecNormalize
 
 import agents
 from agents.agent import RecurrentAgent
@@ -101,6 +103,16 @@ def test_models_of_stable_baselines3_are_evaluated_as_in_the_environment(
         assert total == pytest.approx(expected, abs=1e-4)
     if algorithm is sb3_contrib.MaskablePPO:
         assert all(3 not in chain[1:] for chain in result.results.actions if chain[0] == 3)
+
+
+def test_observations_are_normalized_as_in_training(levels: str) -> None:
+    env = VecNormalize(RestoreVecEnv(8, levels=levels, **SPECTRUM), norm_reward=False)
+    model = stable_baselines3.PPO("MlpPolicy", env, n_steps=8, batch_size=64, seed=0).learn(64)
+    by_hand = SimpleNamespace(
+        predict=lambda observation, *rest: model.predict(env.normalize_obs(observation), *rest),
+    )
+    results = [evaluate(policy, levels=levels, **SPECTRUM).results.actions for policy in (model, by_hand)]
+    assert results[0] == results[1]
 
 
 class TestPhotographs:

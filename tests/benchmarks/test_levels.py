@@ -55,11 +55,11 @@ def test_imitation_learns_rewards_after_every_chain(name: str, monkeypatch: pyte
             expected = [psnr[level, tree.number((*chain, tool))] - psnr[level, node] for tool in range(3)]
             np.testing.assert_allclose(rewards[node, level, :3], expected, rtol=1e-5)
     assert not rewards[..., -1].any()
-    monkeypatch.setattr(benchmark, "HELD_OUT", 0.01)
+    monkeypatch.setattr(benchmark, "BATCH", 8)
     policy = imitate(setting)
     actions, _ = policy.predict(observations[0])
-    expected_actions = rewards[0].argmax(axis=1)
-    assert (actions == expected_actions).mean() >= 0.6
+    lost = rewards[0].max(axis=1) - rewards[0][np.arange(len(opened)), actions]
+    assert lost.mean() < 0.3 * (rewards[0].max(axis=1) - rewards[0].mean(axis=1)).mean()
 
 
 def test_a_set_that_is_missing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
