@@ -227,11 +227,10 @@ def run(arguments: Namespace) -> int:
     text, measured = [], {}
     for name, setting, (train, test) in zip(arguments.sets, settings, sets, strict=True):
         lines = measure(setting)
-        manifest = test.manifest
+        manifest, (known, unseen) = test.manifest, [len(np.unique(part.arrays["photograph"])) for part in (train, test)]
         text += [
-            f"**{name}**: {len(test)} levels of {len(manifest.photographs)} photographs; trained on {len(train)} levels"
-            f" of {len(train.manifest.photographs)} others. Severity {manifest.severity}, {len(manifest.tools)} tools,"
-            f" at most {setting.depth} steps.\n",
+            f"**{name}**: {len(test)} levels of {unseen} photographs; trained on {len(train)} levels of {known} others."
+            f" Severity {manifest.severity}, {len(manifest.tools)} tools, at most {setting.depth} steps.\n",
             *table(lines, ", dB" if manifest.reward == "psnr" else ""),
             "",
         ]

@@ -6,6 +6,7 @@ import copy
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from restore_env.images.arrays import Pixels
+from restore_env.levels.store import PhotographsMissingError
 
 if TYPE_CHECKING:
     from restore_env.episodes.batch import EpisodeBatch
@@ -67,13 +69,16 @@ def gain_caption(name: str, psnr: float, before: float | None = None) -> str:
 class EpisodeView:
     """The pictures of one episode of a batch: target, input, and the image after each step.
 
-    Create it at the start of an episode and call :meth:`update` after each step.
+    Empty frames, if the episode's level set comes without its photographs. Create it at the start of an episode and
+    call :meth:`update` after each step.
     """
 
     def __init__(self, episodes: EpisodeBatch, slot: int) -> None:
         self._episodes, self._slot = episodes, slot
-        self.target = episodes.target_image(slot)
-        self.images = [episodes.working_image(slot)]
+        self.target: Pixels | None = None
+        self.images: list[Pixels | None] = [None]
+        with suppress(PhotographsMissingError):
+            self.target, self.images = episodes.target_image(slot), [episodes.working_image(slot)]
         self._window: Any = None
 
     def of(self, episodes: EpisodeBatch) -> EpisodeView:
@@ -84,7 +89,7 @@ class EpisodeView:
 
     def update(self) -> None:
         """Add the working image after a step."""
-        self.images.append(self._episodes.working_image(self._slot))
+        self.images.append(None if self.target is None else self._episodes.working_image(self._slot))
 
     @property
     def captions(self) -> list[str]:

@@ -21,7 +21,7 @@ from restore_env.episodes.transition import Actions
 from restore_env.levels.fingerprint import fingerprint
 from restore_env.levels.kept import DATABASE, LIMIT, KeptTransitions, Key, Node
 from restore_env.levels.optima import Optima, optima
-from restore_env.levels.store import LevelError, LevelSet
+from restore_env.levels.store import LevelError, LevelSet, PhotographsMissingError
 from restore_env.metrics import Metric
 from restore_env.resolve import computed_task, task_levels, task_sampler, task_toolbox
 from restore_env.sampling import EpisodeStart, StartSampler
@@ -229,15 +229,15 @@ class LevelDynamics:
     def _origin(self) -> tuple[Task, StartSampler]:
         """The task without the level set, and its photographs."""
         task = computed_task(self._task)
-        if fingerprint(task_toolbox(task)) != self.levels.manifest.fingerprint:
-            raise LevelError(f"{self.levels.path}: was computed with other weights: build it again")
         sampler = task_sampler(task)
         assert isinstance(sampler, StartSampler)
         found, built_from = sampler.photographs, self.levels.manifest.photographs
         if [Path(name).name for name in found] != [Path(name).name for name in built_from]:
-            raise LevelError(
+            raise PhotographsMissingError(
                 f"{self.levels.path}: what it does not store is computed from its photographs: pass them as images"
             )
+        if fingerprint(task_toolbox(task)) != self.levels.manifest.fingerprint:
+            raise LevelError(f"{self.levels.path}: was computed with other weights: build it again")
         return task, sampler
 
     def _replayed(self, keys: Sequence[Key]) -> PixelDynamics:

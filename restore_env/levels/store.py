@@ -35,6 +35,10 @@ class LevelError(ImageRestoreError):
     """A level set that cannot be used; one line."""
 
 
+class PhotographsMissingError(LevelError):
+    """Something has to be computed from a level set's photographs, which are not here; one line."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a level set was computed with."""

@@ -261,9 +261,17 @@ def test_a_packaged_set_has_a_name_and_its_photographs_are_needed_for_more(
     env.step(np.int64(0))
     with pytest.raises(LevelError, match="pass them as images"):
         env.step(np.int64(1))
-    env = ImageRestoreEnv(levels="tiny", observation="spectrum", images=str(photographs))
+    env = ImageRestoreEnv(levels="tiny", observation="spectrum", render_mode="rgb_array")
     env.reset(seed=0)
     env.step(np.int64(0))
+    empty = env.render()
+    env = ImageRestoreEnv(levels="tiny", observation="spectrum", render_mode="rgb_array", images=str(photographs))
+    env.reset(seed=0)
+    env.step(np.int64(0))
+    drawn = env.render()
+    assert empty is not None
+    assert drawn is not None
+    assert drawn.std() > 2 * empty.std()
     env.step(np.int64(1))
     with pytest.raises(LevelError, match=r"use the name of a packaged one \(tiny\)"):
         open_levels("huge")
