@@ -11,7 +11,8 @@ from torch import Tensor
 
 from restore_env.distortions.crop import Crop
 from restore_env.distortions.device import distort_crops
-from restore_env.distortions.protocol import SCALES, Levels
+from restore_env.distortions.mixed import Distortion
+from restore_env.distortions.protocol import SCALES
 from restore_env.distortions.saturation import draw_curve
 from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import ImageError
@@ -98,7 +99,7 @@ class PatchSampler(PairSampler):
         source: photographs.
         indices: which of them.
         patch_size: pixels of the input.
-        draw_levels: draws the distortion levels of a patch.
+        draw_distortion: draws the distortion of a patch.
         factor: how many times higher and wider the target is: 4 for super-resolution.
         device: where the patches of a batch are distorted together (:mod:`restore_env.distortions.device`); the batch
             is then tensors there. None: on the host, one by one.
@@ -113,7 +114,7 @@ class PatchSampler(PairSampler):
         source: ImageSource,
         indices: Sequence[int],
         patch_size: int,
-        draw_levels: Callable[[np.random.Generator], Levels],
+        draw_distortion: Callable[[np.random.Generator], Distortion],
         factor: int = 1,
         device: str | torch.device | None = None,
         saturation_prob: float = 0.0,
@@ -121,11 +122,11 @@ class PatchSampler(PairSampler):
         super().__init__(
             CropSampler(source, patch_size, factors=(factor,), indices=indices, saturation_prob=saturation_prob)
         )
-        self._draw_levels, self._device = draw_levels, device
+        self._draw_distortion, self._device = draw_distortion, device
 
     def distort(self, crop: Crop, rng: np.random.Generator) -> Pixels:
         """Distort one patch on the host."""
-        return crop.distorted(self._draw_levels(rng), rng)
+        return crop.distorted(self._draw_distortion(rng), rng)
 
     @torch.inference_mode()
     def batch(self, rng: np.random.Generator, count: int) -> tuple[Pixels | Tensor, Pixels | Tensor]:
@@ -135,7 +136,7 @@ class PatchSampler(PairSampler):
         crops, levels, turns, seeds = [], [], [], []
         for _ in range(count):
             crops.append(self._crops.draw(rng))
-            levels.append(self._draw_levels(rng))
+            levels.append(self._draw_distortion(rng))
             turns.append(_draw_turn(rng))
             seeds.append(int(rng.integers(2**63)))
         inputs = distort_crops(crops, levels, seeds, self._device).contiguous()

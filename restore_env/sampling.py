@@ -17,11 +17,10 @@ import torch
 
 from restore_env.distortions.crop import Crop, cut
 from restore_env.distortions.device import distort_crops
+from restore_env.distortions.mixed import Distortion, draw_distortion
 from restore_env.distortions.protocol import (
-    Levels,
     check_severity,
     downscale,
-    draw_levels,
     quantize,
 )
 from restore_env.distortions.saturation import apply_curve
@@ -152,8 +151,8 @@ class StartSampler:
         assert self._crops is not None
         crop = self._crops.draw(rng)
         if self._compose is None:
-            levels = draw_levels(self._severity, rng)
-            return _start(crop, crop.distorted(levels, rng), seed, levels.as_dict())
+            drawn = draw_distortion(self._severity, rng)
+            return _start(crop, crop.distorted(drawn, rng), seed, drawn.as_dict())
         degraded, applied = _apply_compose(self._compose, crop, rng)
         return _start(crop, degraded, seed, {"transforms": applied})
 
@@ -161,17 +160,17 @@ class StartSampler:
         """The starts of many seeds, distorted on the device, those of a factor at once."""
         assert self._crops is not None
         assert self._device is not None
-        drawn: list[tuple[Crop, Levels, int]] = []
+        drawn: list[tuple[Crop, Distortion, int]] = []
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            drawn.append((self._crops.draw(rng), draw_levels(self._severity, rng), int(rng.integers(2**63))))
+            drawn.append((self._crops.draw(rng), draw_distortion(self._severity, rng), int(rng.integers(2**63))))
         starts: dict[int, EpisodeStart] = {}
         for factor in self._factors:
             rows = [row for row, (crop, *_) in enumerate(drawn) if crop.factor == factor]
             if not rows:
                 continue
-            crops, levels, noise_seeds = zip(*(drawn[row] for row in rows), strict=True)
-            patches = distort_crops(crops, levels, noise_seeds, self._device)
+            crops, distortions, noise_seeds = zip(*(drawn[row] for row in rows), strict=True)
+            patches = distort_crops(crops, distortions, noise_seeds, self._device)
             for row, patch in zip(rows, patches.unbind(), strict=True):
                 crop, strengths, _ = drawn[row]
                 starts[row] = _start(crop, cast("Pixels", patch), seeds[row], strengths.as_dict())

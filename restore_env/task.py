@@ -44,7 +44,8 @@ class Task:
 
     "light" is weaker than "mild"; "any" is "light" to "severe", with two or three distortions; "single" is one
     distortion alone. In numbers, such as "12" or "12-13": the sum of the three levels, minus 2; "moderate" is "12-17".
-    Several are separated by commas: "12,17".
+    Several are separated by commas: "12,17". Beyond the protocol, "mixed" draws from all rows of
+    :data:`restore_env.distortions.mixed.ROWS`, and a row's name, such as "sensor", from that row.
     """
     distortion: Compose | str | None = None
     """An ``albumentations.Compose`` in place of ``severity``, or the import string of a factory of one,

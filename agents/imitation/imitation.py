@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from agents.agent import HIDDEN, RecurrentAgent
 from agents.encoders import SpectralEncoder
 from agents.imitation.demonstrations import EPISODES, Demonstrations, demonstrate, start_sampler
-from restore_env.distortions.protocol import Levels
+from restore_env.distortions.protocol import OTHERS, STRENGTHS, Levels
 from restore_env.metrics import psnr
 from restore_env.resolve import resolve_metric, task_sampler
 from restore_env.task import Task
@@ -134,9 +134,7 @@ def pretrain_encoder(
     def patches(count: int) -> tuple[Tensor, list[tuple[float, float, float]]]:
         starts = draw(count)
         images = torch.from_numpy(np.stack([start.degraded for start in starts])).to(agent.device)
-        strengths = [
-            Levels(**{key: start.distortion[key] for key in Levels.__dataclass_fields__}).strengths for start in starts
-        ]
+        strengths = [Levels(*(start.distortion[key] for key in STRENGTHS)).strengths for start in starts]
         return images.permute(0, 3, 1, 2).float().div_(255), strengths
 
     if isinstance(encoder, SpectralEncoder):
@@ -226,7 +224,11 @@ def _descend(
 
 def _has_levels(task: Task) -> bool:
     """Whether the distortions' strengths are known: not for an own distortion or image pairs."""
-    return task.distortion is None and "blur_sigma" in task_sampler(task).draw(0).distortion
+    return (
+        task.distortion is None
+        and task.severity not in OTHERS
+        and STRENGTHS[0] in task_sampler(task).draw(0).distortion
+    )
 
 
 def _encode(agent: RecurrentAgent, images: npt.NDArray[np.uint8]) -> Tensor:

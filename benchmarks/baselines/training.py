@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from benchmarks.baselines.catalog import CLEAN, Baseline, find_baseline
 from benchmarks.baselines.same_size import BaselineNetwork, Cascade
 from benchmarks.baselines.weights import BaselineWeights, Training, read_baseline, write_baseline
 from benchmarks.report.publishing import markdown_table
-from restore_env.distortions.protocol import Levels, check_severity, draw_levels
+from restore_env.distortions.mixed import draw_distortion
+from restore_env.distortions.protocol import check_severity
 from restore_env.images.sources import ImageSource
 from restore_env.metrics import psnr
 from restore_env.patches import PatchSampler
@@ -119,12 +120,11 @@ def train_baseline(settings: BaselineTraining, source: ImageSource, report: Repo
     network, factor = settings.row.network(), settings.row.factor
     earlier = _start(network, settings)
     kept, held_out = split_images(len(source))
-    draw: Callable[[np.random.Generator], Levels] = partial(draw_levels, settings.severity)
     cut = partial(
         PatchSampler,
         source,
         patch_size=settings.patch_size,
-        draw_levels=(lambda rng: Levels()) if settings.severity == CLEAN else draw,
+        draw_distortion=partial(draw_distortion, settings.severity),
         factor=factor,
         saturation_prob=settings.saturation_prob,
     )

@@ -17,7 +17,8 @@ from benchmarks.compare.method import Method
 from benchmarks.compare.upscaling import MAX_TOOLS, ThenUpscale
 from benchmarks.report.machine import peak_memory
 from restore_env import Task
-from restore_env.distortions.protocol import distort, downscale, draw_levels, quantize
+from restore_env.distortions.mixed import draw_distortion
+from restore_env.distortions.protocol import downscale, quantize
 from restore_env.distortions.saturation import apply_curve, draw_curve
 from restore_env.images.sources import ImageSource, open_images
 from restore_env.images.tiling import apply_tool, to_tensor
@@ -68,8 +69,9 @@ def draw_photographs(task: Task, factor: int, seed: int, side: int | None = None
         target = apply_curve(target, draw_curve(target, task.saturation_prob, rng))
         distortion, levels = task_distortion(task), {}
         if distortion is None:
-            drawn = draw_levels(task.severity, rng)
-            degraded, levels = distort(target, drawn, rng, factor), drawn.as_dict()
+            drawn = draw_distortion(task.severity, rng)
+            window = (0, 0, height // factor, width // factor)
+            degraded, levels = drawn.patch(target, window, rng, factor), drawn.as_dict()
         else:
             small = target if factor == 1 else quantize(downscale(target.astype(np.float32) / np.float32(255), factor))
             distortion.set_random_state(rng, random.Random(int(rng.integers(2**31))))

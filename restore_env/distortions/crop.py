@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from restore_env.distortions.protocol import Levels, distort_patch
+from restore_env.distortions.mixed import Distortion
 from restore_env.distortions.saturation import Curve, apply_curve
 from restore_env.images.arrays import Pixels
 
@@ -35,10 +35,10 @@ class Crop:
         top, left, size = (self.factor * length for length in (self.top, self.left, self.size))
         return apply_curve(cut(self.image, top, left, size), self.curve)
 
-    def distorted(self, levels: Levels, rng: np.random.Generator) -> Pixels:
+    def distorted(self, distortion: Distortion, rng: np.random.Generator) -> Pixels:
         """The patch, distorted on the host."""
         window = (self.top, self.left, self.size, self.size)
-        return distort_patch(self.image, window, levels, rng, self.factor, self.curve)
+        return distortion.patch(self.image, window, rng, self.factor, self.curve)
 
 
 def cut(image: Pixels, top: int, left: int, size: int) -> Pixels:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_env.distortions.crop import Crop
+from restore_env.distortions.mixed import Distortion
 from restore_env.distortions.protocol import BLUR_RADIUS, CHROMA_RADIUS, CUBIC_SUPPORT, MCU, Levels
 from restore_env.distortions.saturation import apply_curve
 from restore_env.images.arrays import Pixels
@@ -35,8 +36,35 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.41
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136286, -0.714136286), (1.0, 1.772, 0.0))
 
 
-@torch.inference_mode()
 def distort_crops(
+    crops: Sequence[Crop], distortions: Sequence[Distortion], noise_seeds: Sequence[int], device: str | torch.device
+) -> Tensor:
+    """Distort many patches of one size: the protocol's distortions on the device, others on the host.
+
+    Args:
+        crops: the patches, of one size and factor.
+        distortions: of each patch.
+        noise_seeds: an int64 for each patch.
+        device: where to compute, and where the result is.
+
+    Returns:
+        uint8 RGB ``(len(crops), size, size, 3)``.
+    """
+    size = crops[0].size
+    patches = torch.empty((len(crops), size, size, 3), dtype=torch.uint8, device=device)
+    here = [row for row, one in enumerate(distortions) if isinstance(one, Levels)]
+    if here:
+        levels = [one for one in distortions if isinstance(one, Levels)]
+        rows = torch.tensor(here, device=device)
+        patches[rows] = _distort_levels([crops[r] for r in here], levels, [noise_seeds[r] for r in here], device)
+    for row, (crop, one, seed) in enumerate(zip(crops, distortions, noise_seeds, strict=True)):
+        if not isinstance(one, Levels):
+            patches[row] = torch.from_numpy(crop.distorted(one, np.random.default_rng(seed))).to(device)
+    return patches
+
+
+@torch.inference_mode()
+def _distort_levels(
     crops: Sequence[Crop], levels: Sequence[Levels], noise_seeds: Sequence[int], device: str | torch.device
 ) -> Tensor:
     """Distort many patches of one size: blur, downscaling by their factor, noise, and JPEG with the photograph's grid.

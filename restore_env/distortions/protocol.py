@@ -47,7 +47,7 @@ class Mixture(NamedTuple):
     """How much likelier a combination of two distortions is than one of three."""
 
 
-SINGLE, LIGHT, ANY = "single", "light", "any"
+SINGLE, LIGHT, ANY, MIXED = "single", "light", "any", "mixed"
 MIXTURES: Mapping[str, Mixture] = MappingProxyType(
     {
         "mild": Mixture(9, 11),
@@ -58,6 +58,8 @@ MIXTURES: Mapping[str, Mixture] = MappingProxyType(
     }
 )
 """Mixed distortions by name; beside them, :data:`SINGLE` is one distortion alone at any level."""
+OTHERS = (MIXED, "sensor", "grain", "chroma", "resaved", "defocus", "fine", "clean")
+"""Severities beyond the protocol (:mod:`restore_env.distortions.mixed`): the mixed world, and rows of its table."""
 SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {name: MIXTURES[name][:2] for name in ("mild", "moderate", "severe")}
 )
@@ -132,6 +134,10 @@ def jpeg(image: Pixels, quality: int) -> Pixels:
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
+STRENGTHS = ("blur_sigma", "noise_sigma", "jpeg_quality")
+"""The numbers of :class:`Levels`."""
+
+
 @dataclass(frozen=True)
 class Levels:
     """The strengths of one mixed distortion, in the order of their application."""
@@ -142,10 +148,23 @@ class Levels:
     """Gaussian noise, grey levels of 255."""
     jpeg_quality: int = 0
     """JPEG quality 1..100; 0 stands for no JPEG (the result is still rounded to 8 bits)."""
+    kind: str = ""
+    """The row of a table that it was drawn from, if any."""
 
     def as_dict(self) -> dict[str, Any]:
         """The levels as plain numbers, for ``info`` and records."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if value != ""}
+
+    def patch(
+        self,
+        image: Pixels,
+        window: tuple[int, int, int, int],
+        rng: np.random.Generator,
+        factor: int = 1,
+        curve: Curve | None = None,
+    ) -> Pixels:
+        """Cut a window out of the distorted image: :func:`distort_patch`."""
+        return distort_patch(image, window, self, rng, factor, curve)
 
     @property
     def strengths(self) -> tuple[float, float, float]:
@@ -177,14 +196,16 @@ _TRIPLES[SINGLE] = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])
 
 @cache
 def _triples_of(severity: str) -> npt.NDArray[np.int64]:
+    if severity in OTHERS:
+        raise ValueError(f"severity {severity!r} is not of the protocol: choose from {', '.join(_TRIPLES)}")
     parts = []
     for part in severity.split(","):
         numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part)
         triples = level_triples(int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else _TRIPLES.get(part, ())
         if not len(triples):
             raise ValueError(
-                f"unknown severity {severity!r}: choose from {', '.join(_TRIPLES)}; or a number from 1 to 28 or a range"
-                " of them, as 12-13, of which moderate is 12-17; or several, as 12,17"
+                f"unknown severity {severity!r}: choose from {', '.join((*_TRIPLES, *OTHERS))}; or a number from 1 to"
+                " 28 or a range of them, as 12-13, of which moderate is 12-17; or several, as 12,17"
             )
         parts.append(triples)
     return np.concatenate(parts)
@@ -193,7 +214,8 @@ def _triples_of(severity: str) -> npt.NDArray[np.int64]:
 def check_severity(severity: str | float) -> str:
     """Return ``severity`` as text if it is known (a name, a number, a range, or several), else raise ``ValueError``."""
     text = str(severity).removesuffix(".0")
-    _triples_of(text)
+    if text not in OTHERS:
+        _triples_of(text)
     return text
 
 

@@ -115,7 +115,7 @@ def test_the_patch_is_cut_from_the_distorted_image(
     source: ImageSource, factor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels = Levels(blur_sigma=1.3, noise_sigma=0.0, jpeg_quality=30)  # noise would differ: it is drawn for the patch
-    monkeypatch.setattr(starts, "draw_levels", lambda severity, rng: levels)
+    monkeypatch.setattr(starts, "draw_distortion", lambda severity, rng: levels)
     sampler = StartSampler(source, factors=(factor,))
     for seed in range(10):
         start = sampler.draw(seed)

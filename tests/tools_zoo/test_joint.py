@@ -161,7 +161,7 @@ def test_the_patches_are_those_that_the_settings_ask_for(tmp_path: Path, monkeyp
 
     class Counting(PatchSampler):
         def batch(self, rng: np.random.Generator, count: int) -> Any:
-            levels = [self._draw_levels(rng) for _ in range(count)]
+            levels: Any = [self._draw_distortion(rng) for _ in range(count)]
             drawn.setdefault(count, []).extend(sum(part > 0 for part in one.strengths) for one in levels)
             return super().batch(rng, count)
 

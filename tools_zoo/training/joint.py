@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from restore_env.distortions.protocol import check_severity, draw_levels
+from restore_env.distortions.mixed import draw_distortion
+from restore_env.distortions.protocol import check_severity
 from restore_env.episodes.observation import observe, observed_patch
 from restore_env.episodes.transition import StepRules
 from restore_env.images.sources import ImageSource
@@ -259,7 +260,7 @@ def _train_round(
         PatchSampler,
         source,
         patch_size=settings.patch_size,
-        draw_levels=partial(draw_levels, settings.severity, single_share=settings.single_share),
+        draw_distortion=partial(draw_distortion, settings.severity, single_share=settings.single_share),
         saturation_prob=settings.saturation_prob,
     )
     sampler = cut(indices=kept, device=settings.draw_device)

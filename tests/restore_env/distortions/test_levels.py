@@ -73,7 +73,7 @@ def test_strengths_count_levels() -> None:
 )
 @pytest.mark.parametrize("call", [check_severity, lambda name: draw_levels(name, np.random.default_rng(0))])
 def test_an_unknown_severity_is_refused_with_the_known_ones(call: Callable[[str], object], severity: str) -> None:
-    known = "choose from mild, moderate, severe, light, any, single; or a number from 1 to 28 or a range"
+    known = "choose from mild, moderate, severe, light, any, single, mixed, .*clean; or a number from 1 to 28 or"
     with pytest.raises(ValueError, match=f"'{severity}': {known}"):
         call(severity)
 

@@ -63,7 +63,7 @@ def test_any_share_of_the_patch_is_white_or_black() -> None:
 def test_episodes_start_from_saturated_patches(
     factor: int, device: torch.device | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts, "draw_levels", lambda severity, rng: NOTHING)
+    monkeypatch.setattr(starts, "draw_distortion", lambda severity, rng: NOTHING)
     source = opened([picture(90, 100)])
     made = partial(StartSampler, source, patch_size=16, factors=(factor,), device=device)
     plain, none, always = made(), made(saturation_prob=0.0), made(saturation_prob=1.0)
