@@ -16,6 +16,7 @@ import pytest
 
 from agents.cli import build_parser
 from agents.training.algorithms import ALGORITHMS
+from restore_env import IDS
 from tests.support.image_files import picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +162,11 @@ def test_named_modules_exist(page: Path) -> None:
         r"`((?:restore_env|tools_zoo|sr_models|agents|benchmarks)/[\w/]*(?:\.py)?)`", page.read_text()
     ):
         assert (ROOT / name).exists(), name
+
+
+def test_the_page_for_researchers_lists_every_id() -> None:
+    text = (ROOT / "docs" / "research.md").read_text()
+    assert [env_id for env_id in IDS if f"`{env_id}`" not in text] == []
 
 
 def test_every_picture_is_used() -> None:
