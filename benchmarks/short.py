@@ -101,6 +101,7 @@ ROWS = (
         "--images {few} --task x4 --photographs --methods bicubic sft_gan_psnr sft_gan sed_psnr sed",
     ),
     Row("x4", "Toolchains and super-resolvers, x4", "compare", "--images {images} --task x4 --patches 16"),
+    Row("levels", "Reference scores of level sets", "levels", "any pure --steps 20480"),
     Row("speed", "Steps per second", "speed", "--images {images} --envs 8 64 --seconds 3"),
 )
 """All rows, in the order of the page."""
