@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from restore_env.distortions.protocol import Levels
+
 Kind = Literal["blur", "noise", "jpeg"]
 Size = Literal["small", "large"]
 
@@ -57,6 +59,31 @@ TOOLS: tuple[ToolSpec, ...] = (
 """The toolbox, in the order of its actions (Yu et al., CVPR 2018, table 1)."""
 
 SPECS = {spec.name: spec for spec in TOOLS}
+
+KINDS: tuple[Kind, ...] = ("blur", "noise", "jpeg")
+"""In the order of :attr:`restore_env.distortions.protocol.Levels.strengths`."""
+
+
+def strongest_tool(strengths: tuple[float, float, float]) -> ToolSpec | None:
+    """The tool whose kind is the strongest part of a distortion and whose band holds its strength; None for none.
+
+    Args:
+        strengths: of blur, noise and compression, as ``Levels.strengths`` gives them.
+    """
+    strength = max(strengths)
+    if strength <= 0:
+        return None
+    kind = KINDS[strengths.index(strength)]
+    of_kind = [spec for spec in TOOLS if spec.kind == kind]
+    return next((spec for spec in of_kind if strength <= _band_end(spec)), of_kind[-1])
+
+
+def _band_end(spec: ToolSpec) -> float:
+    """Where a tool's band ends, on the scale of strengths."""
+    if spec.kind == "jpeg":
+        return Levels(jpeg_quality=int(spec.low)).strengths[2]
+    end = Levels(blur_sigma=spec.high) if spec.kind == "blur" else Levels(noise_sigma=spec.high)
+    return max(end.strengths)
 
 
 def training_order(names: tuple[str, ...]) -> list[ToolSpec]:

@@ -30,6 +30,10 @@ Rng = np.random.Generator
 class Distortion(Protocol):
     """A drawn distortion: by the protocol (``Levels``) or of a photograph (``Photographic``)."""
 
+    @property
+    def strengths(self) -> tuple[float, float, float]:
+        """Blur, noise and compression on the protocol's scale: 0 none, 10 the strongest."""
+
     def as_dict(self) -> dict[str, Any]:
         """Its strengths as plain numbers and strings."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.distortions.protocol import MCU, downscale, gaussian_blur, quantize
+from restore_env.distortions.protocol import MCU, Levels, downscale, gaussian_blur, quantize
 from restore_env.distortions.saturation import Curve, apply_curve
 from restore_env.images.arrays import Float, Pixels, to_float
 
@@ -34,6 +34,10 @@ _FROM_CHROMA = np.array([[0.0, -0.344136, 1.772], [1.402, -0.714136, 0.0]], dtyp
 class Step(Protocol):
     """One part of a distortion: a dataclass of plain numbers and strings."""
 
+    @property
+    def levels(self) -> Levels:
+        """The protocol's distortion that comes closest to it."""
+
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Distort an image ``(H, W, 3)``."""
 
@@ -44,6 +48,11 @@ class Defocus:
 
     radius: float
     """Pixels."""
+
+    @property
+    def levels(self) -> Levels:
+        """A Gaussian of the same variance."""
+        return Levels(blur_sigma=self.radius / 2)
 
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Blur."""
@@ -59,6 +68,11 @@ class Blur:
 
     sigma: float
     """Pixels."""
+
+    @property
+    def levels(self) -> Levels:
+        """The same blur."""
+        return Levels(blur_sigma=self.sigma)
 
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Blur."""
@@ -85,6 +99,12 @@ class SensorNoise:
     """The sensor has so many times more pixels a side; the image is resized afterwards."""
     phase: int = 0
     """Which of the four arrangements of the colour filters."""
+
+    @property
+    def levels(self) -> Levels:
+        """The noise of a photograph of mean brightness; fitted to 2 % of the measured noise of photographs."""
+        variance = 0.27 * self.shot + 7.2 * self.read**2
+        return Levels(noise_sigma=255 * float(np.sqrt(variance)) / self.oversampling**0.5)
 
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Expose, demosaic, and display."""
@@ -122,6 +142,11 @@ class Grain:
     colour: float
     """0: the same in all channels; 1: independent ones."""
 
+    @property
+    def levels(self) -> Levels:
+        """Independent noise as strong."""
+        return Levels(noise_sigma=self.sigma)
+
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Add grain."""
         grey = _field(rng, (*image.shape[:2], 1), self.size)
@@ -141,6 +166,11 @@ class ChromaNoise:
     size: float
     """Gaussian blur of the noise, pixels."""
 
+    @property
+    def levels(self) -> Levels:
+        """Independent noise as strong."""
+        return Levels(noise_sigma=self.sigma)
+
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Add chroma noise."""
         field = _field(rng, (*image.shape[:2], 2), self.size) * np.float32(self.sigma / 255)
@@ -153,6 +183,7 @@ class Denoise:
 
     strength: float
     """Grey levels of 255 below which neighbours are averaged."""
+    levels: ClassVar[Levels] = Levels()
 
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Smooth."""
@@ -166,6 +197,7 @@ class Sharpen:
     amount: float
     sigma: float
     """Pixels."""
+    levels: ClassVar[Levels] = Levels()
 
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Sharpen."""
@@ -181,6 +213,11 @@ class Save:
     quality: int
     shift: int = 0
     """Pixels by which the picture was cut before it was saved: it moves the grid of blocks."""
+
+    @property
+    def levels(self) -> Levels:
+        """JPEG of the same quality."""
+        return Levels(jpeg_quality=self.quality)
 
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Compress and decompress."""
@@ -199,6 +236,12 @@ class Photographic:
 
     name: str
     steps: Sequence[Step] = ()
+
+    @property
+    def strengths(self) -> tuple[float, float, float]:
+        """About how strong blur, noise and compression are, on the protocol's scale (``Levels.strengths``)."""
+        blur, noise, compression = zip((0.0, 0.0, 0.0), *(step.levels.strengths for step in self.steps), strict=True)
+        return max(blur), max(noise), max(compression)
 
     def as_dict(self) -> dict[str, Any]:
         """The name and all strengths as plain numbers and strings."""

@@ -19,13 +19,13 @@ from restore_env.images.sources import ImageSource, open_images
 from restore_env.patches import PatchSampler
 from tests.support.toolkit import photographs
 from tools_zoo import load_toolbox
-from tools_zoo.catalog import SPECS, ToolSpec
+from tools_zoo.catalog import KINDS, SPECS, TOOLS, ToolSpec
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolboxError, ToolWeights, read_tool, update_toolbox
 from tools_zoo.training.losses import LOSSES, Batch, psnr_loss, restoring, squared_error
 from tools_zoo.training.runs import INPUT, OUTPUT, Validation
 from tools_zoo.training.settings import NetworkTraining
-from tools_zoo.training.tools import ToolTraining, draw_band, draw_mixed, train_tools
+from tools_zoo.training.tools import ToolTraining, draw_band, draw_strongest, train_tools
 from tools_zoo.training.trainer import Progress, TrainingError, TrainingResult, train_network
 
 
@@ -179,17 +179,31 @@ def test_both_losses_pull_alike_at_25_db() -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_levels_lie_in_the_tools_band_and_large_tools_get_the_strongest_of_a_mixture(spec: ToolSpec) -> None:
+def test_levels_lie_in_the_tools_band(spec: ToolSpec) -> None:
     rng, index = np.random.default_rng(0), ("blur", "noise", "jpeg").index(spec.kind)
-    for kind in ("alone", "slight", "mixed"):
+    for slight in (False, True):
         for _ in range(30):
-            levels = draw_mixed(spec, rng) if kind == "mixed" else draw_band(spec, rng, kind == "slight")
+            levels = draw_band(spec, rng, slight)
             values = (levels.blur_sigma, levels.noise_sigma, levels.jpeg_quality)
             assert spec.low <= values[index] <= spec.high
-            assert kind != "alone" or sum(value > 0 for value in values) == 1
-            assert kind != "mixed" or all(value > 0 for value in values)
-            strongest = levels.strengths[index] == max(levels.strengths)
-            assert kind != "mixed" or spec.size == "small" or strongest
+            assert slight or sum(value > 0 for value in values) == 1
+
+
+@pytest.mark.parametrize("severity", ["any", "mixed"])
+@pytest.mark.parametrize("spec", TOOLS, ids=lambda spec: spec.name)
+def test_tools_share_mixtures_by_their_strongest_part(spec: ToolSpec, severity: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        drawn = draw_strongest(spec, severity, rng)
+        assert drawn.strengths[KINDS.index(spec.kind)] == max(drawn.strengths)
+        if isinstance(drawn, Levels):
+            own = {"blur": drawn.blur_sigma, "noise": drawn.noise_sigma, "jpeg": drawn.jpeg_quality}[spec.kind]
+            assert spec.low <= own <= spec.high
+
+
+def test_a_mixture_without_the_tools_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="mixture 'clean' has no distortion for denoise_2"):
+        draw_strongest(SPECS["denoise_2"], "clean", np.random.default_rng(0))
 
 
 def test_samples_are_pairs_of_the_same_place() -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from restore_env.distortions.protocol import Levels, draw_levels
+from restore_env.distortions.mixed import Distortion, draw_distortion
+from restore_env.distortions.protocol import Levels, check_severity
 from restore_env.images.sources import ImageSource
 from restore_env.patches import PatchSampler
 from restore_env.toolbox import usable_device
-from tools_zoo.catalog import SPECS, TOOLS, ToolSpec, training_order
+from tools_zoo.catalog import SPECS, TOOLS, ToolSpec, strongest_tool, training_order
 from tools_zoo.networks import NETWORKS, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_tool, read_tools, tool_network, toolbox_folder, update_toolbox
 from tools_zoo.training.cards import write_card
@@ -25,6 +26,8 @@ SLIGHT_NOISE = (0.0, 10.0)
 """Sigma of 255 of the noise that may accompany a blur or JPEG tool's distortion."""
 SLIGHT_JPEG = (60.0, 100.0)
 """Quality of the JPEG that may accompany a blur or noise tool's distortion."""
+MOST_DRAWS = 10_000
+"""Distortions that are drawn to find one for a tool."""
 VALIDATION_PATCHES, VALIDATION_SECONDS = 48, 5.0
 
 
@@ -38,8 +41,9 @@ class ToolTraining(RestorationTraining):
     )
     slight_share: float = option(0.5, "share of the patches that get slight noise and JPEG, too", values="share")
     mixed_share: float = option(
-        0.0, "share of the patches that carry a moderate mixture of all distortions", values="share"
+        0.0, "share of the patches with distortions of --mixture whose strongest part is the tool's", values="share"
     )
+    mixture: str = option("any", 'severity of those, such as "any" or "mixed"', parse=check_severity)
     shapes: str = option("published", "networks", choices=("published", "hourglass"))
 
     @property
@@ -60,17 +64,19 @@ def draw_band(spec: ToolSpec, rng: np.random.Generator, slight: bool = False) ->
     return Levels(0.0, noise, round(strength))
 
 
-def draw_mixed(spec: ToolSpec, rng: np.random.Generator) -> Levels:
-    """Draw the levels of a moderate mixture whose part in the tool's own distortion lies in the tool's band.
+def draw_strongest(spec: ToolSpec, severity: str, rng: np.random.Generator) -> Distortion:
+    """Draw a distortion whose strongest part is of the tool's kind and in its band.
 
-    For a large tool it is the strongest part, too: so the tools share the mixtures among themselves.
+    So the tools share the distortions of a severity among themselves.
+
+    Raises:
+        ValueError: the severity hardly ever has one.
     """
-    while True:
-        levels = draw_levels("moderate", rng)
-        own = {"blur": levels.blur_sigma, "noise": levels.noise_sigma, "jpeg": levels.jpeg_quality}[spec.kind]
-        strongest = levels.strengths[("blur", "noise", "jpeg").index(spec.kind)] == max(levels.strengths)
-        if spec.low <= own <= spec.high and (strongest or spec.size == "small"):
-            return levels
+    for _ in range(MOST_DRAWS):
+        drawn = draw_distortion(severity, rng)
+        if strongest_tool(drawn.strengths) is spec:
+            return drawn
+    raise ValueError(f"mixture {severity!r} has no distortion for {spec.name}: choose another, such as 'mixed'")
 
 
 def train_tools(
@@ -110,9 +116,9 @@ def _train_tool(settings: ToolTraining, spec: ToolSpec, source: ImageSource, rep
     else:
         network = tool_network(start)
 
-    def draw(rng: np.random.Generator) -> Levels:
+    def draw(rng: np.random.Generator) -> Distortion:
         if rng.random() < settings.mixed_share:
-            return draw_mixed(spec, rng)
+            return draw_strongest(spec, settings.mixture, rng)
         return draw_band(spec, rng, slight=bool(rng.random() < settings.slight_share))
 
     kept, held_out = split_images(len(source))
@@ -173,7 +179,7 @@ Load with `tools_zoo.load_toolbox`.
 
 ## Data
 Patches of clean photographs at 1, 2/3 and 1/3 of their size, with the tool's own distortion; a share of them with
-slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100), too, or with a moderate mixture of all distortions.
+slight noise (sigma 0 to 10 of 255) and JPEG (quality 60 to 100), too, or with a mixture of distortions.
 The licence of the weights follows that of the photographs.
 
 ## Recipe
