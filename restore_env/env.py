@@ -22,7 +22,7 @@ def choose_start(rng: np.random.Generator, options: dict[str, Any] | None) -> in
     """Read the options of ``reset``: return the seed that an episode is drawn from, or the user's pair.
 
     Raises:
-        ValueError: an unknown option, or only one image of a pair.
+        ValueError: an unknown option, only one image of a pair, or an episode seed that is none.
     """
     options = options or {}
     unknown = options.keys() - {"degraded", "target", "episode_seed"}
@@ -33,7 +33,11 @@ def choose_start(rng: np.random.Generator, options: dict[str, Any] | None) -> in
             raise ValueError("a pair needs both options, degraded and target, and no other")
         return own_pair(options["degraded"], options["target"])
     seed = options.get("episode_seed")
-    return int(rng.integers(2**53)) if seed is None else int(seed)
+    if seed is None:
+        return int(rng.integers(2**53))
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"episode_seed must be a whole number of 0 or more, got {seed!r}")
+    return int(seed)
 
 
 class ImageRestoreEnv(Forkable, gym.Env[Any, np.int64]):

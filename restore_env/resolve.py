@@ -115,7 +115,7 @@ def computed_task(task: Task) -> Task:
     views = ("image", "spectrum") if manifest.pixels else ("spectrum",)
     images = manifest.images if task.images is None else task.images
     return dataclasses.replace(
-        task, levels=None, toolbox=manifest.toolbox, images=images, observation=views, flatten=False
+        task, levels=None, toolbox=manifest.toolbox, images=images, observation=views, flatten=False, dtype="uint8"
     )
 
 

@@ -217,10 +217,10 @@ class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.
                 self._views[slot] = EpisodeView(self._episodes, slot)
 
     def _options_of(self, slot: int, options: dict[str, Any] | None) -> dict[str, Any]:
-        """The options of one slot: lists have an entry per slot, any other value holds for all."""
+        """The options of one slot: lists and arrays of seeds have an entry per slot, any other value holds for all."""
         own: dict[str, Any] = {}
         for key, value in (options or {}).items():
-            if isinstance(value, (list, tuple)):
+            if isinstance(value, (list, tuple)) or (key == "episode_seed" and np.ndim(value)):
                 if len(value) != self.num_envs:
                     raise ValueError(f"reset option {key!r} needs {self.num_envs} entries, got {len(value)}")
                 own[key] = value[slot]

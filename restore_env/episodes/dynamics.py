@@ -166,8 +166,8 @@ class PixelDynamics:
         with self.single_threaded():
             for kind in dict.fromkeys(kinds):
                 rows = np.array([row for row, other in enumerate(kinds) if other == kind])
-                degraded = self._stacked([starts[row].degraded for row in rows])
-                targets = self._stacked([starts[row].target for row in rows])
+                degraded = working_images([starts[row].degraded for row in rows], self.toolbox.device)
+                targets = working_images([starts[row].target for row in rows], self.toolbox.device)
                 parts.append((rows, degraded, targets, self.viewer.views(degraded)))
                 scores += [
                     (rows[here], *score_images(self.metric, degraded[here], targets[here]))
@@ -270,15 +270,6 @@ class PixelDynamics:
         for key, values in (views or {}).items():
             self._views[key][slots] = values
 
-    def _stacked(self, images: Sequence[Any]) -> Tensor:
-        """Turn images of one size and type, arrays or tensors on the device, into working images."""
-        on_device = isinstance(images[0], Tensor)
-        stacked = (torch.stack(list(images)) if on_device else torch.from_numpy(np.stack(images))).to(
-            self.toolbox.device
-        )
-        nchw = stacked.permute(0, 3, 1, 2).contiguous().float()
-        return nchw.div_(255) if stacked.dtype == torch.uint8 else nchw
-
     @torch.inference_mode()
     def _run_and_view(self, action: int, slots: Slots) -> tuple[Tensor, Observation | None, Scores]:
         """As :meth:`_run`, and on a CPU the views, while the outputs are in the core's cache."""
@@ -296,6 +287,13 @@ class PixelDynamics:
 
     def _tool_scores(self, action: int, slots: Slots) -> Values:
         return _collect(self._run(action, slots)[1], len(slots))[0]
+
+
+def working_images(images: Sequence[Any], device: torch.device) -> Tensor:
+    """Turn RGB images of one size and type, arrays or tensors on the device, into float32 NCHW in [0, 1] there."""
+    stacked = torch.stack(list(images)) if isinstance(images[0], Tensor) else torch.from_numpy(np.stack(images))
+    nchw = stacked.to(device).permute(0, 3, 1, 2).contiguous().float()
+    return nchw.div_(255) if stacked.dtype == torch.uint8 else nchw
 
 
 def score_images(metric: Metric, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

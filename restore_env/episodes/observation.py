@@ -35,8 +35,11 @@ def observation_keys(observation: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: an unknown kind or key, or none.
     """
-    keys = KINDS.get(observation) if isinstance(observation, str) else tuple(observation)
-    if not keys or not set(keys) <= set(KINDS["both"]):
+    if isinstance(observation, str):
+        keys = KINDS.get(observation, ())
+    else:
+        keys = tuple(observation) if isinstance(observation, Sequence) else ()
+    if not keys or len(set(keys)) < len(keys) or not set(keys) <= set(KINDS["both"]):
         raise ValueError(
             f"observation must be one of {', '.join(KINDS)}, or a list of {', '.join(KINDS['both'])};"
             f" got {observation!r}"

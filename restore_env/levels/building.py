@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from restore_env.compute.worker_pool import PIECE_PIXELS, WorkerPool, one_thread
-from restore_env.episodes.dynamics import score_images
+from restore_env.episodes.dynamics import score_images, working_images
 from restore_env.episodes.observation import Viewer
 from restore_env.images.sources import EMBEDDED, list_images, open_images
-from restore_env.images.tiling import to_tensor
 from restore_env.levels.fingerprint import fingerprint
 from restore_env.levels.store import (
     Array,
@@ -126,8 +125,8 @@ class _Builder:
     @torch.inference_mode()
     def _build(self, levels: list[int], starts: list[EpisodeStart]) -> None:
         device = self._toolbox.device
-        images = torch.cat([to_tensor(start.degraded) for start in starts]).to(device)
-        targets = torch.cat([to_tensor(start.target) for start in starts]).to(device)
+        images = working_images([start.degraded for start in starts], device)
+        targets = working_images([start.target for start in starts], device)
         for name, values in (
             ("seed", [start.seed for start in starts]),
             ("photograph", [start.index for start in starts]),

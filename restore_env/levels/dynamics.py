@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,19 @@ from restore_env.episodes.dynamics import PixelDynamics, Values
 from restore_env.episodes.image_batch import Slots
 from restore_env.episodes.observation import Observation, observation_keys
 from restore_env.episodes.transition import Actions
+from restore_env.images.sources import list_images
 from restore_env.levels.fingerprint import fingerprint
-from restore_env.levels.kept import DATABASE, LIMIT, KeptTransitions, Key, Node
+from restore_env.levels.kept import LIMIT, KeptTransitions, Key, Node
 from restore_env.levels.optima import Optima, optima
-from restore_env.levels.store import LevelError, LevelSet, PhotographsMissingError
+from restore_env.levels.store import DATABASE, LevelError, LevelSet, PhotographsMissingError
 from restore_env.metrics import Metric
 from restore_env.resolve import computed_task, task_levels, task_sampler, task_toolbox
 from restore_env.sampling import EpisodeStart, StartSampler
 from restore_env.task import Task
 
 _START = -1
+TOLERANCE_DB = 0.1
+"""Largest difference of a start's PSNR from the stored one: noise and JPEG may be another machine's."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class LevelDynamics:
         self._chains: list[Key] = []
         """Level and chain of each of them."""
         folder = self.levels.path if self.levels.path.is_dir() else None
-        self._kept = KeptTransitions(None if folder is None else folder / DATABASE)
+        self._limit = LIMIT // 10 if self.levels.manifest.pixels else LIMIT
+        self._kept = KeptTransitions(None if folder is None else folder / DATABASE, self._limit)
         self._nodes = np.full(n, _START, dtype=np.int64)
 
     def __getstate__(self) -> tuple[Task, int, list[Key | None]]:
@@ -105,7 +110,7 @@ class LevelDynamics:
 
     def commit(self, slots: Slots, prepared: PreparedLevels) -> None:
         """Put prepared starts into ``slots``."""
-        if len(self._chains) > LIMIT:
+        if len(self._chains) > self._limit:
             self._forget()
         self._nodes[slots] = prepared.nodes
 
@@ -147,10 +152,16 @@ class LevelDynamics:
 
     def like(self, n: int) -> LevelDynamics:
         """The same dynamics with ``n`` empty slots."""
-        return LevelDynamics(self._task, n)
+        other = object.__new__(LevelDynamics)
+        other.__dict__.update(vars(self))  # shares what has been found
+        other.n, other._nodes = n, np.full(n, _START, dtype=np.int64)
+        return other
 
     def copy_from(self, slots: Slots, other: LevelDynamics, theirs: Slots) -> None:
         """Copy the nodes of another batch's slots."""
+        if other._chains is self._chains:
+            self._nodes[slots] = other._nodes[theirs]
+            return
         for slot, node in zip(slots.tolist(), other._nodes[theirs].tolist(), strict=True):
             self._nodes[slot] = node if node < self._stored else self._walk(*other._key(node))
 
@@ -229,10 +240,14 @@ class LevelDynamics:
     def _origin(self) -> tuple[Task, StartSampler]:
         """The task without the level set, and its photographs."""
         task = computed_task(self._task)
+        names = [Path(name).name for name in self.levels.manifest.photographs]
+        if isinstance(task.images, (str, os.PathLike)):  # a folder may hold those of other sets, too
+            paths = list_images(task.images)
+            if len(paths) > len(names):
+                task = replace(task, images=[path for path in paths if path.name in set(names)])
         sampler = task_sampler(task)
         assert isinstance(sampler, StartSampler)
-        found, built_from = sampler.photographs, self.levels.manifest.photographs
-        if [Path(name).name for name in found] != [Path(name).name for name in built_from]:
+        if [Path(name).name for name in sampler.photographs] != names:
             raise PhotographsMissingError(
                 f"{self.levels.path}: what it does not store is computed from its photographs: pass them as images"
             )
@@ -244,8 +259,11 @@ class LevelDynamics:
         """The working images after chains, slot ``i`` for key ``i``."""
         task, sampler = self._origin
         pixels, slots = PixelDynamics(task, len(keys)), np.arange(len(keys))
-        seeds = self.levels.arrays["seed"]
-        pixels.commit(slots, pixels.prepare(list(sampler.starts([int(seeds[level]) for level, _ in keys]))))
+        levels = [level for level, _ in keys]
+        starts = pixels.prepare(list(sampler.starts(self.levels.arrays["seed"][levels].tolist())))
+        if np.abs(starts.psnrs - self.levels.arrays["psnr"][levels, 0]).max() > TOLERANCE_DB:
+            raise LevelError(f"{self.levels.path}: was computed from other photographs with the same names")
+        pixels.commit(slots, starts)
         chains = [chain for _, chain in keys]
         for step in range(max(map(len, chains))):
             going = slots[[len(chain) > step for chain in chains]]

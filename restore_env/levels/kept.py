@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-DATABASE = "transitions.sqlite"
+from restore_env.levels.store import LevelError
+
 LIMIT = 1_000_000
-"""Transitions that a level set keeps."""
+"""Transitions that a level set keeps, if they have no pixels: about half a gigabyte."""
 
 Key = tuple[int, tuple[int, ...]]
 """A level and a chain of tools."""
@@ -34,6 +35,9 @@ class Node:
 class KeptTransitions:
     """Nodes of a level set's tree that its arrays do not hold. Several processes may use one file at once.
 
+    Raises:
+        LevelError: at each call, if the database cannot be used.
+
     Args:
         path: of the database; None, or a folder that cannot be written to, keeps nothing.
         limit: number of nodes; when there are more, those that were used least leave, long chains first.
@@ -49,7 +53,7 @@ class KeptTransitions:
         if self._path is None or not self._path.exists():
             return [None] * len(keys)
         found: list[Node | None] = []
-        with closing(self._connect()) as database, database:
+        with self._opened() as database:
             for level, chain in keys:
                 row = database.execute(
                     "UPDATE nodes SET used = used + 1 WHERE level = ? AND chain = ?"
@@ -67,7 +71,7 @@ class KeptTransitions:
             (level, _text(chain), node.psnr, node.score, node.spectrum, node.image)
             for (level, chain), node in zip(keys, nodes, strict=True)
         ]
-        with closing(self._connect()) as database, database:
+        with self._opened() as database:
             database.executemany("INSERT OR IGNORE INTO nodes VALUES (?, ?, ?, ?, ?, ?, 0)", rows)
             (count,) = database.execute("SELECT COUNT(*) FROM nodes").fetchone()
             if count > self._limit:
@@ -77,15 +81,19 @@ class KeptTransitions:
                     (count - self._limit,),
                 )
 
-    def _connect(self) -> sqlite3.Connection:
-        """Open the database; a connection must not cross a fork, so each call has its own."""
-        database = sqlite3.connect(str(self._path), timeout=60)
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS nodes (level INTEGER, chain TEXT, psnr REAL, score REAL, spectrum BLOB,"
-            " image BLOB, used INTEGER, UNIQUE (level, chain))"
-        )
-        return database
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The database for one transaction; a connection must not cross a fork, so each call has its own."""
+        try:
+            with closing(sqlite3.connect(str(self._path), timeout=60)) as database, database:
+                database.execute("PRAGMA synchronous = OFF")
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS nodes (level INTEGER, chain TEXT, psnr REAL, score REAL, spectrum BLOB,"
+                    " image BLOB, used INTEGER, UNIQUE (level, chain))"
+                )
+                yield database
+        except sqlite3.Error as error:
+            raise LevelError(f"{self._path}: {error}: make it writable, or delete it, if it is damaged") from None
 
 
 def _text(chain: Sequence[int]) -> str:

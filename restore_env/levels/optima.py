@@ -16,6 +16,7 @@ Values = npt.NDArray[np.float64]
 class Optima:
     """What chains reach on the levels of a set.
 
+    Chains are as long as the set's depth at most: where an episode may take more steps, it may return more.
     A chain's return is the sum of its rewards; ``stop`` adds nothing.
     """
 

@@ -20,13 +20,18 @@ from restore_env.images.files import write_atomically
 from restore_env.levels.tree import ChainTree
 
 MANIFEST = "levels.json"
+DATABASE = "transitions.sqlite"
+"""File beside the arrays with what was computed after the set was built."""
 SUFFIX = ".levels"
 """Suffix of a level set in one file."""
 PACKAGED = Path(__file__).parent / "sets"
 """Folder of the level sets that come with the package."""
 FORMAT = 1
 _TEXT = 512
-"""Bytes of a level's distortion as JSON; a longer one is not kept."""
+"""Bytes of a level's distortion as JSON; of a longer one, its texts are not kept."""
+_KINDS = dict.fromkeys(("count", "depth", "seed", "patch_size"), int) | dict.fromkeys(
+    ("tools", "scales", "macs_per_pixel", "photographs", "upscale"), list
+)
 
 Array = npt.NDArray[Any]
 
@@ -54,7 +59,7 @@ class Manifest:
     scales: Sequence[int]
     macs_per_pixel: Sequence[float]
     fingerprint: str
-    """Of the toolbox's weights and backend (:func:`restore_env.levels.building.fingerprint`)."""
+    """Of the toolbox's weights (:func:`restore_env.levels.fingerprint.fingerprint`)."""
     photographs: Sequence[str]
     """Names of the photographs that the levels come from."""
     images: str | Sequence[str] | None
@@ -101,7 +106,7 @@ class Manifest:
         return shapes
 
     @classmethod
-    def from_json(cls, text: str, name: str) -> Manifest:
+    def from_json(cls, text: str | bytes, name: str) -> Manifest:
         """Read a manifest.
 
         Raises:
@@ -114,6 +119,9 @@ class Manifest:
             known = {field.name for field in fields(cls)}
             if values.keys() != known:
                 raise LevelError(f"{name}: expected the fields {', '.join(sorted(known))}")
+            for field, kind in _KINDS.items():
+                if not isinstance(values[field], kind):
+                    raise LevelError(f"{name}: {field} is {values[field]!r:.80}")
             return cls(**values)
         except (ValueError, AttributeError, RecursionError) as error:
             raise error if isinstance(error, LevelError) else LevelError(f"{name}: not a level set: {error}") from None
@@ -192,6 +200,8 @@ def _opened(path: Path, changed: int) -> LevelSet:
         array = arrays.get(name)
         if array is None or array.shape != shape or array.dtype != np.dtype(dtype):
             raise LevelError(f"{path}: damaged: {name} should be {dtype} of shape {shape}")
+    if arrays["photograph"].max() >= len(manifest.photographs):
+        raise LevelError(f"{path}: damaged: {len(manifest.photographs)} photographs, but levels of others")
     done = int(arrays["complete"].sum())
     if done < manifest.count:
         raise LevelError(f"{path}: {done} of {manifest.count} levels are built: run the same 'levels build' again")
@@ -199,8 +209,15 @@ def _opened(path: Path, changed: int) -> LevelSet:
 
 
 def _folder(path: Path) -> tuple[Manifest, dict[str, Array]]:
-    manifest = Manifest.from_json((path / MANIFEST).read_text(), str(path / MANIFEST))
+    manifest = _manifest(path / MANIFEST)
     return manifest, {name: _mapped(path / f"{name}.npy", "r") for name in manifest.arrays()}
+
+
+def _manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.from_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise LevelError(f"{path}: {error.strerror}") from None
 
 
 def _mapped(path: Path, mode: Literal["r", "r+"]) -> Array:
@@ -232,9 +249,10 @@ def create(path: Path, manifest: Manifest) -> dict[str, Array]:
     path.mkdir(parents=True, exist_ok=True)
     file = path / MANIFEST
     if file.exists():
-        if Manifest.from_json(file.read_text(), str(file)) != Manifest.from_json(described, ""):
+        if _manifest(file) != Manifest.from_json(described, ""):
             raise LevelError(f"{path}: holds a level set with other settings: choose another folder")
     else:
+        (path / DATABASE).unlink(missing_ok=True)  # of a set that was here
         for name, (shape, dtype) in manifest.arrays().items():
             np.lib.format.open_memmap(path / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape).flush()
         write_atomically(file, described.encode())
@@ -242,9 +260,11 @@ def create(path: Path, manifest: Manifest) -> dict[str, Array]:
 
 
 def distortion_text(distortion: dict[str, Any]) -> bytes:
-    """A distortion as JSON, or nothing if it is too long to be kept."""
+    """A distortion as JSON, without its texts (what a user's transforms did) if it is too long to be kept."""
     text = json.dumps(distortion).encode()
-    return text if len(text) <= _TEXT else b""
+    if len(text) <= _TEXT:
+        return text
+    return json.dumps({name: value for name, value in distortion.items() if not isinstance(value, str)}).encode()
 
 
 def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -65,6 +65,12 @@ def test_any_other_severity_is_refused_with_what_is_right(severity: Any) -> None
         gym.make("ImageRestore-v0", severity=severity)
 
 
+@pytest.mark.parametrize("observation", [None, 5, [], [3], "steps_left", ("image", "image")])
+def test_any_other_observation_is_refused_with_what_is_right(observation: Any) -> None:
+    with pytest.raises(ValueError, match="observation must be one of image, spectrum, both, or a list"):
+        gym.make("ImageRestore-v0", observation=observation)
+
+
 class TestIds:
     @pytest.mark.parametrize("env_id", IDS)
     def test_are_made_and_pass_the_checker(self, env_id: str) -> None:

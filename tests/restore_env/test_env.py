@@ -85,6 +85,9 @@ def test_a_seed_gives_an_episode_and_its_episode_seed_repeats_it() -> None:
     assert not same(first, other)
     env.reset()
     assert same(other, env.reset(options={"episode_seed": other[1]["episode_seed"]}))
+    for wrong in (-1, 1.5, "one"):
+        with pytest.raises(ValueError, match="episode_seed must be a whole number of 0 or more"):
+            env.reset(options={"episode_seed": wrong})
 
 
 def test_import_is_light() -> None:

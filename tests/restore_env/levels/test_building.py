@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from restore_env.levels.building import build_levels, resplit, split_images
-from restore_env.levels.store import LevelError, LevelSet, open_levels
+from restore_env.levels.store import DATABASE, LevelError, LevelSet, distortion_text, open_levels
 from restore_env.levels.tree import ChainTree
 from tests.support.level_sets import COUNT, level_task, write_photographs
 
@@ -83,13 +85,36 @@ def test_chains_are_numbered_by_length() -> None:
     assert gmacs[tree.number((2, 1))] == 2 * 100 * 16
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"format": 2}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "\udcff", "[]", "null", "{}", '{"format": 2}', "[" * 100_000])
 def test_a_damaged_manifest_is_one_line(tmp_path: Path, text: str) -> None:
     built = build_levels(level_task(), tmp_path / "set", count=1, depth=0)
-    (built.path / "levels.json").write_text(text)
+    (built.path / "levels.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(LevelError) as caught:
         open_levels(built.path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "value"), [("depth", None), ("tools", 3), ("photographs", [])])
+def test_a_damaged_field_is_one_line(tmp_path: Path, field: str, value: Any) -> None:
+    built = build_levels(level_task(), tmp_path / "set", count=1, depth=0)
+    file = built.path / "levels.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    with pytest.raises(LevelError, match=field):
+        open_levels(built.path)
+
+
+def test_a_set_built_anew_keeps_nothing_of_the_one_before(tmp_path: Path) -> None:
+    built = build_levels(level_task(), tmp_path / "set", count=1, depth=0)
+    (built.path / DATABASE).touch()
+    (built.path / "levels.json").unlink()
+    build_levels(level_task(), tmp_path / "set", count=2, depth=0)
+    assert not (built.path / DATABASE).exists()
+
+
+def test_of_a_long_distortion_the_place_is_kept() -> None:
+    short, long = ({"top": 3, "transforms": "x" * length} for length in (10, 1000))
+    assert json.loads(distortion_text(short)) == short
+    assert json.loads(distortion_text(long)) == {"top": 3}
 
 
 def test_no_level_set_is_one_line(tmp_path: Path) -> None:

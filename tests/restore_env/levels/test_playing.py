@@ -8,9 +8,11 @@ import multiprocessing
 import pickle
 import sqlite3
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -18,9 +20,9 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode
 
 from restore_env import EpisodeRecord, ImageRestoreEnv, ImageRestoreVectorEnv, Task
-from restore_env.levels.building import build_levels
-from restore_env.levels.kept import DATABASE, KeptTransitions, Node
-from restore_env.levels.store import LevelError, LevelSet, open_levels
+from restore_env.levels.building import build_levels, resplit
+from restore_env.levels.kept import KeptTransitions, Node
+from restore_env.levels.store import DATABASE, LevelError, LevelSet, open_levels
 from restore_env.sampling import EpisodeStart
 from tests.support.level_sets import COUNT, level_task, small_levels, write_photographs
 from tests.support.toolkit import pixelwise_toolbox
@@ -275,6 +277,72 @@ def test_a_packaged_set_has_a_name_and_its_photographs_are_needed_for_more(
     env.step(np.int64(1))
     with pytest.raises(LevelError, match=r"use the name of a packaged one \(tiny\)"):
         open_levels("huge")
+
+
+def test_photographs_are_found_among_others_and_must_be_the_same(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photos", 6)
+    built = build_levels(resplit(level_task(folder), "train"), tmp_path / "set", count=3, depth=0)
+
+    def first_rewards(images: Path | None) -> list[float]:
+        env = ImageRestoreVectorEnv(3, levels=built.path, observation="spectrum", images=images)
+        env.reset(options={"episode_seed": built.arrays["seed"]})
+        return list(env.step(np.zeros(3, np.int64))[1])
+
+    expected = first_rewards(None)
+    (built.path / DATABASE).unlink()
+    assert first_rewards(folder) == expected
+    (built.path / DATABASE).unlink()
+    for path in sorted(folder.iterdir()):
+        cv2.imwrite(str(path), np.zeros((280, 300, 3), np.uint8))
+    with pytest.raises(LevelError, match="other photographs with the same names"):
+        first_rewards(folder)
+
+
+def test_patches_are_kept_as_8_bits_whatever_is_observed(tmp_path: Path) -> None:
+    levels = small_levels(tmp_path, depth=0, pixels=True)
+    first = ImageRestoreEnv(levels=levels, observation="spectrum", dtype="float32")
+    second = ImageRestoreEnv(levels=levels, observation="both")
+    for env in (first, second):
+        env.reset(seed=0)
+    one, two = (env.step(np.int64(0))[0] for env in (first, second))
+    assert np.array_equal(one["spectrum"], two["spectrum"])
+
+
+def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
+    levels = small_levels(tmp_path, depth=0)
+    (levels / DATABASE).write_bytes(b"damaged" * 1000)
+    env = ImageRestoreEnv(levels=levels, observation="spectrum")
+    env.reset(seed=0)
+    with pytest.raises(LevelError, match="delete it"):
+        env.step(np.int64(0))
+
+
+def test_states_share_what_was_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "tiny.levels"
+    open_levels(small_levels(tmp_path, depth=0)).pack(file)
+    env = ImageRestoreEnv(levels=file, observation="spectrum")
+    env.reset(seed=0)
+    env.step(np.int64(0))
+    ahead = env.step(np.int64(1))
+    monkeypatch.setattr("restore_env.levels.dynamics.LevelDynamics._computed", None)
+    env.reset(seed=0)
+    env.step(np.int64(0))
+    state = env.clone_state()
+    for _ in range(2):
+        assert data_equivalence(env.step(np.int64(1)), ahead, exact=True)
+        env.restore_state(state)
+
+
+def test_starts_drawn_on_the_device(tmp_path: Path) -> None:
+    task = replace(level_task(), draws="device")
+    levels = build_levels(task, tmp_path / "set", count=COUNT, depth=1)
+    looked_up = ImageRestoreVectorEnv(COUNT, levels=levels.path, observation="spectrum")
+    computed = ImageRestoreVectorEnv(COUNT, **(vars(task) | {"observation": "spectrum"}))
+    steps = []
+    for env in (looked_up, computed):
+        env.reset(options={"episode_seed": levels.arrays["seed"]})
+        steps.append(env.step(np.arange(COUNT) % 4))
+    assert data_equivalence(steps[0][:4], steps[1][:4], exact=True)
 
 
 def test_a_task_of_objects_cannot_be_stored(tmp_path: Path) -> None:
