@@ -1,4 +1,8 @@
-"""Measure each tool on patches of its own distortion and band: ``python -m benchmarks.tools --images DIR``."""
+"""Measure each tool on patches of its own distortion and band: ``python -m benchmarks.tools --images DIR``.
+
+With ``--severity`` each tool is measured on the patches of every tool: those of that severity in whose distortion its
+kind and band are the strongest part.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from agents.command_line import OneLineParser, positive_int, run_guarded
@@ -21,7 +26,7 @@ from restore_env.toolbox import Tool, Toolbox
 from tools_zoo.catalog import TOOLS, ToolSpec
 from tools_zoo.toolboxes import load_toolbox, read_manifest, toolbox_folder
 from tools_zoo.training.losses import Batch, as_tensor
-from tools_zoo.training.tools import draw_band
+from tools_zoo.training.tools import draw_band, draw_strongest
 
 PROGRAM = "benchmarks.tools"
 PATCH_SIZE = 63
@@ -55,14 +60,60 @@ def measure(
     return rows
 
 
-@torch.inference_mode()
 def _mean_psnr(tool: Tool | None, pairs: Batch) -> float:
     """Mean of the patches' PSNR, dB, after the tool; None: of the input."""
+    return float(_psnrs(tool, pairs).mean())
+
+
+@torch.inference_mode()
+def _psnrs(tool: Tool | None, pairs: Batch) -> npt.NDArray[np.float64]:
+    """PSNR of each patch, dB, after the tool; None: of the input."""
     scores = []
     for start in range(0, len(pairs[0]), BATCH_SIZE):
         inputs, targets = (as_tensor(side[start : start + BATCH_SIZE]) for side in pairs)
         scores.append(psnr(inputs if tool is None else tool(inputs), targets))
-    return float(torch.cat(scores).mean())
+    return np.asarray(torch.cat(scores).numpy())
+
+
+@dataclass(frozen=True)
+class FirstChoice:
+    """All tools as the first one on the patches of one tool."""
+
+    tool: str
+    gains: tuple[float, ...]
+    """Mean gain of each tool of the table, dB."""
+    chosen: tuple[float, ...]
+    """Share of the patches on which each tool is the best."""
+
+    @property
+    def honest(self) -> bool:
+        """Whether the tool is the best one more often than any other, and gains 95 % of what the best of them does."""
+        own = [spec.name for spec in TOOLS].index(self.tool)
+        return self.chosen[own] == max(self.chosen) and self.gains[own] >= 0.95 * max(self.gains)
+
+
+def first_choices(source: ImageSource, toolbox: Toolbox, severity: str, patches: int, seed: int) -> list[FirstChoice]:
+    """Measure every tool on the patches of each."""
+    rows = []
+    for number, spec in enumerate(TOOLS):
+        print(f"[{number + 1}/{len(TOOLS)}] {spec.name}", file=sys.stderr, flush=True)
+        sampler = PatchSampler(source, range(len(source)), PATCH_SIZE, partial(draw_strongest, spec, severity))
+        pairs = sampler.batch(np.random.default_rng([seed, number]), patches)
+        before = _psnrs(None, pairs)
+        gains = np.stack([_psnrs(toolbox[toolbox.action(other.name)], pairs) - before for other in TOOLS])
+        best = np.bincount(gains.argmax(axis=0), minlength=len(TOOLS)) / patches
+        rows.append(FirstChoice(spec.name, tuple(gains.mean(axis=1).tolist()), tuple(best.tolist())))
+    return rows
+
+
+def choices_markdown(rows: Sequence[FirstChoice]) -> str:
+    """The gains as a table, a row for each tool's patches; in brackets the percentage on which a tool is the best."""
+    heads = ["patches of", *(spec.name for spec in TOOLS), "honest"]
+    lines = []
+    for row in rows:
+        cells = [f"{gain:+.2f} ({share:.0%})" for gain, share in zip(row.gains, row.chosen, strict=True)]
+        lines.append([row.tool, *cells, "yes" if row.honest else "no"])
+    return "\n".join(markdown_table(heads, lines))
 
 
 def distortion_of(spec: ToolSpec) -> str:
@@ -102,6 +153,15 @@ def run(arguments: argparse.Namespace) -> int:
     source = open_images(arguments.images, min_size=PATCH_SIZE)
     if not isinstance(source, ImageSource):
         raise ValueError("tools are measured on clean photographs, not on pairs")
+    if arguments.severity is not None:
+        choices = first_choices(source, ours, arguments.severity, arguments.patches, arguments.seed)
+        caption = (
+            f"Mean gain in dB over {arguments.patches} patches of severity {arguments.severity} a row; photographs:"
+            f" {len(source)}. Honest: best on more patches than any other, with 95 % of the best mean gain."
+        )
+        record = {"images": len(source), "choices": [asdict(row) for row in choices]}
+        publish(arguments, f"{choices_markdown(choices)}\n\n{caption}", record)
+        return 0
     networks = dict(read_manifest(toolbox_folder(arguments.toolbox)))
     rows = measure(source, ours, published, networks, arguments.patches, arguments.seed)
     caption = (
@@ -119,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of clean photographs")
     parser.add_argument("--toolbox", default="default", help="name of a shipped toolbox, or a toolbox folder")
     parser.add_argument("--against", help="folder of the imported published toolbox, to compare with")
+    parser.add_argument("--severity", help='measure every tool on every tool\'s patches of it, such as "mixed"')
     parser.add_argument("--patches", type=positive_int, default=500, help="patches per tool (default 500)")
     parser.add_argument("--seed", type=int, default=0)
     add_outputs(parser)
