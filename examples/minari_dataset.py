@@ -1,6 +1,6 @@
-"""A Minari dataset of the greedy oracle's episodes, with reference scores, for offline reinforcement learning.
+"""A Minari dataset of the best chains of a level set, with reference scores, for offline reinforcement learning.
 
-The oracle sees the target; its episodes are demonstrations. A score of 0 is a constant chain, 1 the oracle.
+A normalized score of 0 is the best constant chain, 1 the best chain of each level.
 Run from the checkout: ``pip install -c constraints.txt -e ".[minari]"; python -m examples.minari_dataset``.
 """
 
@@ -13,54 +13,57 @@ import gymnasium as gym
 import minari
 import numpy as np
 
-import restore_env  # noqa: F401  registers the environment
-from agents.policies.heuristics import FixedChain
-from agents.policies.oracles import GreedyOracle
-from tools_zoo import load_toolbox
+import restore_env  # noqa: F401  registers the environments
 
 
-def play(env: gym.Env[Any, Any], policy: Any, episodes: int) -> list[float]:
-    """Play the same episodes by a policy; return their returns in dB."""
-    returns = []
+def play(env: gym.Env[Any, Any], episodes: int, exploration: float) -> float:
+    """Play the best chain of each level, with some random actions; return the mean return in dB."""
+    base: Any = env.unwrapped
+    rng, returns = np.random.default_rng(0), []
     for episode in range(episodes):
-        observation, _ = env.reset(seed=episode)
-        state, over, total = None, False, 0.0
+        _, info = env.reset(seed=episode)
+        chain = [*base.episodes.dynamics.optima.best_chain[info["level"]], base.toolbox.stop]
+        over, total = False, 0.0
         while not over:
-            action, state = policy.predict(observation, state)
-            observation, reward, over, _, _ = env.step(action)
+            action = chain.pop(0) if chain and rng.random() >= exploration else rng.integers(base.toolbox.stop)
+            _, reward, over, _, _ = env.step(action)
             total += float(reward)
         returns.append(total)
-    return returns
+    return float(np.mean(returns))
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Record the episodes, write the dataset, and read it again; return the reference scores."""
+    """Record the episodes, write the dataset, and read it again; return its scores."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--severity", default="moderate")
-    parser.add_argument("--dataset", default="imagerestore/greedy-v0")
+    parser.add_argument("--env-id", default="ImageRestorePureTrain-v0", help="of a level set")
+    parser.add_argument("--episodes", type=int, default=1000)
+    parser.add_argument("--exploration", type=float, default=0.2, help="probability of a random tool")
+    parser.add_argument("--dataset", default="imagerestore/pure-train-best-v0")
     options = parser.parse_args(arguments)
 
-    env = gym.make("ImageRestore-v0", severity=options.severity, upscale=(1,))
-    names = load_toolbox("default").names
-    constant = FixedChain([names.index("denoise_4"), names.index("deblur_3")], stop=len(names))
-    low = float(np.mean(play(env, constant, options.episodes)))
-    recorder = minari.DataCollector(env, record_infos=True)
-    high = float(np.mean(play(recorder, GreedyOracle.of(recorder), options.episodes)))
+    recorder = minari.DataCollector(gym.make(options.env_id), record_infos=True)
+    mean = play(recorder, options.episodes, options.exploration)
+    base: Any = recorder.unwrapped
+    optima = base.episodes.dynamics.optima
+    low, high = float(optima.constant_return.mean()), float(optima.best_return.mean())
     if options.dataset in minari.list_local_datasets():
         minari.delete_dataset(options.dataset)
-    dataset = recorder.create_dataset(
-        options.dataset, eval_env=env.spec, algorithm_name="greedy oracle", ref_min_score=low, ref_max_score=high
+    recorder.create_dataset(
+        options.dataset,
+        eval_env=recorder.env.spec,
+        algorithm_name=f"best chain of each level, {options.exploration:.0%} random",
+        ref_min_score=low,
+        ref_max_score=high,
     )
 
-    again = minari.load_dataset(options.dataset)
-    shapes = {key: values.shape for key, values in next(again.iterate_episodes()).infos.items()}
-    print(f"{again.total_episodes} episodes, {again.total_steps} steps; infos of the first: {shapes}")
-    start = again.recover_environment().reset(seed=0)[1]
-    assert start["episode_seed"] == env.reset(seed=0)[1]["episode_seed"]
-    scores = minari.get_normalized_score(dataset, np.array([low, high]))
-    print(f"constant chain {low:+.2f} dB, oracle {high:+.2f} dB, normalized {scores}")
-    return {"constant": low, "oracle": high}
+    dataset = minari.load_dataset(options.dataset)
+    shapes = {key: values.shape for key, values in next(dataset.iterate_episodes()).infos.items()}
+    print(f"{dataset.total_episodes} episodes, {dataset.total_steps} steps; infos of the first: {shapes}")
+    start = dataset.recover_environment().reset(seed=0)[1]
+    assert start["episode_seed"] == gym.make(options.env_id).reset(seed=0)[1]["episode_seed"]
+    score = float(minari.get_normalized_score(dataset, np.array([mean]))[0])
+    print(f"constant chain {low:+.2f} dB, best chains {high:+.2f} dB, this dataset {mean:+.2f} dB: score {score:.2f}")
+    return {"constant": low, "best": high, "dataset": mean, "score": score}
 
 
 if __name__ == "__main__":

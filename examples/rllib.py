@@ -54,20 +54,19 @@ class MaskedLSTM(TorchRLModule, ValueFunctionAPI):
 def main(arguments: list[str] | None = None) -> float:
     """Train; return the mean return of the last iteration, dB."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=1152)
+    parser.add_argument("--batch-size", type=int, default=1536)
     parser.add_argument("--address", help='of a cluster, "auto" on its head')
     options = parser.parse_args(arguments)
 
     ray.init(address=options.address, **({} if options.address else {"num_cpus": options.workers + 1}))
-    register_env("ImageRestore", lambda config: gym.make("restore_env:ImageRestore-v0", **config))
-    model = RLModuleSpec(module_class=MaskedLSTM, model_config={"lstm_cell_size": 64, "max_seq_len": 3})
-    config = PPOConfig().environment("ImageRestore", env_config={"severity": "any", "observation": "spectrum"})
+    register_env("ImageRestore", lambda config: gym.make("restore_env:ImageRestorePureTrain-v0", **config))
+    model = RLModuleSpec(module_class=MaskedLSTM, model_config={"lstm_cell_size": 64, "max_seq_len": 2})
+    config = PPOConfig().environment("ImageRestore", env_config={"flatten": False})
     config.env_runners(num_env_runners=options.workers, num_envs_per_env_runner=8).rl_module(rl_module_spec=model)
-    config.training(
-        train_batch_size=options.batch_size, minibatch_size=options.batch_size // 3, num_epochs=3, gamma=1.0
-    )
+    batches = {"train_batch_size": options.batch_size, "minibatch_size": options.batch_size // 3, "num_epochs": 3}
+    config.training(**batches, lr=5e-4, gamma=1.0, vf_loss_coeff=0.25)
     algorithm, result = config.build_algo(), float("nan")
     for _ in range(options.iterations):
         result = float(algorithm.train()["env_runners"]["episode_return_mean"])

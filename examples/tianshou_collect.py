@@ -24,7 +24,7 @@ import restore_env  # noqa: F401  registers the environment
 
 def make() -> gym.Env[Any, Any]:
     """The compact observation under the keys that Tianshou's policies read: ``obs`` and ``mask``."""
-    env = gym.make("ImageRestore-v0", observation=("spectrum", "steps_left", "action_mask"), severity="any")
+    env = gym.make("ImageRestorePureTrain-v0", observation=("spectrum", "steps_left", "action_mask"), flatten=False)
     assert isinstance(env.observation_space, spaces.Dict)
 
     def renamed(observation: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def make() -> gym.Env[Any, Any]:
 def main(arguments: list[str] | None = None) -> float:
     """Collect and update in turn, then evaluate; return the mean gain in dB."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--envs", type=int, default=8)
     parser.add_argument("--processes", action="store_true")
     options = parser.parse_args(arguments)
