@@ -17,7 +17,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.utils.env_checker import data_equivalence as same
 from gymnasium.wrappers import vector as vector_wrappers
 
-from restore_env import ImageRestoreEnv, Toolbox
+from restore_env import IDS, FunctionTool, ImageRestoreEnv, ImageRestoreError, Toolbox
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
 IMAGE = {"observation": ("image",), "flatten": True}
@@ -54,6 +54,10 @@ class TestChecker:
     @pytest.mark.parametrize("arguments", [{}, IMAGE, SPECTRUM, {"observation": "both", "info": "full"}, DRAWN])
     def test_passes_as_it_comes(self, arguments: dict[str, Any]) -> None:
         check_env(make(**arguments).unwrapped)
+
+    @pytest.mark.parametrize("name", IDS)
+    def test_passes_for_every_id(self, name: str) -> None:
+        check_env(gym.make(name).unwrapped, skip_render_check=True)
 
     def test_a_window_is_announced_only_where_there_is_a_display(self) -> None:
         if "human" not in ImageRestoreEnv.metadata["render_modes"]:
@@ -179,6 +183,44 @@ class TestInfos:
                 shapes.add(tuple((key, array.shape, array.dtype.str) for key, array in arrays.items()))
         assert len(shapes) == 1
         assert not any(kind.lstrip("<|")[0] in "OUS" for _, _, kind in shapes.pop())
+
+
+class TestSteps:
+    @pytest.mark.parametrize("action", [np.array([3]), [3], (0, 1)])
+    def test_an_action_is_one_number(self, action: Any) -> None:
+        env = make().unwrapped
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match="expected one whole number as the action"):
+            env.step(action)
+
+    def test_a_tool_or_reward_that_returns_nan_is_an_error(self) -> None:
+        broken = FunctionTool("broken", lambda images: images * float("nan"))
+        for env, action in (
+            (make(toolbox=Toolbox([broken])), np.int64(0)),
+            (make_vec(toolbox=Toolbox([broken])), np.zeros(N, dtype=np.int64)),
+        ):
+            env.reset(seed=0)
+            with pytest.raises((ValueError, ImageRestoreError), match=r"broken.*finite"):
+                env.step(action)
+        env = make(reward=lambda images, targets: (images - targets).mean((1, 2, 3)) * float("nan"))
+        with pytest.raises(ValueError, match="the reward must return finite scores, got nan"):
+            env.reset(seed=0)
+
+    def test_small_batches_run_on_one_thread(self) -> None:
+        threads = []
+
+        def counted(images: torch.Tensor) -> torch.Tensor:
+            threads.append(torch.get_num_threads())
+            return images
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(3)
+        env = make(toolbox=Toolbox([FunctionTool("counted", counted)]))
+        env.reset(seed=0)
+        env.step(np.int64(0))
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(before)
+        assert threads == [1]
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
