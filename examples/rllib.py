@@ -61,10 +61,11 @@ def main(arguments: list[str] | None = None) -> float:
     options = parser.parse_args(arguments)
 
     ray.init(address=options.address, **({} if options.address else {"num_cpus": options.workers + 1}))
-    register_env("ImageRestore", lambda config: gym.make("restore_env:ImageRestorePureTrain-v0", **config))
+    register_env("ImageRestore", lambda config: gym.make_vec("restore_env:ImageRestorePureTrain-v0", **config))
     model = RLModuleSpec(module_class=MaskedLSTM, model_config={"lstm_cell_size": 64, "max_seq_len": 2})
     config = PPOConfig().environment("ImageRestore", env_config={"flatten": False})
-    config.env_runners(num_env_runners=options.workers, num_envs_per_env_runner=8).rl_module(rl_module_spec=model)
+    config.env_runners(num_env_runners=options.workers, num_envs_per_env_runner=32)
+    config.env_runners(gym_env_vectorize_mode="vector_entry_point").rl_module(rl_module_spec=model)
     batches = {"train_batch_size": options.batch_size, "minibatch_size": options.batch_size // 3, "num_epochs": 3}
     config.training(**batches, lr=5e-4, gamma=1.0, vf_loss_coeff=0.25)
     algorithm, result = config.build_algo(), float("nan")
