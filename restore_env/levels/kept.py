@@ -40,7 +40,8 @@ class KeptTransitions:
 
     Args:
         path: of the database; None, or a folder that cannot be written to, keeps nothing.
-        limit: number of nodes; when there are more, those that were used least leave, long chains first.
+        limit: number of nodes; when there are more, those that were used least leave, long chains first, and with
+            them a tenth, so that this happens rarely.
     """
 
     def __init__(self, path: Path | None, limit: int = LIMIT) -> None:
@@ -78,7 +79,7 @@ class KeptTransitions:
                 database.execute(
                     "DELETE FROM nodes WHERE rowid IN"
                     " (SELECT rowid FROM nodes ORDER BY used, LENGTH(chain) DESC, rowid LIMIT ?)",
-                    (count - self._limit,),
+                    (count - self._limit + self._limit // 10,),
                 )
 
     @contextmanager
