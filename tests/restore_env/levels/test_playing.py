@@ -20,9 +20,11 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode
 
 from restore_env import EpisodeRecord, ImageRestoreEnv, ImageRestoreVectorEnv, Task
+from restore_env.episodes.batch import EpisodeBatch
 from restore_env.levels.building import build_levels, resplit
 from restore_env.levels.kept import KeptTransitions, Node
 from restore_env.levels.store import DATABASE, LevelError, LevelSet, open_levels
+from restore_env.metrics import psnr
 from restore_env.sampling import EpisodeStart
 from tests.support.level_sets import COUNT, level_task, small_levels, write_photographs
 from tests.support.toolkit import pixelwise_toolbox
@@ -58,7 +60,7 @@ def both(levels: Path, mode: AutoresetMode, **arguments: Any) -> list[ImageResto
 @pytest.mark.parametrize("observation", ["image", "spectrum", "both"])
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_equal_to_the_environment_without_a_level_set(levels: Path, mode: AutoresetMode, observation: str) -> None:
-    envs = both(levels, mode, observation=observation, stop_if_worse=True, cost_weight=1e3)
+    envs = both(levels, mode, observation=observation, stop_if_worse=True, cost_weight=1e3, max_steps=4)
     rng = np.random.default_rng(0)
     results: list[Any] = [env.reset(seed=0) for env in envs]
     for _ in range(25):
@@ -70,6 +72,8 @@ def test_equal_to_the_environment_without_a_level_set(levels: Path, mode: Autore
         assert data_equivalence(results[0], results[1], exact=True)
         actions = rng.integers(0, 5, 3)
         results = [env.step(actions) for env in envs]
+        for look_ahead in (EpisodeBatch.one_step_rewards, lambda batch, slots: batch.quality(slots, psnr)):
+            np.testing.assert_allclose(*(look_ahead(env.episodes, np.arange(3)) for env in envs), atol=1e-9)
 
 
 def test_equal_with_resets_by_mask(levels: Path) -> None:
@@ -96,8 +100,9 @@ def test_the_checkers_pass_and_seeds_choose_levels(levels: Path) -> None:
     assert seen == set(range(COUNT))
 
 
-def test_every_chain_returns_what_the_optimum_says(levels: Path) -> None:
-    env = ImageRestoreEnv(levels=levels, max_steps=2, cost_weight=1e3)
+@pytest.mark.parametrize("stop_if_worse", [False, True])
+def test_every_chain_returns_what_the_optimum_says(levels: Path, stop_if_worse: bool) -> None:
+    env = ImageRestoreEnv(levels=levels, max_steps=2, cost_weight=1e3, stop_if_worse=stop_if_worse)
     best = env.episodes.dynamics.optima  # type: ignore[attr-defined]
     seeds = open_levels(levels).arrays["seed"].tolist()
     returns = np.full((COUNT, 5, 5), -np.inf)
@@ -139,10 +144,10 @@ def test_what_was_computed_is_kept_for_the_next_process(tmp_path: Path, monkeypa
 def test_the_least_used_long_chains_leave_first(tmp_path: Path) -> None:
     kept = KeptTransitions(tmp_path / DATABASE, limit=3)
     node = Node(1.0, 2.0, b"s", b"")
-    kept.keep([(0, (1,)), (0, (1, 2)), (1, (1,))], [node] * 3)
-    assert kept.find([(0, (1,)), (1, (1,)), (5, ())]) == [node, node, None]
+    kept.keep([(0, (1,)), (0, (1, 2)), (1, (1, 2))], [node] * 3)
+    assert kept.find([(0, (1, 2)), (5, ())]) == [node, None]
     kept.keep([(2, (3,))], [node])
-    assert kept.find([(0, (1,)), (0, (1, 2)), (1, (1,)), (2, (3,))]) == [node, None, node, node]
+    assert kept.find([(0, (1,)), (0, (1, 2)), (1, (1, 2)), (2, (3,))]) == [node, node, None, node]
 
 
 def test_found_nodes_are_forgotten_when_they_are_too_many(levels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +163,14 @@ def test_found_nodes_are_forgotten_when_they_are_too_many(levels: Path, monkeypa
     assert len(envs[0].episodes.dynamics._chains) < 12  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def restored(env: ImageRestoreEnv) -> ImageRestoreEnv:
+    """Another environment in the same state."""
+    other = ImageRestoreEnv(levels=env.task.levels, observation="both", max_steps=3)
+    other.restore_state(env.clone_state())
+    return other
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env)), restored])
 def test_forks_have_equal_futures(levels: Path, copied: Any) -> None:
     env = ImageRestoreEnv(levels=levels, observation="both", max_steps=3)
     env.reset(seed=1)
