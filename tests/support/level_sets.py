@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ import cv2
 
 from restore_env import Task
 from restore_env.levels.building import build_levels
+from restore_env.toolbox import Toolbox
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
 COUNT = 5
 
 
 def toolbox() -> Any:
-    """Three exact tools and a super-resolver."""
-    return pixelwise_toolbox(super_resolver=True)
+    """Three exact tools and a super-resolver, each of another computation."""
+    tools: Any = enumerate(pixelwise_toolbox(super_resolver=True), start=1)
+    return Toolbox([replace(tool, macs_per_pixel=1e3 * number) for number, tool in tools])
 
 
 def level_task(images: Path | None = None) -> Task:
