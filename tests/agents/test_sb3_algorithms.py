@@ -103,6 +103,16 @@ class TestAlgorithms:
         env.close()
 
 
+def test_processes_start_by_the_default_method() -> None:
+    named = task(**SPECTRUM, toolbox="classic")
+    env = make_vec_env(ID, n_envs=N, env_kwargs=named, vec_env_cls=SubprocVecEnv)
+    env.reset()
+    _, rewards, _, infos = env.step(np.zeros(N, dtype=np.int64))
+    assert np.isfinite(rewards).all()
+    assert len(infos) == N
+    env.close()
+
+
 @pytest.mark.usefixtures("one_thread")
 class TestWrappers:
     def test_an_image_is_stacked_transposed_and_monitored(self) -> None:
