@@ -30,6 +30,7 @@ def register(commands: Any) -> None:
     build.add_argument("--backend", help="what runs the tools: torch, eager or ncnn (default: the toolbox's)")
     build.add_argument("--split", choices=("all", "train", "test"), default="all", help="which of the photographs")
     build.add_argument("--pixels", action="store_true", help="store the observed patches, too (12 kB each)")
+    build.add_argument("--no-last", action="store_true", help="do not store what is observed after the last step")
     build.add_argument("--seed", type=int, default=0, help="of the levels (default: %(default)s)")
     build.set_defaults(run=build_set)
     pack = kinds.add_parser("pack", help="write a level set as one compressed file")
@@ -59,6 +60,7 @@ def build_set(arguments: argparse.Namespace) -> int:
             depth=arguments.depth,
             seed=arguments.seed,
             pixels=arguments.pixels,
+            last_observed=not arguments.no_last,
             report=lambda done, _: bar.update(done - bar.n),
         )
     return show_set(argparse.Namespace(levels=arguments.out))

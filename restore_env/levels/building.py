@@ -61,6 +61,7 @@ def build_levels(
     depth: int = 2,
     seed: int = 0,
     pixels: bool = False,
+    last_observed: bool = True,
     report: Callable[[int, int], None] = lambda done, count: None,
 ) -> LevelSet:
     """Draw levels and run every chain of at most ``depth`` tools on each.
@@ -75,12 +76,13 @@ def build_levels(
         depth: length of the chains.
         seed: from which the levels' seeds are drawn.
         pixels: store the observed patches, too: 12 kB a chain and level more, with patches of 63 pixels.
+        last_observed: store what is observed after the last step, too: no policy needs it, and it is most of the set.
         report: is called with the number of levels that are built, and of all.
 
     Raises:
         LevelError: the task cannot be stored, or the folder holds another set.
     """
-    manifest = _manifest(task, count, depth, seed, pixels)
+    manifest = _manifest(task, count, depth, seed, pixels, last_observed)
     out = Path(out)
     arrays = create(out, manifest)
     seeds = np.random.default_rng(seed).choice(2**53, size=count, replace=False)
@@ -99,7 +101,8 @@ class _Builder:
         self._toolbox, self._metric = task_toolbox(task), resolve_metric(task.reward)
         sampler = task_sampler(task)
         assert isinstance(sampler, StartSampler)
-        self._sampler, self._arrays, self._tree = sampler, arrays, manifest.tree
+        self._sampler, self._arrays = sampler, arrays
+        self._tree, self._observed = manifest.tree, manifest.observed
         keys = ("image", "spectrum") if manifest.pixels else ("spectrum",)
         self._viewer = Viewer(keys, task.patch_size, "uint8")
         self._piece = max(1, PIECE_PIXELS // task.patch_size**2)
@@ -146,8 +149,9 @@ class _Builder:
         self._arrays["psnr"][levels, node] = psnr.cpu().numpy()
         if "score" in self._arrays:
             self._arrays["score"][levels, node] = score.cpu().numpy()
-        for name, values in self._viewer.views(images).items():
-            self._arrays[name][levels, node] = values
+        if node < self._observed:
+            for name, values in self._viewer.views(images).items():
+                self._arrays[name][levels, node] = values
         if node >= self._tree.inner:
             return
         remaining = targets.shape[-1] // images.shape[-1]
@@ -156,7 +160,7 @@ class _Builder:
             self._visit(levels, node * self._tree.n_tools + 1 + tool, outputs, targets)
 
 
-def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool) -> Manifest:
+def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool, last_observed: bool) -> Manifest:
     """The manifest of a set that is going to be built."""
     for name, least in (("count", 1), ("depth", 0)):
         if {"count": count, "depth": depth}[name] < least:
@@ -183,6 +187,7 @@ def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool) -> Ma
         photographs=[source.identity(number) for number in range(len(source))],
         images=images,  # type: ignore[arg-type]
         pixels=pixels,
+        last_observed=last_observed,
         toolbox=task.toolbox,  # type: ignore[arg-type]
         upscale=list(task_factors(task)),
         **fields,

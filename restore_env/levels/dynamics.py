@@ -68,12 +68,14 @@ class LevelDynamics:
             )
         if "image" in self._keys and task.dtype != "uint8":
             raise LevelError(f"{self.levels.path}: holds patches of 8 bits: leave dtype='float32' out")
+        if self._task.max_steps > self.levels.tree.depth and not self.levels.manifest.last_observed:
+            raise LevelError(
+                f"{self.levels.path}: holds no observations after {self.levels.tree.depth} step(s): lower max_steps"
+            )
         self._tree, self._stored = self.levels.tree, len(self.levels) * self.levels.tree.size
-        flat = {name: self.levels.arrays[name] for name in self._keys}
-        self._columns = [
-            _Column(array.reshape(self._stored, *array.shape[2:]))
-            for array in (self.levels.arrays["psnr"], self.levels.score, *flat.values())
-        ]
+        observed = [self.levels.arrays[name] for name in self._keys]
+        self._columns = [_Column(array) for array in (self.levels.arrays["psnr"], self.levels.score)]
+        self._columns += [_Column(array, self._tree.size) for array in observed]
         self._side = self._tree.upscaling(self.levels.scales)
         self._found: dict[tuple[int, int], int] = {}
         """Nodes that are not in the arrays, by the node before and the tool."""
@@ -178,7 +180,7 @@ class LevelDynamics:
         """Drop found nodes but for those that episodes are at."""
         keys = [self._key(node) for node in self._nodes.tolist()]
         self._found, self._chains = {}, []
-        self._columns = [_Column(column.stored) for column in self._columns]
+        self._columns = [_Column(column.array, column.nodes) for column in self._columns]
         self._nodes[:] = [self._walk(*key) for key in keys]
 
     def _walk(self, level: int, chain: Sequence[int]) -> int:
@@ -272,10 +274,17 @@ class LevelDynamics:
 
 
 class _Column:
-    """Values of all nodes: those of the set's array, then appended ones."""
+    """Values of all nodes: those of the set's array, then appended ones.
 
-    def __init__(self, stored: npt.NDArray[Any]) -> None:
-        self.stored, self._count = stored, 0
+    Args:
+        array: ``(levels, nodes, ...)``.
+        nodes: of a level; those that the array lacks have values of zero.
+    """
+
+    def __init__(self, array: npt.NDArray[Any], nodes: int | None = None) -> None:
+        self.array, self._count = array, 0
+        self.nodes, self._known = nodes or array.shape[1], array.shape[1]
+        self.stored = stored = array.reshape(-1, *array.shape[2:])
         self._more = np.empty((0, *stored.shape[1:]), dtype=stored.dtype)
 
     def append(self, value: Any) -> None:
@@ -289,6 +298,11 @@ class _Column:
 
     def rows(self, nodes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """The values of nodes."""
+        if self._known < self.nodes:
+            levels, chains = np.divmod(nodes, self.nodes)
+            values = np.asarray(self.stored[levels * self._known + np.minimum(chains, self._known - 1)])
+            values[chains >= self._known] = 0
+            return values
         more = nodes >= len(self.stored)
         if not more.any():
             return self.stored[nodes]

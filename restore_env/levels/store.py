@@ -66,6 +66,8 @@ class Manifest:
     """Where those photographs are; None: embedded ones."""
     pixels: bool
     """Whether observed patches are stored, too."""
+    last_observed: bool
+    """Whether what is observed after the last step is stored, too; no policy needs it."""
     toolbox: str | None
     severity: str
     distortion: str | None
@@ -87,6 +89,11 @@ class Manifest:
         """The chains whose results are stored."""
         return ChainTree(len(self.tools), self.depth)
 
+    @property
+    def observed(self) -> int:
+        """Number of chains after which the observation is stored, the shortest ones."""
+        return self.tree.size if self.last_observed else max(1, self.tree.inner)
+
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and type of each array, by name; the first axis is the level."""
         levels, nodes, size = self.count, self.tree.size, self.patch_size
@@ -97,12 +104,12 @@ class Manifest:
             "upscale": ((levels,), "int64"),
             "distortion": ((levels,), f"S{_TEXT}"),
             "psnr": ((levels, nodes), "float64"),
-            "spectrum": ((levels, nodes, COMPACT_SIZE), "uint8"),
+            "spectrum": ((levels, self.observed, COMPACT_SIZE), "uint8"),
         }
         if self.reward != "psnr":
             shapes["score"] = ((levels, nodes), "float64")
         if self.pixels:
-            shapes["image"] = ((levels, nodes, size, size, 3), "uint8")
+            shapes["image"] = ((levels, self.observed, size, size, 3), "uint8")
         return shapes
 
     @classmethod

@@ -21,6 +21,7 @@ from gymnasium.vector import AutoresetMode
 
 from restore_env import EpisodeRecord, ImageRestoreEnv, ImageRestoreVectorEnv, Task
 from restore_env.episodes.batch import EpisodeBatch
+from restore_env.episodes.spectrum import LOWEST
 from restore_env.levels.building import build_levels, resplit
 from restore_env.levels.kept import KeptTransitions, Node
 from restore_env.levels.store import DATABASE, LevelError, LevelSet, open_levels
@@ -362,3 +363,17 @@ def test_starts_drawn_on_the_device(tmp_path: Path) -> None:
 def test_a_task_of_objects_cannot_be_stored(tmp_path: Path) -> None:
     with pytest.raises(LevelError, match="toolbox must be given by name"):
         build_levels(Task(toolbox=pixelwise_toolbox()), tmp_path / "out", count=1)
+
+
+def test_what_is_observed_after_the_last_step_need_not_be_stored(levels: Path, tmp_path: Path) -> None:
+    small = small_levels(tmp_path, depth=2, pixels=True, last_observed=False)
+    assert open_levels(small).arrays["image"].shape[1] == 1 + 4
+    for observation in ("image", "spectrum"):
+        whole, lean = (ImageRestoreEnv(levels=path, observation=observation, max_steps=2) for path in (levels, small))
+        assert data_equivalence(whole.reset(seed=1), lean.reset(seed=1), exact=True)
+        assert data_equivalence(whole.step(np.int64(0)), lean.step(np.int64(0)), exact=True)
+        last = [env.step(np.int64(1)) for env in (whole, lean)]
+        assert data_equivalence(last[0][1:], last[1][1:], exact=True)
+        assert not last[1][0]["image"].any() if observation == "image" else (last[1][0]["spectrum"] == LOWEST).all()
+    with pytest.raises(LevelError, match=r"no observations after 2 step\(s\): lower max_steps"):
+        ImageRestoreEnv(levels=small, max_steps=3)
