@@ -11,7 +11,10 @@ import numpy as np
 
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.episodes.rendering import EpisodeView
+from restore_env.levels.dynamics import LevelDynamics
+from restore_env.levels.optima import Optima
 from restore_env.levels.starts import LevelStarts
+from restore_env.levels.store import LevelError
 from restore_env.resolve import task_sampler
 from restore_env.sampling import StartSampler
 from restore_env.task import Task
@@ -47,6 +50,17 @@ class Forkable:
     def episodes(self) -> EpisodeBatch:
         """The state of the episodes, for oracles and analysis; agents must not use it."""
         return self._episodes
+
+    @property
+    def optima(self) -> Optima:
+        """The best chain of each level of the level set that is played, and the best constant chain.
+
+        Raises:
+            LevelError: no level set is played.
+        """
+        if not isinstance(self._episodes.dynamics, LevelDynamics):
+            raise LevelError("exact optima need a level set: make the environment with levels=")
+        return self._episodes.dynamics.optima
 
     def clone_state(self) -> EnvState:
         """The state of episodes and random generators, for :meth:`restore_state`."""

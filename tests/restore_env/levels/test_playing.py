@@ -106,7 +106,7 @@ def test_the_checkers_pass_and_seeds_choose_levels(levels: Path) -> None:
 @pytest.mark.parametrize("stop_if_worse", [False, True])
 def test_every_chain_returns_what_the_optimum_says(levels: Path, stop_if_worse: bool) -> None:
     env = ImageRestoreEnv(levels=levels, max_steps=2, cost_weight=1.0, stop_if_worse=stop_if_worse)
-    best = env.episodes.dynamics.optima  # type: ignore[attr-defined]
+    best = env.optima
     seeds = open_levels(levels).arrays["seed"].tolist()
     returns = np.full((COUNT, 5, 5), -np.inf)
     for level, first, second in itertools.product(range(COUNT), range(5), range(5)):
