@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,7 @@ def test_a_warm_start_learns_from_the_oracle(
     monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 32)
     monkeypatch.setattr("agents.imitation.imitation.IMITATION_SHARE", {False: 0.95})
     monkeypatch.setattr("agents.imitation.imitation._has_levels", lambda _: False)
+    monkeypatch.setattr("time.monotonic", time.process_time)  # its time does not depend on what else the machine does
     cold, warm = (settings(tmp_path / name, 48, algorithm) for name in ("cold", "warm"))
     _, before = train_agent(cold)
     _, after = train_agent(dataclasses.replace(warm, warm_start=0.2))
