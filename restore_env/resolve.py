@@ -19,7 +19,7 @@ from restore_env.levels.starts import LevelStarts
 from restore_env.levels.store import LevelError, LevelSet, Manifest, open_levels
 from restore_env.metrics import METRICS, Metric
 from restore_env.sampling import Compose, StartSampler
-from restore_env.task import Task
+from restore_env.task import MAX_STEPS, Task
 from restore_env.toolbox import FunctionTool, Toolbox, ToolboxLike
 
 SAME_SIZE_TOOLBOX = "tools_zoo:default_toolbox"
@@ -106,7 +106,12 @@ def complete_task(task: Task) -> Task:
             raise LevelError(f"{task.levels}: was computed with {name}={value!r}: leave {name!r} out")
     if task.toolbox not in (None, manifest.toolbox):
         raise LevelError(f"{task.levels}: was computed with toolbox {manifest.toolbox!r}: leave 'toolbox' out")
-    return dataclasses.replace(task, **manifest.task_fields(), toolbox=LevelToolbox(task, manifest))
+    determined: dict[str, Any] = manifest.task_fields()
+    if task.max_steps is None:
+        determined["max_steps"] = manifest.depth or MAX_STEPS
+    path = Path(task.levels)  # absolute: what is not known is computed later, maybe in another folder
+    determined["levels"] = path.resolve() if path.exists() else task.levels
+    return dataclasses.replace(task, **determined, toolbox=LevelToolbox(task, manifest))
 
 
 def computed_task(task: Task) -> Task:

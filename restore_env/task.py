@@ -16,6 +16,8 @@ from restore_env.metrics import Metric
 from restore_env.sampling import Compose
 from restore_env.toolbox import ToolboxLike
 
+MAX_STEPS = 3
+"""Tools in an episode, at most, unless a task says otherwise."""
 DRAWS = ("host", "device")
 """Where patches can be distorted."""
 
@@ -55,8 +57,8 @@ class Task:
     upscale: Sequence[int] | None = None
     """Upscale factors to draw from: 1 same size, 4 low resolution. None: the scales of the toolbox's tools, so (1, 4)
     with the shipped tools and (1,) with tools of your own without a super-resolver. Pairs have their own factors."""
-    max_steps: int = 3
-    """Maximal number of tools; the episode terminates after them."""
+    max_steps: int = None  # type: ignore[assignment]  # is a number afterwards
+    """Maximal number of tools; the episode terminates after them. None: 3, or the depth of the level set."""
     stop_if_worse: bool = False
     """End an episode when its PSNR falls below the PSNR at its start."""
     reward: str | Metric = "psnr"
@@ -98,8 +100,12 @@ class Task:
     def __post_init__(self) -> None:
         object.__setattr__(self, "upscale", self._checked_factors())
         object.__setattr__(self, "severity", check_severity(self.severity))
+        if self.max_steps is None and self.levels is None:
+            object.__setattr__(self, "max_steps", MAX_STEPS)
         for name in ("patch_size", "max_steps"):
             value = getattr(self, name)
+            if value is None and name == "max_steps":
+                continue  # the level set determines it
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
             object.__setattr__(self, name, int(value))

@@ -76,6 +76,10 @@ class Forkable:
         """
         if state.episodes.n != self._episodes.n:
             raise ValueError(f"the state has {state.episodes.n} slot(s), the environment {self._episodes.n}")
+        for name in ("max_steps", "levels", "patch_size"):
+            theirs, own = getattr(state.episodes.task, name), getattr(self.task, name)
+            if theirs != own:
+                raise ValueError(f"the state is of an environment with {name}={theirs!r}, this one has {own!r}")
         slots = np.arange(self._episodes.n)
         self._episodes.copy_from(slots, state.episodes, slots)
         setattr(self, self.GENERATORS, copy.deepcopy(state.generators))

@@ -171,9 +171,9 @@ def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool, last_
     }
     images = task.images
     if isinstance(images, (str, os.PathLike)):
-        images = str(Path(images).resolve())
+        images = _absolute(images)
     elif images is not None:
-        images = [str(Path(item).resolve()) if isinstance(item, (str, os.PathLike)) else item for item in images]  # type: ignore[assignment]
+        images = [_absolute(item) for item in images]
     toolbox = task_toolbox(task)
     source = open_images(task.images, min_size=task.patch_size, cache_dir=task.cache_dir)
     manifest = Manifest(
@@ -185,10 +185,10 @@ def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool, last_
         macs_per_pixel=toolbox.macs_per_pixel.tolist(),
         fingerprint=fingerprint(toolbox),
         photographs=[source.identity(number) for number in range(len(source))],
-        images=images,  # type: ignore[arg-type]
+        images=images,
         pixels=pixels,
         last_observed=last_observed,
-        toolbox=task.toolbox,  # type: ignore[arg-type]
+        toolbox=_absolute(task.toolbox),
         upscale=list(task_factors(task)),
         **fields,
     )
@@ -196,6 +196,12 @@ def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool, last_
         if not _is_plain(value):
             raise LevelError(f"{name} must be given by name or path to be stored, got {value!r:.80}")
     return manifest
+
+
+def _absolute(value: Any) -> Any:
+    """The absolute path of a path that exists; other values as they are."""
+    is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and Path(value).exists())
+    return str(Path(value).resolve()) if is_path else value
 
 
 def _is_plain(value: Any) -> bool:

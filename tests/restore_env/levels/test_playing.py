@@ -130,7 +130,7 @@ def test_every_chain_returns_what_the_optimum_says(levels: Path, stop_if_worse: 
 
 def test_what_was_computed_is_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     levels = small_levels(tmp_path, depth=1)
-    first = ImageRestoreEnv(levels=levels, observation="spectrum")
+    first = ImageRestoreEnv(levels=levels, observation="spectrum", max_steps=3)
     actions = [0, 1, 2]
 
     def play(env: ImageRestoreEnv) -> list[Any]:
@@ -139,7 +139,9 @@ def test_what_was_computed_is_kept_for_the_next_process(tmp_path: Path, monkeypa
 
     steps = play(first)
     monkeypatch.setattr("restore_env.levels.dynamics.LevelDynamics._computed", None)
-    assert data_equivalence(steps, play(ImageRestoreEnv(levels=levels, observation="spectrum")), exact=True)
+    assert data_equivalence(
+        steps, play(ImageRestoreEnv(levels=levels, observation="spectrum", max_steps=3)), exact=True
+    )
     with sqlite3.connect(levels / DATABASE) as database:
         assert database.execute("SELECT COUNT(*) FROM nodes").fetchone() == (2,)
 
@@ -211,6 +213,27 @@ def test_several_processes_may_play_one_set_at_once(tmp_path: Path) -> None:
     assert any(one)
 
 
+def test_an_episode_has_the_depth_of_the_set_unless_told_otherwise(levels: Path) -> None:
+    assert ImageRestoreEnv(levels=levels).task.max_steps == 2
+    assert ImageRestoreEnv(levels=levels, max_steps=1).task.max_steps == 1
+
+
+def test_a_relative_path_is_found_after_the_folder_changed(levels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(levels.parent)
+    env = ImageRestoreEnv(levels=levels.name, max_steps=3)
+    env.reset(seed=0)
+    monkeypatch.chdir("/")
+    for _ in range(3):
+        env.step(np.int64(1))
+
+
+def test_a_state_of_another_task_is_refused(levels: Path) -> None:
+    two, three = (ImageRestoreEnv(levels=levels, max_steps=steps) for steps in (2, 3))
+    two.reset(seed=0)
+    with pytest.raises(ValueError, match="max_steps=2, this one has 3"):
+        three.restore_state(two.clone_state())
+
+
 def test_pictures_are_computed_again(levels: Path) -> None:
     env = ImageRestoreEnv(levels=levels, max_steps=3)
     observation, _ = env.reset(seed=0)
@@ -272,17 +295,19 @@ def test_a_packaged_set_has_a_name_and_its_photographs_are_needed_for_more(
     photographs = write_photographs(tmp_path / "photos")
     build_levels(level_task(photographs), tmp_path / "set", count=2, depth=1).pack(tmp_path / "tiny.levels")
     monkeypatch.setattr("restore_env.levels.store.PACKAGED", tmp_path)
-    env = ImageRestoreEnv(levels="tiny", observation="spectrum", info="full")
+    env = ImageRestoreEnv(levels="tiny", max_steps=3, observation="spectrum", info="full")
     _, info = env.reset(seed=0)
     assert info["photograph_name"] in {path.name for path in photographs.iterdir()}
     env.step(np.int64(0))
     with pytest.raises(LevelError, match="pass them as images"):
         env.step(np.int64(1))
-    env = ImageRestoreEnv(levels="tiny", observation="spectrum", render_mode="rgb_array")
+    env = ImageRestoreEnv(levels="tiny", max_steps=3, observation="spectrum", render_mode="rgb_array")
     env.reset(seed=0)
     env.step(np.int64(0))
     empty = env.render()
-    env = ImageRestoreEnv(levels="tiny", observation="spectrum", render_mode="rgb_array", images=str(photographs))
+    env = ImageRestoreEnv(
+        levels="tiny", max_steps=3, observation="spectrum", render_mode="rgb_array", images=str(photographs)
+    )
     env.reset(seed=0)
     env.step(np.int64(0))
     drawn = env.render()
@@ -351,7 +376,7 @@ def test_states_share_what_was_computed(tmp_path: Path, monkeypatch: pytest.Monk
 def test_starts_drawn_on_the_device(tmp_path: Path) -> None:
     task = replace(level_task(), draws="device")
     levels = build_levels(task, tmp_path / "set", count=COUNT, depth=1)
-    looked_up = ImageRestoreVectorEnv(COUNT, levels=levels.path, observation="spectrum")
+    looked_up = ImageRestoreVectorEnv(COUNT, levels=levels.path, observation="spectrum", max_steps=3)
     computed = ImageRestoreVectorEnv(COUNT, **(vars(task) | {"observation": "spectrum"}))
     steps = []
     for env in (looked_up, computed):
