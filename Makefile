@@ -15,8 +15,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## Restore a photograph with the shipped weights and show the gain
 	$(BIN)/imagerestore demo
 
-test: setup  ## Run the tests
-	$(BIN)/python -m pytest
+test: setup  ## Run the tests, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: setup  ## Lint, format and types
 	$(BIN)/ruff check .
