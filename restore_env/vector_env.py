@@ -30,9 +30,9 @@ Infos = dict[str, Any]
 class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
     """N :class:`ImageRestoreEnv` with one batched step.
 
-    Equal to ``SyncVectorEnv`` of the single environment, to the rounding of convolutions in another batch size; slot
-    ``i`` is seeded with ``seed + i``. ``reset`` takes pairs as two lists with an entry per slot,
-    ``options={"degraded": [...], "target": [...]}``.
+    Equal to ``SyncVectorEnv`` of the single environment: to the bit with the shipped tools, whose rounding does not
+    depend on the size of a batch; tools of your own may differ in the last bit. Slot ``i`` is seeded with ``seed + i``.
+    ``reset`` takes pairs as two lists with an entry per slot, ``options={"degraded": [...], "target": [...]}``.
 
     Args:
         num_envs: number of slots.
