@@ -67,8 +67,10 @@ def draw_starts(task: Task, count: int | None, seed: int) -> list[EpisodeStart]:
         seed: of the draws.
 
     Raises:
-        ValueError: more starts than the level set has levels.
+        ValueError: less than one start, or more than the level set has levels.
     """
+    if count is not None and count < 1:
+        raise ValueError(f"there must be one episode or more, got {count}")
     sampler, rng = task_sampler(task), np.random.default_rng(seed)
     if isinstance(sampler, LevelStarts):
         seeds: npt.NDArray[np.int64] = sampler.levels.arrays["seed"]

@@ -224,6 +224,9 @@ def run(arguments: Namespace) -> int:
     check_outputs(arguments)
     settings = [Setting(f"{name}-train", f"{name}-test", arguments.steps, arguments.seed) for name in arguments.sets]
     sets = [(open_levels(setting.train), open_levels(setting.test)) for setting in settings]  # before the work begins
+    for name, (train, test) in zip(arguments.sets, sets, strict=True):
+        if train.manifest.tools != test.manifest.tools or train.manifest.depth != test.manifest.depth:
+            raise ValueError(f"{name}: the train set and the test set must have the same tools and the same depth")
     text, measured = [], {}
     for name, setting, (train, test) in zip(arguments.sets, settings, sets, strict=True):
         lines = measure(setting)

@@ -149,6 +149,8 @@ def _load(name: str) -> Toolbox:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the table, and write the numbers where that was asked for."""
     check_outputs(arguments)
+    if arguments.severity is not None and arguments.against is not None:
+        raise ValueError("--against compares tools on their own distortions: leave out --severity")
     ours, published = _load(arguments.toolbox), None if arguments.against is None else _load(arguments.against)
     source = open_images(arguments.images, min_size=PATCH_SIZE)
     if not isinstance(source, ImageSource):

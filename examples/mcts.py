@@ -1,4 +1,4 @@
-"""Monte-Carlo tree search with ``clone_state`` and ``restore_state`` beats the greedy oracle; both see the rewards.
+"""Monte-Carlo tree search with ``clone_state`` and ``restore_state`` beats the greedy oracle; both know the rewards.
 
 Run from the checkout: ``python -m examples.mcts --episodes 10``.
 """

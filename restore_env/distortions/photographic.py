@@ -56,8 +56,8 @@ class Defocus:
 
     def apply(self, image: Float, rng: np.random.Generator) -> Float:
         """Blur."""
-        reach = int(np.ceil(self.radius))
-        away = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1])
+        half = int(np.ceil(self.radius))
+        away = np.hypot(*np.mgrid[-half : half + 1, -half : half + 1])
         disk = np.clip(self.radius + 0.5 - away, 0, 1)
         return np.asarray(cv2.filter2D(image, -1, disk / disk.sum(), borderType=cv2.BORDER_REPLICATE))
 
@@ -244,9 +244,14 @@ class Photographic:
         return max(blur), max(noise), max(compression)
 
     def as_dict(self) -> dict[str, Any]:
-        """The name and all strengths as plain numbers and strings."""
-        named = [(type(step).__name__.lower(), vars(step)) for step in self.steps]
-        return {"kind": self.name} | {f"{name}_{key}": value for name, own in named for key, value in own.items()}
+        """The name and all strengths as plain numbers and strings; those of a second save begin with "save2"."""
+        strengths: dict[str, Any] = {"kind": self.name}
+        kinds = [type(step).__name__.lower() for step in self.steps]
+        for number, (kind, step) in enumerate(zip(kinds, self.steps, strict=True)):
+            earlier = kinds[:number].count(kind)
+            name = f"{kind}{earlier + 1}" if earlier else kind
+            strengths |= {f"{name}_{key}": value for key, value in vars(step).items()}
+        return strengths
 
     def patch(
         self,

@@ -47,7 +47,7 @@ class TestLevelSets:
         assert optimum.score.low == pytest.approx(optimum.score.high)
         np.testing.assert_allclose(optimum.returns, best.best_return)
         assert optimum.worse == 0
-        assert constant.mean.mean <= greedy.mean.mean <= optimum.mean.mean or best.constant_chain
+        assert greedy.mean.mean <= optimum.mean.mean + 1e-9
         gain = optimum.difference(constant)
         assert gain.mean == pytest.approx(optimum.mean.mean - constant.mean.mean)
 
@@ -58,6 +58,31 @@ class TestLevelSets:
         assert priced.worse == free.worse > 0
         assert priced.gmacs == free.gmacs > 0
         assert priced.steps == 2
+
+    @pytest.mark.parametrize("arguments", [{"cost_weight": 100.0}, {"episodes": 3, "seed": 1}])
+    def test_bounds_are_those_of_the_price_and_of_the_levels(self, levels: str, arguments: dict[str, Any]) -> None:
+        chain = optima(open_levels(levels), 2, arguments.get("cost_weight", 0)).constant_chain
+        low, high = (
+            evaluate(policy, levels=levels, **arguments, **SPECTRUM).score
+            for policy in (FixedChain(chain, 4), ExhaustiveOracle(2))
+        )
+        assert low is not None
+        assert high is not None
+        assert (low.mean, high.mean) == pytest.approx((0, 1), abs=1e-6)
+
+    @pytest.mark.parametrize("deterministic", [True, False])
+    def test_a_policy_gets_whether_to_sample(self, levels: str, deterministic: bool) -> None:
+        given = []
+
+        def predict(observation: Any, state: Any, episode_start: Any, deterministic: bool) -> Any:
+            given.append(deterministic)
+            return np.zeros(len(observation), dtype=np.int64), None
+
+        evaluate(SimpleNamespace(predict=predict), levels=levels, deterministic=deterministic, **SPECTRUM)
+        assert given == [deterministic] * 2
+
+    def test_a_policy_without_images_needs_no_argument(self) -> None:
+        assert len(evaluate(FixedChain((6, 2), 12), levels="any-test", episodes=2).returns) == 2
 
     def test_two_lines_say_it_all(self, levels: str) -> None:
         first, second = str(evaluate(RandomPolicy(), levels=levels, **SPECTRUM)).splitlines()
@@ -124,6 +149,17 @@ class TestPhotographs:
         assert results[0].difference(results[1]).mean <= 0
         assert "score" not in str(results[0])
 
+    def test_equal_seeds_of_another_task_are_not_the_same_starts(self) -> None:
+        moderate, severe = (evaluate(FixedChain((), 3), episodes=2, severity=name, **IMAGES) for name in ("12", "20"))
+        assert moderate.seeds.tolist() == severe.seeds.tolist()
+        with pytest.raises(ValueError, match="same starts"):
+            moderate.difference(severe)
+
+    @pytest.mark.parametrize("episodes", [0, -1])
+    def test_no_episodes_are_an_error(self, episodes: int) -> None:
+        with pytest.raises(ValueError, match=f"one episode or more, got {episodes}"):
+            evaluate(RandomPolicy(), episodes=episodes, **IMAGES)
+
     def test_a_policy_observes_what_it_needs(self) -> None:
         agent = RecurrentAgent(pixelwise_toolbox().names)
         arguments = {**IMAGES, "patch_size": 63}
@@ -133,5 +169,13 @@ class TestPhotographs:
     def test_variants_have_their_own_arguments(self) -> None:
         small = evaluate(FixedChain((), 3), "restore_env:ImageRestoreSameSize-v0", episodes=2, **IMAGES)
         assert small.returns.tolist() == [0, 0]
+        priced, free = (
+            evaluate(FixedChain((0,), 12), f"ImageRestore{name}-v0", episodes=2, images=photographs())
+            for name in ("Priced", "SameSize")
+        )
+        np.testing.assert_allclose(free.returns - priced.returns, 0.5 * free.results.gmacs, rtol=1e-4)
+        assert free.gmacs > 0
+        with pytest.raises(ValueError, match="is no environment of this package"):
+            evaluate(RandomPolicy(), None)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"choose from ImageRestore-v0, ImageRestoreSameSize-v0"):
             evaluate(RandomPolicy(), "CartPole-v1")

@@ -14,7 +14,6 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from restore_env import IDS
-from restore_env.levels.store import packaged_levels
 from tests.support.toolkit import photographs
 from tools_zoo import load_toolbox
 from tools_zoo.toolboxes import SHIPPED
@@ -74,9 +73,6 @@ def test_any_other_observation_is_refused_with_what_is_right(observation: Any) -
 class TestIds:
     @pytest.mark.parametrize("env_id", IDS)
     def test_are_made_and_pass_the_checker(self, env_id: str) -> None:
-        levels = IDS[env_id].get("levels")
-        if levels is not None and levels not in packaged_levels():
-            pytest.skip(f"the level set {levels} is not built")
         env: Any = gym.make(env_id)
         check_env(env.unwrapped)
         for name, value in IDS[env_id].items():

@@ -132,6 +132,35 @@ def test_benchmark_prints_and_writes_its_numbers(
         assert "nowhere: no " in printed.err
 
 
+def test_every_tool_is_measured_on_the_patches_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photographs").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photographs/noise.png")
+    command = ["--images", "photographs", "--patches", "2"]
+    assert benchmarks.tools.main([*command, "--severity", "mixed", "--json", "numbers.json"]) == 0
+    rows = json.loads(Path("numbers.json").read_text())["choices"]
+    assert [row["tool"] for row in rows] == [spec.name for spec in TOOLS]
+    assert all(sum(row["chosen"]) == pytest.approx(1) and len(row["gains"]) == len(TOOLS) for row in rows)
+    assert "| honest |" in capsys.readouterr().out
+    assert benchmarks.tools.main([*command, "--severity", "mixed", "--against", "classic"]) == 2
+    assert "leave out --severity" in capsys.readouterr().err
+
+
+def test_a_tool_is_honest_that_is_chosen_most_and_gains_most() -> None:
+    rest = (0.0,) * (len(TOOLS) - 2)
+    for gains, chosen, honest in (
+        ((1.0, 0.5), (0.6, 0.4), True),
+        ((0.96, 1.0), (0.6, 0.4), True),
+        ((0.9, 1.0), (0.6, 0.4), False),
+        ((1.0, 0.5), (0.4, 0.6), False),
+    ):
+        choice = benchmarks.tools.FirstChoice(TOOLS[0].name, (*gains, *rest), (*chosen, *rest))
+        assert choice.honest == honest
+
+
 # With the published data --------------------------------------------------------------------------------------------
 
 

@@ -54,6 +54,12 @@ def test_a_seed_draws_the_same_patch_again(row: Any) -> None:
         assert np.array_equal(*patches)
 
 
+def test_all_saves_are_described() -> None:
+    described = Photographic("resaved", (Save("webp", 40), Save("jpg", 20, 3))).as_dict()
+    assert (described["save_kind"], described["save_quality"]) == ("webp", 40)
+    assert (described["save2_quality"], described["save2_shift"]) == (20, 3)
+
+
 def test_rows_come_up_by_their_weights() -> None:
     generator = rng()
     kinds = Counter(draw_distortion("mixed", generator).as_dict()["kind"] for _ in range(4000))
