@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from agents.agent import check_tools
 from agents.intervals import Estimate, Values, estimate, ratio
 from agents.policy_input import PolicyInput
 from agents.rollout import EpisodeResults, draw_starts, play
@@ -18,7 +19,7 @@ from restore_env import ENV_ID, IDS
 from restore_env.episodes.observation import observation_keys
 from restore_env.levels.optima import optima
 from restore_env.policy import Policy
-from restore_env.resolve import complete_task, task_levels
+from restore_env.resolve import complete_task, task_levels, task_toolbox
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
 
@@ -95,7 +96,7 @@ def evaluate(
     Args:
         policy: anything with ``predict``: a policy of this project (oracles are bound to the episodes), or a model of
             Stable-Baselines3 or sb3-contrib, recurrent, masked or not; one whose environment is wrapped in
-            VecNormalize is given observations as that normalizes them.
+            VecNormalize is given observations as that normalizes them (load it with that environment).
         env_id: of an environment that :mod:`restore_env` registers.
         episodes: number of starts; None: every level of a level set once, or 500.
         seed: of the starts: the same seed gives every policy the same ones.
@@ -103,11 +104,13 @@ def evaluate(
         make_arguments: arguments of ``gym.make`` beyond those that the environment is registered with.
 
     Raises:
-        ValueError: an environment of another kind, values that it does not take, or a number of episodes that cannot be
-            played.
+        PolicyError: the policy was trained with other tools.
+        ValueError: an environment of another kind or with other spaces than the policy's, values that it does not
+            take, or a number of episodes that cannot be played.
         TypeError: an argument that a :class:`Task` does not have.
     """
     task = _task(env_id, make_arguments)
+    _check_fit(policy, task)
     starts = draw_starts(task, episodes, seed)
     results = play(_normalized(policy), _observed_by(policy, task), starts, deterministic=deterministic)
     return Evaluation(
@@ -127,6 +130,19 @@ def _task(env_id: str, make_arguments: dict[str, Any]) -> Task:
     if spec is None or spec.entry_point != gym.registry[ENV_ID].entry_point:
         raise ValueError(f"{env_id!r} is no environment of this package: choose from {', '.join(IDS)}")
     return complete_task(Task(**{**spec.kwargs, **make_arguments}))
+
+
+def _check_fit(policy: Any, task: Task) -> None:
+    """Raise an error if a policy has other actions, or another kind of observation, than the task."""
+    toolbox = task_toolbox(task)
+    check_tools(policy, toolbox.names)
+    actions, observed = (getattr(policy, f"{name}_space", None) for name in ("action", "observation"))
+    if isinstance(actions, gym.spaces.Discrete) and actions.n != len(toolbox) + 1:
+        raise ValueError(f"the policy has {actions.n} actions, the environment {len(toolbox) + 1}")
+    if isinstance(observed, gym.spaces.Space) and isinstance(observed, gym.spaces.Dict) == task.flatten:
+        raise ValueError(
+            f"the policy was trained with flatten={not task.flatten}: pass 'observation' and 'flatten' as in training"
+        )
 
 
 def _observed_by(policy: Policy, task: Task) -> Task:

@@ -12,7 +12,7 @@ import stable_baselines3
 from stable_baselines3.common.vec_env import VecNormalize
 
 import agents
-from agents.agent import RecurrentAgent
+from agents.agent import PolicyError, RecurrentAgent
 from agents.evaluation import evaluate
 from agents.policies.heuristics import FixedChain, RandomPolicy
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
@@ -165,6 +165,16 @@ class TestPhotographs:
         arguments = {**IMAGES, "patch_size": 63}
         plain, flat = (evaluate(agent, episodes=2, **arguments, **more) for more in ({}, SPECTRUM | {"max_steps": 3}))
         np.testing.assert_array_equal(plain.returns, flat.returns)
+
+    def test_a_policy_that_does_not_fit_is_an_error(self) -> None:
+        with pytest.raises(PolicyError, match="was trained with the tools other; the toolbox has"):
+            evaluate(RecurrentAgent(("other",)), episodes=2, **IMAGES)
+        flat = {"observation": "spectrum", "flatten": True}
+        model = stable_baselines3.PPO("MlpPolicy", RestoreVecEnv(1, **IMAGES, **flat))
+        with pytest.raises(ValueError, match="trained with flatten=True: pass 'observation' and 'flatten'"):
+            evaluate(model, episodes=2, **IMAGES)
+        with pytest.raises(ValueError, match="the policy has 4 actions, the environment 13"):
+            evaluate(model, "ImageRestoreAnyTest-v0")
 
     def test_variants_have_their_own_arguments(self) -> None:
         small = evaluate(FixedChain((), 3), "restore_env:ImageRestoreSameSize-v0", episodes=2, **IMAGES)
