@@ -46,7 +46,9 @@ class TestLevelSets:
         assert optimum.score.mean == pytest.approx(1)
         assert optimum.score.low == pytest.approx(optimum.score.high)
         np.testing.assert_allclose(optimum.returns, best.best_return)
-        assert optimum.worse == 0
+        assert optimum.worse == evaluate(FixedChain((), 4), levels=levels, **SPECTRUM).worse == 0
+        photographs_of = [opened.manifest.photographs[number] for number in opened.arrays["photograph"]]
+        assert constant.results.images == tuple(photographs_of)
         assert greedy.mean.mean <= optimum.mean.mean + 1e-9
         gain = optimum.difference(constant)
         assert gain.mean == pytest.approx(optimum.mean.mean - constant.mean.mean)

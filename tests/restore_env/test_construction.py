@@ -84,6 +84,14 @@ class TestIds:
         envs.reset(seed=0)
         assert np.isfinite(envs.step(envs.action_space.sample())[1]).all()
 
+    def test_name_their_level_sets(self) -> None:
+        named = {env_id: arguments["levels"] for env_id, arguments in IDS.items() if "levels" in arguments}
+        assert named == {
+            f"ImageRestore{box.title()}{part.title()}-v0": f"{box}-{part}"
+            for box in ("any", "pure")
+            for part in ("train", "test")
+        }
+
     def test_arguments_change_a_variant(self) -> None:
         env: Any = gym.make("ImageRestorePriced-v0", cost_weight=0.25, severity="mild")
         assert (env.unwrapped.task.cost_weight, env.unwrapped.task.upscale) == (0.25, (1,))
