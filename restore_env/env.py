@@ -25,13 +25,13 @@ def choose_start(rng: np.random.Generator, options: dict[str, Any] | None) -> in
         ValueError: an unknown option, only one image of a pair, or an episode seed that is none.
     """
     options = options or {}
-    unknown = options.keys() - {"degraded", "target", "episode_seed"}
+    unknown = options.keys() - {"distorted", "target", "episode_seed"}
     if unknown:
-        raise ValueError(f"unknown reset option {sorted(unknown)[0]!r}: use degraded and target, or episode_seed")
-    if "degraded" in options or "target" in options:
+        raise ValueError(f"unknown reset option {sorted(unknown)[0]!r}: use distorted and target, or episode_seed")
+    if "distorted" in options or "target" in options:
         if len(options) != 2 or "episode_seed" in options:
-            raise ValueError("a pair needs both options, degraded and target, and no other")
-        return own_pair(options["degraded"], options["target"])
+            raise ValueError("a pair needs both options, distorted and target, and no other")
+        return own_pair(options["distorted"], options["target"])
     seed = options.get("episode_seed")
     if seed is None:
         return int(rng.integers(2**53))
@@ -82,7 +82,7 @@ class ImageRestoreEnv(Forkable, gym.Env[Any, np.int64]):
     A random patch of a random photograph at scale 1, 2/3 or 1/3, a random upscale factor from ``upscale`` and a random
     distortion of the given severity, all drawn from the environment's seed. With probability ``saturation_prob`` (0 by
     default) the photograph is first lightened or darkened until a part of the patch is white or black.
-    ``reset(options={"degraded": image, "target": image})`` starts from a pair of your own (paths or arrays, a patch or
+    ``reset(options={"distorted": image, "target": image})`` starts from a pair of your own (paths or arrays, a patch or
     larger); ``reset(options={"episode_seed": seed})`` repeats the start that had this ``info["episode_seed"]``.
 
     ## Episode End

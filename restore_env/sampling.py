@@ -38,7 +38,7 @@ CONTEXT = 32
 class EpisodeStart:
     """The images that an episode starts from."""
 
-    degraded: npt.NDArray[Any]
+    distorted: npt.NDArray[Any]
     """RGB ``(h, w, 3)``, uint8 or float32 in [0, 1]. Where starts are drawn on a device, a uint8 tensor there."""
     target: npt.NDArray[Any]
     """RGB, ``factor`` times as high and wide."""
@@ -74,7 +74,7 @@ class StartSampler:
         source: photographs, or pairs, which are cropped but not distorted.
         distortion: a severity's name, or an ``albumentations.Compose`` that maps a uint8 RGB image to one of its size
             (it sees up to 32 pixels of context around the patch).
-        patch_size: pixels of the degraded patch.
+        patch_size: pixels of the distorted patch.
         factors: task factors, equally likely. With pairs, each pair has its own.
         device: where the patches of many seeds are distorted together
             (:mod:`restore_env.distortions.device`); None: on the host, one by one. A seed draws the same photograph,
@@ -153,8 +153,8 @@ class StartSampler:
         if self._compose is None:
             drawn = draw_distortion(self._severity, rng)
             return _start(crop, crop.distorted(drawn, rng), seed, drawn.as_dict())
-        degraded, applied = _apply_compose(self._compose, crop, rng)
-        return _start(crop, degraded, seed, {"transforms": applied})
+        distorted, applied = _apply_compose(self._compose, crop, rng)
+        return _start(crop, distorted, seed, {"transforms": applied})
 
     def _draw_together(self, seeds: Sequence[int]) -> list[EpisodeStart]:
         """The starts of many seeds, distorted on the device, those of a factor at once."""
@@ -178,12 +178,12 @@ class StartSampler:
 
     def _cut_pair(self, source: PairSource, seed: int, rng: np.random.Generator) -> EpisodeStart:
         index = int(rng.integers(len(source)))
-        degraded, target, factor = source.distorted.pixels(index), source.target.pixels(index), source.factor(index)
+        distorted, target, factor = source.distorted.pixels(index), source.target.pixels(index), source.factor(index)
         size = self._patch_size
-        top = int(rng.integers(degraded.shape[0] - size + 1))
-        left = int(rng.integers(degraded.shape[1] - size + 1))
+        top = int(rng.integers(distorted.shape[0] - size + 1))
+        left = int(rng.integers(distorted.shape[1] - size + 1))
         return EpisodeStart(
-            degraded=cut(degraded, top, left, size),
+            distorted=cut(distorted, top, left, size),
             target=cut(target, top * factor, left * factor, size * factor),
             factor=factor,
             image=source.identity(index),
@@ -193,11 +193,11 @@ class StartSampler:
         )
 
 
-def _start(crop: Crop, degraded: Pixels, seed: int, distortion: dict[str, Any]) -> EpisodeStart:
+def _start(crop: Crop, distorted: Pixels, seed: int, distortion: dict[str, Any]) -> EpisodeStart:
     where = {"scale": crop.scale, "top": crop.top * crop.factor, "left": crop.left * crop.factor}
     if crop.curve is not None:
         where["saturated"] = True
-    return EpisodeStart(degraded, crop.target(), crop.factor, crop.identity, seed, where | distortion, crop.index)
+    return EpisodeStart(distorted, crop.target(), crop.factor, crop.identity, seed, where | distortion, crop.index)
 
 
 def _apply_compose(compose: Compose, crop: Crop, rng: np.random.Generator) -> tuple[Pixels, str]:
@@ -231,13 +231,13 @@ def _as_plain(value: Any) -> Any:
     return str(value)
 
 
-def own_pair(degraded: ImageLike, target: ImageLike) -> EpisodeStart:
+def own_pair(distorted: ImageLike, target: ImageLike) -> EpisodeStart:
     """A start from a pair of images: paths, or arrays (float in [0, 1] keeps its precision).
 
     Raises:
         ImageError: an image cannot be used, or the sizes do not fit together.
     """
-    images = [open_photo(image, name)[0] for image, name in ((degraded, "degraded"), (target, "target"))]
+    images = [open_photo(image, name)[0] for image, name in ((distorted, "distorted"), (target, "target"))]
     factor = pair_factor(images[0].shape[:2], images[1].shape[:2], "the pair")
-    name = str(degraded) if isinstance(degraded, (str, os.PathLike)) else "own pair"
+    name = str(distorted) if isinstance(distorted, (str, os.PathLike)) else "own pair"
     return EpisodeStart(images[0], images[1], factor, name, -1, {})

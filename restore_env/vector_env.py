@@ -32,7 +32,7 @@ class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.
 
     Equal to ``SyncVectorEnv`` of the single environment: to the bit with the shipped tools, whose rounding does not
     depend on the size of a batch; tools of your own may differ in the last bit. Slot ``i`` is seeded with ``seed + i``.
-    ``reset`` takes pairs as two lists with an entry per slot, ``options={"degraded": [...], "target": [...]}``.
+    ``reset`` takes pairs as two lists with an entry per slot, ``options={"distorted": [...], "target": [...]}``.
 
     Args:
         num_envs: number of slots.

@@ -133,7 +133,7 @@ def pretrain_encoder(
 
     def patches(count: int) -> tuple[Tensor, list[tuple[float, float, float]]]:
         starts = draw(count)
-        images = torch.from_numpy(np.stack([start.degraded for start in starts])).to(agent.device)
+        images = torch.from_numpy(np.stack([start.distorted for start in starts])).to(agent.device)
         strengths = [Levels(*(start.distortion[key] for key in STRENGTHS)).strengths for start in starts]
         return images.permute(0, 3, 1, 2).float().div_(255), strengths
 

@@ -107,7 +107,7 @@ def restored(method: Method, task: Task, start: EpisodeStart) -> Pixels:
 
 def hardest_crop(start: EpisodeStart, size: int = CROP) -> tuple[slice, slice]:
     """The square of the target in which the input, upscaled bicubically, has the largest error."""
-    before = bicubic_upscale(to_tensor(start.degraded), start.factor)
+    before = bicubic_upscale(to_tensor(start.distorted), start.factor)
     error = (to_tensor(start.target) - before).square().mean(1, keepdim=True)
     size = min(size, *error.shape[-2:])
     means = F.avg_pool2d(error, size, stride=4)[0, 0]

@@ -125,7 +125,7 @@ def _fixed(name: str, setting: Setting) -> Method:
     starts = draw_starts(task, setting.search_patches, setting.seed + 1)
     images, targets = (
         as_tensor(np.stack([getattr(start, side) for start in starts]), toolbox.device).contiguous()
-        for side in ("degraded", "target")
+        for side in ("distorted", "target")
     )
     length = int(name.partition("_")[2] or 0)
     with torch.inference_mode():

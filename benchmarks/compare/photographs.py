@@ -71,12 +71,12 @@ def draw_photographs(task: Task, factor: int, seed: int, side: int | None = None
         if distortion is None:
             drawn = draw_distortion(task.severity, rng)
             window = (0, 0, height // factor, width // factor)
-            degraded, levels = drawn.patch(target, window, rng, factor), drawn.as_dict()
+            distorted, levels = drawn.patch(target, window, rng, factor), drawn.as_dict()
         else:
             small = target if factor == 1 else quantize(downscale(target.astype(np.float32) / np.float32(255), factor))
             distortion.set_random_state(rng, random.Random(int(rng.integers(2**31))))
-            degraded = np.asarray(distortion(image=small)["image"])
-        yield EpisodeStart(degraded, target, factor, source.identity(index), seed, levels)
+            distorted = np.asarray(distortion(image=small)["image"])
+        yield EpisodeStart(distorted, target, factor, source.identity(index), seed, levels)
 
 
 def play_photographs(
@@ -101,15 +101,15 @@ def play_photographs(
     whole = replace(method, toolbox=toolbox)
     parts = []
     for start in starts:
-        patch_size = min(task.patch_size, *start.degraded.shape[:2])
+        patch_size = min(task.patch_size, *start.distorted.shape[:2])
         parts.append(whole.play(replace(task, patch_size=patch_size), [start], metrics))
     return concatenate(parts)
 
 
 def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: Mapping[str, Metric]) -> EpisodeResults:
-    result = restorer.restore(start.degraded, scale=start.factor, keep_float=True)
+    result = restorer.restore(start.distorted, scale=start.factor, keep_float=True)
     assert result.float_image is not None
-    before, after, target = (to_tensor(image) for image in (start.degraded, result.float_image, start.target))
+    before, after, target = (to_tensor(image) for image in (start.distorted, result.float_image, start.target))
     toolbox, calls = restorer.toolbox, sum(vote.grid.size for vote in result.votes)
     initial = psnr(bicubic_upscale(before, start.factor), target).numpy()
     final = psnr(after, target).numpy()

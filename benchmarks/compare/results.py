@@ -84,8 +84,8 @@ class Comparison:
         facts = (method.fingerprint(), machine_fingerprint(method.toolbox.device), *self.metrics, *self.starts)
         hashed = hashlib.sha256("|".join(facts).encode())
         for start in (*(start for starts in self.starts.values() for start in starts), self.costly[1]):
-            hashed.update(f"{start.image}|{start.degraded.shape}|{start.target.shape}".encode())
-            hashed.update(np.ascontiguousarray(start.degraded).tobytes())
+            hashed.update(f"{start.image}|{start.distorted.shape}|{start.target.shape}".encode())
+            hashed.update(np.ascontiguousarray(start.distorted).tobytes())
             hashed.update(np.ascontiguousarray(start.target).tobytes())
         return hashed.hexdigest()[:16]
 

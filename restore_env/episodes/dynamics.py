@@ -157,28 +157,28 @@ class PixelDynamics:
         """
         size = self.viewer.patch_size
         for start in starts:
-            height, width = start.degraded.shape[:2]
+            height, width = start.distorted.shape[:2]
             if min(height, width) < size:
                 raise ValueError(f"{start.image}: {width}x{height} is smaller than a patch of {size} pixels")
-        kinds = [tuple((side.shape, side.dtype) for side in (start.degraded, start.target)) for start in starts]
+        kinds = [tuple((side.shape, side.dtype) for side in (start.distorted, start.target)) for start in starts]
         parts = []
         scores: list[tuple[npt.NDArray[np.int64], Tensor, Tensor]] = []
         with self.single_threaded():
             for kind in dict.fromkeys(kinds):
                 rows = np.array([row for row, other in enumerate(kinds) if other == kind])
-                degraded = working_images([starts[row].degraded for row in rows], self.toolbox.device)
+                distorted = working_images([starts[row].distorted for row in rows], self.toolbox.device)
                 targets = working_images([starts[row].target for row in rows], self.toolbox.device)
-                parts.append((rows, degraded, targets, self.viewer.views(degraded)))
+                parts.append((rows, distorted, targets, self.viewer.views(distorted)))
                 scores += [
-                    (rows[here], *score_images(self.metric, degraded[here], targets[here]))
+                    (rows[here], *score_images(self.metric, distorted[here], targets[here]))
                     for here in pieces(len(rows), targets)
                 ]
         return PreparedImages(starts, parts, *_collect(scores, len(starts)))
 
     def commit(self, slots: Slots, prepared: PreparedImages) -> None:
         """Put prepared images into ``slots``."""
-        for rows, degraded, targets, views in prepared.parts:
-            self._working.put(slots[rows], degraded)
+        for rows, distorted, targets, views in prepared.parts:
+            self._working.put(slots[rows], distorted)
             self._targets.put(slots[rows], targets)
             self._set_views(slots[rows], views)
 

@@ -128,7 +128,7 @@ class _Builder:
     @torch.inference_mode()
     def _build(self, levels: list[int], starts: list[EpisodeStart]) -> None:
         device = self._toolbox.device
-        images = working_images([start.degraded for start in starts], device)
+        images = working_images([start.distorted for start in starts], device)
         targets = working_images([start.target for start in starts], device)
         for name, values in (
             ("seed", [start.seed for start in starts]),

@@ -34,7 +34,7 @@ def shifts() -> Toolbox:
 def damaged(*offsets: float) -> dict[str, Any]:
     targets = [np.full((40, 40, 3), 0.5, np.float32) for _ in offsets]
     return {
-        "degraded": [target + np.float32(by) for target, by in zip(targets, offsets, strict=True)],
+        "distorted": [target + np.float32(by) for target, by in zip(targets, offsets, strict=True)],
         "target": targets,
     }
 
@@ -186,8 +186,8 @@ def test_playing_equals_the_environment_step_for_step() -> None:
 
 def test_starts_depend_on_the_seed_alone() -> None:
     one, two, other = draw_starts(moderate(), 3, 1), draw_starts(moderate(), 3, 1), draw_starts(moderate(), 3, 2)
-    assert all(np.array_equal(a.degraded, b.degraded) for a, b in zip(one, two, strict=True))
-    assert not np.array_equal(one[0].degraded, other[0].degraded)
+    assert all(np.array_equal(a.distorted, b.distorted) for a, b in zip(one, two, strict=True))
+    assert not np.array_equal(one[0].distorted, other[0].distorted)
 
 
 @pytest.mark.parametrize("policy", [RandomPolicy(), FixedChain((1, 0), stop=3), random_agent(("a", "b", "c"))])

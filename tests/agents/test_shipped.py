@@ -120,7 +120,7 @@ def test_the_default_agent_gains_where_images_keep_their_size() -> None:
 
 def sides(starts: list[EpisodeStart]) -> tuple[torch.Tensor, torch.Tensor]:
     """Distorted patches and targets, ``(N, 3, H, W)`` each."""
-    return as_tensor(np.stack([one.degraded for one in starts])), as_tensor(np.stack([one.target for one in starts]))
+    return as_tensor(np.stack([one.distorted for one in starts])), as_tensor(np.stack([one.target for one in starts]))
 
 
 @pytest.mark.parametrize("name", ["vdsr", "vdsr_s", "dncnn", "dncnn_s"])
@@ -128,9 +128,9 @@ def test_a_baseline_restores_and_its_card_says_how_well(name: str) -> None:
     folder = benchmarks.baselines.weights.SHIPPED
     weights = read_baseline(folder / f"{name}.safetensors", name)
     starts = draw_starts(Task(upscale=(1,)), 32, seed=7)
-    degraded, target = sides(starts)
+    distorted, target = sides(starts)
     with torch.inference_mode():
-        gain = psnr(as_tool(weights)(degraded), target).mean() - psnr(degraded, target).mean()
+        gain = psnr(as_tool(weights)(distorted), target).mean() - psnr(distorted, target).mean()
     assert gain > 2
     lines = (folder / "README.md").read_text().splitlines()
     row = next(line for line in lines if line.startswith(f"| {weights.baseline.title} |"))

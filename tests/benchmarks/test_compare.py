@@ -59,9 +59,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_severity_distorts_and_repeats(name: str, photos: Path) -> None:
     task = Task(images=photos, upscale=(1,), **distortion_of(name))
     first, second = (draw_starts(task, 2, 0)[1] for _ in range(2))
-    assert np.array_equal(first.degraded, second.degraded)
-    assert first.degraded.shape == first.target.shape == (63, 63, 3)
-    assert np.array_equal(first.degraded, first.target) == (name == "clean")
+    assert np.array_equal(first.distorted, second.distorted)
+    assert first.distorted.shape == first.target.shape == (63, 63, 3)
+    assert np.array_equal(first.distorted, first.target) == (name == "clean")
     assert "clean" in OUTSIDE
 
 
@@ -69,7 +69,7 @@ def test_motion_blurs_and_does_not_move() -> None:
     dot = np.zeros((63, 63, 3), np.uint8)
     dot[31, 31] = 255
     for start in draw_starts(Task(images=[dot], upscale=(1,), **distortion_of("motion")), 5, 0):
-        weight = start.degraded[..., 0].astype(float)
+        weight = start.distorted[..., 0].astype(float)
         centre = [float((weight.sum(axis=axis) * np.arange(63)).sum() / weight.sum()) for axis in (0, 1)]
         assert centre == pytest.approx([31, 31], abs=1)
 
@@ -82,7 +82,7 @@ def test_every_method_is_played_by_the_same_code(photos: Path, weights: Path) ->
     nothing = untouched.play(task, starts, {"ssim": ssim})
     assert nothing.gain == 0
     assert not nothing.gmacs.any()
-    expected = [float(ssim(*(_nchw(side) for side in (start.degraded, start.target)))[0]) for start in starts]
+    expected = [float(ssim(*(_nchw(side) for side in (start.distorted, start.target)))[0]) for start in starts]
     assert nothing.scores["ssim"] == pytest.approx(expected)
     played = cascade.play(task, starts)
     assert played.gmacs == pytest.approx(BASELINES["cascade"].macs_per_pixel * 63**2 / 1e9)
@@ -157,9 +157,9 @@ def test_an_own_agent_gets_its_own_observations(photos: Path, tmp_path: Path) ->
 class TestPhotographs:
     def test_distortions_are_of_the_whole_photograph(self, photos: Path, large: Path) -> None:
         starts = list(draw_photographs(Task(images=photos, upscale=(1,)), 1, seed=0))
-        assert [start.degraded.shape for start in starts] == [(80, 100, 3)] * 2
+        assert [start.distorted.shape for start in starts] == [(80, 100, 3)] * 2
         small = next(draw_photographs(Task(images=large, upscale=(4,), **distortion_of("webp")), 4, seed=0))
-        assert (small.degraded.shape, small.target.shape) == ((65, 65, 3), (260, 260, 3))
+        assert (small.distorted.shape, small.target.shape) == ((65, 65, 3), (260, 260, 3))
         cropped = next(draw_photographs(Task(images=photos, upscale=(1,)), 1, seed=0, side=70))
         assert cropped.target.shape == (70, 70, 3)
         assert np.array_equal(cropped.target, starts[0].target[5:75, 15:85])

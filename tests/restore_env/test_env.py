@@ -119,15 +119,15 @@ def test_rewards_sum_to_the_gain_minus_the_price(cost_weight: float) -> None:
 
 def test_psnr_is_that_of_the_working_image_against_the_target() -> None:
     target = photographs(1, 80, 90)[0]
-    degraded = np.clip(target.astype(int) + 10, 0, 255).astype(np.uint8)
+    distorted = np.clip(target.astype(int) + 10, 0, 255).astype(np.uint8)
     env = make()
-    env.reset(options={"degraded": degraded, "target": target})
+    env.reset(options={"distorted": distorted, "target": target})
     _, _, _, _, info = env.step(np.int64(1))
 
     def nchw(image: Any) -> torch.Tensor:
         return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
 
-    assert info["psnr"] == pytest.approx(float(psnr(nchw(degraded) * 0.9, nchw(target))), abs=1e-5)
+    assert info["psnr"] == pytest.approx(float(psnr(nchw(distorted) * 0.9, nchw(target))), abs=1e-5)
 
 
 def test_stop_has_no_reward_and_ends_the_episode() -> None:
@@ -154,7 +154,7 @@ def test_stop_if_worse() -> None:
 def test_the_working_image_is_not_clipped_between_tools() -> None:
     env = make(dtype="float32")
     white = np.full((48, 48, 3), 255, np.uint8)
-    env.reset(options={"degraded": white, "target": white})
+    env.reset(options={"distorted": white, "target": white})
     observation, *_ = env.step(np.int64(0))
     assert observation["image"].max() == pytest.approx(1.1)
     observation, *_ = env.step(np.int64(1))
@@ -162,10 +162,10 @@ def test_the_working_image_is_not_clipped_between_tools() -> None:
 
 
 def test_a_float_pair_is_observed_to_the_last_bit() -> None:
-    degraded = np.random.default_rng(0).random((48, 48, 3), dtype=np.float32)
+    distorted = np.random.default_rng(0).random((48, 48, 3), dtype=np.float32)
     env = make(dtype="float32")
-    observation, _ = env.reset(options={"degraded": degraded, "target": degraded})
-    assert np.array_equal(observation["image"], degraded)
+    observation, _ = env.reset(options={"distorted": distorted, "target": distorted})
+    assert np.array_equal(observation["image"], distorted)
 
 
 class TestLowResolution:
@@ -231,11 +231,11 @@ def test_wrong_arguments_get_one_clear_error(arguments: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"degraded": np.zeros((48, 48, 3), np.uint8)}, "both"),
+        ({"distorted": np.zeros((48, 48, 3), np.uint8)}, "both"),
         ({"seed": 1}, "unknown reset option 'seed'"),
-        ({"degraded": np.zeros((20, 48, 3), np.uint8), "target": np.zeros((20, 48, 3), np.uint8)}, "smaller"),
-        ({"degraded": np.zeros((48, 48, 3), np.uint8), "target": np.zeros((48, 96, 3), np.uint8)}, "fit together"),
-        ({"degraded": "no/such.png", "target": "no/such.png"}, "no such file"),
+        ({"distorted": np.zeros((20, 48, 3), np.uint8), "target": np.zeros((20, 48, 3), np.uint8)}, "smaller"),
+        ({"distorted": np.zeros((48, 48, 3), np.uint8), "target": np.zeros((48, 96, 3), np.uint8)}, "fit together"),
+        ({"distorted": "no/such.png", "target": "no/such.png"}, "no such file"),
     ],
 )
 def test_wrong_reset_options_get_one_clear_error(options: dict[str, Any], message: str) -> None:
@@ -245,11 +245,11 @@ def test_wrong_reset_options_get_one_clear_error(options: dict[str, Any], messag
 
 def test_pairs_are_played_without_distortion(tmp_path: Path) -> None:
     target = photographs(1)[0]
-    degraded = 255 - target
-    env = make(images=[(degraded, target)])
+    distorted = 255 - target
+    env = make(images=[(distorted, target)])
     observation, _ = env.reset(seed=0)
     top, left = (env.describe()["distortion"][side] for side in ("top", "left"))
-    assert np.array_equal(observation["image"], degraded[top : top + 48, left : left + 48])
+    assert np.array_equal(observation["image"], distorted[top : top + 48, left : left + 48])
     assert env.step(np.int64(2))[1] > 0
 
 

@@ -45,7 +45,7 @@ def pair_source(*pairs: tuple[Pixels, Pixels]) -> PairSource:
 
 
 def assert_equal(one: EpisodeStart, other: EpisodeStart) -> None:
-    np.testing.assert_array_equal(one.degraded, other.degraded)
+    np.testing.assert_array_equal(one.distorted, other.distorted)
     np.testing.assert_array_equal(one.target, other.target)
     assert (one.factor, one.image, one.seed, one.distortion) == (
         other.factor,
@@ -88,7 +88,7 @@ def test_the_same_seed_draws_the_same_start(source: ImageSource, distortion: str
 def test_different_seeds_draw_different_starts(source: ImageSource) -> None:
     sampler = StartSampler(source, factors=(1, 4))
     drawn = [sampler.draw(seed) for seed in range(60)]
-    assert len({start.degraded.tobytes() for start in drawn}) == 60
+    assert len({start.distorted.tobytes() for start in drawn}) == 60
     assert {start.factor for start in drawn} == {1, 4}
     assert {start.image for start in drawn} == {source.identity(i) for i in range(3)}
 
@@ -101,9 +101,9 @@ def test_a_start_has_the_stated_factor_place_and_sizes(
     start = StartSampler(source, "mild", patch_size=patch_size, factors=(factor,)).draw(seed)
     assert start.seed == seed
     assert start.factor == factor
-    assert start.degraded.shape == (patch_size, patch_size, 3)
+    assert start.distorted.shape == (patch_size, patch_size, 3)
     assert start.target.shape == (patch_size * factor, patch_size * factor, 3)
-    assert start.degraded.dtype == start.target.dtype == np.uint8
+    assert start.distorted.dtype == start.target.dtype == np.uint8
     assert start.distortion["scale"] in SCALES
     assert start.distortion["top"] % factor == start.distortion["left"] % factor == 0
     assert_cut_from(source, start)
@@ -122,7 +122,7 @@ def test_the_patch_is_cut_from_the_distorted_image(
         index = [source.identity(i) for i in range(len(source))].index(start.image)
         whole = distort(source.pixels(index, start.distortion["scale"]), levels, np.random.default_rng(0), factor)
         top, left = start.distortion["top"] // factor, start.distortion["left"] // factor
-        np.testing.assert_array_equal(start.degraded, whole[top : top + 63, left : left + 63])
+        np.testing.assert_array_equal(start.distorted, whole[top : top + 63, left : left + 63])
 
 
 def test_every_image_scale_and_place_with_room_comes_up() -> None:
@@ -143,7 +143,7 @@ def test_every_image_scale_and_place_with_room_comes_up() -> None:
 
 
 def test_no_image_with_room_is_an_error(source: ImageSource) -> None:
-    assert StartSampler(source, patch_size=330).draw(0).degraded.shape == (330, 330, 3)
+    assert StartSampler(source, patch_size=330).draw(0).distorted.shape == (330, 330, 3)
     with pytest.raises(ImageError, match=r"no image is as large as a patch of 331x331 pixels, which .* 1 needs"):
         StartSampler(source, patch_size=331)
     with pytest.raises(ImageError, match=r"no image is as large as a patch of 332x332 pixels, which .* 4 needs"):
@@ -158,10 +158,10 @@ def test_a_users_compose(source: ImageSource, factor: int) -> None:
     sampler = StartSampler(source, A.Compose([A.InvertImg(p=1)]), patch_size=40, factors=(factor,))
     for seed in range(10):
         start = sampler.draw(seed)
-        assert start.degraded.shape == (40, 40, 3)
+        assert start.distorted.shape == (40, 40, 3)
         assert_cut_from(source, start)
         small = start.target.reshape(40, factor, 40, factor, 3).mean(axis=(1, 3))
-        assert np.abs(255.0 - start.degraded - small).max() <= (0 if factor == 1 else 12)
+        assert np.abs(255.0 - start.distorted - small).max() <= (0 if factor == 1 else 12)
         assert [name for name, _ in json.loads(start.distortion["transforms"])] == ["InvertImg"]
 
 
@@ -174,7 +174,7 @@ def test_a_compose_gets_the_context_of_its_patch() -> None:
         start = sampler.draw(seed)
         top, left = start.distortion["top"], start.distortion["left"]
         whole = ProtocolBlur((5, 5))(image=np.asarray(opened.pixels(0, start.distortion["scale"])))["image"]
-        assert np.abs(start.degraded - whole[top : top + 20, left : left + 20].astype(int)).max() <= 1
+        assert np.abs(start.distorted - whole[top : top + 20, left : left + 20].astype(int)).max() <= 1
 
 
 def test_a_users_compose_is_not_changed(source: ImageSource) -> None:
@@ -210,10 +210,10 @@ def test_pairs_are_cut_at_one_place() -> None:
         top, left, size = start.distortion["top"], start.distortion["left"], 21 * start.factor
         np.testing.assert_array_equal(start.target, clean[top : top + size, left : left + size])
         if start.factor == 1:
-            np.testing.assert_array_equal(start.degraded, 255 - start.target)
+            np.testing.assert_array_equal(start.distorted, 255 - start.target)
         else:
             small = start.target.reshape(21, 4, 21, 4, 3).mean(axis=(1, 3)).astype(np.uint8)
-            np.testing.assert_array_equal(start.degraded, small)
+            np.testing.assert_array_equal(start.distorted, small)
         assert_equal(sampler.draw(start.seed), start)
     assert len({(start.image, start.distortion["top"], start.distortion["left"]) for start in drawn}) > 30
 
@@ -223,11 +223,11 @@ def test_a_users_pair(tmp_path: Path) -> None:
     Image.fromarray(low).save(tmp_path / "low.png")
     start = own_pair(tmp_path / "low.png", clean / 255)
     assert (start.factor, start.image, start.seed) == (4, str(tmp_path / "low.png"), -1)
-    np.testing.assert_array_equal(start.degraded, low)
+    np.testing.assert_array_equal(start.distorted, low)
     assert start.target.dtype == np.float32  # keeps its precision
     np.testing.assert_allclose(start.target, clean / 255, atol=1e-7)
 
     with pytest.raises(ImageError, match="do not fit together"):
         own_pair(low, picture(41, 80))
-    with pytest.raises(ImageError, match="degraded: float values must lie in"):
+    with pytest.raises(ImageError, match="distorted: float values must lie in"):
         own_pair(low * 1.0, clean)

@@ -134,15 +134,15 @@ def test_calls_share_no_arrays() -> None:
 def test_own_pairs_of_different_sizes() -> None:
     sizes = [(40, 40), (64, 50), (40, 40), (90, 41), (64, 50)]
     targets = [photographs(1, *size, seed=i)[0] for i, size in enumerate(sizes)]
-    degraded = [255 - target for target in targets]
+    distorted = [255 - target for target in targets]
     env, _ = both(AutoresetMode.DISABLED, toolbox=pixelwise_toolbox())
-    _, before = env.reset(options={"degraded": degraded, "target": targets})
+    _, before = env.reset(options={"distorted": distorted, "target": targets})
     _, rewards, *_, infos = env.step(np.array([2, 2, 0, 2, 3]))
     np.testing.assert_allclose(infos["psnr"][[0, 1, 3]], 100, atol=1e-3)
     np.testing.assert_allclose(rewards, infos["psnr"] - before["psnr"], atol=1e-9)
     single = ImageRestoreEnv(images=photographs(), patch_size=40, toolbox=pixelwise_toolbox())
     for slot in range(N):
-        single.reset(options={"degraded": degraded[slot], "target": targets[slot]})
+        single.reset(options={"distorted": distorted[slot], "target": targets[slot]})
         assert single.step(np.int64([2, 2, 0, 2, 3][slot]))[4]["psnr"] == infos["psnr"][slot]
 
 
@@ -154,7 +154,7 @@ def test_own_pairs_of_different_sizes() -> None:
         (lambda env: env.reset(seed=[1, 2]), "as many seeds"),
         (lambda env: env.reset(options={"reset_mask": np.zeros(N, dtype=bool)}), "reset_mask"),
         (lambda env: env.reset(options={"reset_mask": np.ones(N)}), "reset_mask"),
-        (lambda env: env.reset(options={"degraded": [1, 2], "target": [1, 2]}), "needs 5 entries"),
+        (lambda env: env.reset(options={"distorted": [1, 2], "target": [1, 2]}), "needs 5 entries"),
     ],
 )
 def test_wrong_calls_get_one_clear_error(call: Any, message: str) -> None:

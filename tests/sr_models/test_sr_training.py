@@ -220,10 +220,10 @@ def test_crops_line_up_with_their_targets() -> None:
     small = DISTORTIONS["bicubic"](image, rng)
     for top, left in ((0, 0), (40, 48), (88, 108), (44, 4)):
         crop = Crop(image, "", 1.0, 1, 32, top, left)
-        degraded, clean = sampler.distort(crop, rng), crop.target()
+        distorted, clean = sampler.distort(crop, rng), crop.target()
         assert np.array_equal(clean, image[top : top + 32, left : left + 32])
         expected = small[top // 4 : top // 4 + 8, left // 4 : left // 4 + 8]
-        assert np.abs(degraded.astype(int) - expected).max() <= 1
+        assert np.abs(distorted.astype(int) - expected).max() <= 1
 
 
 def test_crops_that_cannot_be_are_refused() -> None:

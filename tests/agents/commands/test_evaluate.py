@@ -26,9 +26,9 @@ def write_pairs(folder: Path, count: int = 2, factor: int = 1) -> None:
     for name in ("lq", "gt"):
         (folder / name / "sub").mkdir(parents=True)
     for index, clean in enumerate(photographs(count, 60, 80)):
-        degraded = clean[::factor, ::factor] // 2 + 50
+        distorted = clean[::factor, ::factor] // 2 + 50
         (folder / "gt" / "sub" / f"{index}_gt.png").write_bytes(encode(clean))
-        (folder / "lq" / "sub" / f"{index}_in.png").write_bytes(encode(degraded))
+        (folder / "lq" / "sub" / f"{index}_in.png").write_bytes(encode(distorted))
 
 
 @pytest.mark.parametrize("factor", [1, 4])
@@ -88,7 +88,7 @@ def test_evaluation_of_small_images_has_no_ssim(shell: Shell) -> None:
 
 
 EVALUATION_MISTAKES: dict[str, tuple[Sequence[str], str]] = {
-    "no degraded": (["--distorted", "nope", "--target", "gt"], "nope: no such folder"),
+    "no distorted": (["--distorted", "nope", "--target", "gt"], "nope: no such folder"),
     "no target": (["--distorted", "lq", "--target", "nope"], "nope: no such folder"),
     "no partner": (["--distorted", "lq", "--target", "lonely"], "no partner"),
     "no images": (["--distorted", "empty", "--target", "gt"], "empty: the folder holds no image files"),

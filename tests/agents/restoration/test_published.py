@@ -45,7 +45,7 @@ def expected_of(published: Path, severity: str) -> dict[str, Any]:
 
 def pairs(published: Path, severity: str) -> dict[str, list[Pixels]]:
     """The synthetic pairs as ``reset``'s options."""
-    sides = {"degraded": "in", "target": "gt"}
+    sides = {"distorted": "in", "target": "gt"}
     return {
         side: [read_image(path).pixels for path in sorted((published / "test" / f"{severity}_{tag}").iterdir())]
         for side, tag in sides.items()

@@ -40,12 +40,12 @@ def test_photos_keep_profile_and_exif(tmp_path: Path) -> None:
 
 def test_psnr_is_measured_on_eight_bits() -> None:
     clean = picture()
-    degraded = np.clip(clean.astype(np.int16) + 9, 0, 255).astype(np.uint8)
-    result = Restorer(pixelwise_toolbox(), Scripted(always(1), always(3))).restore(degraded, clean)
-    assert result.psnr_before == quality(degraded, clean)
+    distorted = np.clip(clean.astype(np.int16) + 9, 0, 255).astype(np.uint8)
+    result = Restorer(pixelwise_toolbox(), Scripted(always(1), always(3))).restore(distorted, clean)
+    assert result.psnr_before == quality(distorted, clean)
     assert result.psnr_after == quality(result.image, clean)
     upscaling = Restorer(pixelwise_toolbox(), Scripted(always(3)), scale=4, super_resolver="bicubic_x4")
-    large = upscaling.restore(degraded, picture(64, 96))
+    large = upscaling.restore(distorted, picture(64, 96))
     assert large.toolchain == ("bicubic_x4",)
     assert large.psnr_before == large.psnr_after
 
@@ -92,19 +92,19 @@ def test_a_toolbox_by_its_import_string() -> None:
 @pytest.mark.parametrize("observe", ["uint8", "float32"])
 def test_on_one_patch_it_does_what_the_environment_does(observe: Literal["uint8", "float32"]) -> None:
     toolbox, (clean,) = random_toolbox(), photographs(1, 63, 63)
-    degraded = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+    distorted = np.clip(clean + np.random.default_rng(0).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
     chains = []
     for seed in range(4):
         agent = random_agent(toolbox.names, seed)
         agent.recipe = {"observe": observe}
         env = ImageRestoreEnv(images=[clean], toolbox=toolbox, dtype=observe)
-        observation, info = env.reset(options={"degraded": degraded, "target": clean})
+        observation, info = env.reset(options={"distorted": distorted, "target": clean})
         state, over = None, False
         while not over:
             batch = {key: np.asarray(value)[None] for key, value in observation.items()}
             action, state = agent.predict(batch, state)
             observation, _, over, _, info = env.step(action[0])
-        result = Restorer(toolbox, agent).restore(degraded, keep_float=True)
+        result = Restorer(toolbox, agent).restore(distorted, keep_float=True)
         assert tuple(vote.action for vote in result.votes) == env.describe()["tools"]
         assert result.gmacs == pytest.approx(info["gmacs"])
         assert result.float_image is not None

@@ -65,7 +65,7 @@ def test_inputs_have_the_hosts_psnr(severity: str) -> None:
     for device in (None, torch.device("cpu")):
         sampler = StartSampler(open_images(photographs()), severity, patch_size=SIZE, device=device)
         starts = list(sampler.starts(range(200)))
-        pairs = [(np.asarray(start.degraded, dtype=float), start.target) for start in starts]
+        pairs = [(np.asarray(start.distorted, dtype=float), start.target) for start in starts]
         errors.append([10 * np.log10(255**2 / np.mean((given - target) ** 2)) for given, target in pairs])
     gaps = np.array(errors[0]) - np.array(errors[1])
     assert abs(gaps.mean()) < 0.07  # dB: more than three standard errors, as the gaps' deviation is about 0.3
@@ -80,10 +80,10 @@ def test_a_seed_gives_the_hosts_place_and_levels_alone_or_in_a_batch() -> None:
         assert (ours.factor, ours.image, ours.seed) == (theirs.factor, theirs.image, theirs.seed)
         assert ours.distortion == theirs.distortion
         np.testing.assert_array_equal(ours.target, theirs.target)
-        alone = np.asarray(device.draw(ours.seed).degraded, dtype=int)
-        assert alone.shape == theirs.degraded.shape
+        alone = np.asarray(device.draw(ours.seed).distorted, dtype=int)
+        assert alone.shape == theirs.distorted.shape
         # products of another batch may round otherwise
-        assert (alone != np.asarray(ours.degraded, dtype=int)).mean() < 0.01
+        assert (alone != np.asarray(ours.distorted, dtype=int)).mean() < 0.01
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
@@ -98,7 +98,7 @@ def test_environments_run_with_draws_on_the_device(mode: str) -> None:
 
     first = play()
     np.testing.assert_array_equal(first, play())
-    assert isinstance(env.episodes.start(0).degraded, torch.Tensor)  # no copy on the host
+    assert isinstance(env.episodes.start(0).distorted, torch.Tensor)  # no copy on the host
     single = ImageRestoreEnv(**arguments)
     _, info = single.reset(seed=3)
     np.testing.assert_allclose(info["psnr"], first[0][0], atol=0.01)

@@ -70,16 +70,16 @@ def test_episodes_start_from_saturated_patches(
     ends = []
     for seed in range(12):
         one, same, saturated = (sampler.draw(seed) for sampler in (plain, none, always))
-        assert_array_equal(one.degraded, same.degraded)
+        assert_array_equal(one.distorted, same.distorted)
         assert one.distortion == same.distortion
         assert "saturated" not in one.distortion
         assert saturated.distortion["saturated"] is True
         assert (saturated.target >= one.target).all() or (saturated.target <= one.target).all()
         ends.append(float(((saturated.target == 0) | (saturated.target == 255)).mean()))
         if factor == 1:
-            assert_array_equal(saturated.degraded, saturated.target)
+            assert_array_equal(saturated.distorted, saturated.target)
         else:  # the smaller input is as bright as its target
-            change = np.asarray(saturated.degraded, float).mean() - np.asarray(one.degraded, float).mean()
+            change = np.asarray(saturated.distorted, float).mean() - np.asarray(one.distorted, float).mean()
             assert change == pytest.approx(saturated.target.mean() - one.target.mean(), abs=6)
     assert max(ends) > 0.4
 
@@ -94,7 +94,7 @@ def test_a_share_of_the_episodes_is_saturated_on_host_and_device_alike() -> None
         assert one.distortion == other.distortion
     own = StartSampler(source, inverted(), patch_size=16, saturation_prob=1.0).draw(0)
     assert own.distortion["saturated"] is True
-    assert_array_equal(own.degraded, 255 - own.target)  # a user's distortion comes after the curve
+    assert_array_equal(own.distorted, 255 - own.target)  # a user's distortion comes after the curve
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])

@@ -78,7 +78,7 @@ def test_a_vector_slot_records_what_the_single_environment_replays(folder: Path)
 def test_ones_own_pair_cannot_be_replayed() -> None:
     env = ImageRestoreEnv(images=photographs(), patch_size=40, toolbox=pixelwise_toolbox())
     pair = photographs(2, 40, 40)
-    env.reset(options={"degraded": pair[0], "target": pair[1]})
+    env.reset(options={"distorted": pair[0], "target": pair[1]})
     with pytest.raises(ValueError, match="user's own"):
         env.record().validate(env)
 

@@ -31,7 +31,7 @@ def test_target_and_current_image_are_in_the_picture() -> None:
     target = np.zeros((42, 42, 3), np.uint8)
     target[..., 1] = 255
     env = ImageRestoreEnv(**ARGUMENTS, render_mode="rgb_array")
-    env.reset(options={"degraded": 255 - target, "target": target})
+    env.reset(options={"distorted": 255 - target, "target": target})
     frame = env.render()
     assert frame is not None
     colours = {tuple(pixel) for pixel in frame.reshape(-1, 3)[::7].tolist()}

@@ -261,7 +261,7 @@ def test_other_arguments_are_refused(levels: Path, arguments: dict[str, Any], me
 def test_a_pair_of_ones_own_is_refused(levels: Path) -> None:
     pixels = np.zeros((48, 48, 3), np.uint8)
     with pytest.raises(LevelError, match="own images"):
-        ImageRestoreEnv(levels=levels).reset(options={"degraded": pixels, "target": pixels})
+        ImageRestoreEnv(levels=levels).reset(options={"distorted": pixels, "target": pixels})
 
 
 def test_patches_must_have_been_stored_to_be_observed(tmp_path: Path) -> None:
