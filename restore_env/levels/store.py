@@ -168,10 +168,13 @@ class LevelSet:
         return {seed: level for level, seed in enumerate(self.arrays["seed"].tolist())}
 
     def pack(self, path: str | os.PathLike[str]) -> None:
-        """Write the set as one compressed file, without the photographs' folder."""
+        """Write the set as one compressed file, without the folders of photographs and toolbox."""
         buffer = io.BytesIO()
         names = [Path(name).name for name in self.manifest.photographs]
-        manifest = asdict(self.manifest) | {"images": None, "photographs": names}
+        toolbox = self.manifest.toolbox
+        if toolbox is not None and Path(toolbox).is_absolute():
+            toolbox = Path(toolbox).name
+        manifest = asdict(self.manifest) | {"images": None, "photographs": names, "toolbox": toolbox}
         np.savez_compressed(buffer, manifest=np.array(json.dumps(manifest)), **self.arrays)  # type: ignore[arg-type]
         write_atomically(path, buffer.getvalue())
 

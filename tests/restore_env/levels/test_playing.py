@@ -385,6 +385,15 @@ def test_starts_drawn_on_the_device(tmp_path: Path) -> None:
     assert data_equivalence(steps[0][:4], steps[1][:4], exact=True)
 
 
+def test_a_packed_set_names_no_folder(levels: Path, tmp_path: Path) -> None:
+    opened = open_levels(levels)
+    manifest = replace(opened.manifest, toolbox="/home/someone/tools", images="/home/someone/photos")
+    LevelSet(opened.path, manifest, opened.arrays).pack(tmp_path / "shared.levels")
+    packed = open_levels(tmp_path / "shared.levels").manifest
+    assert (packed.toolbox, packed.images) == ("tools", None)
+    assert not any("/" in name for name in packed.photographs)
+
+
 def test_a_task_of_objects_cannot_be_stored(tmp_path: Path) -> None:
     with pytest.raises(LevelError, match="toolbox must be given by name"):
         build_levels(Task(toolbox=pixelwise_toolbox()), tmp_path / "out", count=1)
