@@ -178,7 +178,7 @@ def constant_chain(setting: Setting) -> FixedChain:
 
 POLICIES: dict[str, tuple[Callable[[Setting], Policy], dict[str, Any]]] = {
     "random": (lambda setting: RandomPolicy(setting.seed), COMPACT),
-    "PPO that sees no image": (lambda setting: train_ppo(setting, BLIND, 0.1), BLIND),
+    "PPO without the image": (lambda setting: train_ppo(setting, BLIND, 0.1), BLIND),
     "best constant chain": (constant_chain, COMPACT),
     "PPO": (lambda setting: train_ppo(setting, COMPACT), COMPACT),
     "imitation": (imitate, COMPACT),
