@@ -16,7 +16,7 @@ from torch import Tensor
 from restore_env.compute.worker_pool import PIECE_PIXELS, WorkerPool, one_thread
 from restore_env.episodes.dynamics import score_images, working_images
 from restore_env.episodes.observation import Viewer
-from restore_env.images.sources import EMBEDDED, list_images, open_images
+from restore_env.images.sources import EMBEDDED, list_images
 from restore_env.levels.fingerprint import fingerprint
 from restore_env.levels.store import (
     Array,
@@ -82,11 +82,13 @@ def build_levels(
     Raises:
         LevelError: the task cannot be stored, or the folder holds another set.
     """
-    manifest = _manifest(task, count, depth, seed, pixels, last_observed)
+    sampler = task_sampler(task)
+    assert isinstance(sampler, StartSampler)
+    manifest = _manifest(task, sampler.photographs, count, depth, seed, pixels, last_observed)
     out = Path(out)
     arrays = create(out, manifest)
     seeds = np.random.default_rng(seed).choice(2**53, size=count, replace=False)
-    builder = _Builder(task, manifest, arrays)
+    builder = _Builder(task, sampler, manifest, arrays)
     missing = np.flatnonzero(~arrays["complete"]).tolist()
     report(count - len(missing), count)
     for levels in chunks(missing, builder.together):
@@ -97,10 +99,8 @@ def build_levels(
 
 
 class _Builder:
-    def __init__(self, task: Task, manifest: Manifest, arrays: dict[str, Array]) -> None:
+    def __init__(self, task: Task, sampler: StartSampler, manifest: Manifest, arrays: dict[str, Array]) -> None:
         self._toolbox, self._metric = task_toolbox(task), resolve_metric(task.reward)
-        sampler = task_sampler(task)
-        assert isinstance(sampler, StartSampler)
         self._sampler, self._arrays = sampler, arrays
         self._tree, self._observed = manifest.tree, manifest.observed
         keys = ("image", "spectrum") if manifest.pixels else ("spectrum",)
@@ -160,7 +160,9 @@ class _Builder:
             self._visit(levels, node * self._tree.n_tools + 1 + tool, outputs, targets)
 
 
-def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool, last_observed: bool) -> Manifest:
+def _manifest(
+    task: Task, photographs: list[str], count: int, depth: int, seed: int, pixels: bool, last_observed: bool
+) -> Manifest:
     """The manifest of a set that is going to be built."""
     for name, least in (("count", 1), ("depth", 0)):
         if {"count": count, "depth": depth}[name] < least:
@@ -175,7 +177,6 @@ def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool, last_
     elif images is not None:
         images = [_absolute(item) for item in images]
     toolbox = task_toolbox(task)
-    source = open_images(task.images, min_size=task.patch_size, cache_dir=task.cache_dir)
     manifest = Manifest(
         count=count,
         depth=depth,
@@ -184,7 +185,7 @@ def _manifest(task: Task, count: int, depth: int, seed: int, pixels: bool, last_
         scales=toolbox.scales.tolist(),
         macs_per_pixel=toolbox.macs_per_pixel.tolist(),
         fingerprint=fingerprint(toolbox),
-        photographs=[source.identity(number) for number in range(len(source))],
+        photographs=photographs,
         images=images,
         pixels=pixels,
         last_observed=last_observed,
