@@ -1,6 +1,7 @@
-"""Means with 95 % confidence intervals, by bootstrap over photographs.
+"""Means with 95 % confidence intervals, by bootstrap over photographs, or over trainings.
 
 Patches of one photograph are alike, so photographs are resampled: an interval is about other photographs of the kind.
+Where trainings are resampled, it is about other seeds.
 """
 
 from __future__ import annotations
@@ -56,6 +57,35 @@ def ratio(values: Values, of: Values, images: Sequence[str], seed: int = 0) -> E
     """Estimate the sum of ``values`` divided by the sum of ``of``, both ``(N,)``; else as :func:`estimate`."""
     drawn, (own,) = _resampled([(values, images)], seed)
     return _interval(float(values.sum() / of.sum()), _ratios(drawn, own, values, of))
+
+
+def interquartile_mean(scores: Values, seed: int = 0) -> Estimate:
+    """Estimate the interquartile mean of scores: the mean of what is left without the lowest and the highest quarter.
+
+    Runs are resampled within each task (stratified bootstrap). Source: Agarwal et al., "Deep Reinforcement Learning at
+    the Edge of the Statistical Precipice", NeurIPS 2021, sections 4.1 and 4.3.
+
+    Args:
+        scores: ``(runs,)`` of one task, or ``(runs, tasks)``.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no scores.
+    """
+    if not scores.size:
+        raise ValueError("there is no mean of no scores")
+    columns = scores.reshape(len(scores), -1)
+    rows = np.random.default_rng(seed).integers(len(columns), size=(DRAWS, *columns.shape))
+    drawn = columns[rows, np.arange(columns.shape[1])]
+    return _interval(float(_middle(columns[None])[0]), _middle(drawn))
+
+
+def _middle(scores: Values) -> Values:
+    """The mean of each row's scores without a quarter of them, rounded down, at both ends: ``(rows,)``."""
+    ordered = np.sort(scores.reshape(len(scores), -1), axis=1)
+    cut = ordered.shape[1] // 4
+    means: Values = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
+    return means
 
 
 def _resampled(parts: Sequence[tuple[Values, Sequence[str]]], seed: int) -> tuple[Values, list[npt.NDArray[np.int64]]]:

@@ -56,7 +56,8 @@ class Row(NamedTuple):
     """Package or module below ``benchmarks`` that is run; it takes ``--json`` (:mod:`benchmarks.report.publishing`)."""
     arguments: str
     """Separated by spaces. In braces: ``images``, the folder of photographs that are restored; ``few``, a folder of a
-    few of them, for benchmarks that restore them whole; ``other``, a folder of others, to search and train on."""
+    few of them, for benchmarks that restore them whole; ``other``, a folder of others, to search and train on;
+    ``runs``, a folder for trainings."""
 
 
 TRAINED = "--images {images} --train-images {other} --patches 40 --minutes 0.2"
@@ -101,7 +102,12 @@ ROWS = (
         "--images {few} --task x4 --photographs --methods bicubic sft_gan_psnr sft_gan sed_psnr sed",
     ),
     Row("x4", "Toolchains and super-resolvers, x4", "compare", "--images {images} --task x4 --patches 16"),
-    Row("levels", "Reference scores of level sets", "levels", "any pure --steps 20480"),
+    Row(
+        "scratch",
+        "Reinforcement learning from scratch",
+        "agents",
+        "--algorithms ppo dqn imitation --steps 40960 --seeds 2 --runs {runs}",
+    ),
     Row("speed", "Steps per second", "speed", "--images {images} --envs 8 64 --seconds 3"),
 )
 """All rows, in the order of the page."""
@@ -120,7 +126,7 @@ def photograph_folders(images: Path | None, out: Path) -> dict[str, Path]:
     if not paths:
         raise ValueError(f"{images}: no image files in this folder")
     few = copy_files(paths[:: -(-len(paths) // FEW)], out / f"few-{images.resolve().name}")
-    return {"images": images, "few": few, "other": other}
+    return {"images": images, "few": few, "other": other, "runs": out / "runs"}
 
 
 def copy_files(paths: Sequence[Path], folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The recurrent policy for sb3-contrib's ``RecurrentPPO``: the published design, with masked actions."""
+"""Recurrent policies for sb3-contrib's ``RecurrentPPO`` with masked actions: the published design, and a stock one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
@@ -17,7 +18,50 @@ from agents.features_extractor import AgentParts, AgentPolicy, RestoreFeatures
 _FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
 
 
-class MaskedRecurrentPolicy(AgentPolicy, RecurrentMultiInputActorCriticPolicy):
+class MaskedActor:
+    """Mixin of a policy whose features extractor has the latest ``mask``: forbidden actions are never chosen."""
+
+    pi_features_extractor: BaseFeaturesExtractor
+    action_dist: Distribution
+    action_net: torch.nn.Module
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        mask, distribution = self.pi_features_extractor.mask, self.action_dist
+        assert isinstance(mask, Tensor)
+        assert isinstance(distribution, CategoricalDistribution)
+        logits = self.action_net(latent_pi).float().masked_fill(mask == 0, _FORBIDDEN)
+        return distribution.proba_distribution(action_logits=logits)
+
+
+class MaskedFeatures(CombinedExtractor):
+    """Stable-Baselines3's features of a Dict observation, which remembers the latest ``action_mask``."""
+
+    def __init__(self, observation_space: spaces.Dict, **arguments: Any) -> None:
+        super().__init__(observation_space, **arguments)
+        self.mask = torch.ones(1)
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Join the features of all entries: ``(N, width)``."""
+        self.mask = observations["action_mask"]
+        features: Tensor = super().forward(observations)
+        return features
+
+
+class MaskedMultiInputLstmPolicy(MaskedActor, RecurrentMultiInputActorCriticPolicy):
+    """sb3-contrib's ``MultiInputLstmPolicy``, which never picks an action that ``action_mask`` forbids."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        **kwargs: Any,
+    ) -> None:
+        defaults: dict[str, Any] = {"features_extractor_class": MaskedFeatures}
+        super().__init__(observation_space, action_space, lr_schedule, **{**defaults, **kwargs})
+
+
+class MaskedRecurrentPolicy(AgentPolicy, MaskedActor, RecurrentMultiInputActorCriticPolicy):
     """An LSTM policy over :class:`RestoreFeatures` that never picks an action that ``action_mask`` forbids.
 
     ``RecurrentPPO(MaskedRecurrentPolicy, env)`` needs no ``policy_kwargs``: the defaults are the published agent's
@@ -67,13 +111,6 @@ class MaskedRecurrentPolicy(AgentPolicy, RecurrentMultiInputActorCriticPolicy):
         sequences = features.reshape(n_seq, -1, lstm.input_size).transpose(0, 1)
         latent, states = lstm(sequences, (hidden, cell))
         return latent.transpose(0, 1).flatten(0, 1), states
-
-    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        extractor, distribution = self.pi_features_extractor, self.action_dist
-        assert isinstance(extractor, RestoreFeatures)
-        assert isinstance(distribution, CategoricalDistribution)
-        logits = self.action_net(latent_pi).float().masked_fill(extractor.mask == 0, _FORBIDDEN)
-        return distribution.proba_distribution(action_logits=logits)
 
     def _agent_parts(self) -> list[AgentParts]:
         return [(self.pi_features_extractor, self.lstm_actor, self.action_net)]

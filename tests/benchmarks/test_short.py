@@ -102,7 +102,7 @@ class TestShort:
     ) -> None:
         names = [row.name for row in ROWS]
         assert len(set(names)) == len(names)
-        places = dict.fromkeys(("images", "few", "other"), tmp_path)
+        places = dict.fromkeys(("images", "few", "other", "runs"), tmp_path)
         for row in ROWS:
             benchmark = importlib.import_module(f"benchmarks.{row.module}")
             if hasattr(benchmark, "__path__"):

@@ -1,0 +1,216 @@
+"""Reinforcement learning from scratch, compared: ``python -m benchmarks.agents [TRAIN TEST]``.
+
+Every algorithm is trained on one level set from random weights, without an oracle, with several seeds, and judged on
+another, which comes from other photographs. Beside them stand policies that need no training, an agent that imitates
+an oracle, and the oracles. The score is 0 for the constant chain that is best on the test set, and 1 for the best chain
+of each level. A run that is finished is kept as a file, so an interrupted benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from agents.command_line import OneLineParser, positive_int, run_guarded
+from benchmarks.agents.algorithms import ALGORITHMS, PIXELS
+from benchmarks.agents.reference import RECIPE, imitate, untrained
+from benchmarks.agents.results import Row, draw_learning_curves, table
+from benchmarks.agents.training import Run, Setting, digest, reinforce
+from benchmarks.report.machine import environment
+from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
+from restore_env.compute.worker_pool import one_thread
+from restore_env.images.files import write_atomically
+
+PROGRAM = "benchmarks.agents"
+LEVELS = "any"
+"""The packaged level sets that are the default: "any-train" and "any-test"."""
+RUNS = Path("runs/agents")
+IMITATION = "imitation"
+BEFORE, AFTER = ("random", "best constant chain"), ("greedy oracle", "best chain")
+"""Rows of the table before and after those that are trained."""
+
+
+class Training(NamedTuple):
+    """One training that is to be done, and the file of its result."""
+
+    name: str
+    """A key of :data:`ALGORITHMS`, or :data:`IMITATION`."""
+    seed: int
+    file: Path
+
+
+def train(setting: Setting, name: str, seed: int) -> Run:
+    """Train and judge one agent on one thread."""
+    with one_thread():
+        return imitate(setting, seed) if name == IMITATION else reinforce(ALGORITHMS[name], setting, seed)
+
+
+def read_run(file: Path) -> Run | None:
+    """A kept run; None if there is none, or another version's."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Run(**{**values, "curve": tuple((int(steps), float(score)) for steps, score in values["curve"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def plan(setting: Setting, names: Sequence[str], seeds: int, folder: Path) -> list[Training]:
+    """All trainings, a seed after the other; those with other hyperparameters or level sets have other files."""
+    marks = {name: digest(setting, ALGORITHMS.get(name, RECIPE)) for name in names}
+    return [
+        Training(name, seed, folder / f"{name}-{seed}-{marks[name]}.json") for seed in range(seeds) for name in names
+    ]
+
+
+def finished(setting: Setting, trainings: Sequence[Training], jobs: int) -> Iterator[tuple[Training, Run]]:
+    """Do trainings, so many at once, each as soon as it is done.
+
+    Raises:
+        RuntimeError: one failed; those that were going on are finished and lost.
+    """
+    if jobs == 1 or len(trainings) < 2:
+        for training in trainings:
+            yield training, _named(training, partial(train, setting, training.name, training.seed))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(trainings)), context, torch.set_num_threads, (1,)) as pool:
+        running = {pool.submit(train, setting, one.name, one.seed): one for one in trainings}
+        try:
+            for done in as_completed(running):
+                yield running[done], _named(running[done], done.result)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _named(training: Training, result: Callable[[], Run]) -> Run:
+    """A result; an error says whose it is."""
+    try:
+        return result()
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise RuntimeError(f"{training.name}, seed {training.seed}: {error or type(error).__name__}") from error
+
+
+def measure(setting: Setting, names: Sequence[str], seeds: int, folder: Path, jobs: int) -> dict[str, list[Run]]:
+    """The runs of every algorithm, in the order of its seeds; what is kept is not trained again."""
+    trainings = plan(setting, names, seeds, folder)
+    results = {(one.name, one.seed): read_run(one.file) for one in trainings}
+    missing = [one for one in trainings if results[one.name, one.seed] is None]
+    done = len(trainings) - len(missing)
+    if done:
+        print(f"{done} of {len(trainings)} runs are kept in {folder}", file=sys.stderr, flush=True)
+    for training, result in finished(setting, missing, jobs):
+        done += 1
+        results[training.name, training.seed] = result
+        write_atomically(training.file, (json.dumps(asdict(result)) + "\n").encode())
+        told = f"{training.name}, seed {training.seed}: score {result.score:.3f}, {result.seconds:.0f} s"
+        print(f"[{done}/{len(trainings)}] {told}", file=sys.stderr, flush=True)
+    return {name: [run for seed in range(seeds) if (run := results[name, seed])] for name in names}
+
+
+def chosen(arguments: argparse.Namespace, setting: Setting) -> list[str]:
+    """The algorithms to train, in the table's order.
+
+    Raises:
+        ValueError: an unknown one, or none that the level set can train.
+    """
+    known = [*ALGORITHMS, IMITATION]
+    unknown = [name for name in arguments.algorithms or () if name not in known]
+    if unknown:
+        raise ValueError(f"unknown algorithm {unknown[0]!r}: choose from {', '.join(known)}")
+    names = [name for name in known if not arguments.algorithms or name in arguments.algorithms]
+    need = [name for name in names if name != IMITATION and ALGORITHMS[name].observed is PIXELS]
+    if need and not all(levels.manifest.pixels for levels in (setting.training_set, setting.test_set)):
+        print(f"{PROGRAM}: skipped: {', '.join(need)}: the level sets hold no pixels", file=sys.stderr)
+        names = [name for name in names if name not in need]
+    if not names:
+        raise ValueError("nothing to train: the level sets hold no pixels; build them with --pixels")
+    return names
+
+
+def checked(setting: Setting) -> Setting:
+    """The setting, if its level sets belong together.
+
+    Raises:
+        ValueError: other tools, another depth, or the same photographs.
+    """
+    train_set, test_set = setting.training_set, setting.test_set
+    if list(train_set.manifest.tools) != list(test_set.manifest.tools):
+        raise ValueError(f"{setting.train} and {setting.test}: level sets of different tools")
+    if train_set.manifest.depth != test_set.manifest.depth:
+        raise ValueError(f"{setting.train} and {setting.test}: level sets of different depths")
+    if setting.depth < 1:
+        raise ValueError(f"{setting.train}: a level set of depth 0 has nothing to choose")
+    return setting
+
+
+def table_rows(setting: Setting, runs: Mapping[str, Sequence[Run]]) -> list[Row]:
+    """All rows: those that need no training, those that were trained, and the oracles."""
+    trained = [Row(IMITATION if name == IMITATION else ALGORITHMS[name].title, own) for name, own in runs.items()]
+    before, after = ([Row(name, untrained(setting, name)) for name in names] for names in (BEFORE, AFTER))
+    return [*before, *trained, *after]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train and compare everything, and publish the table."""
+    check_outputs(arguments)
+    if (arguments.train is None) != (arguments.test is None):
+        raise ValueError("give two level sets, one to train on and one to judge on")
+    names = (arguments.train or f"{LEVELS}-train", arguments.test or f"{LEVELS}-test")
+    setting = checked(Setting(*names, arguments.steps))
+    algorithms = chosen(arguments, setting)
+    arguments.runs.mkdir(parents=True, exist_ok=True)
+    runs = measure(setting, algorithms, arguments.seeds, arguments.runs, arguments.jobs)
+    rows = table_rows(setting, runs)
+    facts, manifest = environment(), setting.test_set.manifest
+    known, unseen = (len(np.unique(one.arrays["photograph"])) for one in (setting.training_set, setting.test_set))
+    text = [
+        f"Trained on **{setting.train}**, {len(setting.training_set)} levels of {known} photographs; judged on"
+        f" **{setting.test}**, {len(setting.test_set)} levels of {unseen} others. Severity {manifest.severity},"
+        f" {len(manifest.tools)} tools, at most {setting.depth} steps.\n",
+        *table(rows, ", dB" if manifest.reward == "psnr" else ""),
+        f"\nInterquartile means of {arguments.seeds} seeds with 95 % intervals;"
+        f" {facts['processor'] or facts['system']}, {arguments.jobs} at once.",
+    ]
+    record: dict[str, Any] = {row.title: [asdict(one) for one in row.runs] for row in rows}
+    publish(arguments, "\n".join(text), {"runs": record, "environment": facts})
+    if arguments.figure is not None:
+        marked = {row.title: row.over_seeds(lambda one: one.score).mean for row in rows if not row.runs[0].curve}
+        draw_learning_curves(arguments.figure, rows, {name: marked[name] for name in marked if name != "random"})
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = OneLineParser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("train", nargs="?", help=f"level set to train on, a name or a path (default {LEVELS}-train)")
+    parser.add_argument("test", nargs="?", help=f"level set to judge on (default {LEVELS}-test)")
+    parser.add_argument(
+        "--algorithms", nargs="+", metavar="NAME", help=f"of {', '.join([*ALGORITHMS, IMITATION])} (default: all)"
+    )
+    parser.add_argument("--seeds", type=positive_int, default=5, metavar="N", help="trainings of each (default 5)")
+    parser.add_argument(
+        "--steps", type=positive_int, default=1_000_000, help="environment steps of each training (default 1,000,000)"
+    )
+    cores = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=positive_int, default=cores, help=f"trainings at once (default {cores})")
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help=f"finished trainings (default {RUNS})")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the learning curves here (PNG, PDF, SVG)")
+    add_outputs(parser)
+    parsed = parse(parser, arguments)
+    return run_guarded(lambda: run(parsed), parser.prog)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
