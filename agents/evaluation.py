@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from types import SimpleNamespace
@@ -173,7 +174,18 @@ def _normalized(policy: Any) -> Policy:
 def _score(task: Task, starts: list[EpisodeStart], results: EpisodeResults) -> Estimate:
     best = optima(task_levels(task), task.max_steps, task.cost_weight, task.stop_if_worse)
     levels = [start.level for start in starts]
-    low, high = best.constant_return[levels], best.best_return[levels]
+    return score_between(results.returns, best.constant_return[levels], best.best_return[levels], results.images)
+
+
+def score_between(returns: Values, low: Values, high: Values, images: Sequence[str]) -> Estimate:
+    """Returns as a score: 0 for the mean of ``low``, 1 for that of ``high``; NaN where these are equal.
+
+    Args:
+        returns: of a policy, ``(N,)``.
+        low: of the best constant chain on the same starts, ``(N,)``.
+        high: of the best chain of each start, ``(N,)``.
+        images: the photograph of each start.
+    """
     if high.sum() - low.sum() < _ROUNDING:
         return Estimate(float("nan"), float("nan"), float("nan"))
-    return ratio(results.returns - low, high - low, results.images)
+    return ratio(returns - low, high - low, images)

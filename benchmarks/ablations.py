@@ -1,9 +1,13 @@
 """What each part of an agent contributes, one at a time: ``python -m benchmarks.ablations NAME --images DIR``.
 
-``stop`` and ``steps`` run the agent as it is, without ``stop`` or with longer and shorter chains. ``tools`` and
-``memory`` train agents from an oracle's demonstrations, all for the same time: with six of the twelve tools; without
-the LSTM's memory; without the previous action. ``algorithms`` trains agents from random weights by RecurrentPPO and
-DRQN, with the same time and seeds. Agents are trained on ``--train-images`` and measured on ``--images``.
+``stop`` and ``steps`` run the agent as it is, without ``stop`` or with longer and shorter chains. ``joint`` runs two
+toolboxes, one of them from before joint training, each with its agent. ``tools`` and ``memory`` train agents from an
+oracle's demonstrations, all for the same time: with six of the twelve tools; without the LSTM's memory; without the
+previous action. ``algorithms`` trains agents from random weights by RecurrentPPO and DRQN, with the same time and
+seeds. Agents are trained on ``--train-images`` and measured on ``--images``.
+
+Beside each variant is what choosing among its tools is worth: the best constant chain, found on ``--train-images``, and
+the best chain of each patch, both of at most two tools.
 """
 
 from __future__ import annotations
@@ -14,10 +18,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from agents.agent import RecurrentAgent, load_policy, policy_of
@@ -26,17 +28,20 @@ from agents.encoders import ENCODERS
 from agents.imitation.demonstrations import Demonstrations, demonstrate
 from agents.imitation.imitation import imitate
 from agents.policy_input import PolicyInput
-from agents.rollout import draw_starts, play
+from agents.rollout import play
 from agents.training.agent import train_agent
 from agents.training.algorithms import ALGORITHMS
 from agents.training.settings import AgentTraining
+from benchmarks.attribution.choice import Explorer, PatchSets
+from benchmarks.attribution.policies import AblatedPolicy
 from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env import Task, Toolbox
+from restore_env.distortions.protocol import MIXED, check_severity
 from restore_env.policy import Policy
+from restore_env.resolve import task_toolbox
 from tools_zoo import load_toolbox
 
 PROGRAM = "benchmarks.ablations"
-SEVERITIES = ("mild", "moderate", "severe")
 
 
 @dataclass(frozen=True)
@@ -46,62 +51,60 @@ class Variant:
     name: str
     gains: Mapping[str, float]
     """By severity, dB."""
+    constant: Mapping[str, float]
+    """Of the best constant chain."""
+    best: Mapping[str, float]
+    """Of the best chain of each patch."""
     steps: float
     """Mean length of the chains, ``stop`` included."""
     spread: float | None = None
     """Standard deviation of the mean gain over seeds, dB."""
 
+    @property
+    def means(self) -> tuple[float, float, float]:
+        """Gain, the constant chain's and the best chain's, means over the severities."""
+        gain, constant, best = (float(np.mean([*values.values()])) for values in (self.gains, self.constant, self.best))
+        return gain, constant, best
 
-class AblatedPolicy:
-    """A policy without ``stop``, without the previous action in its observation, or without memory.
+
+def measure(name: str, policy: Policy, task: Task, setting: argparse.Namespace, toolbox: str | None = None) -> Variant:
+    """Run a policy on the held-out patches of every severity.
 
     Args:
+        name: of the variant.
         policy: chooses.
-        stop: False: ``stop`` is masked.
-        previous: False: the observation never has the previous action.
-        memory: False: every step is the first one.
+        task: with its tools, which may be a part of the toolbox, and limits.
+        setting: of the command line.
+        toolbox: shipped name or folder; None: that of the command line.
     """
-
-    def __init__(self, policy: Policy, *, stop: bool = True, previous: bool = True, memory: bool = True) -> None:
-        self._policy, self._stop, self._previous, self._memory = policy, stop, previous, memory
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any | None = None,
-        episode_start: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = True,
-    ) -> tuple[npt.NDArray[np.int64], Any | None]:
-        """Choose as the policy does without the part."""
-        changed = dict(observation)
-        if not self._stop:
-            changed["action_mask"] = np.array(observation["action_mask"])
-            changed["action_mask"][:, -1] = 0
-        if not self._previous:
-            changed["last_action"] = np.full_like(observation["last_action"], observation["action_mask"].shape[1])
-        return self._policy.predict(changed, state if self._memory else None, episode_start, deterministic)
-
-
-def measure(name: str, policy: Policy, task: Task, setting: argparse.Namespace) -> Variant:
-    """Run a policy on the held-out patches of every severity."""
-    gains, lengths = {}, []
-    for severity in SEVERITIES:
-        held_out = replace(task, images=setting.images, severity=severity)
-        played = play(policy, held_out, draw_starts(held_out, setting.patches, setting.seed))
+    gains, constants, bests, lengths = {}, {}, {}, []
+    kept = task_toolbox(task).names
+    for severity in setting.severity:
+        sets: PatchSets = setting.explorer.sets(toolbox or setting.toolbox, severity=severity)
+        removed = [tool for tool, each in enumerate(sets.measured.toolbox.names) if each not in kept]
+        choice, played = sets.choice(removed), play(policy, task, sets.measured.starts)
         gains[severity] = played.gain
+        constants[severity], bests[severity] = (
+            float(returns.mean()) for returns in (choice.constant_returns, choice.best_returns)
+        )
         lengths += [len(actions) for actions in played.actions]
-    return Variant(name, gains, float(np.mean(lengths)))
+    return Variant(name, gains, constants, bests, float(np.mean(lengths)))
 
 
-def load_agent(setting: argparse.Namespace) -> tuple[RecurrentAgent, Task]:
-    """The agent as it is, and a task with its tools."""
-    agent = load_policy(setting.policy)
-    return agent, Task(toolbox=load_toolbox(setting.toolbox), dtype=PolicyInput.of(agent).observe)
+def load_agent(policy: str | Path, toolbox: str) -> tuple[RecurrentAgent, Task]:
+    """An agent as it is, and a task with its tools."""
+    agent = load_policy(policy)
+    return agent, Task(toolbox=load_toolbox(toolbox), dtype=PolicyInput.of(agent).observe)
+
+
+def training_task(toolbox: Toolbox, setting: argparse.Namespace) -> Task:
+    """The task that agents are trained on."""
+    return Task(images=setting.train_images, severity=setting.train_severity, toolbox=toolbox)
 
 
 def ablate_stop(setting: argparse.Namespace) -> list[Variant]:
     """The agent with and without its last action."""
-    agent, task = load_agent(setting)
+    agent, task = load_agent(setting.policy, setting.toolbox)
     return [
         measure("with stop", agent, task, setting),
         measure("without stop", AblatedPolicy(agent, stop=False), task, setting),
@@ -110,8 +113,20 @@ def ablate_stop(setting: argparse.Namespace) -> list[Variant]:
 
 def ablate_steps(setting: argparse.Namespace) -> list[Variant]:
     """The agent with chains of 1 to 5 tools at most."""
-    agent, task = load_agent(setting)
+    agent, task = load_agent(setting.policy, setting.toolbox)
     return [measure(f"{steps} at most", agent, replace(task, max_steps=steps), setting) for steps in range(1, 6)]
+
+
+def ablate_joint(setting: argparse.Namespace) -> list[Variant]:
+    """Tools from before joint training and after it, each with their own agent."""
+    variants = []
+    for name, toolbox, policy in (
+        ("before", setting.before, policy_of(setting.before)),
+        ("after", setting.toolbox, setting.policy),
+    ):
+        agent, task = load_agent(policy, toolbox)
+        variants.append(measure(f"{name}, {Path(toolbox).name}", agent, task, setting, toolbox))
+    return variants
 
 
 def ablate_tools(setting: argparse.Namespace) -> list[Variant]:
@@ -120,7 +135,7 @@ def ablate_tools(setting: argparse.Namespace) -> list[Variant]:
     variants = []
     for name, tools in (("12 tools", list(toolbox)), ("6 tools", [tool for tool in toolbox if tool.name[-1] in "24"])):
         print(f"training with {name}", file=sys.stderr, flush=True)
-        task = Task(images=setting.train_images, toolbox=Toolbox(tools))
+        task = training_task(Toolbox(tools), setting)
         demonstrations = demonstrate(task, setting.minutes * 60, setting.seed)
         variants.append(measure(name, train_imitator(Toolbox(tools), demonstrations, setting), task, setting))
     return variants
@@ -129,7 +144,7 @@ def ablate_tools(setting: argparse.Namespace) -> list[Variant]:
 def ablate_memory(setting: argparse.Namespace) -> list[Variant]:
     """With and without the LSTM's memory and the previous action, from the same demonstrations."""
     toolbox = load_toolbox(setting.toolbox)
-    task = Task(images=setting.train_images, toolbox=toolbox)
+    task = training_task(toolbox, setting)
     demonstrations = demonstrate(task, setting.minutes * 60, setting.seed)
     variants = []
     for name, previous, memory in (
@@ -149,7 +164,7 @@ def ablate_memory(setting: argparse.Namespace) -> list[Variant]:
 
 def ablate_algorithms(setting: argparse.Namespace) -> list[Variant]:
     """RecurrentPPO against DRQN from random weights."""
-    task = Task(images=setting.train_images, toolbox=load_toolbox(setting.toolbox))
+    task = training_task(load_toolbox(setting.toolbox), setting)
     variants = []
     for name, algorithm in ALGORITHMS.items():
         runs = []
@@ -157,20 +172,19 @@ def ablate_algorithms(setting: argparse.Namespace) -> list[Variant]:
             print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory() as folder:
                 given = {each: getattr(setting, each) for each in ("minutes", "toolbox", "encoder")}
-                images = setting.train_images
-                agent, _ = train_agent(
-                    AgentTraining(out=Path(folder), images=images, algorithm=name, seed=seed, **given)
-                )
+                given |= {"images": setting.train_images, "severity": setting.train_severity}
+                agent, _ = train_agent(AgentTraining(out=Path(folder), algorithm=name, seed=seed, **given))
             runs.append(measure(algorithm.name, agent, task, setting))
-        means = {severity: float(np.mean([run.gains[severity] for run in runs])) for severity in SEVERITIES}
-        spread = float(np.std([np.mean(list(run.gains.values())) for run in runs]))
-        variants.append(Variant(algorithm.name, means, float(np.mean([run.steps for run in runs])), spread))
+        means = {severity: float(np.mean([run.gains[severity] for run in runs])) for severity in setting.severity}
+        steps, spread = float(np.mean([run.steps for run in runs])), float(np.std([run.means[0] for run in runs]))
+        variants.append(replace(runs[0], gains=means, steps=steps, spread=spread))
     return variants
 
 
 ABLATIONS: Mapping[str, Callable[[argparse.Namespace], list[Variant]]] = {
     "stop": ablate_stop,
     "steps": ablate_steps,
+    "joint": ablate_joint,
     "tools": ablate_tools,
     "memory": ablate_memory,
     "algorithms": ablate_algorithms,
@@ -193,19 +207,36 @@ def single_steps(demonstrations: Demonstrations) -> Demonstrations:
 
 def as_table(variants: Sequence[Variant]) -> list[str]:
     """The variants as lines of Markdown."""
-    spread = any(variant.spread is not None for variant in variants)
+    severities = list(variants[0].gains)
     lines = []
     for variant in variants:
-        mean = f"{np.mean(list(variant.gains.values())):+.2f}" + (f" ± {variant.spread:.2f}" if spread else "")
-        gains = [f"{variant.gains[severity]:+.2f}" for severity in SEVERITIES]
-        lines.append([variant.name, *gains, mean, f"{variant.steps:.2f}"])
-    return markdown_table(["gain, dB", *SEVERITIES, "mean", "steps"], lines)
+        gain, constant, best = variant.means
+        spread = "" if variant.spread is None else f" ± {variant.spread:.2f}"
+        gains = [f"{value:+.2f}" for value in variant.gains.values()] if len(severities) > 1 else []
+        share = f"{(gain - constant) / (best - constant):.0%}" if best > constant else ""
+        bounds = (f"{constant:+.2f}", f"{best:+.2f}", share)
+        lines.append([variant.name, *gains, f"{gain:+.2f}{spread}", *bounds, f"{variant.steps:.2f}"])
+    columns = [*severities, "mean"] if len(severities) > 1 else severities
+    heads = ["gain, dB", *columns, "best constant chain", "best chain", "share of choosing", "steps"]
+    return markdown_table(heads, lines)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one ablation and publish its table."""
     check_outputs(arguments)
-    variants = ABLATIONS[arguments.name](arguments)
+    arguments.severity = list(dict.fromkeys(arguments.severity))
+    for severity in (*arguments.severity, arguments.train_severity):
+        check_severity(severity)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.explorer = Explorer(
+            images=arguments.images,
+            other_images=arguments.train_images,
+            folder=Path(folder),
+            patches=arguments.patches,
+            other_patches=arguments.choose_patches,
+            seed=arguments.seed,
+        )
+        variants = ABLATIONS[arguments.name](arguments)
     publish(arguments, "\n".join(as_table(variants)), {"variants": [asdict(variant) for variant in variants]})
     return 0
 
@@ -216,10 +247,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=tuple(ABLATIONS))
     parser.add_argument("--images", type=Path, required=True, help="folder of held-out photographs")
     parser.add_argument("--train-images", type=Path, help="photographs to train on (default: the embedded ones)")
+    parser.add_argument("--severity", nargs="+", default=[MIXED], help=f"to measure on (default {MIXED})")
+    parser.add_argument("--train-severity", default=MIXED, help="of trainings (default %(default)s)")
     parser.add_argument("--toolbox", default="default", help="shipped name or folder")
+    parser.add_argument(
+        "--before", default="pure", help="of joint: a toolbox from before joint training (default pure)"
+    )
     parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
     parser.add_argument("--encoder", choices=tuple(ENCODERS), default="spectral", help="of agents that are trained")
     parser.add_argument("--patches", type=positive_int, default=500, help="per severity (default 500)")
+    parser.add_argument(
+        "--choose-patches",
+        type=positive_int,
+        default=100,
+        help="to find constant chains on, per severity (default 100)",
+    )
     parser.add_argument("--minutes", type=positive_float, default=5.0, help="of each training (default 5)")
     parser.add_argument("--seeds", type=positive_int, default=3, help="runs of each algorithm (default 3)")
     parser.add_argument("--seed", type=int, default=0)

@@ -60,7 +60,8 @@ class Row(NamedTuple):
     ``runs``, a folder for trainings."""
 
 
-TRAINED = "--images {images} --train-images {other} --patches 40 --minutes 0.2"
+ABLATED = "--images {images} --train-images {other} --patches 40 --choose-patches 20"
+TRAINED = f"{ABLATED} --minutes 0.2"
 ROWS = (
     Row("tools", "Each tool on its own distortion", "tools", "--images {images} --patches 24"),
     Row(
@@ -90,8 +91,15 @@ ROWS = (
         "compare",
         "--images {few} --photographs --methods input default classic",
     ),
-    Row("stop", "The stop action", "ablations", "stop --images {images} --patches 60"),
-    Row("steps", "Length of the chain", "ablations", "steps --images {images} --patches 40"),
+    Row(
+        "attribution",
+        "What choosing is worth",
+        "attribution",
+        "--images {images} --choose-images {other} --patches 24 --choose-patches 16 --parts toolboxes order removed",
+    ),
+    Row("stop", "The stop action", "ablations", f"stop {ABLATED}"),
+    Row("steps", "Length of the chain", "ablations", f"steps {ABLATED}"),
+    Row("joint", "Joint training", "ablations", f"joint {ABLATED}"),
     Row("six", "Six tools or twelve", "ablations", f"tools {TRAINED}"),
     Row("memory", "Memory and the previous action", "ablations", f"memory {TRAINED}"),
     Row("algorithms", "RecurrentPPO and DRQN", "ablations", f"algorithms {TRAINED} --seeds 1"),

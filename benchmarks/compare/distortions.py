@@ -20,6 +20,12 @@ MOTION = ("MotionBlur", {"blur_limit": (5, 15), "allow_shifted": False, "directi
 POISSON = ("ShotNoise", {"scale_range": (0.005, 0.03)})
 """Photon noise in linear light."""
 WEBP = ("ImageCompression", {"compression_type": "webp", "quality_range": (5, 40)})
+HAZE = ("RandomBrightnessContrast", {"brightness_limit": (0.3, 0.45), "contrast_limit": (-0.6, -0.45)})
+"""Haze of one depth over the patch: what is left of the scene, 40 to 55 %, and the light of the air, added to it."""
+LOW_LIGHT = (("RandomGamma", {"gamma_limit": (150, 300)}), ("ShotNoise", {"scale_range": (0.002, 0.01)}))
+"""Underexposed, by a gamma of 1.5 to 3, with the photon noise of little light."""
+RAIN = ("RandomRain", {"slant_range": (-15, 15), "drop_length": 15, "brightness_coefficient": 1.0, "blur_value": 3})
+"""Bright streaks of one direction, and slight blur."""
 CAMERA = (
     ("ShotNoise", {"scale_range": (0.01, 0.01)}),
     ("GaussNoise", {"std_range": (0.012, 0.012)}),
@@ -36,6 +42,9 @@ OUTSIDE: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]] = MappingProxyTyp
         "poisson": (POISSON,),
         "webp": (WEBP,),
         "unseen": (MOTION, POISSON, WEBP),
+        "haze": (HAZE,),
+        "low_light": LOW_LIGHT,
+        "rain": (RAIN,),
         "camera": CAMERA,
         "saved": (SAVED,),
     }
@@ -51,13 +60,14 @@ def distortion_of(name: str) -> dict[str, Any]:
     """The arguments of :class:`restore_env.Task` for one of :data:`NAMES`."""
     if name == SATURATED:
         return {"severity": "moderate", "saturation_prob": 1.0}
-    if name not in OUTSIDE:
-        return {"severity": name}
+    return {"distortion": composed(name)} if name in OUTSIDE else {"severity": name}
+
+
+def composed(name: str) -> Any:
+    """The ``albumentations.Compose`` of one of :data:`OUTSIDE`."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
-    return {
-        "distortion": albumentations.Compose(
-            [getattr(albumentations, transform)(**arguments, p=1) for transform, arguments in OUTSIDE[name]]
-        )
-    }
+    return albumentations.Compose(
+        [getattr(albumentations, transform)(**arguments, p=1) for transform, arguments in OUTSIDE[name]]
+    )

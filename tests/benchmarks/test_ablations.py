@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from agents.imitation.demonstrations import Demonstrations
 from agents.rollout import draw_starts, play
 from agents.training.algorithms import Algorithm
 from benchmarks import ablations
-from benchmarks.ablations import ABLATIONS, AblatedPolicy
+from benchmarks.ablations import ABLATIONS
+from benchmarks.attribution.policies import AblatedPolicy
 from restore_env import Task
 from restore_env.episodes.batch import EpisodeBatch
 from tests.support.toolkit import photographs, random_toolbox
@@ -20,27 +22,26 @@ from tools_zoo.networks import NETWORKS
 from tools_zoo.toolboxes import ToolWeights, update_toolbox
 
 NAMES = tuple(spec.name for spec in TOOLS)
+FEW = TOOLS[:4]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two photographs, a toolbox and a policy."""
+    """Two photographs, a toolbox of four tools and its policy."""
     folder = tmp_path_factory.mktemp("ablations")
     (folder / "photos").mkdir()
     for number, picture in enumerate(photographs(2, 200, 220)):
         Image.fromarray(picture).save(folder / "photos" / f"{number}.png")
-    tools = [ToolWeights(spec.name, spec.network(), NETWORKS[spec.network()]().state_dict()) for spec in TOOLS]
+    tools = [ToolWeights(spec.name, spec.network(), NETWORKS[spec.network()]().state_dict()) for spec in FEW]
     update_toolbox(folder / "box", tools)
-    save_policy(RecurrentAgent(NAMES), folder / "agent.safetensors")
+    save_policy(RecurrentAgent(tuple(spec.name for spec in FEW)), folder / "box" / "agent.safetensors")
     return folder
 
 
 def words(folder: Path) -> list[str]:
-    return ["--images", str(folder / "photos")]
-
-
-def own(folder: Path) -> list[str]:
-    return ["--toolbox", str(folder / "box"), "--policy", str(folder / "agent.safetensors"), "--patches", "2"]
+    box = str(folder / "box")
+    few = ["--patches", "2", "--choose-patches", "1", "--minutes", "0.005", "--seeds", "1"]
+    return ["--images", str(folder / "photos"), "--toolbox", box, "--before", box, *few]
 
 
 def test_observations_are_changed_and_memory_is_lost() -> None:
@@ -83,8 +84,23 @@ def test_an_ablation_fills_its_section(
     monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
     values = Algorithm.hyperparameters
     monkeypatch.setattr(Algorithm, "hyperparameters", lambda self, **changes: values(self, **changes) | {"n_envs": 4})
-    arguments = [name, *words(folder), *own(folder), "--minutes", "0.005", "--train-images", str(folder / "photos")]
-    arguments += ["--seeds", "1"]
-    assert ablations.main(arguments) == 0
+    assert ablations.main([name, *words(folder), "--train-images", str(folder / "photos")]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + {"stop": 2, "steps": 5, "tools": 2, "memory": 4, "algorithms": 2}[name]
+    count = {"stop": 2, "steps": 5, "joint": 2, "tools": 2, "memory": 4, "algorithms": 2}[name]
+    assert len(rows) == 2 + count
+    assert rows[0].split(" | ")[1:4] == ["mixed", "best constant chain", "best chain"]
+
+
+def test_what_choosing_is_worth_stands_beside_each_severity(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "stop.json"
+    assert ablations.main(["stop", *words(folder), "--severity", "mild", "severe", "--json", str(file)]) == 0
+    record = json.loads(file.read_text())
+    assert "| gain, dB | mild | severe | mean |" in record["tables"]
+    for variant in record["variants"]:
+        assert variant["gains"].keys() == {"mild", "severe"}
+        assert all(variant["best"][severity] >= max(0, variant["constant"][severity]) for severity in variant["best"])
+
+
+def test_an_unknown_severity_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ablations.main(["stop", *words(folder), "--severity", "harsh"]) == 2
+    assert "unknown severity 'harsh'" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""What choosing tools is worth, and where it comes from."""
