@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from agents.agent import RecurrentAgent, check_tools, load_policy, policy_of
 from agents.command_line import OneLineParser, positive_int, run_guarded
 from benchmarks.attribution.choice import Explorer
 from benchmarks.attribution.parts import PARTS, Setting, caption
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
-from restore_env.distortions.protocol import MIXED
+from restore_env.distortions.protocol import MIXED, check_severity
 from restore_env.images.sources import list_images
 from restore_env.levels.building import split_images
 from restore_env.resolve import resolve_toolbox
@@ -37,25 +38,40 @@ def split(images: Path, others: Path | None) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: too few photographs, or one that is in both folders.
     """
-    if others is None:
-        return split_images(images, "train"), split_images(images, "test")
-    sides = [sorted(str(path.resolve()) for path in list_images(folder)) for folder in (images, others)]
-    for folder, paths in zip((images, others), sides, strict=True):
+    sides = [sorted(str(path.resolve()) for path in list_images(folder)) for folder in (images, others) if folder]
+    for folder, paths in zip((images, others), sides, strict=False):
         if not paths:
             raise ValueError(f"{folder}: no image files in this folder")
+    if others is None:
+        return split_images(sides[0], "train"), split_images(sides[0], "test")
     common = sorted(set(sides[0]) & set(sides[1]))
     if common:
         raise ValueError(f"{common[0]}: in --images and in --choose-images: choose on other photographs")
     return sides[0], sides[1]
 
 
+def load_agents(toolboxes: Iterable[str], toolbox: str, policy: str | None) -> dict[str, RecurrentAgent]:
+    """The agent of each toolbox, its own; ``policy``, if given, for ``toolbox``.
+
+    Raises:
+        ValueError: a toolbox or an agent that cannot be loaded, or that do not belong together.
+    """
+    agents = {}
+    for each in toolboxes:
+        own = policy if policy and each == toolbox else policy_of(each)
+        agents[each] = load_policy(own)
+        check_tools(agents[each], resolve_toolbox(each).names, own)
+    return agents
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Measure the parts and publish them."""
     check_outputs(arguments)
-    toolboxes = {Path(name).name: name for name in arguments.toolboxes}
+    toolboxes = {name: name for name in arguments.toolboxes}
     toolboxes |= {"published": str(arguments.published)} if arguments.published else {}
-    for toolbox in (*toolboxes.values(), arguments.toolbox):
-        resolve_toolbox(toolbox)  # an error comes before the work begins
+    for severity in arguments.severity:  # errors come before the work begins
+        check_severity(severity)
+    agents = load_agents({*toolboxes.values(), arguments.toolbox}, arguments.toolbox, arguments.policy)
     measured, others = split(arguments.images, arguments.choose_images)
     text: list[str] = []
     record: dict[str, Any] = {}
@@ -69,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
         )
         for severity in dict.fromkeys(arguments.severity):
-            setting = Setting(explorer, severity, toolboxes, arguments.toolbox, arguments.policy, arguments.seed)
+            setting = Setting(explorer, severity, toolboxes, arguments.toolbox, agents, arguments.seed)
             for part in dict.fromkeys(arguments.parts):
                 section = PARTS[part](setting)
                 record.setdefault(severity, {})[part] = section.record

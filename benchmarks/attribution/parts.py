@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.agent import RecurrentAgent, check_tools, load_policy, policy_of
+from agents.agent import RecurrentAgent
 from agents.intervals import Estimate, estimate
 from agents.policies.heuristics import FixedChain, RandomPolicy
 from agents.policy_input import PolicyInput
@@ -39,13 +39,9 @@ class Setting:
     """Shipped names or folders by title, for the part ``toolboxes``."""
     toolbox: str
     """Shipped name or folder, for the other parts."""
-    policy: str | None
-    """Agent of ``toolbox``; None: its own."""
+    agents: Mapping[str, RecurrentAgent]
+    """Of each toolbox."""
     seed: int
-
-    def agent(self, toolbox: str) -> RecurrentAgent:
-        """The agent of a toolbox."""
-        return load_policy(self.policy if self.policy and toolbox == self.toolbox else policy_of(toolbox))
 
     @property
     def sets(self) -> PatchSets:
@@ -65,12 +61,7 @@ class Section:
 
 
 def run_agent(agent: RecurrentAgent, patches: Patches, removed: Sequence[int] = ()) -> EpisodeResults:
-    """Let an agent restore patches, without some of the tools.
-
-    Raises:
-        PolicyError: it was trained with other tools.
-    """
-    check_tools(agent, patches.toolbox.names)
+    """Let an agent restore patches, without some of the tools."""
     task = replace(patches.task, dtype=PolicyInput.of(agent).observe)
     return play(AblatedPolicy(agent, removed=removed) if removed else agent, task, patches.starts)
 
@@ -89,7 +80,7 @@ def run(policy: Policy, patches: Patches) -> EpisodeResults:
 def compare_policies(setting: Setting, toolbox: str, sets: PatchSets) -> list[Line]:
     """The agent and what bounds it, on the same patches."""
     measured, choice = sets.measured, sets.choice()
-    agent, stop = setting.agent(toolbox), measured.toolbox.stop
+    agent, stop = setting.agents[toolbox], measured.toolbox.stop
     run_agent(agent, replace(measured, starts=measured.starts[:1]))  # what is done once only is not timed
     played = {
         "agent": run_agent(agent, measured),
@@ -121,7 +112,7 @@ def attribute_order(setting: Setting) -> Section:
     measured, rng = setting.sets.measured, np.random.default_rng(setting.seed)
     stop = measured.toolbox.stop
     chosen = {
-        "agent": [without_stop(chain, stop) for chain in run_agent(setting.agent(setting.toolbox), measured).actions],
+        "agent": [without_stop(chain, stop) for chain in run_agent(setting.agents[setting.toolbox], measured).actions],
         "best chain": list(setting.sets.choice().best),
     }
     orders: Mapping[str, Callable[[Chain], Chain]] = {
@@ -150,7 +141,7 @@ def attribute_order(setting: Setting) -> Section:
 
 def attribute_removed(setting: Setting) -> Section:
     """Every tool removed in turn: from the agent's actions, from the constant chain and from the best chains."""
-    sets, agent = setting.sets, setting.agent(setting.toolbox)
+    sets, agent = setting.sets, setting.agents[setting.toolbox]
     measured, choice = sets.measured, sets.choice()
     whole = run_agent(agent, measured)
     chains = [without_stop(chain, measured.toolbox.stop) for chain in whole.actions]

@@ -106,7 +106,10 @@ def words(folder: Path) -> list[str]:
     return ["--images", str(folder / "measured"), *own, "--patches", "3", "--choose-patches", "2"]
 
 
-def test_every_part_is_printed_and_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_part_is_printed_and_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("restore_env.resolve.IMPORTED_METRICS", {"perceptual": "tests.support.toolkit:softened"})
     file = tmp_path / "attribution.json"
     assert attribution.main([*words(folder), "--parts", *PARTS, "--cache", str(tmp_path), "--json", str(file)]) == 0
     record = json.loads(file.read_text())
@@ -136,9 +139,20 @@ def test_patches_that_are_cached_are_not_computed_again(
     assert without_times[0] == without_times[1]
 
 
-def test_photographs_to_choose_on_are_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert attribution.main([*words(folder), "--choose-images", str(folder)]) == 2
-    assert "in --images and in --choose-images" in capsys.readouterr().err
-    few = ["--images", str(folder / "others")]
-    assert attribution.main([*words(folder), *few]) == 2
-    assert "2 photographs are too few to split" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--choose-images", "{folder}"), "in --images and in --choose-images"),
+        (("--images", "{folder}/others"), "2 photographs are too few to split"),
+        (("--images", "{folder}/none"), "none: no image files in this folder"),
+        (("--severity", "mild", "harsh"), "unknown severity 'harsh'"),
+        (("--toolboxes", "classic", "--policy", "pure", "--toolbox", BOX), "pure was trained with the tools"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_measured(
+    folder: Path, given: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attribution.main([*words(folder), *(word.format(folder=folder) for word in given)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
