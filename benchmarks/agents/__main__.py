@@ -9,114 +9,31 @@ of each level. A run that is finished is kept as a file, so an interrupted bench
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 
 from agents.command_line import OneLineParser, positive_int, run_guarded
 from benchmarks.agents.algorithms import ALGORITHMS, PIXELS
-from benchmarks.agents.reference import RECIPE, imitate, untrained
+from benchmarks.agents.reference import untrained
 from benchmarks.agents.results import Row, draw_learning_curves, table
-from benchmarks.agents.training import Run, Setting, digest, reinforce
+from benchmarks.agents.runs import IMITATION, measure
+from benchmarks.agents.training import Run, Setting
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
-from restore_env.compute.worker_pool import one_thread
-from restore_env.images.files import write_atomically
+from restore_env.levels.store import LevelSet
 
 PROGRAM = "benchmarks.agents"
 LEVELS = "any"
 """The packaged level sets that are the default: "any-train" and "any-test"."""
 RUNS = Path("runs/agents")
-IMITATION = "imitation"
 BEFORE, AFTER = ("random", "best constant chain"), ("greedy oracle", "best chain")
 """Rows of the table before and after those that are trained."""
-
-
-class Training(NamedTuple):
-    """One training that is to be done, and the file of its result."""
-
-    name: str
-    """A key of :data:`ALGORITHMS`, or :data:`IMITATION`."""
-    seed: int
-    file: Path
-
-
-def train(setting: Setting, name: str, seed: int) -> Run:
-    """Train and judge one agent on one thread."""
-    with one_thread():
-        return imitate(setting, seed) if name == IMITATION else reinforce(ALGORITHMS[name], setting, seed)
-
-
-def read_run(file: Path) -> Run | None:
-    """A kept run; None if there is none, or another version's."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        return Run(**{**values, "curve": tuple((int(steps), float(score)) for steps, score in values["curve"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def plan(setting: Setting, names: Sequence[str], seeds: int, folder: Path) -> list[Training]:
-    """All trainings, a seed after the other; those with other hyperparameters or level sets have other files."""
-    marks = {name: digest(setting, ALGORITHMS.get(name, RECIPE)) for name in names}
-    return [
-        Training(name, seed, folder / f"{name}-{seed}-{marks[name]}.json") for seed in range(seeds) for name in names
-    ]
-
-
-def finished(setting: Setting, trainings: Sequence[Training], jobs: int) -> Iterator[tuple[Training, Run]]:
-    """Do trainings, so many at once, each as soon as it is done.
-
-    Raises:
-        RuntimeError: one failed; those that were going on are finished and lost.
-    """
-    if jobs == 1 or len(trainings) < 2:
-        for training in trainings:
-            yield training, _named(training, partial(train, setting, training.name, training.seed))
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(trainings)), context, torch.set_num_threads, (1,)) as pool:
-        running = {pool.submit(train, setting, one.name, one.seed): one for one in trainings}
-        try:
-            for done in as_completed(running):
-                yield running[done], _named(running[done], done.result)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _named(training: Training, result: Callable[[], Run]) -> Run:
-    """A result; an error says whose it is."""
-    try:
-        return result()
-    except (ValueError, RuntimeError, MemoryError) as error:
-        raise RuntimeError(f"{training.name}, seed {training.seed}: {error or type(error).__name__}") from error
-
-
-def measure(setting: Setting, names: Sequence[str], seeds: int, folder: Path, jobs: int) -> dict[str, list[Run]]:
-    """The runs of every algorithm, in the order of its seeds; what is kept is not trained again."""
-    trainings = plan(setting, names, seeds, folder)
-    results = {(one.name, one.seed): read_run(one.file) for one in trainings}
-    missing = [one for one in trainings if results[one.name, one.seed] is None]
-    done = len(trainings) - len(missing)
-    if done:
-        print(f"{done} of {len(trainings)} runs are kept in {folder}", file=sys.stderr, flush=True)
-    for training, result in finished(setting, missing, jobs):
-        done += 1
-        results[training.name, training.seed] = result
-        write_atomically(training.file, (json.dumps(asdict(result)) + "\n").encode())
-        told = f"{training.name}, seed {training.seed}: score {result.score:.3f}, {result.seconds:.0f} s"
-        print(f"[{done}/{len(trainings)}] {told}", file=sys.stderr, flush=True)
-    return {name: [run for seed in range(seeds) if (run := results[name, seed])] for name in names}
 
 
 def chosen(arguments: argparse.Namespace, setting: Setting) -> list[str]:
@@ -131,7 +48,7 @@ def chosen(arguments: argparse.Namespace, setting: Setting) -> list[str]:
         raise ValueError(f"unknown algorithm {unknown[0]!r}: choose from {', '.join(known)}")
     names = [name for name in known if not arguments.algorithms or name in arguments.algorithms]
     need = [name for name in names if name != IMITATION and ALGORITHMS[name].observed is PIXELS]
-    if need and not all(levels.manifest.pixels for levels in (setting.training_set, setting.test_set)):
+    if need and not all(levels.manifest.pixels for levels in setting.both):
         print(f"{PROGRAM}: skipped: {', '.join(need)}: the level sets hold no pixels", file=sys.stderr)
         names = [name for name in names if name not in need]
     if not names:
@@ -145,7 +62,7 @@ def checked(setting: Setting) -> Setting:
     Raises:
         ValueError: other tools, another depth, or the same photographs.
     """
-    train_set, test_set = setting.training_set, setting.test_set
+    train_set, test_set = setting.both
     if list(train_set.manifest.tools) != list(test_set.manifest.tools):
         raise ValueError(f"{setting.train} and {setting.test}: level sets of different tools")
     if train_set.manifest.depth != test_set.manifest.depth:
@@ -162,6 +79,13 @@ def table_rows(setting: Setting, runs: Mapping[str, Sequence[Run]]) -> list[Row]
     return [*before, *trained, *after]
 
 
+def _photographs(levels: LevelSet) -> set[str]:
+    """Names of the photographs that a set's levels come from."""
+    return {
+        Path(levels.manifest.photographs[number]).name for number in np.unique(levels.arrays["photograph"]).tolist()
+    }
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Train and compare everything, and publish the table."""
     check_outputs(arguments)
@@ -173,12 +97,13 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.runs.mkdir(parents=True, exist_ok=True)
     runs = measure(setting, algorithms, arguments.seeds, arguments.runs, arguments.jobs)
     rows = table_rows(setting, runs)
-    facts, manifest = environment(), setting.test_set.manifest
-    known, unseen = (len(np.unique(one.arrays["photograph"])) for one in (setting.training_set, setting.test_set))
+    facts, manifest = environment(), setting.both[1].manifest
+    sets = [(name, levels, _photographs(levels)) for name, levels in zip(names, setting.both, strict=True)]
+    described = [f"**{name}**, {len(levels)} levels of {len(own)} photographs" for name, levels, own in sets]
+    common = len(sets[0][2] & sets[1][2])
     text = [
-        f"Trained on **{setting.train}**, {len(setting.training_set)} levels of {known} photographs; judged on"
-        f" **{setting.test}**, {len(setting.test_set)} levels of {unseen} others. Severity {manifest.severity},"
-        f" {len(manifest.tools)} tools, at most {setting.depth} steps.\n",
+        f"Trained on {described[0]}; judged on {described[1]}, {common or 'none'} of them trained on."
+        f" Severity {manifest.severity}, {len(manifest.tools)} tools, at most {setting.depth} steps.\n",
         *table(rows, ", dB" if manifest.reward == "psnr" else ""),
         f"\nInterquartile means of {arguments.seeds} seeds with 95 % intervals;"
         f" {facts['processor'] or facts['system']}, {arguments.jobs} at once.",

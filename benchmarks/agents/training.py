@@ -47,9 +47,9 @@ class Setting:
         return open_levels(self.train)
 
     @property
-    def test_set(self) -> LevelSet:
-        """The level set to judge on."""
-        return open_levels(self.test)
+    def both(self) -> tuple[LevelSet, LevelSet]:
+        """The level set to train on, and the one to judge on."""
+        return self.training_set, open_levels(self.test)
 
     @property
     def depth(self) -> int:
@@ -221,7 +221,7 @@ def reinforce(algorithm: Algorithm, setting: Setting, seed: int) -> Run:
 def digest(setting: Setting, algorithm: Any) -> str:
     """A hash of all that the runs of an algorithm depend on, but for the code and the seed."""
     known = hashlib.sha256(f"{algorithm!r} {setting.steps} {setting.points}".encode())
-    for levels in (setting.training_set, setting.test_set):
+    for levels in setting.both:
         known.update(json.dumps(asdict(levels.manifest)).encode())
         known.update(np.ascontiguousarray(levels.arrays["psnr"]).tobytes())
     return known.hexdigest()[:12]

@@ -13,7 +13,7 @@ import pytest
 from agents.intervals import interquartile_mean
 from agents.sb3_env import RestoreVecEnv
 from benchmarks.agents import __main__ as benchmark
-from benchmarks.agents import reference
+from benchmarks.agents import reference, runs
 from benchmarks.agents.algorithms import ALGORITHMS, FLAT, SEPARATE, Algorithm
 from benchmarks.agents.reference import every_reward, fitted
 from benchmarks.agents.training import Setting, Standardizer, TrainingEnv, digest, reinforce
@@ -25,7 +25,8 @@ from tests.support.level_sets import level_task, small_levels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FEW = {"batch_size": 32, "learning_starts": 64, "buffer_size": 1000, "n_steps": 4}
+FEW = {"batch_size": 32, "learning_starts": 16, "buffer_size": 1000, "n_steps": 4}
+RANDOM_RUNS = 3
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,10 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smaller networks' batches, so that few steps train."""
-    monkeypatch.setattr(benchmark, "ALGORITHMS", {name: smaller(row) for name, row in ALGORITHMS.items()})
+    monkeypatch.setattr(runs, "ALGORITHMS", {name: smaller(row) for name, row in ALGORITHMS.items()})
     monkeypatch.setattr(reference, "EPOCHS", 2)
+    make, _ = reference.UNTRAINED["random"]
+    monkeypatch.setattr(reference, "UNTRAINED", {**reference.UNTRAINED, "random": (make, RANDOM_RUNS)})
 
 
 def smaller(row: Algorithm) -> Algorithm:
@@ -55,7 +58,7 @@ class TestBenchmark:
     def command(self, sets: tuple[str, str], tmp_path: Path) -> list[str]:
         """The arguments of a benchmark of two algorithms."""
         files = ["--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "all.json")]
-        few = ["--steps", "128", "--jobs", "1", "--seeds", "2"]
+        few = ["--steps", "64", "--jobs", "1", "--seeds", "2"]
         return [*sets, *files, *few, "--algorithms", "imitation", "ppo", "dqn"]
 
     def test_the_table_has_every_policy_between_its_bounds(
@@ -68,21 +71,21 @@ class TestBenchmark:
         titles = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")][2:]
         before, after = ["random", "best constant chain"], ["imitation", "greedy oracle", "best chain"]
         assert titles == [*before, "PPO", "DQN", *after]
-        runs = json.loads((tmp_path / "all.json").read_text())["runs"]
+        written = json.loads((tmp_path / "all.json").read_text())["runs"]
         best = optima(open_levels(sets[1]), 2)
-        assert runs["best chain"][0]["mean"] == pytest.approx(best.best_return.mean())
-        assert runs["best chain"][0]["score"] == pytest.approx(1)
-        assert all(run["score"] <= 1 + 1e-9 for own in runs.values() for run in own)
-        assert runs["best constant chain"][0]["score"] <= 1e-9
-        assert runs["greedy oracle"][0]["worse"] == 0
-        assert {title: len(own) for title, own in runs.items()} == {
+        assert written["best chain"][0]["mean"] == pytest.approx(best.best_return.mean())
+        assert written["best chain"][0]["score"] == pytest.approx(1)
+        assert all(run["score"] <= 1 + 1e-9 for own in written.values() for run in own)
+        assert written["best constant chain"][0]["score"] <= 1e-9
+        assert written["greedy oracle"][0]["worse"] == 0
+        assert {title: len(own) for title, own in written.items()} == {
             **dict.fromkeys(titles, 1),
             **dict.fromkeys(("PPO", "DQN", "imitation"), 2),
-            "random": reference.RANDOM_RUNS,
+            "random": RANDOM_RUNS,
         }
-        for run in runs["PPO"] + runs["DQN"]:
+        for run in written["PPO"] + written["DQN"]:
             assert run["curve"][-1] == [run["env_steps"], run["score"]]
-            assert run["env_steps"] >= 128
+            assert run["env_steps"] >= 64
             steps = [step for step, _ in run["curve"]]
             assert steps == sorted(set(steps))
 
@@ -97,8 +100,8 @@ class TestBenchmark:
             trained.append((name, seed))
             return train(setting, name, seed)
 
-        train = benchmark.train
-        monkeypatch.setattr(benchmark, "train", counted)
+        train = runs.train
+        monkeypatch.setattr(runs, "train", counted)
         files = sorted((tmp_path / "runs").iterdir())
         assert len(files) == 6
         files[0].write_text("damaged")  # dqn, seed 0
@@ -147,14 +150,14 @@ class TestBenchmark:
         def fail(*_: Any) -> None:
             raise ValueError("no such thing")
 
-        monkeypatch.setattr(benchmark, "train", fail)
+        monkeypatch.setattr(runs, "train", fail)
         assert benchmark.main(command) == 2
         assert "ppo, seed 0: no such thing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "pixels"])
 def test_every_algorithm_trains(name: str, sets: tuple[str, str]) -> None:
-    run = reinforce(smaller(ALGORITHMS[name]), Setting(*sets, steps=128, points=2), 0)
+    run = reinforce(smaller(ALGORITHMS[name]), Setting(*sets, steps=64, points=2), 0)
     assert len(run.curve) == 2
     assert run.score <= 1 + 1e-9
 
