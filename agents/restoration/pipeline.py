@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -15,8 +15,10 @@ from agents.agent import PATCH_SIZE, check_tools
 from agents.policy_input import PolicyInput
 from restore_env.policy import Policy
 from restore_env.resolve import resolve_toolbox
-from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
+from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool, Toolbox
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue (ITU-R BT.601)."""
 DEFAULT_SUPER_RESOLVER = "sft_gan"
 """The shipped super-resolver that is the final upscaler."""
 
@@ -42,6 +44,15 @@ class Pipeline:
     def patch_size(self) -> int:
         """Side of the policy's input patches, pixels."""
         return int(getattr(self.policy, "patch_size", PATCH_SIZE))
+
+    def without_colour(self) -> Pipeline:
+        """The pipeline for grey images: what each tool returns becomes its luminance, R = G = B."""
+        toolbox, final_upscaler = self.toolbox, self.final_upscaler
+        return replace(
+            self,
+            toolbox=Toolbox([_without_colour(tool) for tool in toolbox], toolbox.device),
+            final_upscaler=None if final_upscaler is None else _without_colour(final_upscaler),
+        )
 
 
 def make_pipeline(
@@ -106,3 +117,14 @@ def _find_super_resolver(wanted: SuperResolverLike | None, tools: Sequence[Tool]
     if found.scale < 2:
         raise ValueError(f"{found.name} does not upscale: choose a super-resolver")
     return found
+
+
+def _without_colour(tool: Tool) -> Tool:
+    def run(images: torch.Tensor) -> torch.Tensor:
+        restored = tool(images)
+        if restored.ndim != 4 or restored.shape[1] != 3:  # a wrong shape, which is told elsewhere
+            return restored
+        grey = torch.einsum("nchw,c->nhw", restored, restored.new_tensor(LUMINANCE))
+        return grey[:, None].expand_as(restored)
+
+    return FunctionTool(tool.name, run, tool.scale, tool.macs_per_pixel, tool.receptive_radius)

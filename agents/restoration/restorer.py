@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from agents.restoration.pipeline import Pipeline, SuperResolverLike, make_pipeli
 from agents.restoration.tiled_episode import Progress, TiledEpisode, Vote
 from restore_env.images.decoding import MAX_PIXELS, ImageError, Photo
 from restore_env.images.encoding import write_image
+from restore_env.images.samples import has_no_colour, with_result
 from restore_env.images.sources import PhotoLike, open_photo
 from restore_env.images.tiling import to_pixels, to_tensor, upscale_bicubic
 from restore_env.metrics import psnr
@@ -40,7 +42,7 @@ class Restoration:
     """A restored image and how it was made."""
 
     photo: Photo
-    """The result, with the input's colour profile and EXIF."""
+    """The result, with the input's depth, transparency, colour profile and metadata."""
     toolchain: tuple[str, ...]
     """Names of the applied tools, in order; ``stop`` is only in the votes."""
     votes: tuple[Vote, ...]
@@ -65,9 +67,9 @@ class Restoration:
         """The result, uint8 RGB ``(H, W, 3)``."""
         return self.photo.pixels
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write PNG, JPEG, WebP or TIFF, by the suffix (:func:`restore_env.images.encoding.write_image`)."""
-        write_image(path, self.photo)
+    def save(self, path: str | os.PathLike[str], **options: Any) -> tuple[str, ...]:
+        """Write PNG, JPEG, WebP or TIFF, by the suffix; what :func:`restore_env.images.encoding.write_image` takes."""
+        return write_image(path, self.photo, **options)
 
 
 class Restorer:
@@ -159,8 +161,11 @@ class Restorer:
         progress: Progress | None = None,
         keep_float: bool = False,
         keep_stages: bool = False,
+        strength: float = 1.0,
     ) -> Restoration:
         """Restore an image.
+
+        An image without colour stays so: between tools it is the luminance of what they return.
 
         Args:
             image: path, array or Photo.
@@ -170,11 +175,15 @@ class Restorer:
             progress: called at intervals.
             keep_float: also return the result before rounding.
             keep_stages: also return the image after each tool.
+            strength: how much of the change is applied, 0 to 1.
 
         Raises:
             ImageError: an image cannot be used, the target has another size, or the result would be too large.
-            ValueError: a policy that returns no actions of this toolbox, or a tool that returns another shape.
+            ValueError: a policy that returns no actions of this toolbox, a tool that returns another shape, or a
+                strength outside [0, 1].
         """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength must lie in [0, 1], got {strength!r}")
         scale = self.scale if scale is None else _whole_number("scale", scale)
         pixels, photo = open_photo(image, "image")
         height, width = pixels.shape[:2]
@@ -188,24 +197,29 @@ class Restorer:
                 f"the target is {reference.shape[1]}x{reference.shape[0]}, the result will be"
                 f" {width * scale}x{height * scale}: they must be of one size"
             )
-        pipeline = self.pipeline(scale)
+        grey = photo.grey or has_no_colour(pixels)
+        pipeline = self.pipeline(scale).without_colour() if grey else self.pipeline(scale)
         started = time.perf_counter()
         report = progress or (lambda what, share: None)
         episode = TiledEpisode(pipeline, to_tensor(pixels), scale, self.device, report, self.max_steps, keep_stages)
         episode.play()
         working = episode.result()
-        result = to_pixels(working)
+        if strength < 1:
+            working = torch.lerp(upscale_bicubic(to_tensor(pixels), scale, self.device), working, strength)
+        restored = with_result(photo, working, scale)
+        result = restored.pixels
         seconds = time.perf_counter() - started
         episode.working = episode.working[:0]  # frees memory for the comparison
         float_image = np.ascontiguousarray(working[0].permute(1, 2, 0).numpy()) if keep_float else None
         del working
         before = after = None
         if reference is not None:
-            before = quality(to_pixels(upscale_bicubic(to_tensor(pixels), scale, self.device)), reference)
+            shown = pixels if photo.alpha is None else photo.pixels
+            before = quality(to_pixels(upscale_bicubic(to_tensor(shown), scale, self.device)), reference)
             after = quality(result, reference)
         images = [*episode.stages, result] if keep_stages else []
         return Restoration(
-            photo=Photo(result, photo.icc_profile, photo.exif),
+            photo=restored,
             toolchain=tuple(episode.toolchain),
             votes=tuple(episode.votes),
             gmacs=episode.gmacs,

@@ -1,4 +1,4 @@
-"""Decoding of image files to uint8 RGB arrays."""
+"""Decoding of image files to RGB arrays, with what else they hold."""
 
 from __future__ import annotations
 
@@ -9,33 +9,32 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from restore_env.errors import ImageRestoreError
-from restore_env.images.arrays import Pixels
+from restore_env.images.formats import FORMATS, plugins_for
+from restore_env.images.metadata import NO_METADATA, Metadata, read_exif, read_metadata
 from restore_env.images.tiff_layout import TiffLayout
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-"""File names that a folder is searched for, lower case."""
 MAX_PIXELS = 178_956_970
 """An image that declares more pixels is refused before it is decoded (Pillow's own bound)."""
-
-_READ_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0")
 _MOST_SAMPLES = 6  # per pixel that Pillow can interpret
 _PNG_DEPTH_AT = 24  # the byte of a PNG file that holds its bit depth
 _ICC_SPACE = slice(16, 20)  # the bytes of a colour profile that name the space it describes
-_STORAGE = ((254, 266), (273, 274), (277, 281), (284, 284), (288, 293), (297, 297), (317, 317), (320, 347), (512, 532))
-_LAYOUT_TAGS = frozenset((700, 34377, 34675, *(tag for first, last in _STORAGE for tag in range(first, last + 1))))
-"""EXIF tags about how the pixels were stored, orientation among them, which do not apply to a file written later."""
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PROFILE_SPACES = {True: b"GRAY", False: b"RGB "}
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
+_MOST_DEFLATED = 1032  # times that Deflate makes data smaller at most
+_JPEG_END = b"\xff\xd9"
 
 _FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
@@ -49,11 +48,41 @@ class Photo:
     """A decoded image and the metadata that is saved with its result."""
 
     pixels: npt.NDArray[np.uint8]
-    """uint8 RGB, ``(H, W, 3)``, upright."""
+    """uint8 RGB, ``(H, W, 3)``, upright, transparency composited over white."""
     icc_profile: bytes | None = None
-    """The colour profile, if it is one of RGB."""
+    """The colour profile, if it is one of RGB, or of grey for a grey photo."""
     exif: bytes | None = None
     """EXIF without the orientation, which has been applied."""
+    grey: bool = False
+    """Whether the file has one channel of colour."""
+    exact: npt.NDArray[Any] | None = None
+    """The colours at the file's depth and before transparency, RGB ``(H, W, 3)``: uint8, uint16, or float32 in [0, 1].
+    None: they are ``pixels``."""
+    alpha: npt.NDArray[Any] | None = None
+    """Opacity ``(H, W)`` of the type of ``exact``; None for a photo without transparency."""
+    metadata: Metadata = NO_METADATA
+    """What else is saved with a result."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about how the file was read, each in a few words."""
+
+
+def photo_of(array: npt.NDArray[Any], name: str = "array") -> Photo:
+    """A photo of an image array that :func:`as_rgb8` accepts.
+
+    Raises:
+        ImageError: as :func:`as_rgb8` does.
+    """
+    pixels = as_rgb8(array, name)
+    array = np.atleast_3d(array)
+    channels, colours = array.shape[2], array[..., : array.shape[2] - 1 + array.shape[2] % 2]
+    grey, alpha = channels < 3, None
+    if channels in (1, 3) and array.dtype in (np.uint8, np.bool_):
+        return Photo(pixels, grey=grey)
+    kind = np.float32 if array.dtype.kind == "f" else np.dtype(array.dtype.type)
+    exact = np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3)), dtype=kind)
+    if channels in (2, 4):
+        alpha = np.ascontiguousarray(array[..., -1], dtype=kind)
+    return Photo(pixels, grey=grey, exact=exact, alpha=alpha)
 
 
 def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint8]:
@@ -95,11 +124,16 @@ def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint
     return np.ascontiguousarray(pixels)
 
 
-def read_image(path: str | os.PathLike[str]) -> Photo:
-    """Read a PNG, JPEG, WebP, TIFF, BMP or GIF file.
+def read_image(path: str | os.PathLike[str], *, strict: bool = True) -> Photo:
+    """Read an image file of one of :data:`restore_env.images.formats.FORMATS`.
 
-    EXIF orientation is applied; grey, palette and CMYK become RGB; 16 bits become 8 (65535 becomes 255), and so do
-    the floats in [0, 1] that a TIFF may hold; alpha is composited over white; of an animation the first frame is taken.
+    EXIF orientation is applied. In ``pixels`` grey, palette and CMYK become RGB; 16 bits become 8 (65535 becomes 255),
+    and so do the floats in [0, 1] that a TIFF may hold; alpha is composited over white. Of an animation or of several
+    pages the first is taken.
+
+    Args:
+        path: the file.
+        strict: refuse a JPEG that is cut short. Otherwise the missing part is filled as viewers do, and a note says so.
 
     Raises:
         ImageError: the file is missing, is no such image, is damaged, or declares more than ``MAX_PIXELS`` pixels.
@@ -113,20 +147,22 @@ def read_image(path: str | os.PathLike[str]) -> Photo:
         raise ImageError(f"{path}: no such file") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return decode_image(data, str(path))
+    return decode_image(data, str(path), strict=strict)
 
 
-def decode_image(data: bytes, name: str = "image") -> Photo:
+def decode_image(data: bytes, name: str = "image", *, strict: bool = True) -> Photo:
     """Decode a file's bytes as :func:`read_image` does; ``name`` is what errors call it. Safe in several threads."""
     if not data:
         raise ImageError(f"{name}: the file is empty")
     try:
         with _SILENCE:
-            return _decode_tiff(data, name) if data[:4] in _TIFF_STARTS else _decode(data, name)
+            return _decode_tiff(data, name) if data[:4] in _TIFF_STARTS else _decode(data, name, strict)
     except ImageError:
         raise
+    except ImportError as error:
+        raise ImageError(f"{name}: {one_line(error)}") from None
     except UnidentifiedImageError:
-        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        kinds = ", ".join(kind.name for kind in FORMATS)
         raise ImageError(f"{name}: damaged, or not an image of a supported kind ({kinds})") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: declares more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused") from None
@@ -177,64 +213,117 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise ImageError(f"{name}: the image has no pixels")
 
 
-def _decode(data: bytes, name: str) -> Photo:
+def _decode(data: bytes, name: str, strict: bool) -> Photo:
     """Decode any format but TIFF."""
-    image = Image.open(io.BytesIO(data), formats=_READ_FORMATS)
+    image, notes = _open(data, name)
     _check_size(*image.size, name)
-    image.load()
+    if image.format == "PNG":
+        _check_png(image, data, name)
+    try:
+        image.load()
+    except OSError as error:
+        if strict or image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+            raise
+        image = Image.open(io.BytesIO(data + _JPEG_END), formats=("JPEG",))
+        image.load()
+        notes = (*notes, "the file is cut short: its missing part was filled in")
+    else:
+        if image.format in ("JPEG", "MPO") and not strict and _JPEG_END not in data[-65536:]:
+            notes = (*notes, "the file is cut short: its end is missing")
     if image.format == "PNG" and data[_PNG_DEPTH_AT] == 16:
         pixels = _deep_png_pixels(image, data, name)
+    elif image.format == "PPM" and image.mode == "RGB" and b"65535" in data[:64].split():
+        pixels = _opencv_pixels(data, name)  # Pillow truncates to 8 bits
     else:
         pixels = _pillow_pixels(image)
-    orientation, icc_profile, exif = _metadata(image)
-    upright = as_rgb8(pixels, name)
-    return Photo(upright if orientation == 1 else _upright(upright, orientation), icc_profile, exif)
+    orientation, exif = read_exif(image)
+    photo = photo_of(pixels if orientation == 1 else _upright(pixels, orientation), name)
+    return _with_metadata(photo, image, exif, (*notes, *_page_notes(image)))
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    image = Image.fromarray(pixels)
-    image.getexif()[ExifTags.Base.Orientation] = orientation
-    return np.asarray(ImageOps.exif_transpose(image))
+def _open(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
+    """Open a file's bytes; texts of a PNG that Pillow finds too long are left out, with a note."""
+    plugins = plugins_for(data, name)
+    try:
+        return Image.open(io.BytesIO(data), formats=plugins), ()
+    except (ValueError, UnidentifiedImageError):
+        if data[1:4] != b"PNG":
+            raise
+        wanted = b"".join((data[:8], *_chunks(data, name, _PNG_TEXTS, without=True)))
+        return Image.open(io.BytesIO(wanted), formats=("PNG",)), ("its texts are too long and were left out",)
+
+
+def _page_notes(image: Image.Image) -> tuple[str, ...]:
+    count = getattr(image, "n_frames", 1)
+    return (f"the first of {count} pages or frames",) if count > 1 and image.format != "MPO" else ()
+
+
+def _with_metadata(photo: Photo, image: Image.Image, exif: bytes | None, notes: tuple[str, ...] = ()) -> Photo:
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or profile[_ICC_SPACE] != _PROFILE_SPACES[photo.grey]:
+        profile = None
+    return replace(photo, icc_profile=profile, exif=exif, metadata=read_metadata(image), notes=notes)
+
+
+def _check_png(image: Image.Image, data: bytes, name: str) -> None:
+    """Refuse a PNG that declares more than Deflate can have packed into its bytes."""
+    depth, colour_type = data[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 2]
+    row = (image.width * depth * _PNG_SAMPLES.get(colour_type, 1) + 7) // 8
+    if row * image.height > _MOST_DEFLATED * len(data):
+        raise _implausible(*image.size, len(data), name)
+
+
+def _implausible(width: int, height: int, length: int, name: str) -> ImageError:
+    return ImageError(f"{name}: damaged: declares {width}x{height} pixels, more than a file of {length} bytes can hold")
+
+
+def _upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Turn an image ``(H, W, ...)`` by its EXIF orientation."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
 def _pillow_pixels(image: Image.Image) -> npt.NDArray[Any]:
+    """Grey or RGB, with or without alpha; 16 bits of what Pillow holds so."""
+    if image.mode.startswith("I"):
+        return np.asarray(image).clip(0, 65535).astype(np.uint16)
+    if image.mode == "F":
+        return np.asarray(image)
     has_alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    mode = "L" if image.mode in ("1", "L", "LA", "La") or _is_grey_palette(image) else "RGB"
+    if mode == "L" and has_alpha:
+        return np.asarray(image.convert("RGBA"))[..., 2:]
+    return np.asarray(image.convert(mode + "A" * has_alpha))
 
 
-def _metadata(image: Image.Image) -> tuple[int, bytes | None, bytes | None]:
-    """Orientation, colour profile and EXIF; EXIF that cannot be read is left out."""
-    icc_profile = image.info.get("icc_profile")
-    if not isinstance(icc_profile, bytes) or icc_profile[_ICC_SPACE] != b"RGB ":
-        icc_profile = None
-    try:
-        exif = image.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation, 1)
-        for tag in _LAYOUT_TAGS.intersection(exif):
-            del exif[tag]
-        return orientation, icc_profile, exif.tobytes() if len(exif) else None
-    except Exception:  # damaged EXIF raises many kinds of errors
-        return 1, icc_profile, None
+def _is_grey_palette(image: Image.Image) -> bool:
+    if image.mode not in ("P", "PA"):
+        return False
+    entries = np.array(image.getpalette("RGB") or [0, 1, 2]).reshape(-1, 3)
+    return bool((entries == entries[:, :1]).all())
 
 
 def _deep_png_pixels(image: Image.Image, data: bytes, name: str) -> npt.NDArray[Any]:
     """All 16 bits of a PNG, whose colours Pillow truncates to 8; ``image`` is Pillow's, of the same data."""
-    pixels = _opencv_pixels(b"".join((data[:8], *_essential_chunks(data, name))), name)
+    pixels = _opencv_pixels(b"".join((data[:8], *_chunks(data, name, (b"IHDR", b"IDAT", b"IEND")))), name)
     transparent = image.info.get("transparency")
     if transparent is not None:
         pixels[(pixels == transparent).all(axis=2)] = 65535
     return pixels
 
 
-def _essential_chunks(data: bytes, name: str) -> Iterator[bytes]:
-    """The chunks that hold a PNG's picture, their checksums checked, as libpng prints to stderr about damaged ones."""
+def _chunks(data: bytes, name: str, kinds: tuple[bytes, ...], *, without: bool = False) -> Iterator[bytes]:
+    """The chunks of a PNG of these kinds, or the others; checksums checked, as libpng prints to stderr about damage."""
     kind, at = b"", 8
     while kind != b"IEND":
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         kind, checksum = data[at + 4 : at + 8], int.from_bytes(data[end - 4 : end], "big")
         if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != checksum:
             raise ImageError(f"{name}: damaged (part of the file is missing or altered)")
-        if kind in (b"IHDR", b"IDAT", b"IEND"):
+        if (kind in kinds) != without:
             yield data[at:end]
         at = end
 
@@ -252,6 +341,8 @@ def _opencv_pixels(data: bytes, name: str) -> npt.NDArray[Any]:
 def _decode_tiff(data: bytes, name: str) -> Photo:
     layout = TiffLayout.read(data)
     _check_size(layout.width, layout.height, name)
+    if not layout.plausible:
+        raise _implausible(layout.width, layout.height, len(data), name)
     if not layout.whole:
         raise ImageError(f"{name}: damaged (part of the file is missing or altered)")
     unsupported = ImageError(f"{name}: a TIFF of a kind that is not supported ({layout})")
@@ -271,5 +362,5 @@ def _decode_tiff(data: bytes, name: str) -> Photo:
     else:
         image.load()  # upright
         pixels = _pillow_pixels(image)
-    _, icc_profile, exif = _metadata(image) if image else (1, None, None)
-    return Photo(as_rgb8(pixels, name), icc_profile, exif)
+    photo = photo_of(pixels, name)
+    return photo if image is None else _with_metadata(photo, image, read_exif(image)[1], _page_notes(image))

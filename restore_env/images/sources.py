@@ -20,7 +20,9 @@ from PIL import Image
 
 from restore_env.images.arrays import Pixels
 from restore_env.images.cache import PixelCache, shared_cache
-from restore_env.images.decoding import SUFFIXES, ImageError, Photo, as_rgb8, read_image
+from restore_env.images.decoding import ImageError, Photo, as_rgb8, photo_of, read_image
+from restore_env.images.formats import SUFFIXES
+from restore_env.images.samples import tool_input
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any]"
 """A path or an array that :func:`restore_env.images.decoding.as_rgb8` accepts."""
@@ -165,9 +167,9 @@ def open_images(
     """Open photographs for the environment or for training.
 
     Args:
-        images: None for the photographs that come with scikit-image; a folder (searched recursively for PNG, JPEG,
-            WebP, TIFF, BMP and GIF; what cannot be used is skipped with one warning); a file; a list of paths or
-            arrays; or a list of (distorted, target) pairs of these.
+        images: None for the photographs that come with scikit-image; a folder (searched recursively for files of
+            :data:`restore_env.images.formats.SUFFIXES`; what cannot be used is skipped with one warning); a file; a
+            list of paths or arrays; or a list of (distorted, target) pairs of these.
         min_size: smallest height and width, in pixels.
         cache_dir: folder that keeps the decoded images between processes. None: a temporary one.
 
@@ -228,21 +230,17 @@ def open_photo(image: PhotoLike, name: str) -> tuple[npt.NDArray[np.uint8] | npt
         name: the array's name in errors.
 
     Returns:
-        The pixels, RGB ``(H, W, 3)``, uint8, or float32 in [0, 1] from a float RGB array; and the photo.
+        The colours to restore, RGB ``(H, W, 3)``, uint8, or float32 in [0, 1] (:func:`tool_input`); and the photo.
 
     Raises:
         ImageError: the image cannot be used.
     """
-    if isinstance(image, (str, os.PathLike)):
-        photo = read_image(image)
-        return photo.pixels, photo
     if isinstance(image, Photo):
-        return as_rgb8(image.pixels, name), image
-    array = np.asarray(image)
-    photo = Photo(as_rgb8(array, name))
-    if np.issubdtype(array.dtype, np.floating) and array.ndim == 3 and array.shape[2] == 3:
-        return array.astype(np.float32), photo
-    return photo.pixels, photo
+        as_rgb8(image.pixels, name)
+        photo = image
+    else:
+        photo = read_image(image) if isinstance(image, (str, os.PathLike)) else photo_of(np.asarray(image), name)
+    return tool_input(photo), photo
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

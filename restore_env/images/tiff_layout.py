@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +29,8 @@ class TiffLayout:
     extra: int
     """The kind of the fourth sample."""
     planar: bool
+    plausible: bool
+    """Whether the file's bytes can hold as many pixels as it declares."""
     whole: bool
     """Whether all of the image's bytes are there and its checksums hold; OpenCV does not check that."""
 
@@ -33,6 +38,10 @@ class TiffLayout:
     WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
     FAX, LZW, JPEG, DEFLATE, PACKBITS = (2, 3, 4), 5, 7, (8, 32946), 32773
     ASSOCIATED, UNASSOCIATED = 1, 2
+    MOST_PACKED: ClassVar[Mapping[int, float]] = MappingProxyType(
+        {1: 1 / 8, LZW: 512, DEFLATE[0]: 129, DEFLATE[1]: 129, PACKBITS: 8, JPEG: 128}
+    )
+    """Bytes of samples that one bit of each compression can stand for; a fax needs a bit a row."""
 
     @classmethod
     def read(cls, data: bytes) -> TiffLayout:
@@ -45,19 +54,25 @@ class TiffLayout:
         offsets, counts = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
         parts = [(offset, offset + count) for offset, count in zip(offsets, counts, strict=False)]
         whole = all(stop <= len(data) for _, stop in parts)
-        compression = tags.get(259, 1)
-        if compression in cls.DEFLATE:
-            whole = whole and all(_inflates(data[start:stop], width * height * samples) for start, stop in parts)
+        compression, bits = tags.get(259, 1), frozenset(tags.get(258, (1,)))
+        row = width * samples * max(bits) / 8
+        at_most = row if compression in cls.FAX else cls.MOST_PACKED.get(compression, math.inf)
+        plausible = row * height <= at_most * 8 * len(data)
+        if 273 in tags and height > tags.get(278, height) * len(parts):  # rows a strip
+            whole = False
+        if plausible and whole and compression in cls.DEFLATE:
+            whole = all(_inflates(data[start:stop], width * height * samples) for start, stop in parts)
         return cls(
             width=width,
             height=height,
-            bits=frozenset(tags.get(258, (1,))),
+            bits=bits,
             formats=frozenset(tags.get(339, (cls.UNSIGNED,))),
             photometric=tags.get(262, cls.BLACK_IS_ZERO),
             compression=compression,
             samples=samples,
             extra=tags.get(338, (0,))[0],
             planar=samples > 1 and tags.get(284, 1) == 2,
+            plausible=plausible,
             whole=whole,
         )
 
@@ -99,7 +114,11 @@ class TiffLayout:
             return white - pixels
         if pixels.shape[2] == 4 and self.extra != self.UNASSOCIATED:
             colour, alpha = pixels[..., :3], pixels[..., 3:]
-            return np.minimum(colour, alpha) + (white - alpha) if self.extra == self.ASSOCIATED else colour
+            if self.extra != self.ASSOCIATED:
+                return colour
+            straight = np.minimum(colour / np.maximum(alpha, np.finfo(np.float32).tiny), 1) * white
+            straight = straight if self.FLOAT in self.formats else np.rint(straight)
+            return np.concatenate([straight.astype(pixels.dtype), alpha], axis=2)
         return pixels
 
 

@@ -50,6 +50,42 @@ def test_psnr_is_measured_on_eight_bits() -> None:
     assert large.psnr_before == large.psnr_after
 
 
+@pytest.mark.parametrize("scale", [1, 4])
+@pytest.mark.parametrize("kind", ["one channel", "three equal channels"])
+def test_grey_stays_grey(kind: str, scale: int) -> None:
+    grey = picture()[..., 0]
+    image = grey if kind == "one channel" else np.stack([grey] * 3, axis=2)
+    toolbox = random_toolbox()
+    restorer = Restorer(toolbox, Scripted(always(0), always(1), always(len(toolbox))), super_resolver="bicubic_x4")
+    result = restorer.restore(image, scale=scale)
+    assert len(result.toolchain) == 2 + (scale > 1)
+    np.testing.assert_array_equal(result.image[..., 0], result.image[..., 1])
+    np.testing.assert_array_equal(result.image[..., 0], result.image[..., 2])
+    assert result.photo.grey == (kind == "one channel")
+    coloured = Restorer(toolbox, Scripted(always(0), always(len(toolbox)))).restore(picture()).image
+    assert (coloured[..., 0] != coloured[..., 1]).any()
+
+
+def test_transparency_and_depth_are_kept() -> None:
+    image = np.concatenate([picture(), np.full((16, 24, 1), 100, np.uint8)], axis=2).astype(np.uint16) * 257
+    result = Restorer(pixelwise_toolbox(), Scripted(always(2), always(3))).restore(image)
+    assert (result.photo.exact is None, result.photo.alpha is None) == (False, False)
+    np.testing.assert_array_equal(result.photo.exact, 65535 - image[..., :3])
+    np.testing.assert_array_equal(result.photo.alpha, image[..., 3])
+
+
+def test_strength_is_the_share_of_the_change() -> None:
+    for strength in (0, 0.25, 1):
+        restorer = Restorer(pixelwise_toolbox(), Scripted(always(2), always(3)))
+        result = restorer.restore(picture(), strength=strength)
+        expected = picture() * (1 - strength) + (255.0 - picture()) * strength
+        assert np.abs(result.image - expected).max() <= 0.5
+        assert result.toolchain == ("invert",)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"strength must lie in \[0, 1\]"):
+            restorer.restore(picture(), strength=strength)
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[str, float]] = []
     restorer = Restorer(pixelwise_toolbox(), Scripted(always(2), always(3)))

@@ -35,6 +35,7 @@ def over_white(colour: Pixels, alpha: Pixels) -> Pixels:
     return np.asarray(np.rint(colour * share + 255 * (1 - share)), dtype=np.uint8)
 
 
+BILEVEL = Image.fromarray(GREY).convert("1")
 LOSSLESS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in ("PNG", "BMP", "TIFF")),
     *(("TIFF", {"compression": name}) for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits")),
@@ -49,6 +50,10 @@ LOSSY: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+def jpeg(image: Pixels) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(encode(image, "JPEG", quality=95))))
+
+
 def files() -> Iterator[tuple[str, bytes, Pixels, int]]:
     """The name of each case, the file, its picture, and how far a value may lie from it, as alpha is rounded."""
     for file_format, options in LOSSLESS:
@@ -57,6 +62,14 @@ def files() -> Iterator[tuple[str, bytes, Pixels, int]]:
     for mode, file_format, options in LOSSY:
         data = encode(Image.fromarray(RGB).convert(mode), file_format, **options)
         yield f"lossy {file_format} {mode}", data, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), 0
+    for file_format, options in (("JPEG2000", {}), ("PPM", {}), ("TGA", {}), ("AVIF", {"quality": 100})):
+        for image in (RGB, GREY):
+            data = encode(image, file_format, **options)
+            yield f"{file_format} {image.ndim}", data, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), 0
+    yield "bitmap", encode(BILEVEL, "PPM"), np.asarray(BILEVEL.convert("RGB")), 0
+    yield "deep ppm", b"P6 40 24 65535\n" + to16(RGB).astype(">u2").tobytes(), RGB, 0
+    yield "deep pgm", b"P5 40 24 65535\n" + to16(GREY).astype(">u2").tobytes(), GREY_AS_RGB, 0
+    yield "mpo", encode(RGB, "MPO", save_all=True, append_images=[Image.fromarray(RGB)], quality=95), jpeg(RGB), 0
     for write, samples in ((deep_png, to16), (tiff, to16), (tiff, to_float)):
         yield f"deep {write.__name__} grey", write(samples(GREY)), GREY_AS_RGB, 0
     rgb = partial(tiff, photometric="rgb")

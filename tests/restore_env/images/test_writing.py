@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageCms
 from restore_env.images.decoding import ImageError, Photo, decode_image, read_image
 from restore_env.images.encoding import WRITABLE, check_writable, write_image
 from restore_env.images.files import write_atomically
+from restore_env.images.formats import WRITTEN
 from tests.support.image_files import GREY, RGB, encode, exif_of
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -27,7 +28,7 @@ def test_written_photos_keep_pixels_profile_and_exif(source: str, suffix: str, t
     write_image(path, restored)
     again = read_image(path)
     loss = np.abs(again.pixels.astype(int) - restored.pixels)
-    assert loss.max() == 0 if suffix not in (".jpg", ".jpeg") else loss.mean() < 4
+    assert loss.max() == 0 if WRITTEN[suffix.lower()].name != "JPEG" else loss.mean() < 4
     assert again.icc_profile == SRGB
     with Image.open(path) as image:
         exif = image.getexif()
@@ -36,9 +37,17 @@ def test_written_photos_keep_pixels_profile_and_exif(source: str, suffix: str, t
         assert exif.get(ExifTags.Base.Orientation, 1) == 1
 
 
-def test_a_profile_that_no_longer_describes_the_pixels_is_dropped() -> None:
-    grey_profile = SRGB[:16] + b"GRAY" + SRGB[20:]
-    assert decode_image(encode(GREY, "PNG", icc_profile=grey_profile)).icc_profile is None
+def test_a_profile_that_does_not_describe_the_pixels_is_dropped(tmp_path: Path) -> None:
+    grey_profile, cmyk_profile = (SRGB[:16] + space + SRGB[20:] for space in (b"GRAY", b"CMYK"))
+    cmyk = Image.fromarray(RGB).convert("CMYK")
+    assert decode_image(encode(cmyk, "JPEG", icc_profile=cmyk_profile)).icc_profile is None
+    assert decode_image(encode(GREY, "PNG", icc_profile=SRGB)).icc_profile is None
+    grey = decode_image(encode(GREY, "PNG", icc_profile=grey_profile))
+    assert grey.icc_profile == grey_profile
+    for suffix, kept in ((".jpg", grey_profile), (".tif", grey_profile), (".webp", None)):  # WebP is RGB
+        write_image(tmp_path / f"grey{suffix}", grey)
+        with Image.open(tmp_path / f"grey{suffix}") as image:
+            assert image.info.get("icc_profile") == kept
 
 
 def refuse(*_: object, **__: object) -> None:

@@ -1,0 +1,111 @@
+"""The formats of image files: what is read, what is written, and what each can hold."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of image files."""
+
+    name: str
+    plugins: tuple[str, ...]
+    """What Pillow calls it."""
+    suffixes: tuple[str, ...]
+    """File names, lower case; the first one is that of files that are written."""
+    written: bool = False
+    alpha: bool = False
+    """Whether a written file holds transparency."""
+    grey: bool = False
+    """Whether a written file may have one channel."""
+    deep: bool = False
+    """Whether a written file holds 16 bits."""
+    lossy: bool = False
+    """Whether a written file can be of a chosen quality."""
+    kept: tuple[str, ...] = ()
+    """The metadata that a written file holds."""
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """Pillow's options for a written file."""
+    longest: int | None = None
+    """Most pixels a side that it holds."""
+    extra: str | None = None
+    """The extra of the package that is needed to read it."""
+
+
+FORMATS = (
+    Format(
+        *("PNG", ("PNG",), (".png",), True, True, True, True),
+        kept=("profile", "EXIF", "XMP", "DPI", "text"),
+    ),
+    Format(
+        *("JPEG", ("JPEG", "MPO"), (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), True, False, True, False, True),
+        kept=("profile", "EXIF", "XMP", "DPI", "IPTC", "comment"),
+        options=MappingProxyType({"quality": 95, "subsampling": 0}),
+        longest=65500,
+    ),
+    Format(
+        *("WebP", ("WEBP",), (".webp",), True, True, False, False, True),
+        kept=("profile", "EXIF", "XMP"),
+        options=MappingProxyType({"lossless": True, "exact": True}),
+        longest=16383,
+    ),
+    Format(
+        *("TIFF", ("TIFF",), (".tif", ".tiff"), True, True, True, True),
+        kept=("profile", "EXIF", "XMP", "DPI", "IPTC"),
+    ),
+    Format("AVIF", ("AVIF",), (".avif", ".avifs")),
+    Format("HEIF", ("HEIF",), (".heic", ".heif", ".hif"), extra="heif"),
+    Format("JPEG 2000", ("JPEG2000",), (".jp2", ".j2k", ".j2c", ".jpx", ".jpf")),
+    Format("PNM", ("PPM",), (".ppm", ".pgm", ".pbm", ".pnm")),
+    Format("TGA", ("TGA",), (".tga",)),
+    Format("BMP", ("BMP",), (".bmp",)),
+    Format("GIF", ("GIF",), (".gif",)),
+)
+"""Every format that is read."""
+
+SUFFIXES = tuple(suffix for kind in FORMATS for suffix in kind.suffixes)
+"""File names that a folder is searched for, lower case."""
+WRITTEN: Mapping[str, Format] = MappingProxyType(
+    {suffix: kind for kind in FORMATS if kind.written for suffix in kind.suffixes if suffix != ".mpo"}
+)
+"""The format that a file of each suffix is written in."""
+
+_ISO_BRANDS = slice(8, 64)  # the bytes of an ISO media file that name what it holds
+_TGA_END = b"TRUEVISION-XFILE.\0"
+
+
+def suffix_to_write(path: Path, wanted: str) -> str:
+    """The suffix of a written file: of the format ``wanted``, or with "same" that of ``path``, else PNG."""
+    suffix = path.suffix.lower() if wanted == "same" else f".{wanted}"
+    if wanted == "same":
+        return path.suffix if suffix in WRITTEN else ".png"
+    return WRITTEN[suffix].suffixes[0] if wanted != "tiff" else ".tiff"
+
+
+def plugins_for(data: bytes, name: str) -> tuple[str, ...]:
+    """Names of Pillow's plugins that may read a file; without those of TIFF, which has a reader of its own.
+
+    Raises:
+        ImportError: a file that needs a package that is not installed; the message is one line.
+    """
+    Image.init()
+    plugins = [plugin for kind in FORMATS for plugin in kind.plugins if kind.extra is None and plugin in Image.OPEN]
+    plugins.remove("TIFF")
+    if not (name.lower().endswith(".tga") or data.endswith(_TGA_END)):
+        plugins.remove("TGA")  # its files have no mark of their own: anything might be one
+    brands = data[_ISO_BRANDS]
+    if data[4:8] == b"ftyp" and b"avif" not in brands and any(mark in brands for mark in (b"hei", b"hev", b"mif1")):
+        try:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        except ImportError:
+            raise ImportError("HEIC/HEIF: pip install imagerestore[heif]") from None
+        plugins = ["HEIF"]
+    return tuple(plugins)

@@ -1,0 +1,205 @@
+"""What a photo keeps from one file to another: one channel, transparency, 16 bits and metadata."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image, PngImagePlugin
+
+from restore_env.images.decoding import Photo, decode_image, read_image
+from restore_env.images.encoding import write_image
+from restore_env.images.formats import WRITTEN
+from restore_env.images.samples import tool_input, with_result
+from restore_env.images.tiling import to_tensor
+from tests.support.image_files import ALPHA, GREY, RGB, Array, deep_png, encode, exif_of, tiff, to16, to_float
+
+FORMATS = {kind.name: kind.suffixes[0] for kind in WRITTEN.values()}
+every_format = pytest.mark.parametrize("suffix", FORMATS.values())
+SQUARE = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r exif:PixelXDimension="40" tiff:Orientation="6"/></x:xmpmeta>'
+IPTC = b"\x1c\x02\x50\x00\x06Photog"
+
+
+def unchanged(photo: Photo) -> Photo:
+    """The photo as a chain without tools leaves it."""
+    return with_result(photo, to_tensor(tool_input(photo)), 1)
+
+
+BITS = Image.fromarray(GREY).convert("1")
+GREYS = {
+    "png": encode(GREY),
+    "jpeg": encode(GREY, "JPEG"),
+    "one bit": encode(BITS),
+    "fax": encode(BITS, "TIFF", compression="group4"),
+    "grey and alpha": encode(Image.fromarray(np.concatenate([GREY[..., None], ALPHA], axis=2))),
+    "16-bit png": deep_png(to16(GREY)),
+    "16-bit tiff": tiff(to16(GREY)),
+    "grey palette": encode(Image.fromarray(GREY).convert("P")),
+}
+
+
+@pytest.mark.parametrize("kind", GREYS)
+def test_one_channel_stays_one(kind: str, tmp_path: Path) -> None:
+    photo = decode_image(GREYS[kind])
+    assert photo.grey
+    for suffix in (".png", ".jpg", ".tif"):
+        write_image(tmp_path / f"a{suffix}", unchanged(photo))
+        with Image.open(tmp_path / f"a{suffix}") as image:
+            assert image.mode in ("L", "LA", "I;16")
+    assert not decode_image(encode(RGB)).grey
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+@pytest.mark.parametrize("colour", [RGB, GREY[..., None]], ids=["rgb", "grey"])
+def test_transparency_is_kept(suffix: str, colour: Array, tmp_path: Path) -> None:
+    source = np.concatenate([colour, ALPHA], axis=2)
+    photo = decode_image(encode(Image.fromarray(source)))
+    assert write_image(tmp_path / f"a{suffix}", unchanged(photo)) == ()
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        written = np.asarray(image.convert("RGBA"))
+    np.testing.assert_array_equal(written[..., 3], ALPHA[..., 0])
+    visible = ALPHA[..., 0] > 0
+    np.testing.assert_array_equal(written[visible][:, :3], np.broadcast_to(colour, RGB.shape)[visible])
+
+
+def test_a_format_without_transparency_shows_white_and_says_so(tmp_path: Path) -> None:
+    photo = decode_image(encode(Image.fromarray(np.concatenate([RGB, ALPHA], axis=2))))
+    (lost,) = write_image(tmp_path / "a.jpg", photo)
+    assert "no transparency" in lost
+    assert np.abs(read_image(tmp_path / "a.jpg").pixels.astype(int) - photo.pixels).mean() < 4
+    opaque = decode_image(encode(Image.fromarray(RGB).convert("RGBA")))
+    assert write_image(tmp_path / "b.jpg", opaque) == ()
+
+
+def test_tools_see_the_nearest_colour_under_full_transparency() -> None:
+    source = np.full((20, 20, 4), (250, 0, 0, 255), np.uint8)
+    source[:, 10:] = (0, 0, 255, 0)
+    photo = decode_image(encode(Image.fromarray(source)))
+    np.testing.assert_array_equal(tool_input(photo), np.full((20, 20, 3), (250, 0, 0), np.uint8))
+    large = with_result(photo, torch.ones(1, 3, 80, 80), 4)
+    assert large.alpha is not None
+    assert large.alpha.shape == (80, 80)
+    assert (large.alpha[:, :32] == 255).all()
+    assert (large.alpha[:, 48:] == 0).all()
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize(("source", "suffix"), [("png", ".png"), ("png", ".tif"), ("tiff", ".tif"), ("tiff", ".png")])
+def test_16_bits_stay(source: str, suffix: str, alpha: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.integers(0, 65536, (9, 11, 4 if alpha else 3), dtype=np.uint16)
+    if alpha:
+        samples[..., 3] |= 1
+    extra = {"extrasamples": ["unassalpha"]} if alpha else {}
+    photo = decode_image(deep_png(samples) if source == "png" else tiff(samples, photometric="rgb", **extra))
+    write_image(tmp_path / f"a{suffix}", unchanged(photo))
+    again = read_image(tmp_path / f"a{suffix}")
+    assert again.exact is not None
+    np.testing.assert_array_equal(again.exact, samples[..., :3])
+    assert (again.alpha is not None) == alpha
+    if again.alpha is not None:
+        np.testing.assert_array_equal(again.alpha, samples[..., 3])
+    (lost,) = write_image(tmp_path / "a.webp", photo)
+    assert "8 bits" in lost
+
+
+def test_floats_stay_floats_in_a_tiff_and_become_16_bits_in_a_png(tmp_path: Path) -> None:
+    photo = decode_image(tiff(to_float(RGB), photometric="rgb"))
+    for suffix, kind in ((".tif", "float32"), (".png", "uint16")):
+        write_image(tmp_path / f"a{suffix}", unchanged(photo))
+        again = read_image(tmp_path / f"a{suffix}")
+        assert again.exact is not None
+        assert again.exact.dtype.name == kind
+        np.testing.assert_array_equal(again.pixels, RGB)
+
+
+# Metadata
+
+
+def described(file_format: str) -> bytes:
+    """A file with all the metadata that the format has."""
+    exif = Image.Exif()
+    exif.load(exif_of())
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] = 40
+    options = {"exif": exif.tobytes(), "dpi": (300, 300)}
+    if file_format == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Author", "Somebody")
+        text.add_itxt("XML:com.adobe.xmp", SQUARE.decode())
+        return encode(RGB, "PNG", pnginfo=text, **options)
+    photoshop = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + len(IPTC).to_bytes(4, "big") + IPTC + b"\0" * (len(IPTC) % 2)
+    segment = b"\xff\xed" + (len(photoshop) + 2).to_bytes(2, "big") + photoshop
+    return encode(RGB, "JPEG", xmp=SQUARE, comment=b"a comment", extra=segment, **options)
+
+
+@every_format
+@pytest.mark.parametrize("source", ["PNG", "JPEG"])
+def test_metadata_is_kept_where_the_format_holds_it(source: str, suffix: str, tmp_path: Path) -> None:
+    photo = decode_image(described(source))
+    path, kept = tmp_path / f"a{suffix}", WRITTEN[suffix].kept
+    large = with_result(photo, to_tensor(photo.pixels.repeat(2, axis=0).repeat(2, axis=1)), 2)
+    write_image(path, large)
+    again = read_image(path)
+    with Image.open(path) as image:
+        directory = image.getexif().get_ifd(ExifTags.IFD.Exif)
+    assert directory[ExifTags.Base.ExposureTime] == 0.5
+    assert directory[ExifTags.Base.ExifImageWidth] == 80
+    assert again.metadata.xmp == SQUARE.replace(b'Dimension="40"', b'Dimension="80"').replace(b'"6"', b'"1"')
+    assert (again.metadata.dpi is not None) == ("DPI" in kept)
+    if again.metadata.dpi is not None:
+        assert again.metadata.dpi == pytest.approx((300, 300), abs=0.02)
+    assert again.metadata.iptc == (IPTC if "IPTC" in kept and source == "JPEG" else None)
+    wanted = {"PNG": ("Author", "Somebody"), "JPEG": ("Comment", "a comment")}[source]
+    assert (wanted in again.metadata.text) == ("text" in kept or ("comment" in kept and source == "JPEG"))
+    write_image(path, large, strip=True)
+    bare = read_image(path)
+    assert (bare.exif, bare.icc_profile, bare.metadata) == (None, None, Photo(RGB).metadata)
+
+
+@every_format
+def test_a_big_tiff_s_exif_is_readable_in_every_format(suffix: str, tmp_path: Path) -> None:
+    make = (271, "s", 0, "Camera", True)
+    photo = decode_image(tiff(RGB, photometric="rgb", bigtiff=True, extratags=[make], resolution=(300, 300)))
+    write_image(tmp_path / f"a{suffix}", photo)
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        assert image.getexif()[ExifTags.Base.Make] == "Camera"
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}").pixels.shape, RGB.shape)
+
+
+def test_a_png_with_a_long_text_is_a_good_file() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Notes", "word " * 300_000, zip=True)
+    photo = decode_image(encode(RGB, "PNG", pnginfo=text))
+    np.testing.assert_array_equal(photo.pixels, RGB)
+    assert any("texts" in note for note in photo.notes)
+
+
+def test_of_several_pages_a_note_tells() -> None:
+    pages = [Image.fromarray(page) for page in (RGB, RGB[::-1].copy())]
+    for file_format in ("TIFF", "GIF", "PNG"):
+        photo = decode_image(encode(pages[0], file_format, save_all=True, append_images=pages[1:]))
+        assert photo.notes == ("the first of 2 pages or frames",)
+    assert decode_image(encode(RGB)).notes == ()
+
+
+@pytest.mark.parametrize("cut", [2, 40])
+def test_a_jpeg_that_is_cut_short_is_filled_with_a_note_or_refused(cut: int) -> None:
+    whole = encode(RGB, "JPEG")
+    photo = decode_image(whole[:-cut], strict=False)
+    assert any("cut short" in note for note in photo.notes)
+    top = decode_image(whole).pixels[:8]
+    np.testing.assert_array_equal(photo.pixels[:8], top)
+    assert decode_image(whole, strict=False).notes == ()
+
+
+def test_what_a_file_of_its_size_cannot_hold_is_refused_at_once() -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (2480, 3508), 1).save(buffer, "TIFF", compression="group4")
+    assert decode_image(buffer.getvalue()).pixels.shape == (3508, 2480, 3)  # a blank fax is no such file
+    for compression in ("tiff_adobe_deflate", "tiff_lzw", "packbits"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (3000, 3000)).save(buffer, "TIFF", compression=compression)
+        assert decode_image(buffer.getvalue()).pixels.shape == (3000, 3000, 3)
