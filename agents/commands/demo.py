@@ -27,8 +27,8 @@ def demo(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore demo``."""
     import numpy as np
 
-    from agents.commands.restore import check_output, identities
     from agents.restoration.explanation import stage_captions
+    from agents.restoration.files import check_output, identities
     from agents.restoration.restorer import Restorer
     from restore_env.distortions.protocol import distort, draw_levels
     from restore_env.episodes.rendering import Panel, panel_row

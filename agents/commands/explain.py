@@ -7,18 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.commands.restore import (
-    EXPLAINED,
-    Job,
-    add_restorer,
-    add_scale,
-    as_json,
-    as_line,
-    check_output,
-    identities,
-    open_restorer,
-    progress_bar,
-)
+from agents.commands.restore import add_restorer, add_scale, as_json, as_line, open_restorer, progress_bar
+from agents.restoration.files import EXPLAINED, Job, check_output, identities
 
 if TYPE_CHECKING:
     from agents.restoration.restorer import Restoration
@@ -32,7 +22,7 @@ def register(commands: Any) -> None:
         description="Restores a photograph and draws, for each step, the image, the tool that each tile votes for, and"
         " the agent's probability (or Q value) of every action; with a target also the PSNR.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF, BMP or GIF")
+    parser.add_argument("file", type=Path, metavar="FILE", help="an image file")
     parser.add_argument("--target", type=Path, metavar="FILE", help="ground truth of FILE, to measure PSNR")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FIGURE", help="PNG, PDF or SVG (default: NAME.explained.png beside FILE)"

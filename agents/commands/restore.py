@@ -5,31 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.command_line import positive_int, print_error
+from agents.restoration.files import FORMATS, STREAM, Job, Plan, check_output, identities, plan, written_suffix
 
 if TYPE_CHECKING:
     from agents.restoration.restorer import Restoration, Restorer
 
-TAG, EXPLAINED = ".restored", ".explained"
-"""``photo.jpg`` becomes ``photo.restored.png`` by default. Searching a folder skips these files and the figures
-``photo.explained.png`` of ``imagerestore explain``."""
 ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
 """Errors of one file after which the others are still restored."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One file to restore."""
-
-    source: Path
-    output: Path
 
 
 def register(commands: Any) -> None:
@@ -40,22 +31,31 @@ def register(commands: Any) -> None:
         description="Restores each photograph by a chain of tools; tiles of the image vote on each tool.",
     )
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="PNG, JPEG, WebP, TIFF, BMP or GIF, or a folder of them"
+        "files", nargs="+", type=Path, metavar="FILE", help="an image file, a folder of them, or - for standard input"
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="OUT",
-        help="output file (.png, .jpg, .webp or .tif) for one FILE, or a folder, which gets NAME.png and keeps the"
-        " sub-folders of a folder FILE (default: NAME.restored.png next to the input)",
+        help="output file (.png, .jpg, .webp or .tif) for one FILE, - for standard output, or a folder, which gets"
+        " NAME.png and keeps the sub-folders of a folder FILE (default: NAME.restored.png next to the input)",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite files that exist (never an input)")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="what results are written as where -o names no file (default png)"
+    )
+    parser.add_argument("--quality", type=positive_int, metavar="N", help="1 to 100, of JPEG and lossy WebP results")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="overwrite files that exist (never an input)")
+    existing.add_argument("--skip-existing", action="store_true", help="leave out files whose result exists")
+    parser.add_argument("--strip", action="store_true", help="write no metadata and no colour profile")
+    parser.add_argument("--strict", action="store_true", help="refuse JPEGs that are cut short")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, metavar="S", help="share of the change that is applied, 0 to 1 (default)"
+    )
     add_scale(parser)
     parser.add_argument("--target", type=Path, metavar="FILE", help="ground truth of the one FILE, to measure PSNR")
     add_restorer(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="print results as JSON: an object for one FILE, else a list"
-    )
+    parser.add_argument("--json", action="store_true", help="print JSON, a line for each file as it is done")
     parser.set_defaults(run=restore)
 
 
@@ -102,124 +102,143 @@ def open_restorer(arguments: argparse.Namespace) -> Restorer:
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    """Run ``imagerestore restore``; 2 if a file could not be restored."""
+    """Run ``imagerestore restore``; 1 if a file was left out, 2 if none was restored for that."""
     many = len(arguments.files) > 1 or arguments.files[0].is_dir()
     if many and arguments.target is not None:
         raise ValueError("--target goes with one FILE; for folders there is imagerestore evaluate")
-    jobs, problems = plan(arguments.files, arguments.output, many)
-    for problem in problems:
-        print_error(problem)
-    failed = bool(problems)
-    inputs = identities([*(job.source for job in jobs), arguments.target])
-    results: list[dict[str, Any]] = []
-    restorer = open_restorer(arguments) if jobs else None
-    for number, job in enumerate(jobs, 1):
+    if not 0 <= arguments.strength <= 1:
+        raise ValueError(f"--strength must lie in 0 to 1, got {arguments.strength:g}")
+    found = plan(arguments.files, arguments.output, many, arguments.format)
+    report = Report(arguments.json, to_stderr=any(job.output == STREAM for job in found.jobs))
+    check_quality(arguments.quality, found)
+    for file, reason in found.problems:
+        report.failed(file, f"{file}: {reason}")
+    inputs = identities([*(job.source for job in found.jobs), arguments.target])
+    restorer = open_restorer(arguments) if found.jobs else None
+    clock = time.monotonic()
+    for number, job in enumerate(found.jobs, 1):
         assert restorer is not None
+        if arguments.skip_existing and os.path.lexists(job.output):
+            report.skipped(job.source, f"{job.output} exists", counts=False)
+            continue
+        label = f"[{number}/{len(found.jobs)}] {job.source.name}{remaining(clock, number, len(found.jobs))}"
         try:
-            check_output(job.output, inputs, arguments.force)
-            with progress_bar(f"[{number}/{len(jobs)}] {job.source.name}") as report:
-                result = restorer.restore(job.source, arguments.target, progress=report)
-            job.output.parent.mkdir(parents=True, exist_ok=True)
-            result.save(job.output)
+            result, notes = restore_one(job, restorer, arguments, inputs, label)
         except ERRORS as error:
-            failed = True
             if arguments.debug:
                 traceback.print_exc()
             message = str(error) or type(error).__name__
-            named = str(job.source) in message or str(job.output) in message
-            print_error(message if named else f"{job.source}: {message}")
+            named = str(job.source) in message or str(job.output) in message or job.source == STREAM
+            report.failed(job.source, message if named else f"{job.source}: {message}")
             continue
-        if arguments.json:
-            results.append(as_json(job, result))
-        else:
-            print(as_line(job, result), flush=True)
-    if arguments.json and (many or results):
-        print(json.dumps(results if many else results[0], indent=2))
-    return 2 if failed else 0
+        report.done(job, result, notes)
+    for file, reason in found.skipped:
+        report.skipped(file, reason)
+    return report.finish(many)
 
 
-def plan(files: Sequence[Path], output: str | None, many: bool) -> tuple[list[Job], list[str]]:
-    """Decide which file is written where, before any work.
+def restore_one(
+    job: Job, restorer: Restorer, arguments: argparse.Namespace, inputs: set[tuple[int, int]], label: str
+) -> tuple[Restoration, list[str]]:
+    """Read, restore and write one file; return the result and what the user should know."""
+    from restore_env.images.decoding import decode_image, read_image
+    from restore_env.images.encoding import encode_image
+
+    streamed = job.output == STREAM
+    if not streamed:
+        check_output(job.output, inputs, arguments.force)
+    elif sys.stdout.isatty():
+        raise ValueError("standard output is a terminal: -o names a file to write")
+    if job.source == STREAM:
+        photo = decode_image(sys.stdin.buffer.read(), "standard input", strict=arguments.strict)
+    else:
+        photo = read_image(job.source, strict=arguments.strict)
+    with progress_bar(label) as show:
+        result = restorer.restore(photo, arguments.target, progress=show, strength=arguments.strength)
+    options = {"quality": arguments.quality, "strip": arguments.strip}
+    if streamed:
+        suffix = written_suffix(job.source, arguments.format)
+        data, lost = encode_image(result.photo, suffix, "standard output", **options)
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        lost = result.save(job.output, **options, replace_existing=arguments.force)
+    return result, [*photo.notes, *lost]
+
+
+def check_quality(quality: int | None, found: Plan) -> None:
+    """Raise ``ValueError`` for a quality above 100, or one that no result can have."""
+    from restore_env.images.formats import WRITTEN
+
+    if quality is None:
+        return
+    if quality > 100:
+        raise ValueError(f"--quality must lie in 1 to 100, got {quality}")
+    kinds = [WRITTEN.get(job.output.suffix.lower()) for job in found.jobs if job.output != STREAM]
+    if kinds and not any(kind is not None and kind.lossy for kind in kinds):
+        raise ValueError("--quality is for results that are JPEG or WebP (--format jpg)")
+
+
+def remaining(start: float, number: int, count: int) -> str:
+    """The time that is left before file ``number`` of ``count``, as words; empty at the first."""
+    if number == 1:
+        return ""
+    seconds = (time.monotonic() - start) / (number - 1) * (count - number + 1)
+    return f", {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"
+
+
+class Report:
+    """What a run tells: a line for each file as it goes, then the files that were left out, and the counts.
 
     Args:
-        files: files and folders.
-        output: the value of ``-o``.
-        many: whether ``output`` must be a folder.
-
-    Returns:
-        The jobs, and an error line for each of the ``files`` without one.
-
-    Raises:
-        ValueError: an output of the wrong kind, or two inputs that would be written to one file.
+        as_objects: print lines of JSON.
+        to_stderr: print them on standard error, since standard output gets an image.
     """
-    from restore_env.images.encoding import WRITABLE, check_writable
 
-    folder: Path | None = None
-    if output is not None:
-        path = Path(output)
-        names_file = path.suffix.lower() in WRITABLE or path.is_file()
-        if path.is_dir() or output.endswith(("/", os.sep)) or (many and not names_file):
-            folder = path
-        elif many:
-            raise ValueError(f"{path}: names a file; several images need a folder to go to")
-        elif not path.suffix:
-            raise ValueError(f"{path}: cannot write a file without a suffix; {path}.png is a file, {path}/ a folder")
-        else:
-            check_writable(path)
-            if not path.parent.is_dir():
-                raise ValueError(f"{path}: no such folder as {path.parent}")
+    def __init__(self, as_objects: bool, *, to_stderr: bool = False) -> None:
+        self._as_objects, self._stream = as_objects, sys.stderr if to_stderr else sys.stdout
+        self._counts = {"restored": 0, "unchanged": 0, "skipped": 0, "failed": 0}
+        self._left_out: list[str] = []
+        self._complete = True
 
-    def job(file: Path, inside: Path) -> Job:
-        if folder is not None:
-            return Job(file, folder / inside.with_suffix(".png"))
-        return Job(file, Path(output) if output else file.with_name(f"{file.stem}{TAG}.png"))
+    def done(self, job: Job, result: Restoration, notes: Sequence[str]) -> None:
+        """Tell of a file that was written."""
+        self._counts["restored" if result.toolchain else "unchanged"] += 1
+        for note in notes:
+            print_error(f"{job.source}: {note}", kind="warning")
+        row = as_json(job, result) | ({"warnings": list(notes)} if notes else {})
+        self._print(json.dumps(row) if self._as_objects else as_line(job, result))
 
-    jobs: list[Job] = []
-    problems: list[str] = []
-    for file in files:
-        if file.is_dir():
-            found = _search(file, folder)
-            jobs += [job(path, path.relative_to(file)) for path in found]
-            problems += [] if found else [f"{file}: the folder holds no image files"]
-        elif file.exists():
-            jobs.append(job(file, Path(file.name)))
-        else:
-            problems.append(f"{file}: no such file")
-    sources: dict[Path, Path] = {}
-    for one in jobs:
-        other = sources.setdefault(one.output.parent.resolve() / one.output.name, one.source)
-        if other is not one.source:
-            raise ValueError(f"{other} and {one.source} would both be written to {one.output}")
-    return jobs, problems
+    def failed(self, file: Path, message: str) -> None:
+        """Tell of a file that could not be restored."""
+        self._counts["failed"] += 1
+        self._complete = False
+        print_error(message)
+        if self._as_objects:
+            self._print(json.dumps({"file": str(file), "error": " ".join(message.split())}))
 
+    def skipped(self, file: Path, reason: str, *, counts: bool = True) -> None:
+        """Note a file that was left out; ``counts``: the exit code tells of it."""
+        self._counts["skipped"] += 1
+        self._complete = self._complete and not counts
+        self._left_out.append(f"{file}: {reason}")
+        if self._as_objects:
+            self._print(json.dumps({"file": str(file), "skipped": reason}))
 
-def _search(folder: Path, output: Path | None) -> list[Path]:
-    """A folder's images without the outputs of earlier runs."""
-    from restore_env.images.sources import list_images
+    def finish(self, many: bool) -> int:
+        """Tell what was left out, and the counts if there were several files; return the exit code."""
+        for line in self._left_out:
+            print_error(line, kind="skipped")
+        written = self._counts["restored"] + self._counts["unchanged"]
+        if many and (written or sum(self._counts.values()) > 1):
+            print(f"imagerestore: {', '.join(f'{n} {what}' for what, n in self._counts.items())}", file=sys.stderr)
+        if self._complete:
+            return 0
+        return 1 if written else 2
 
-    images = [path for path in list_images(folder) if not path.stem.endswith((TAG, EXPLAINED))]
-    if output is None or folder.resolve() not in output.resolve().parents:
-        return images
-    return [path for path in images if output.resolve() not in path.resolve().parents]
-
-
-def check_output(output: Path, inputs: set[tuple[int, int]], force: bool) -> None:
-    """Raise ``ValueError``, before any work, if the output must not or can not be written."""
-    if identities([output]) & inputs:
-        raise ValueError(f"{output}: is an input of this run and is not overwritten")
-    if output.is_dir():
-        raise ValueError(f"{output}: is a folder")
-    if os.path.lexists(output) and not force:
-        raise ValueError(f"{output}: exists; --force overwrites it")
-    nearest = next(parent for parent in output.absolute().parents if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"{output}: cannot be written, {nearest} is not a folder that can be written to")
-
-
-def identities(paths: Iterable[Path | None]) -> set[tuple[int, int]]:
-    """Device and inode of the existing files among ``paths``, for :func:`check_output`."""
-    found = (path.stat() for path in paths if path is not None and path.exists())
-    return {(status.st_dev, status.st_ino) for status in found}
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
 
 
 @contextmanager
