@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"Trained on {described[0]}; judged on {described[1]}, {common or 'none'} of them trained on."
         f" Severity {manifest.severity}, {len(manifest.tools)} tools, at most {setting.depth} steps.\n",
         *table(rows, ", dB" if manifest.reward == "psnr" else ""),
-        f"\nInterquartile means of {arguments.seeds} seeds with 95 % intervals;"
+        f"\nInterquartile means with 95 % intervals; seeds: {arguments.seeds};"
         f" {facts['processor'] or facts['system']}, {arguments.jobs} at once.",
     ]
     record: dict[str, Any] = {row.title: [asdict(one) for one in row.runs] for row in rows}
