@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -80,14 +79,6 @@ WRITTEN: Mapping[str, Format] = MappingProxyType(
 
 _ISO_BRANDS = slice(8, 64)  # the bytes of an ISO media file that name what it holds
 _TGA_END = b"TRUEVISION-XFILE.\0"
-
-
-def suffix_to_write(path: Path, wanted: str) -> str:
-    """The suffix of a written file: of the format ``wanted``, or with "same" that of ``path``, else PNG."""
-    suffix = path.suffix.lower() if wanted == "same" else f".{wanted}"
-    if wanted == "same":
-        return path.suffix if suffix in WRITTEN else ".png"
-    return WRITTEN[suffix].suffixes[0] if wanted != "tiff" else ".tiff"
 
 
 def plugins_for(data: bytes, name: str) -> tuple[str, ...]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-from restore_env.images.decoding import Photo, decode_image, read_image
+from restore_env.images.decoding import ImageError, Photo, decode_image, read_image
 from restore_env.images.encoding import write_image
+from restore_env.images.formats import FORMATS as EVERY
 from restore_env.images.formats import WRITTEN
 from restore_env.images.samples import tool_input, with_result
 from restore_env.images.tiling import to_tensor
@@ -195,7 +198,57 @@ def test_a_jpeg_that_is_cut_short_is_filled_with_a_note_or_refused(cut: int) -> 
     assert decode_image(whole, strict=False).notes == ()
 
 
-def test_what_a_file_of_its_size_cannot_hold_is_refused_at_once() -> None:
+def test_the_documentation_lists_the_formats() -> None:
+    documented = (Path(__file__).parents[3] / "docs" / "restoring.md").read_text()
+    rows = [line for line in documented.splitlines() if line.startswith(tuple(f"| {kind.name} |" for kind in EVERY))]
+    assert rows == [
+        "| {} | {} | {} | {} | {} | {} |".format(
+            kind.name,
+            " ".join(f"`{suffix}`" for suffix in kind.suffixes),
+            *("yes" if flag else "no" for flag in (kind.written, kind.alpha, kind.deep)),
+            ", ".join(kind.kept) or "-",
+        )
+        for kind in EVERY
+    ]
+
+
+def heif_file() -> bytes:
+    return b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+
+
+def test_heic_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"\Aphone: HEIC/HEIF: pip install imagerestore\[heif\]\Z"):
+        decode_image(heif_file(), "phone")
+
+
+def test_heic_is_read() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(RGB)).save(buffer, quality=95)
+    assert np.abs(decode_image(buffer.getvalue()).pixels.astype(int) - RGB).mean() < 6
+    with pytest.raises(ImageError, match="damaged"):
+        decode_image(heif_file())
+
+
+def tiff_claiming(width: int, height: int, compression: int) -> bytes:
+    """A TIFF of a few hundred bytes that claims to hold one strip of this size."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    layout = {256: width, 257: height, 258: (8, 8, 8), 259: compression, 262: 2, 277: 3, 278: height, 279: 100, 273: 0}
+    for tag, value in layout.items():
+        tags[tag] = value
+    return b"II*\0\x08\0\0\0" + tags.tobytes(8) + bytes(100)
+
+
+@pytest.mark.parametrize("compression", [1, 5, 7, 8, 32773])
+def test_a_small_tiff_that_claims_to_be_huge_is_refused_at_once(compression: int) -> None:
+    start = time.monotonic()
+    with pytest.raises(ImageError, match=r"declares 24x6422545 pixels, more than a file of \d+ bytes can hold"):
+        decode_image(tiff_claiming(24, 6422545, compression))
+    assert time.monotonic() - start < 1
+
+
+def test_well_compressed_pictures_are_read() -> None:
     buffer = io.BytesIO()
     Image.new("1", (2480, 3508), 1).save(buffer, "TIFF", compression="group4")
     assert decode_image(buffer.getvalue()).pixels.shape == (3508, 2480, 3)  # a blank fax is no such file
