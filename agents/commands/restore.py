@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.command_line import positive_int, print_error
-from agents.restoration.files import FORMATS, STREAM, Job, Plan, check_output, identities, plan, written_suffix
+from agents.restoration.files import (
+    FORMATS,
+    STREAM,
+    Job,
+    check_output,
+    check_quality,
+    identities,
+    of_every_page,
+    plan,
+    written_suffix,
+)
 
 if TYPE_CHECKING:
     from agents.restoration.restorer import Restoration, Restorer
@@ -49,6 +59,9 @@ def register(commands: Any) -> None:
     existing.add_argument("--skip-existing", action="store_true", help="leave out files whose result exists")
     parser.add_argument("--strip", action="store_true", help="write no metadata and no colour profile")
     parser.add_argument("--strict", action="store_true", help="refuse JPEGs that are cut short")
+    pages = parser.add_mutually_exclusive_group()
+    pages.add_argument("--page", type=positive_int, metavar="N", help="the page or frame, from 1 (default: the first)")
+    pages.add_argument("--all-pages", action="store_true", help="each page or frame, to NAME.1.png, NAME.2.png, ...")
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="S", help="share of the change that is applied, 0 to 1 (default)"
     )
@@ -113,15 +126,16 @@ def restore(arguments: argparse.Namespace) -> int:
     check_quality(arguments.quality, found)
     for file, reason in found.problems:
         report.failed(file, f"{file}: {reason}")
+    jobs = of_every_page(found.jobs) if arguments.all_pages else found.jobs
     inputs = identities([*(job.source for job in found.jobs), arguments.target])
     restorer = open_restorer(arguments) if found.jobs else None
     clock = time.monotonic()
-    for number, job in enumerate(found.jobs, 1):
+    for number, job in enumerate(jobs, 1):
         assert restorer is not None
         if arguments.skip_existing and os.path.lexists(job.output):
             report.skipped(job.source, f"{job.output} exists", counts=False)
             continue
-        label = f"[{number}/{len(found.jobs)}] {job.source.name}{remaining(clock, number, len(found.jobs))}"
+        label = f"[{number}/{len(jobs)}] {job.source.name}{remaining(clock, number, len(jobs))}"
         try:
             result, notes = restore_one(job, restorer, arguments, inputs, label)
         except ERRORS as error:
@@ -134,7 +148,7 @@ def restore(arguments: argparse.Namespace) -> int:
         report.done(job, result, notes)
     for file, reason in found.skipped:
         report.skipped(file, reason)
-    return report.finish(many)
+    return report.finish(many or len(jobs) > 1)
 
 
 def restore_one(
@@ -150,9 +164,10 @@ def restore_one(
     elif sys.stdout.isatty():
         raise ValueError("standard output is a terminal: -o names a file to write")
     if job.source == STREAM:
-        photo = decode_image(sys.stdin.buffer.read(), "standard input", strict=arguments.strict)
+        data = sys.stdin.buffer.read()
+        photo = decode_image(data, "standard input", strict=arguments.strict, page=arguments.page)
     else:
-        photo = read_image(job.source, strict=arguments.strict)
+        photo = read_image(job.source, strict=arguments.strict, page=job.page or arguments.page)
     with progress_bar(label) as show:
         result = restorer.restore(photo, arguments.target, progress=show, strength=arguments.strength)
     options = {"quality": arguments.quality, "strip": arguments.strip}
@@ -165,19 +180,6 @@ def restore_one(
         job.output.parent.mkdir(parents=True, exist_ok=True)
         lost = result.save(job.output, **options, replace_existing=arguments.force)
     return result, [*photo.notes, *lost]
-
-
-def check_quality(quality: int | None, found: Plan) -> None:
-    """Raise ``ValueError`` for a quality above 100, or one that no result can have."""
-    from restore_env.images.formats import WRITTEN
-
-    if quality is None:
-        return
-    if quality > 100:
-        raise ValueError(f"--quality must lie in 1 to 100, got {quality}")
-    kinds = [WRITTEN.get(job.output.suffix.lower()) for job in found.jobs if job.output != STREAM]
-    if kinds and not any(kind is not None and kind.lossy for kind in kinds):
-        raise ValueError("--quality is for results that are JPEG or WebP (--format jpg)")
 
 
 def remaining(start: float, number: int, count: int) -> str:
@@ -207,7 +209,11 @@ class Report:
         self._counts["restored" if result.toolchain else "unchanged"] += 1
         for note in notes:
             print_error(f"{job.source}: {note}", kind="warning")
-        row = as_json(job, result) | ({"warnings": list(notes)} if notes else {})
+        row = (
+            as_json(job, result)
+            | ({"page": job.page} if job.page else {})
+            | ({"warnings": list(notes)} if notes else {})
+        )
         self._print(json.dumps(row) if self._as_objects else as_line(job, result))
 
     def failed(self, file: Path, message: str) -> None:

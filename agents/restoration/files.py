@@ -23,6 +23,8 @@ class Job:
 
     source: Path
     output: Path
+    page: int | None = None
+    """The page or frame, from 1; None: the first."""
 
 
 @dataclass
@@ -69,6 +71,21 @@ def plan(files: Sequence[Path], output: str | None, many: bool, file_format: str
         other = sources.setdefault(_key(job.output), job.source)
         if other is not job.source:
             raise ValueError(f"{other} and {job.source} would both be written to {job.output}")
+    return result
+
+
+def of_every_page(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, one for each page or frame of a file that has several: ``scan.2.png`` is the second."""
+    from restore_env.images.decoding import page_count
+
+    result = []
+    for job in jobs:
+        count = 1 if STREAM in (job.source, job.output) else page_count(job.source)
+        stem, suffix = job.output.stem, job.output.suffix
+        tag = TAG if stem.endswith(TAG) else ""
+        names = [f"{stem.removesuffix(tag)}.{page}{tag}{suffix}" for page in range(1, count + 1)]
+        pages = [Job(job.source, job.output.with_name(name), page) for page, name in enumerate(names, 1)]
+        result += pages if count > 1 else [job]
     return result
 
 
@@ -165,6 +182,19 @@ def check_output(output: Path, inputs: set[tuple[int, int]], force: bool) -> Non
     nearest = next(parent for parent in output.absolute().parents if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"{output}: cannot be written, {nearest} is not a folder that can be written to")
+
+
+def check_quality(quality: int | None, found: Plan) -> None:
+    """Raise ``ValueError`` for a quality above 100, or one that no result can have."""
+    from restore_env.images.formats import WRITTEN
+
+    if quality is None:
+        return
+    if quality > 100:
+        raise ValueError(f"--quality must lie in 1 to 100, got {quality}")
+    kinds = [WRITTEN.get(job.output.suffix.lower()) for job in found.jobs if job.output != STREAM]
+    if kinds and not any(kind is not None and kind.lossy for kind in kinds):
+        raise ValueError("--quality is for results that are JPEG or WebP (--format jpg)")
 
 
 def identities(paths: Iterable[Path | None]) -> set[tuple[int, int]]:

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from restore_env.errors import ImageRestoreError
 from restore_env.images.formats import FORMATS, plugins_for
-from restore_env.images.metadata import NO_METADATA, Metadata, read_exif, read_metadata
+from restore_env.images.metadata import NO_METADATA, Metadata, in_srgb, read_exif, read_metadata, upright
 from restore_env.images.tiff_layout import TiffLayout
 
 MAX_PIXELS = 178_956_970
@@ -124,19 +124,21 @@ def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint
     return np.ascontiguousarray(pixels)
 
 
-def read_image(path: str | os.PathLike[str], *, strict: bool = True) -> Photo:
+def read_image(path: str | os.PathLike[str], *, strict: bool = True, page: int | None = None) -> Photo:
     """Read an image file of one of :data:`restore_env.images.formats.FORMATS`.
 
     EXIF orientation is applied. In ``pixels`` grey, palette and CMYK become RGB; 16 bits become 8 (65535 becomes 255),
-    and so do the floats in [0, 1] that a TIFF may hold; alpha is composited over white. Of an animation or of several
-    pages the first is taken.
+    and so do the floats in [0, 1] that a TIFF may hold; alpha is composited over white. CMYK
+    becomes sRGB by its profile, if it has one.
 
     Args:
         path: the file.
         strict: refuse a JPEG that is cut short. Otherwise the missing part is filled as viewers do, and a note says so.
+        page: the page or frame, from 1. None: the first, and a note says if there are more.
 
     Raises:
-        ImageError: the file is missing, is no such image, is damaged, or declares more than ``MAX_PIXELS`` pixels.
+        ImageError: the file is missing, is no such image, is damaged, has no such page, or declares more than
+            ``MAX_PIXELS`` pixels.
     """
     path = Path(path)
     try:
@@ -147,16 +149,16 @@ def read_image(path: str | os.PathLike[str], *, strict: bool = True) -> Photo:
         raise ImageError(f"{path}: no such file") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from None
-    return decode_image(data, str(path), strict=strict)
+    return decode_image(data, str(path), strict=strict, page=page)
 
 
-def decode_image(data: bytes, name: str = "image", *, strict: bool = True) -> Photo:
+def decode_image(data: bytes, name: str = "image", *, strict: bool = True, page: int | None = None) -> Photo:
     """Decode a file's bytes as :func:`read_image` does; ``name`` is what errors call it. Safe in several threads."""
     if not data:
         raise ImageError(f"{name}: the file is empty")
     try:
         with _SILENCE:
-            return _decode_tiff(data, name) if data[:4] in _TIFF_STARTS else _decode(data, name, strict)
+            return _decode_tiff(data, name, page) if data[:4] in _TIFF_STARTS else _decode(data, name, strict, page)
     except ImageError:
         raise
     except ImportError as error:
@@ -213,12 +215,13 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise ImageError(f"{name}: the image has no pixels")
 
 
-def _decode(data: bytes, name: str, strict: bool) -> Photo:
+def _decode(data: bytes, name: str, strict: bool, page: int | None) -> Photo:
     """Decode any format but TIFF."""
     image, notes = _open(data, name)
     _check_size(*image.size, name)
     if image.format == "PNG":
         _check_png(image, data, name)
+    _turn_to(image, page, name)
     try:
         image.load()
     except OSError as error:
@@ -230,15 +233,15 @@ def _decode(data: bytes, name: str, strict: bool) -> Photo:
     else:
         if image.format in ("JPEG", "MPO") and not strict and _JPEG_END not in data[-65536:]:
             notes = (*notes, "the file is cut short: its end is missing")
-    if image.format == "PNG" and data[_PNG_DEPTH_AT] == 16:
+    if image.format == "PNG" and data[_PNG_DEPTH_AT] == 16 and page in (None, 1):
         pixels = _deep_png_pixels(image, data, name)
     elif image.format == "PPM" and image.mode == "RGB" and b"65535" in data[:64].split():
         pixels = _opencv_pixels(data, name)  # Pillow truncates to 8 bits
     else:
         pixels = _pillow_pixels(image)
     orientation, exif = read_exif(image)
-    photo = photo_of(pixels if orientation == 1 else _upright(pixels, orientation), name)
-    return _with_metadata(photo, image, exif, (*notes, *_page_notes(image)))
+    photo = photo_of(pixels if orientation == 1 else upright(pixels, orientation), name)
+    return _with_metadata(photo, image, exif, (*notes, *_page_notes(image, page)))
 
 
 def _open(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
@@ -253,9 +256,32 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
         return Image.open(io.BytesIO(wanted), formats=("PNG",)), ("its texts are too long and were left out",)
 
 
-def _page_notes(image: Image.Image) -> tuple[str, ...]:
-    count = getattr(image, "n_frames", 1)
-    return (f"the first of {count} pages or frames",) if count > 1 and image.format != "MPO" else ()
+def page_count(path: str | os.PathLike[str]) -> int:
+    """The number of a file's pages or frames; 1 for a file that cannot be read."""
+    try:
+        data = Path(path).read_bytes()
+        with _SILENCE:
+            tiff = data[:4] in _TIFF_STARTS
+            return _pages(Image.open(io.BytesIO(data), formats=("TIFF",)) if tiff else _open(data, str(path))[0])
+    except Exception:  # decoders raise whatever a broken file provokes
+        return 1
+
+
+def _pages(image: Image.Image) -> int:
+    """An MPO's further images are other views or sizes of the first one."""
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+def _turn_to(image: Image.Image, page: int | None, name: str) -> None:
+    if page is None:
+        return
+    if not 1 <= page <= _pages(image):
+        raise ImageError(f"{name}: has {_pages(image)} page(s) or frame(s), and no page {page}")
+    image.seek(page - 1)
+
+
+def _page_notes(image: Image.Image, page: int | None) -> tuple[str, ...]:
+    return (f"the first of {_pages(image)} pages or frames",) if page is None and _pages(image) > 1 else ()
 
 
 def _with_metadata(photo: Photo, image: Image.Image, exif: bytes | None, notes: tuple[str, ...] = ()) -> Photo:
@@ -277,15 +303,6 @@ def _implausible(width: int, height: int, length: int, name: str) -> ImageError:
     return ImageError(f"{name}: damaged: declares {width}x{height} pixels, more than a file of {length} bytes can hold")
 
 
-def _upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Turn an image ``(H, W, ...)`` by its EXIF orientation."""
-    if orientation in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
-
-
 def _pillow_pixels(image: Image.Image) -> npt.NDArray[Any]:
     """Grey or RGB, with or without alpha; 16 bits of what Pillow holds so."""
     if image.mode.startswith("I"):
@@ -293,6 +310,8 @@ def _pillow_pixels(image: Image.Image) -> npt.NDArray[Any]:
     if image.mode == "F":
         return np.asarray(image)
     has_alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
+    if image.mode == "CMYK" and image.info.get("icc_profile"):
+        image = in_srgb(image, image.info["icc_profile"])
     mode = "L" if image.mode in ("1", "L", "LA", "La") or _is_grey_palette(image) else "RGB"
     if mode == "L" and has_alpha:
         return np.asarray(image.convert("RGBA"))[..., 2:]
@@ -328,9 +347,13 @@ def _chunks(data: bytes, name: str, kinds: tuple[bytes, ...], *, without: bool =
         at = end
 
 
-def _opencv_pixels(data: bytes, name: str) -> npt.NDArray[Any]:
+def _opencv_pixels(data: bytes, name: str, page: int = 1) -> npt.NDArray[Any]:
     """Decode to ``(H, W, 1, 3 or 4)`` grey, RGB or RGBA, the samples as they are."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    encoded = np.frombuffer(data, np.uint8)
+    if page == 1:
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    else:
+        pixels = next(iter(cv2.imdecodemulti(encoded, cv2.IMREAD_UNCHANGED, range=(page - 1, page))[1]), None)
     if pixels is None:
         raise ImageError(f"{name}: damaged, or samples of a kind that is not supported")
     if pixels.ndim == 2:
@@ -338,8 +361,10 @@ def _opencv_pixels(data: bytes, name: str) -> npt.NDArray[Any]:
     return np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2)
 
 
-def _decode_tiff(data: bytes, name: str) -> Photo:
-    layout = TiffLayout.read(data)
+def _decode_tiff(data: bytes, name: str, page: int | None) -> Photo:
+    layout = TiffLayout.read(data, page or 1)
+    if layout is None:
+        raise ImageError(f"{name}: has no page {page}")
     _check_size(layout.width, layout.height, name)
     if not layout.plausible:
         raise _implausible(layout.width, layout.height, len(data), name)
@@ -352,8 +377,10 @@ def _decode_tiff(data: bytes, name: str) -> Photo:
         image = Image.open(io.BytesIO(data), formats=("TIFF",))
     except UnidentifiedImageError:  # Pillow does not read several float samples
         image = None
+    if image is not None:
+        _turn_to(image, page, name)
     if layout.opencv_reads_it:
-        pixels = _opencv_pixels(data, name)  # upright
+        pixels = _opencv_pixels(data, name, page or 1)  # upright
         if {*pixels.shape[:2]} != {layout.height, layout.width} or pixels.shape[2] != layout.samples:
             raise unsupported
         pixels = layout.interpret(pixels)
@@ -363,4 +390,4 @@ def _decode_tiff(data: bytes, name: str) -> Photo:
         image.load()  # upright
         pixels = _pillow_pixels(image)
     photo = photo_of(pixels, name)
-    return photo if image is None else _with_metadata(photo, image, read_exif(image)[1], _page_notes(image))
+    return photo if image is None else _with_metadata(photo, image, read_exif(image)[1], _page_notes(image, page))

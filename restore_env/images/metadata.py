@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 _STORAGE = ((254, 266), (273, 274), (277, 281), (284, 284), (288, 293), (297, 297), (317, 317), (320, 347), (512, 532))
 _ELSEWHERE = (700, 33723, 34377, 34675)  # XMP, IPTC, Photoshop's, profile
@@ -83,6 +85,24 @@ def read_exif(image: Image.Image) -> tuple[int, bytes | None]:
         return orientation, kept.tobytes() if set(kept) - set(_DPI_TAGS) else None
     except Exception:  # damaged EXIF raises many kinds of errors
         return 1, None
+
+
+def upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Turn an image ``(H, W, ...)`` by its EXIF orientation."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+
+
+def in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """A CMYK image in sRGB; as it is if its profile cannot be used."""
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB") or image
+    except (ImageCms.PyCMSError, OSError):
+        return image
 
 
 def resized_exif(exif: bytes | None, width: int, height: int) -> bytes | None:

@@ -44,12 +44,17 @@ class TiffLayout:
     """Bytes of samples that one bit of each compression can stand for; a fax needs a bit a row."""
 
     @classmethod
-    def read(cls, data: bytes) -> TiffLayout:
-        """Read the tags of a TIFF file's bytes."""
+    def read(cls, data: bytes, page: int = 1) -> TiffLayout | None:
+        """Read the tags of a page, from 1, of a TIFF file's bytes; None if there is no such page."""
         tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
         file = io.BytesIO(data)
         file.seek(tags.next)
         tags.load(file)
+        for _ in range(page - 1):
+            if not tags.next:
+                return None
+            file.seek(tags.next)
+            tags.load(file)
         width, height, samples = tags.get(256, 0), tags.get(257, 0), tags.get(277, 1)
         offsets, counts = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
         parts = [(offset, offset + count) for offset, count in zip(offsets, counts, strict=False)]

@@ -280,6 +280,20 @@ def test_what_the_format_cannot_hold_is_told_and_metadata_can_be_left_out(shell:
         assert ("dpi" in kept.info, "dpi" in stripped.info) == (True, False)
 
 
+def test_pages(shell: Shell) -> None:
+    pages = [Image.fromarray(page) for page in (picture(5, 6), picture(6, 5), picture(7, 5))]
+    Path("a.tif").write_bytes(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+    assert shell("restore", "a.tif", "--page", "2", "-o", "b.png")[::2] == (0, "")
+    assert read_image("b.png").pixels.shape == (6, 5, 3)
+    code, out, err = shell("restore", "a.tif", "--all-pages", "--json")
+    assert (code, err) == (0, "imagerestore: 3 restored, 0 unchanged, 0 skipped, 0 failed\n")
+    assert [json.loads(line)["page"] for line in out.splitlines()] == [1, 2, 3]
+    assert read_image("a.3.restored.png").pixels.shape == (7, 5, 3)
+    code, out, err = shell("restore", "a.tif", "--page", "4")
+    assert (code, out) == (2, "")
+    assert_one_line(err, "a.tif", "no page 4")
+
+
 def test_a_file_that_is_cut_short(shell: Shell) -> None:
     Path("a.jpg").write_bytes(encode(picture(), "JPEG")[:-30])
     code, out, err = shell("restore", "a.jpg", "--strict")

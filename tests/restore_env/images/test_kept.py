@@ -6,6 +6,7 @@ import io
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +187,47 @@ def test_of_several_pages_a_note_tells() -> None:
         photo = decode_image(encode(pages[0], file_format, save_all=True, append_images=pages[1:]))
         assert photo.notes == ("the first of 2 pages or frames",)
     assert decode_image(encode(RGB)).notes == ()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"file_format": name} for name in ("TIFF", "GIF", "PNG")),
+        *({"file_format": "TIFF", "compression": name} for name in ("tiff_lzw", "tiff_adobe_deflate")),
+        {"file_format": "WEBP", "lossless": True},
+    ],
+)
+def test_any_page_can_be_read(options: dict[str, Any]) -> None:
+    first, second = (Image.fromarray(page).quantize(16).convert("RGB") for page in (RGB, RGB[::-1].copy()))
+    data = encode(first, save_all=True, append_images=[second], **options)
+    for page, picture in ((1, first), (2, second)):
+        photo = decode_image(data, page=page)
+        np.testing.assert_array_equal(photo.pixels, np.asarray(picture))
+        assert photo.notes == ()
+    with pytest.raises(ImageError, match="no page 3"):
+        decode_image(data, page=3)
+
+
+def cmyk_profile() -> bytes:
+    """A profile by which black alone shows."""
+    header, lut = bytearray(128), b"mft1" + bytes(4) + bytes([4, 3, 2, 0])
+    header[8:12], header[12:24], header[36:40] = b"\x02\x40\0\0", b"prtrCMYKLab ", b"acsp"
+    header[68:80] = b"\0\0\xf6\xd6\0\1\0\0\0\0\xd3\x2d"
+    lut += b"".join(int(65536 * (row == column)).to_bytes(4, "big") for row in range(3) for column in range(3))
+    lut += bytes(range(256)) * 4 + bytes([255, 128, 128, 0, 128, 128]) * 8 + bytes(range(256)) * 3
+    header[:4] = (128 + 16 + len(lut)).to_bytes(4, "big")
+    table = b"\0\0\0\1A2B0" + (144).to_bytes(4, "big") + len(lut).to_bytes(4, "big")
+    return bytes(header) + table + lut
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
+def test_cmyk_is_converted_by_its_profile(file_format: str) -> None:
+    cmyk = Image.fromarray(RGB).convert("CMYK")
+    photo = decode_image(encode(cmyk, file_format, icc_profile=cmyk_profile()))
+    assert photo.pixels.min() > 250  # Pillow's CMYK has no black
+    assert photo.icc_profile is None
+    damaged = decode_image(encode(cmyk, file_format, icc_profile=bytes(200)))
+    assert damaged.pixels.std() > 10
 
 
 @pytest.mark.parametrize("cut", [2, 40])
