@@ -23,6 +23,15 @@ def to_float(pixels: Pixels) -> Float:
     return floats
 
 
+def over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Composite 8-bit colours with alpha, the last channel, over white."""
+    alpha = pixels[..., -1:].astype(np.uint16)
+    total = pixels[..., :-1] * alpha
+    total += 255 * (255 - alpha) + 127
+    total += 1 + (total >> 8)  # division by 255, exact for such numbers
+    return (total >> 8).astype(np.uint8)
+
+
 def quantized(images: Tensor) -> Tensor:
     """Images in [0, 1], clipped and rounded to uint8."""
     rounded = images.clamp(0, 1).mul_(255).round_()

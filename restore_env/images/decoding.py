@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from restore_env.errors import ImageRestoreError
+from restore_env.images.arrays import over_white
 from restore_env.images.formats import FORMATS, plugins_for
 from restore_env.images.metadata import NO_METADATA, Metadata, in_srgb, read_exif, read_metadata, upright
 from restore_env.images.tiff_layout import TiffLayout
@@ -36,6 +37,7 @@ _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
 _MOST_DEFLATED = 1032  # times that Deflate makes data smaller at most
 _JPEG_END = b"\xff\xd9"
 
+_BAND = 256  # rows that are converted at once
 _FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
@@ -117,8 +119,7 @@ def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint
         raise ImageError(f"{name}: {array.dtype} values; expected uint8, uint16, bool, or float in [0, 1]")
     channels = pixels.shape[2]
     if channels in (2, 4):
-        alpha = pixels[..., -1:].astype(np.uint32)
-        pixels = ((pixels[..., :-1] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        pixels = np.concatenate([over_white(pixels[top : top + _BAND]) for top in range(0, len(pixels), _BAND)])
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     return np.ascontiguousarray(pixels)

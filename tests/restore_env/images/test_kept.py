@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
+from restore_env.images.arrays import over_white
 from restore_env.images.decoding import ImageError, Photo, decode_image, read_image
 from restore_env.images.encoding import write_image
 from restore_env.images.formats import FORMATS as EVERY
@@ -76,6 +77,13 @@ def test_a_format_without_transparency_shows_white_and_says_so(tmp_path: Path) -
     assert np.abs(read_image(tmp_path / "a.jpg").pixels.astype(int) - photo.pixels).mean() < 4
     opaque = decode_image(encode(Image.fromarray(RGB).convert("RGBA")))
     assert write_image(tmp_path / "b.jpg", opaque) == ()
+
+
+def test_compositing_over_white_is_exact_for_every_colour_and_opacity() -> None:
+    values = np.arange(256, dtype=np.uint8)
+    colour, alpha = np.meshgrid(values, values, indexing="ij")
+    expected = np.floor((colour.astype(float) * alpha + 255.0 * (255 - alpha.astype(float))) / 255 + 0.5)
+    np.testing.assert_array_equal(over_white(np.stack([colour, alpha], axis=2))[..., 0], expected)
 
 
 def test_tools_see_the_nearest_colour_under_full_transparency() -> None:
