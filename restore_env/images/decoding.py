@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from restore_env.errors import ImageRestoreError
 from restore_env.images.arrays import over_white
-from restore_env.images.formats import FORMATS, plugins_for
+from restore_env.images.formats import FORMATS, JPEG_END, jpeg_has_end, plugins_for
 from restore_env.images.metadata import NO_METADATA, Metadata, in_srgb, read_exif, read_metadata, upright
 from restore_env.images.tiff_layout import TiffLayout
 
@@ -35,7 +35,6 @@ _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _PROFILE_SPACES = {True: b"GRAY", False: b"RGB "}
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
 _MOST_DEFLATED = 1032  # times that Deflate makes data smaller at most
-_JPEG_END = b"\xff\xd9"
 
 _BAND = 256  # rows that are converted at once
 _FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
@@ -228,11 +227,13 @@ def _decode(data: bytes, name: str, strict: bool, page: int | None) -> Photo:
     except OSError as error:
         if strict or image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
             raise
-        image = Image.open(io.BytesIO(data + _JPEG_END), formats=("JPEG",))
+        image = Image.open(io.BytesIO(data + JPEG_END), formats=("JPEG",))
         image.load()
         notes = (*notes, "the file is cut short: its missing part was filled in")
     else:
-        if image.format in ("JPEG", "MPO") and not strict and _JPEG_END not in data[-65536:]:
+        if image.format in ("JPEG", "MPO") and not jpeg_has_end(data):
+            if strict:
+                raise ImageError(f"{name}: damaged (the file is cut short: its end is missing)")
             notes = (*notes, "the file is cut short: its end is missing")
     if image.format == "PNG" and data[_PNG_DEPTH_AT] == 16 and page in (None, 1):
         pixels = _deep_png_pixels(image, data, name)

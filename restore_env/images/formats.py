@@ -77,8 +77,17 @@ WRITTEN: Mapping[str, Format] = MappingProxyType(
 )
 """The format that a file of each suffix is written in."""
 
+JPEG_END = b"\xff\xd9"
 _ISO_BRANDS = slice(8, 64)  # the bytes of an ISO media file that name what it holds
 _TGA_END = b"TRUEVISION-XFILE.\0"
+
+
+def jpeg_has_end(data: bytes) -> bool:
+    """Whether a JPEG's first picture, of which thumbnails are no part, has its end marker."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at : at + 2] != b"\xff\xda":  # segments before the picture
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(JPEG_END, at) >= 0
 
 
 def plugins_for(data: bytes, name: str) -> tuple[str, ...]:

@@ -246,6 +246,17 @@ def test_a_jpeg_that_is_cut_short_is_filled_with_a_note_or_refused(cut: int) -> 
     top = decode_image(whole).pixels[:8]
     np.testing.assert_array_equal(photo.pixels[:8], top)
     assert decode_image(whole, strict=False).notes == ()
+    with pytest.raises(ImageError, match=r"cut short|truncated"):
+        decode_image(whole[:-cut])
+
+
+def test_what_follows_a_jpeg_does_not_make_it_cut_short() -> None:
+    thumbnail = b"\xff\xe1\0\x0a" + b"\xff\xd8" + bytes(4) + b"\xff\xd9"
+    whole = encode(RGB, "JPEG")
+    assert decode_image(whole + bytes(200_000), strict=False).notes == ()
+    with_thumbnail = whole[:2] + thumbnail + whole[2:]
+    assert decode_image(with_thumbnail, strict=False).notes == ()
+    assert len(decode_image(with_thumbnail[:-2], strict=False).notes) == 1
 
 
 def test_the_documentation_lists_the_formats() -> None:
