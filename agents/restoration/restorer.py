@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from agents.agent import load_policy, policy_of
+from agents.policy_input import PUBLISHED
 from agents.restoration.pipeline import Pipeline, SuperResolverLike, make_pipeline
 from agents.restoration.tiled_episode import Progress, TiledEpisode, Vote
 from restore_env.images.decoding import MAX_PIXELS, ImageError, Photo
@@ -197,8 +198,9 @@ class Restorer:
                 f"the target is {reference.shape[1]}x{reference.shape[0]}, the result will be"
                 f" {width * scale}x{height * scale}: they must be of one size"
             )
-        grey = photo.grey or has_no_colour(pixels)
-        pipeline = self.pipeline(scale).without_colour() if grey else self.pipeline(scale)
+        pipeline = self.pipeline(scale)
+        if (photo.grey or has_no_colour(pixels)) and pipeline.policy_input != PUBLISHED:  # which adds colours
+            pipeline = pipeline.without_colour()
         started = time.perf_counter()
         report = progress or (lambda what, share: None)
         episode = TiledEpisode(pipeline, to_tensor(pixels), scale, self.device, report, self.max_steps, keep_stages)
