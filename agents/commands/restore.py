@@ -191,7 +191,7 @@ def remaining(start: float, number: int, count: int) -> str:
 
 
 class Report:
-    """What a run tells: a line for each file as it goes, then the files that were left out, and the counts.
+    """Prints the results of a run: a line for each file as it goes, then the files that were left out, and the counts.
 
     Args:
         as_objects: print lines of JSON.
@@ -205,7 +205,7 @@ class Report:
         self._complete = True
 
     def done(self, job: Job, result: Restoration, notes: Sequence[str]) -> None:
-        """Tell of a file that was written."""
+        """Print a file that was written."""
         self._counts["restored" if result.toolchain else "unchanged"] += 1
         for note in notes:
             print_error(f"{job.source}: {note}", kind="warning")
@@ -217,7 +217,7 @@ class Report:
         self._print(json.dumps(row) if self._as_objects else as_line(job, result))
 
     def failed(self, file: Path, message: str) -> None:
-        """Tell of a file that could not be restored."""
+        """Print a file that could not be restored."""
         self._counts["failed"] += 1
         self._complete = False
         print_error(message)
@@ -225,7 +225,7 @@ class Report:
             self._print(json.dumps({"file": str(file), "error": " ".join(message.split())}))
 
     def skipped(self, file: Path, reason: str, *, counts: bool = True) -> None:
-        """Note a file that was left out; ``counts``: the exit code tells of it."""
+        """Note a file that was left out; ``counts``: the exit code is not 0 because of it."""
         self._counts["skipped"] += 1
         self._complete = self._complete and not counts
         self._left_out.append(f"{file}: {reason}")
@@ -233,7 +233,7 @@ class Report:
             self._print(json.dumps({"file": str(file), "skipped": reason}))
 
     def finish(self, many: bool) -> int:
-        """Tell what was left out, and the counts if there were several files; return the exit code."""
+        """Print what was left out, and the counts if there were several files; return the exit code."""
         for line in self._left_out:
             print_error(line, kind="skipped")
         written = self._counts["restored"] + self._counts["unchanged"]

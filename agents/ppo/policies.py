@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
@@ -18,12 +19,20 @@ from agents.features_extractor import AgentParts, AgentPolicy, RestoreFeatures
 _FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
 
 
-class MaskedActor:
-    """Mixin of a policy whose features extractor has the latest ``mask``: forbidden actions are never chosen."""
+class MaskedPolicy(RecurrentMultiInputActorCriticPolicy):
+    """Base of the policies: the features extractor has the latest ``mask``, and forbidden actions are never chosen."""
 
-    pi_features_extractor: BaseFeaturesExtractor
-    action_dist: Distribution
-    action_net: torch.nn.Module
+    defaults: ClassVar[Mapping[str, Any]]
+    """Arguments that a policy has if they are not given."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **{**self.defaults, **kwargs})
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         mask, distribution = self.pi_features_extractor.mask, self.action_dist
@@ -47,21 +56,13 @@ class MaskedFeatures(CombinedExtractor):
         return features
 
 
-class MaskedMultiInputLstmPolicy(MaskedActor, RecurrentMultiInputActorCriticPolicy):
+class MaskedMultiInputLstmPolicy(MaskedPolicy):
     """sb3-contrib's ``MultiInputLstmPolicy``, which never picks an action that ``action_mask`` forbids."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
-        **kwargs: Any,
-    ) -> None:
-        defaults: dict[str, Any] = {"features_extractor_class": MaskedFeatures}
-        super().__init__(observation_space, action_space, lr_schedule, **{**defaults, **kwargs})
+    defaults: ClassVar[Mapping[str, Any]] = {"features_extractor_class": MaskedFeatures}
 
 
-class MaskedRecurrentPolicy(AgentPolicy, MaskedActor, RecurrentMultiInputActorCriticPolicy):
+class MaskedRecurrentPolicy(AgentPolicy, MaskedPolicy):
     """An LSTM policy over :class:`RestoreFeatures` that never picks an action that ``action_mask`` forbids.
 
     ``RecurrentPPO(MaskedRecurrentPolicy, env)`` needs no ``policy_kwargs``: the defaults are the published agent's
@@ -69,20 +70,11 @@ class MaskedRecurrentPolicy(AgentPolicy, MaskedActor, RecurrentMultiInputActorCr
     """
 
     agent_kind = "logits"
-
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
-        **kwargs: Any,
-    ) -> None:
-        defaults: dict[str, Any] = {
-            "features_extractor_class": RestoreFeatures,
-            "lstm_hidden_size": HIDDEN,
-            "net_arch": [],
-        }
-        super().__init__(observation_space, action_space, lr_schedule, **{**defaults, **kwargs})
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "features_extractor_class": RestoreFeatures,
+        "lstm_hidden_size": HIDDEN,
+        "net_arch": [],
+    }
 
     @staticmethod
     def _process_sequence(

@@ -122,7 +122,7 @@ def _find_super_resolver(wanted: SuperResolverLike | None, tools: Sequence[Tool]
 def _without_colour(tool: Tool) -> Tool:
     def run(images: torch.Tensor) -> torch.Tensor:
         restored = tool(images)
-        if restored.ndim != 4 or restored.shape[1] != 3:  # a wrong shape, which is told elsewhere
+        if restored.ndim != 4 or restored.shape[1] != 3:  # the toolbox refuses a wrong shape
             return restored
         grey = torch.einsum("nchw,c->nhw", restored, restored.new_tensor(LUMINANCE))
         return grey[:, None].expand_as(restored)

@@ -1,6 +1,6 @@
 """Reinforcement learning from scratch, compared: ``python -m benchmarks.agents [TRAIN TEST]``.
 
-Every algorithm is trained on one level set from random weights, without an oracle, with several seeds, and judged on
+Every algorithm is trained on one level set from random weights, without an oracle, with several seeds, and evaluated on
 another, which comes from other photographs. Beside them stand policies that need no training, an agent that imitates
 an oracle, and the oracles. The score is 0 for the constant chain that is best on the test set, and 1 for the best chain
 of each level. A run that is finished is kept as a file, so an interrupted benchmark goes on where it was.
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train and compare everything, and publish the table."""
     check_outputs(arguments)
     if (arguments.train is None) != (arguments.test is None):
-        raise ValueError("give two level sets, one to train on and one to judge on")
+        raise ValueError("give two level sets, one to train on and one to evaluate on")
     names = (arguments.train or f"{LEVELS}-train", arguments.test or f"{LEVELS}-test")
     setting = checked(Setting(*names, arguments.steps))
     algorithms = chosen(arguments, setting)
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     described = [f"**{name}**, {len(levels)} levels of {len(own)} photographs" for name, levels, own in sets]
     common = len(sets[0][2] & sets[1][2])
     text = [
-        f"Trained on {described[0]}; judged on {described[1]}, {common or 'none'} of them trained on."
+        f"Trained on {described[0]}; evaluated on {described[1]}, {common or 'none'} of them trained on."
         f" Severity {manifest.severity}, {len(manifest.tools)} tools, at most {setting.depth} steps.\n",
         *table(rows, ", dB" if manifest.reward == "psnr" else ""),
         f"\nInterquartile means with 95 % intervals; seeds: {arguments.seeds};"
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = OneLineParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("train", nargs="?", help=f"level set to train on, a name or a path (default {LEVELS}-train)")
-    parser.add_argument("test", nargs="?", help=f"level set to judge on (default {LEVELS}-test)")
+    parser.add_argument("test", nargs="?", help=f"level set to evaluate on (default {LEVELS}-test)")
     parser.add_argument(
         "--algorithms", nargs="+", metavar="NAME", help=f"of {', '.join([*ALGORITHMS, IMITATION])} (default: all)"
     )

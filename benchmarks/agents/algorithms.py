@@ -20,7 +20,7 @@ from agents.ppo.policies import MaskedMultiInputLstmPolicy, MaskedRecurrentPolic
 Arguments = Mapping[str, Any]
 FLAT: Arguments = MappingProxyType({"observation": "spectrum", "flatten": True})
 SEPARATE: Arguments = MappingProxyType({"observation": "spectrum"})
-BLIND: Arguments = MappingProxyType({"observation": ("last_action", "steps_left"), "flatten": True})
+WITHOUT_IMAGE: Arguments = MappingProxyType({"observation": ("last_action", "steps_left"), "flatten": True})
 PIXELS: Arguments = MappingProxyType({"observation": "image"})
 """What a policy observes: the compact observation as one row, or as a Dict; no image at all; the patch."""
 
@@ -90,7 +90,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
     {
         "ppo": Algorithm("PPO", PPO, "MlpPolicy", _PPO, _MLP, floor=FLOOR),
         "ppo_blind": Algorithm(
-            "PPO without the image", PPO, "MlpPolicy", {**_PPO, "ent_coef": 0.01}, observed=BLIND, share=0.1
+            "PPO without the image", PPO, "MlpPolicy", {**_PPO, "ent_coef": 0.01}, observed=WITHOUT_IMAGE, share=0.1
         ),
         "recurrent_ppo": Algorithm("RecurrentPPO", RecurrentPPO, "MlpLstmPolicy", _PPO, _LSTM, share=0.5, floor=FLOOR),
         "recurrent_ppo_masks": Algorithm(

@@ -18,7 +18,7 @@ from agents.policies.heuristics import FixedChain, RandomPolicy
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
 from agents.rollout import draw_starts
 from benchmarks.agents.algorithms import FLAT
-from benchmarks.agents.training import Run, Setting, judged
+from benchmarks.agents.training import Run, Setting, evaluated
 from restore_env import Task
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.levels.optima import optima
@@ -98,10 +98,10 @@ def every_reward(setting: Setting) -> tuple[npt.NDArray[np.float32], npt.NDArray
 
 
 def imitate(setting: Setting, seed: int) -> Run:
-    """Train a policy on the rewards of all actions, which an oracle tells, and judge it."""
+    """Train a policy on the rewards of all actions, given by an oracle, and evaluate it."""
     began = time.perf_counter()
     policy = fitted(setting, seed)
-    return judged(setting, policy, FLAT, time.perf_counter() - began)
+    return evaluated(setting, policy, FLAT, time.perf_counter() - began)
 
 
 def constant_chain(setting: Setting) -> FixedChain:
@@ -124,4 +124,4 @@ UNTRAINED: Mapping[str, tuple[Callable[[Setting, int], Policy], int]] = MappingP
 def untrained(setting: Setting, name: str) -> list[Run]:
     """Play one of :data:`UNTRAINED` with each of its seeds."""
     make, seeds = UNTRAINED[name]
-    return [judged(setting, make(setting, seed), FLAT) for seed in range(seeds)]
+    return [evaluated(setting, make(setting, seed), FLAT) for seed in range(seeds)]

@@ -33,7 +33,7 @@ class Training(NamedTuple):
 
 
 def train(setting: Setting, name: str, seed: int) -> Run:
-    """Train and judge one agent on one thread."""
+    """Train and evaluate one agent on one thread."""
     with one_thread():
         return imitate(setting, seed) if name == IMITATION else reinforce(ALGORITHMS[name], setting, seed)
 
@@ -95,6 +95,6 @@ def measure(setting: Setting, names: Sequence[str], seeds: int, folder: Path, jo
         done += 1
         results[training.name, training.seed] = result
         write_atomically(training.file, (json.dumps(asdict(result)) + "\n").encode())
-        told = f"{training.name}, seed {training.seed}: score {result.score:.3f}, {result.seconds:.0f} s"
-        print(f"[{done}/{len(trainings)}] {told}", file=sys.stderr, flush=True)
+        line = f"{training.name}, seed {training.seed}: score {result.score:.3f}, {result.seconds:.0f} s"
+        print(f"[{done}/{len(trainings)}] {line}", file=sys.stderr, flush=True)
     return {name: [run for seed in range(seeds) if (run := results[name, seed])] for name in names}

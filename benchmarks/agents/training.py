@@ -48,7 +48,7 @@ class Setting:
 
     @property
     def both(self) -> tuple[LevelSet, LevelSet]:
-        """The level set to train on, and the one to judge on."""
+        """The level set to train on, and the one to evaluate on."""
         return self.training_set, open_levels(self.test)
 
     @property
@@ -84,8 +84,8 @@ class Run:
     """Environment steps, and the score on the test set after them."""
 
 
-def judged(setting: Setting, policy: Policy, observed: Any, seconds: float = 0.0) -> Run:
-    """Play both level sets with a policy."""
+def evaluated(setting: Setting, policy: Policy, observed: Any, seconds: float = 0.0) -> Run:
+    """Evaluate a policy on both level sets."""
     seen, unseen = (setting.evaluate(policy, levels, observed) for levels in (setting.train, setting.test))
     assert seen.score is not None
     assert unseen.score is not None
@@ -194,7 +194,7 @@ class _Curve(BaseCallback):
 
 
 def reinforce(algorithm: Algorithm, setting: Setting, seed: int) -> Run:
-    """Train an algorithm from random weights, without an oracle, and judge it at the end and along the way."""
+    """Train an algorithm from random weights, without an oracle, and evaluate it at the end and along the way."""
     steps = max(1, round(setting.steps * algorithm.share))
     standardizer = Standardizer(setting.training_set, algorithm.observed)
     levels = RestoreVecEnv(algorithm.envs, levels=setting.train, max_steps=setting.depth, **algorithm.observed)
@@ -212,7 +212,7 @@ def reinforce(algorithm: Algorithm, setting: Setting, seed: int) -> Run:
     curve, began = _Curve(score, steps, setting.points), time.perf_counter()
     model.learn(steps, callback=curve)
     seconds = time.perf_counter() - began - curve.seconds
-    run = judged(setting, policy, algorithm.observed, seconds)
+    run = evaluated(setting, policy, algorithm.observed, seconds)
     taken = model.num_timesteps
     before = [point for point in curve.points if point[0] < taken]
     return replace(run, env_steps=taken, curve=(*before, (taken, run.score)))

@@ -2,7 +2,7 @@
 
 ``toolboxes`` compares the agent of each toolbox with the best constant chain, a random policy, the greedy oracle and
 the best chain of at most two tools. The other parts take one toolbox: ``order`` runs the chosen tools in another order;
-``removed`` takes away each tool in turn; ``rewards`` judges the agent by SSIM and a perceptual distance; ``unseen``
+``removed`` takes away each tool in turn; ``rewards`` measures the agent by SSIM and a perceptual distance; ``unseen``
 measures on distortions that nothing was trained on. The constant chain is found on photographs that nothing is measured
 on. With ``--cache`` an interrupted run continues where it stopped.
 """

@@ -26,7 +26,7 @@ from restore_env.task import MAX_STEPS
 METRICS: Mapping[str, tuple[str, int]] = MappingProxyType(
     {"psnr": ("PSNR, dB", 2), "ssim": ("SSIM", 4), "perceptual": ("perceptual quality", 4)}
 )
-"""The metrics that judge: their title, and digits after the point."""
+"""The metrics of the evaluation: their title, and digits after the point."""
 
 
 @dataclass(frozen=True)
@@ -171,17 +171,17 @@ def attribute_removed(setting: Setting) -> Section:
 
 
 def attribute_rewards(setting: Setting) -> Section:
-    """The agent, whose training was paid in PSNR, judged by other metrics."""
-    paid, text, record = setting.sets, [], {}
+    """The agent, trained with PSNR as reward, measured by other metrics."""
+    by_psnr, text, record = setting.sets, [], {}
     for metric, (title, digits) in METRICS.items():
-        note(f"judged by {metric}")
+        note(f"measured by {metric}")
         rewarded = {} if metric == "psnr" else {"reward": metric}
         sets = setting.explorer.sets(setting.toolbox, severity=setting.severity, **rewarded)
         lines = compare_policies(setting, setting.toolbox, sets)
         if rewarded:
             choice, stop = sets.choice(), sets.measured.toolbox.stop
-            constant = run(FixedChain(paid.choice().constant, stop), sets.measured)
-            best = run_chains(paid.choice().best, sets.measured)
+            constant = run(FixedChain(by_psnr.choice().constant, stop), sets.measured)
+            best = run_chains(by_psnr.choice().best, sets.measured)
             lines += [
                 Line.of("constant chain by PSNR", constant, choice, stop),
                 Line.of("best chain by PSNR", best, choice, stop),

@@ -25,7 +25,7 @@ _DPI_TAGS = (282, 283, 296)
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file tells about its picture, apart from EXIF and the colour profile."""
+    """Metadata of an image file, apart from EXIF and the colour profile."""
 
     xmp: bytes | None = None
     iptc: bytes | None = None

@@ -31,7 +31,7 @@ RANDOM_RUNS = 3
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Paths of a level set to train on, and of one to judge on."""
+    """Paths of a level set to train on, and of one to evaluate on."""
     folders = [tmp_path_factory.mktemp(part) for part in ("train", "test")]
     train, test = (str(small_levels(folder, depth=2, seed=number)) for number, folder in enumerate(folders))
     return train, test
