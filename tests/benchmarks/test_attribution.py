@@ -66,6 +66,12 @@ def test_bounds_are_those_of_the_oracles(explorer: Explorer) -> None:
     assert run_chains([constant] * 8, measured).returns == pytest.approx(choice.constant_returns)
 
 
+def test_constant_chains_are_found_on_other_photographs(explorer: Explorer, folder: Path) -> None:
+    sets = explorer.sets(BOX, distortion=EXPOSURE)
+    for part, name in ((sets.measured, "measured"), (sets.other, "others")):
+        assert {Path(photograph).parent for photograph in part.levels.manifest.photographs} == {folder / name}
+
+
 def test_the_constant_chain_is_line_zero_and_the_best_chain_one(explorer: Explorer) -> None:
     sets = explorer.sets(BOX, distortion=EXPOSURE)
     choice, measured = sets.choice(), sets.measured
