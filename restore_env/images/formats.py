@@ -86,7 +86,8 @@ def jpeg_has_end(data: bytes) -> bool:
     """Whether a JPEG's first picture, of which thumbnails are no part, has its end marker."""
     at = 2
     while data[at : at + 1] == b"\xff" and data[at : at + 2] != b"\xff\xda":  # segments before the picture
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        fill = data[at + 1 : at + 2] == b"\xff"  # any number of these bytes may precede a marker
+        at += 1 if fill else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return data.find(JPEG_END, at) >= 0
 
 

@@ -259,6 +259,15 @@ def test_what_follows_a_jpeg_does_not_make_it_cut_short() -> None:
     assert len(decode_image(with_thumbnail[:-2], strict=False).notes) == 1
 
 
+def test_a_jpeg_with_fill_bytes_before_its_segments_has_its_end() -> None:
+    whole = encode(RGB, "JPEG")
+    filled = whole[:2] + b"\xff\xff\xff" + whole[2:]
+    np.testing.assert_array_equal(decode_image(filled).pixels, decode_image(whole).pixels)
+    assert decode_image(filled, strict=False).notes == ()
+    with pytest.raises(ImageError, match=r"cut short|truncated"):
+        decode_image(filled[:-2])
+
+
 def test_the_documentation_lists_the_formats() -> None:
     documented = (Path(__file__).parents[3] / "docs" / "restoring.md").read_text()
     rows = [line for line in documented.splitlines() if line.startswith(tuple(f"| {kind.name} |" for kind in EVERY))]
