@@ -89,7 +89,7 @@ _REGULARIZED: Arguments = MappingProxyType(
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
     {
         "ppo": Algorithm("PPO", PPO, "MlpPolicy", _PPO, _MLP, floor=FLOOR),
-        "ppo_blind": Algorithm(
+        "ppo_without_image": Algorithm(
             "PPO without the image", PPO, "MlpPolicy", {**_PPO, "ent_coef": 0.01}, observed=WITHOUT_IMAGE, share=0.1
         ),
         "recurrent_ppo": Algorithm("RecurrentPPO", RecurrentPPO, "MlpLstmPolicy", _PPO, _LSTM, share=0.5, floor=FLOOR),
