@@ -22,7 +22,7 @@ from agents.command_line import OneLineParser, run_guarded
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import COMMAND, TABLES, VERSION, parse
 from restore_env.images.files import write_atomically
-from restore_env.images.sources import embedded_paths, list_images
+from restore_env.images.sources import embedded_paths, images_in, list_images
 from tools_zoo.training.cards import command_line, source_version
 
 PROGRAM = "benchmarks.short"
@@ -125,14 +125,12 @@ def photograph_folders(images: Path | None, out: Path) -> dict[str, Path]:
     """The folders that rows name in braces.
 
     Raises:
-        ValueError: no image files in ``images``.
+        ImageError: no image files in ``images``.
     """
     bundled = embedded_paths()
     other = copy_files(bundled[1::2], out / "other")
     images = images or copy_files(bundled[::2], out / "bundled")
-    paths = list_images(images)
-    if not paths:
-        raise ValueError(f"{images}: no image files in this folder")
+    paths = images_in(images)
     few = copy_files(paths[:: -(-len(paths) // FEW)], out / f"few-{images.resolve().name}")
     return {"images": images, "few": few, "other": other, "runs": out / "runs"}
 

@@ -24,7 +24,7 @@ from benchmarks.attribution.parts import PARTS, Setting, caption
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import add_outputs, check_outputs, parse, publish
 from restore_env.distortions.protocol import MIXED, check_severity
-from restore_env.images.sources import list_images
+from restore_env.images.sources import images_in
 from restore_env.levels.building import split_images
 from restore_env.resolve import resolve_toolbox
 from tools_zoo import toolbox_names
@@ -36,12 +36,10 @@ def split(images: Path, others: Path | None) -> tuple[list[str], list[str]]:
     """The photographs to measure on, and those to find constant chains on: a folder of others, or a fifth of them.
 
     Raises:
+        ImageError: a folder that does not exist or holds no images.
         ValueError: too few photographs, or one that is in both folders.
     """
-    sides = [sorted(str(path.resolve()) for path in list_images(folder)) for folder in (images, others) if folder]
-    for folder, paths in zip((images, others), sides, strict=False):
-        if not paths:
-            raise ValueError(f"{folder}: no image files in this folder")
+    sides = [sorted(str(path.resolve()) for path in images_in(folder)) for folder in (images, others) if folder]
     if others is None:
         return split_images(sides[0], "train"), split_images(sides[0], "test")
     common = sorted(set(sides[0]) & set(sides[1]))

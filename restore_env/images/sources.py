@@ -183,9 +183,7 @@ def open_images(
         folder = Path(images)
         if not folder.is_dir():
             return ImageSource([folder], cache, min_size=min_size, lenient=False)
-        paths = list_images(folder)
-        if not paths:
-            raise ImageError(f"{folder}: the folder holds no image files ({', '.join(s[1:] for s in SUFFIXES)})")
+        paths = images_in(folder)
         source = ImageSource(paths, cache, min_size=min_size, lenient=True)
         if not len(source):
             raise ImageError(f"{folder}: none of its {len(paths)} image file(s) can be used: {source.skipped[0]}")
@@ -248,6 +246,20 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
+def images_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """Image files below a folder that must have some.
+
+    Raises:
+        ImageError: no such folder, or no image files in it.
+    """
+    if not Path(folder).is_dir():
+        raise ImageError(f"{folder}: no such folder")
+    paths = list_images(folder)
+    if not paths:
+        raise ImageError(f"{folder}: the folder holds no image files ({', '.join(s[1:] for s in SUFFIXES)})")
+    return paths
+
+
 def pair_folders(distorted: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
     """Match the files of two folders by name, whatever their suffix and a tag such as ``_in`` or ``_gt`` at the end.
 
@@ -262,17 +274,12 @@ def pair_folders(distorted: str | os.PathLike[str], target: str | os.PathLike[st
 
 
 def _files_by_name(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: no such folder")
     files: dict[str, Path] = {}
-    for path in list_images(folder):
+    for path in images_in(folder):
         name = _TAG.sub("", str(path.relative_to(folder).with_suffix("")))
         if name in files:
             raise ImageError(f"{path}: same name as {files[name]}; the pair is ambiguous")
         files[name] = path
-    if not files:
-        raise ImageError(f"{folder}: the folder holds no image files")
     return files
 
 

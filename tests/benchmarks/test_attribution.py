@@ -150,7 +150,7 @@ def test_patches_that_are_cached_are_not_computed_again(
     [
         (("--choose-images", "{folder}"), "in --images and in --choose-images"),
         (("--images", "{folder}/others"), "2 photographs are too few to split"),
-        (("--images", "{folder}/none"), "none: no image files in this folder"),
+        (("--images", "{folder}/none"), "none: no such folder"),
         (("--severity", "mild", "harsh"), "unknown severity 'harsh'"),
         (("--toolboxes", "classic", "--policy", "pure", "--toolbox", BOX), "pure was trained with the tools"),
     ],

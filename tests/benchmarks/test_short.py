@@ -90,7 +90,7 @@ class TestShort:
         Path("none").mkdir()
         for arguments, message in (
             (["--only", "three"], "unknown benchmark 'three': choose from one, bad, two"),
-            (["--images", "none"], "none: no image files"),
+            (["--images", "none"], "none: the folder holds no image files"),
             (["--page", "no/page.md"], "no: no such folder"),
         ):
             assert short.main(arguments) == 2
