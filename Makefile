@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 IMAGES ?=
 
-.PHONY: setup demo test check docs bench count
+.PHONY: setup demo test check docs wheel bench soak count
 
 setup: $(VENV)/.ready
 
@@ -15,16 +15,20 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## Restore a photograph with the shipped weights and show the gain
 	$(BIN)/imagerestore demo
 
-test: setup  ## Run the tests, a process a core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+test: setup  ## Run the tests, a process a core; those that start many processes: pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-check: setup  ## Lint, format and types
+check: setup  ## Lint, format, types, and calls that are unsafe with files of others
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive restore_env tools_zoo sr_models agents benchmarks examples
 
 docs: setup  ## Build the documentation in site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel:  ## Build the wheel, install it in an empty environment outside the checkout, and run it there
+	PYTHON=$(PYTHON) .ci/wheel
 
 count:  ## Source lines, test lines, the largest module, the fullest folder
 	@$(PYTHON) -c 'import collections, pathlib, subprocess; \
@@ -35,6 +39,9 @@ count:  ## Source lines, test lines, the largest module, the fullest folder
 	largest = max(source, key=source.get); \
 	folders = collections.Counter(f.parent for f in source if f.name != "__init__.py").most_common(1)[0]; \
 	print(f"source {sum(source.values())}, tests {tests}, largest module {largest} {source[largest]}, fullest folder {folders[0]} {folders[1]}")'
+
+soak: setup  ## Mutated files through everything that reads files, for half an hour. SECONDS=60: for a minute
+	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
 
 bench: setup  ## Every benchmark in short, under 15 minutes on two cores; writes docs/bench.md. IMAGES=DIR: your photographs
 	$(BIN)/python -m benchmarks.short $(if $(IMAGES),--images "$(IMAGES)")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,19 +22,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.encoders import ENCODERS, EncoderName
+from agents.encoders import ENCODERS, CompactEncoder, EncoderName
+from agents.policy_input import PolicyInput
 from restore_env.errors import ImageRestoreError
+from restore_env.plain_data import parse_json
 from restore_env.policy import takes_single
 from restore_env.toolbox import usable_device
-from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
+from tools_zoo.weight_files import check_shapes, load_state, read_weights, recipe_of, write_weights
 
 Observation = Mapping[str, npt.NDArray[Any]]
-"""A batch of the environment's observations: ``image`` (N, P, P, 3), ``last_action`` (N,), ``action_mask`` (N, A)."""
+"""A batch of the environment's observations: ``image`` (N, P, P, 3) or ``spectrum`` (N, 257), ``last_action`` (N,),
+``action_mask`` (N, A)."""
 State = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 """The LSTM's hidden and cell state, each ``(1, N, hidden)``, as Stable-Baselines3 passes them."""
 
 PATCH_SIZE = 63
-HIDDEN = 50
+MOST_TOOLS = 1000
+"""Tools that a policy's file may name."""
+TEMPERATURE = 0.2
+"""dB, of the softmax that makes a distribution over actions of predicted gains."""
 
 
 class PolicyError(ImageRestoreError):
@@ -76,8 +83,6 @@ class RecurrentAgent(nn.Module):
         encoder: a key of :data:`agents.encoders.ENCODERS`.
     """
 
-    observation_keys = ("image", "last_action", "action_mask")
-
     def __init__(
         self,
         tools: tuple[str, ...],
@@ -89,8 +94,14 @@ class RecurrentAgent(nn.Module):
         self.tools, self.kind, self.recipe = tools, kind, dict(recipe or {})
         self.patch_size = PATCH_SIZE
         self.extractor = PatchFeatures(len(tools), encoder)
-        self.lstm = nn.LSTM(self.extractor.width, HIDDEN)
-        self.head = nn.Linear(HIDDEN, len(tools) + 1)
+        self.hidden = self.extractor.features.hidden
+        self.lstm = nn.LSTM(self.extractor.width, self.hidden)
+        self.head = nn.Linear(self.hidden, len(tools) + 1)
+
+    @property
+    def observation_keys(self) -> tuple[str, ...]:
+        """What it observes."""
+        return (*self.extractor.features.observes, "last_action", "action_mask")
 
     @property
     def device(self) -> torch.device:
@@ -99,9 +110,35 @@ class RecurrentAgent(nn.Module):
 
     def forward(self, images: Tensor, last_action: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
         """One step: scores ``(N, n_tools + 1)`` and the next LSTM state."""
-        features = self.extractor(images, last_action)
-        latent, state = self.lstm(features[None], state)
+        return self.step(self.extractor.features(images), last_action, state)
+
+    def step(self, encoded: Tensor, last_action: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+        """One step from encoded patches ``(N, width)``: scores ``(N, n_tools + 1)`` and the next LSTM state."""
+        latent, state = self.lstm(self.extractor.combine(encoded, last_action)[None], state)
         return self.head(latent[0]), state
+
+    def encode(self, observation: Observation) -> Tensor:
+        """Encode a batch of observations, of images or compact: ``(N, width)``.
+
+        Raises:
+            PolicyError: images of another size than the policy's patches.
+        """
+        encoder, numbers = self.extractor.features, None
+        if isinstance(encoder, CompactEncoder) and "spectrum" in observation:
+            numbers = torch.as_tensor(np.asarray(observation["spectrum"])).to(self.device)
+            if "image" not in encoder.observes:
+                return encoder.forward(None, numbers)
+        images = torch.as_tensor(observation["image"]).to(self.device)
+        scale = 255 if images.dtype == torch.uint8 else 1
+        images = images.permute(0, 3, 1, 2).float().div(scale)
+        if images.shape[1:] != (3, self.patch_size, self.patch_size):
+            raise PolicyError(
+                f"the policy takes {self.patch_size}x{self.patch_size} patches, the observation holds"
+                f" {images.shape[3]}x{images.shape[2]}"
+            )
+        if isinstance(encoder, CompactEncoder):
+            return encoder.forward(images, numbers)
+        return encoder.forward(images)
 
     @torch.inference_mode()
     def scores(
@@ -117,24 +154,16 @@ class RecurrentAgent(nn.Module):
         Returns:
             Scores ``(N, n_tools + 1)``, minus infinity where the mask forbids an action, and the next state.
         """
-        images = torch.as_tensor(observation["image"]).to(self.device)
-        scale = 255 if images.dtype == torch.uint8 else 1
-        images = images.permute(0, 3, 1, 2).float().div(scale)
-        if images.shape[1:] != (3, self.patch_size, self.patch_size):
-            raise PolicyError(
-                f"the policy takes {self.patch_size}x{self.patch_size} patches, the observation holds"
-                f" {images.shape[3]}x{images.shape[2]}"
-            )
-        n = len(images)
+        encoded = self.encode(observation)
         if state is None:
-            hidden = cell = torch.zeros(1, n, HIDDEN, device=self.device)
+            hidden = cell = torch.zeros(1, len(encoded), self.hidden, device=self.device)
         else:
             hidden, cell = (torch.as_tensor(part).to(self.device) for part in state)
         if episode_start is not None:
             continues = torch.as_tensor(~np.asarray(episode_start, dtype=bool)).to(hidden)[None, :, None]
             hidden, cell = hidden * continues, cell * continues
         last_action = torch.as_tensor(np.asarray(observation["last_action"])).to(self.device)
-        scores, (hidden, cell) = self(images, last_action, (hidden, cell))
+        scores, (hidden, cell) = self.step(encoded, last_action, (hidden, cell))
         allowed = torch.as_tensor(np.asarray(observation["action_mask"], dtype=bool)).to(self.device)
         scores = scores.masked_fill(~allowed, -torch.inf)
         return scores.float().cpu().numpy(), (hidden.float().cpu().numpy(), cell.float().cpu().numpy())
@@ -158,39 +187,46 @@ class RecurrentAgent(nn.Module):
         return drawn.numpy(), state
 
 
-def with_more_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object = "the policy") -> RecurrentAgent:
-    """Extend an agent to more tools.
+def with_tools(agent: RecurrentAgent, tools: tuple[str, ...], name: object = "the policy") -> RecurrentAgent:
+    """The agent for some of its tools, or for more than its own.
 
     The scores of its own tools stay as they are; each new tool starts with their average weights.
 
+    Args:
+        agent: stays as it is.
+        tools: of the new agent, in the order of its actions.
+        name: of the agent, for errors.
+
     Raises:
-        PolicyError: one of its own tools is not among ``tools``.
+        PolicyError: neither has the agent all these tools, nor do they include all of its own.
     """
-    if not set(agent.tools) <= set(tools):
+    if tools == agent.tools:
+        return agent
+    own = set(agent.tools)
+    if not (own <= set(tools) or own >= set(tools)):
         check_tools(agent, tools, name)
-    larger = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.encoder).to(agent.device)
-    larger.extractor.load_state_dict(agent.extractor.state_dict())
-    places = [tools.index(name) for name in agent.tools]
-    columns = [*range(agent.extractor.embed.out_features)]
-    columns += [len(columns) + place for place in places]
-    state = {name: value.clone() for name, value in agent.lstm.state_dict().items()}
+    other = RecurrentAgent(tools, agent.kind, agent.recipe, agent.extractor.encoder).to(agent.device)
+    other.extractor.load_state_dict(agent.extractor.state_dict())
+    common = [tool for tool in tools if tool in own]
+    theirs, places = ([names.index(tool) for tool in common] for names in (agent.tools, tools))
+    width = agent.extractor.embed.out_features
+    state = {key: value.clone() for key, value in agent.lstm.state_dict().items()}
     weight = state["weight_ih_l0"]
-    state["weight_ih_l0"] = weight.new_zeros(len(weight), larger.extractor.width)
-    state["weight_ih_l0"][:, columns] = weight
-    larger.lstm.load_state_dict(state)
+    state["weight_ih_l0"] = changed = weight.new_zeros(len(weight), other.extractor.width)
+    changed[:, :width] = weight[:, :width]
+    changed[:, [width + place for place in places]] = weight[:, [width + place for place in theirs]]
+    other.lstm.load_state_dict(state)
     with torch.no_grad():
-        for parameter, before in zip(larger.head.parameters(), agent.head.parameters(), strict=True):
+        for parameter, before in zip(other.head.parameters(), agent.head.parameters(), strict=True):
             parameter.copy_(before[:-1].mean(dim=0, keepdim=True).expand_as(parameter))
-            parameter[places], parameter[-1] = before[:-1], before[-1]
-    return larger.eval().requires_grad_(False)
+            parameter[places], parameter[-1] = before[theirs], before[-1]
+    return other.eval().requires_grad_(False)
 
 
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the policies that come with the package."""
-UPSCALING = "super"
+DEFAULT = "default"
 """The shipped policy for the default tools and the super-resolvers."""
-PHOTO = "photo"
-"""The shipped policy for photographs: trained on single distortions as well as mixtures."""
 
 
 def policy_names() -> list[str]:
@@ -198,13 +234,21 @@ def policy_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
-def load_policy(name_or_path: str | os.PathLike[str] = UPSCALING, device: str | torch.device = "cpu") -> RecurrentAgent:
+def load_policy(
+    name_or_path: str | os.PathLike[str] = DEFAULT,
+    device: str | torch.device = "cpu",
+    tools: Sequence[str] | None = None,
+) -> RecurrentAgent:
     """Load a policy by its shipped name or from a safetensors file that training or import wrote.
 
-    Without a name it is the policy that plays ``gym.make("ImageRestore-v0")``.
+    Args:
+        name_or_path: the default one plays ``gym.make("ImageRestore-v0")``.
+        device: where it runs.
+        tools: those that it shall choose from, all or some of its own; None: all of its own.
 
     Raises:
-        PolicyError: no such policy, or a file that is damaged or of another architecture; the message says which.
+        PolicyError: no such policy, a file that is damaged or of another architecture, or other tools than its own; the
+            message says which.
         ValueError: a device that cannot be used.
     """
     device = usable_device(device)
@@ -216,17 +260,31 @@ def load_policy(name_or_path: str | os.PathLike[str] = UPSCALING, device: str | 
             f"{name_or_path}: no policy; expected one of {', '.join(policy_names())}, or a safetensors file"
         )
     state, metadata = read_weights(path, PolicyError)
+    own = parse_json(metadata.get("tools", "null"), f"{path}: its header's tools", PolicyError)
+    encoder = cast(EncoderName, metadata.get("encoder", "published"))
+    for name, is_valid in (
+        ("tools", isinstance(own, list) and len({*map(str, own)}) == len(own) <= MOST_TOOLS),
+        ("kind", metadata.get("kind") in ("q", "logits")),
+        ("encoder", encoder in ENCODERS),
+    ):
+        if not is_valid:
+            raise PolicyError(f"{path}: not a policy (its header has no valid {name!r})")
+    state = {_inside(key): value for key, value in state.items()}
+    kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
+    make = partial(RecurrentAgent, tuple(map(str, own)), kind, recipe_of(metadata, path, PolicyError), encoder)
+    with torch.device("meta"):  # what the header says takes no memory before the weights agree
+        check_shapes(make(), state, path, "the policy", PolicyError)
+    agent = make()
+    load_state(agent, state, path, "the policy", PolicyError)
     try:
-        tools = tuple(str(name) for name in json.loads(metadata["tools"]))
-        kind: Literal["logits", "q"] = "q" if metadata["kind"] == "q" else "logits"
-        encoder = cast(EncoderName, metadata.get("encoder", "published"))
-        if encoder not in ENCODERS:
-            raise KeyError("encoder")
-    except (KeyError, ValueError, TypeError) as error:
-        raise PolicyError(f"{path}: not a policy (its header has no valid {error})") from None
-    agent = RecurrentAgent(tools, kind, recipe_of(metadata), encoder)
-    load_state(agent, {_inside(key): value for key, value in state.items()}, path, "the policy", PolicyError)
+        PolicyInput.of(agent)
+    except ValueError as error:
+        raise PolicyError(f"{path}: its recipe: {error}") from None
     agent.eval().requires_grad_(False)
+    if tools is not None and set(tools) <= set(agent.tools):
+        agent = with_tools(agent, tuple(tools))
+    elif tools is not None:
+        check_tools(agent, tuple(tools), name_or_path)
     return agent.to(device)
 
 
@@ -247,28 +305,20 @@ def check_recipe(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
             raise PolicyError(f"{path}: was made with {name} {before.get(name)}, not {value}; delete it to start anew")
 
 
-def policy_of(toolbox: Any, upscaling: bool = False, photo: bool = False) -> str | Path:
-    """Find the policy for a toolbox: of its name, from its folder, or else the default one.
-
-    Args:
-        toolbox: a shipped toolbox's name, a folder, or anything else.
-        upscaling: instead of the default policy return the one for super-resolution (:data:`UPSCALING`).
-        photo: instead of the default policy return the one for photographs (:data:`PHOTO`).
-    """
-    folder = Path(toolbox) if isinstance(toolbox, (str, os.PathLike)) and toolbox != "default" else None
+def policy_of(toolbox: Any) -> str | Path:
+    """Find the policy of a toolbox (a name, a folder, or anything): of its name, in its folder, or else the default."""
+    folder = Path(toolbox) if isinstance(toolbox, (str, os.PathLike)) and toolbox != DEFAULT else None
     if folder is not None and isinstance(toolbox, str) and toolbox in policy_names():
         return toolbox
     if folder is not None and (folder / "agent.safetensors").is_file():
         return folder / "agent.safetensors"
-    special = UPSCALING if upscaling else PHOTO
-    chosen = special if (upscaling or photo) and special in policy_names() else "default"
     if folder is not None and folder.is_dir():
         warnings.warn(
-            f"{toolbox} has no agent of its own (agent.safetensors): using {chosen!r}, trained with the default tools;"
+            f"{toolbox} has no agent of its own (agent.safetensors): using {DEFAULT!r}, trained with the default tools;"
             " imagerestore train agent trains one",
             stacklevel=2,
         )
-    return chosen
+    return DEFAULT
 
 
 def save_policy(agent: RecurrentAgent, path: str | os.PathLike[str]) -> None:

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from agents.command_line import OneLineParser, run_guarded
+from agents.command_line import OneLineParser, import_interruptibly, run_guarded
 
-COMMANDS = ("restore", "evaluate", "explain", "demo", "train", "levels", "import_rl_restore", "export")
+COMMANDS = ("restore", "evaluate", "explain", "app", "demo", "train", "levels", "import_rl_restore", "export")
 """Modules of :mod:`agents.commands`; each has ``register(subparsers)``."""
 
 
@@ -33,8 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = build_parser().parse_args(words, argparse.Namespace(words=words))
-    return run_guarded(lambda: parsed.run(parsed), "imagerestore", debug=parsed.debug)
+    parsed = argparse.Namespace(words=words)
+
+    def parse() -> None:
+        build_parser().parse_args(words, parsed)  # for some commands this imports PyTorch and can be interrupted, too
+
+    failed = run_guarded(parse, "imagerestore")
+    if failed:
+        return failed
+
+    def run() -> int | None:
+        import_interruptibly()
+        code: int | None = parsed.run(parsed)
+        return code
+
+    return run_guarded(run, "imagerestore", debug=parsed.debug)
 
 
 def _version() -> str:

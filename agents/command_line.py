@@ -1,14 +1,32 @@
-"""What all command lines of the project share: one-line errors, exit codes, and arguments that must lie in a range."""
+"""What all command lines of the project share: one-line errors, exit codes, progress, and ranges of arguments."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from itertools import accumulate
+from shutil import get_terminal_size
 from typing import Any, NoReturn
+from unicodedata import east_asian_width
+
+CLEAR_LINE = "\r\x1b[K"
+"""Moves a terminal's cursor to the start of its line and empties the line."""
+BAR_SECONDS = 0.1
+"""Seconds between two updates of a progress bar."""
+_BAR = 24  # characters
+
+
+class Terminated(KeyboardInterrupt):
+    """The process has received SIGTERM."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -21,6 +39,7 @@ class OneLineParser(argparse.ArgumentParser):
         """Parse, after :attr:`complete`."""
         if self.complete is not None:
             complete, self.complete = self.complete, None
+            import_interruptibly()
             complete()
         return super().parse_known_args(args, namespace)
 
@@ -38,15 +57,18 @@ def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool 
         debug: print the traceback of an error before its one line.
 
     Returns:
-        What the command returned; 2 for an error that one line explains; 1 for a closed pipe; 130 if interrupted.
+        What the command returned; 2 for an error that one line explains; 1 for a closed pipe; 130 if interrupted, and
+        143 if terminated, by SIGTERM.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _terminable():
             warnings.showwarning = lambda message, *_: print_error(message, program, "warning")
             return int(command() or 0)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; what is written is whole", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        what = "terminated" if terminated else "interrupted"
+        print(f"{program}: {what}; what is written is whole", file=sys.stderr)
+        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -55,13 +77,97 @@ def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool 
             traceback.print_exc()
         unexpected = isinstance(error, RuntimeError) and not debug and program == "imagerestore"
         hint = "; imagerestore --debug COMMAND shows the traceback" if unexpected else ""
-        print_error(f"{str(error) or type(error).__name__}{hint}", program)
+        from restore_env.errors import explained  # imports PyTorch
+
+        print_error(f"{explained(error)}{hint}", program)
         return 2
+
+
+def import_interruptibly() -> None:
+    """Import NumPy before PyTorch does: its C code would go on without NumPy, if that import is interrupted."""
+    import numpy  # noqa: F401
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise :class:`Terminated`, unless someone else handles it."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def terminate(*_: object) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def print_error(message: object, program: str = "imagerestore", kind: str = "error") -> None:
     """Print one line on standard error."""
-    print(f"{program}: {kind}: {' '.join(str(message).split())}", file=sys.stderr)
+    from restore_env.errors import one_line
+
+    clear = CLEAR_LINE if sys.stderr.isatty() else ""  # of a progress bar
+    print(f"{clear}{program}: {kind}: {one_line(message)}", file=sys.stderr)
+
+
+@contextmanager
+def progress_bar(label: str, log_seconds: float | None = None) -> Iterator[Callable[[str, float], None]]:
+    """Show progress on standard error: a bar on a terminal, which is removed at the end; elsewhere lines, or nothing.
+
+    Args:
+        label: what the bar is called, such as the name of a file.
+        log_seconds: seconds between two lines where there is no terminal; None for no lines.
+
+    Yields:
+        A function that updates the bar by what is being done and the share of all that is done, 0 to 1.
+    """
+    terminal, began = sys.stderr.isatty(), time.monotonic()
+    seconds = BAR_SECONDS if terminal else log_seconds
+    due = began
+
+    def show(what: str, share: float) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if seconds is None or now < due:
+            return
+        due = now + seconds
+        elapsed = timedelta(seconds=int(now - began))
+        if terminal:
+            bar = "#" * round(_BAR * share)
+            _write(CLEAR_LINE + _fitted(f"[{bar:-<{_BAR}}] {share:4.0%} {elapsed} {what}  {label}"))
+        else:
+            _write(f"{' '.join(label.split())}: {what}, {elapsed}\n")
+
+    try:
+        yield show
+    finally:
+        if terminal:
+            _write(CLEAR_LINE)
+
+
+def _write(text: str) -> None:
+    with suppress(OSError, ValueError):  # standard error is closed
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _fitted(text: str) -> str:
+    """A text cut to one line of the terminal, without control characters."""
+    shown = [character if character.isprintable() else "?" for character in text]
+    ends = accumulate(map(cell_width, shown))
+    columns = get_terminal_size().columns
+    return "".join(character for character, end in zip(shown, ends, strict=True) if end < columns)
+
+
+def cell_width(text: str) -> int:
+    """The number of a terminal's cells that a text takes: two for each wide East Asian character."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def positive_float(text: str) -> float:
@@ -69,6 +175,14 @@ def positive_float(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """Parse an argument that must be a number of 0 or more."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
     return value
 
 

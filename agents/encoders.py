@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.episodes.spectrum import SPECTRUM_SIZE, WINDOW, spectrum
+from restore_env.episodes.spectrum import COMPACT_SIZE, compact_codes, decoded
+from restore_env.images.arrays import quantized
 
 KERNELS = (9, 5, 5, 5)
 
@@ -21,12 +22,12 @@ KERNELS = (9, 5, 5, 5)
 class PublishedEncoder(nn.ModuleList):
     """RL-Restore's encoder: four convolutions of stride 2, flattened to ``(N, 384)``."""
 
+    observes: tuple[str, ...] = ("image",)
+    """What it encodes: entries of an observation."""
     embedding_size = 32
     """Width of the layer after the encoder."""
-    pretrain_share = 0.2
-    """Share of a warm start in which an untrained encoder learns to estimate the distortions' strengths."""
-    calibrated: bool | Tensor = False
-    """Whether the encoder is frozen while the policy learns from demonstrations."""
+    hidden = 50
+    """Width of the LSTM."""
     memory_format = torch.channels_last
     """Of images in memory: on CPUs training is a fifth faster with channels last."""
 
@@ -43,54 +44,97 @@ class PublishedEncoder(nn.ModuleList):
         return images.flatten(1)
 
 
-class SpectralEncoder(nn.Module):
-    """Statistics of the luma's windowed cosine transform, followed by two layers: ``(N, 64)``.
+class CompactEncoder(nn.Module):
+    """Two layers on the environment's compact observation, which is computed where images are given: ``(N, 384)``."""
 
-    Blur removes high frequencies, noise adds to all of them, and JPEG, which uses the same transform, sets weak ones to
-    zero. For each of 64 frequencies the encoder computes mean and standard deviation of the log magnitude over the
-    windows, and the share of windows in which it is missing. Only the two layers are learned. About 3 M
-    multiply-accumulates.
-    """
-
-    embedding_size = 64
-    pretrain_share = 0.35
-    calibrated: Tensor
-    """True after :meth:`calibrate`; before that the encoder is untrained."""
-    width = 64
-    max_deviation = 4.0
-    """Normalized statistics are clamped to this many standard deviations. A patch of one colour would exceed it."""
-    feature_mean: Tensor
-    feature_std: Tensor
+    observes: tuple[str, ...] = ("spectrum",)
+    embedding_size = 192
+    hidden = 192
+    width = 384
+    dropout = 0.3
+    more = 0
+    """Features that :meth:`features_of` adds."""
+    max_deviation = 5.0
+    """Normalized numbers are clamped to this many standard deviations."""
+    number_mean: Tensor
+    number_std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        size, frequencies = SPECTRUM_SIZE, WINDOW**2
-        self.register_buffer("calibrated", torch.tensor(False))
-        self.register_buffer("feature_mean", torch.tensor([1.5, 1.0, 0.25]).repeat_interleave(frequencies))
-        self.register_buffer("feature_std", torch.tensor([1.2, 0.3, 0.25]).repeat_interleave(frequencies))
-        self.layers = nn.Sequential(nn.Linear(size, 192), nn.ReLU(), nn.Linear(192, self.width), nn.ReLU())
+        self.register_buffer("number_mean", torch.zeros(COMPACT_SIZE))
+        self.register_buffer("number_std", torch.ones(COMPACT_SIZE))
+        self.layers = nn.Sequential(
+            nn.Linear(COMPACT_SIZE + self.more, self.width),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.width, self.width),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+        )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode RGB patches ``(N, 3, H, W)`` in [0, 1], of 8 pixels or more."""
-        normalized = (spectrum(images) - self.feature_mean) / self.feature_std
-        features: Tensor = self.layers(normalized.clamp(-self.max_deviation, self.max_deviation))
-        return features
+    def forward(self, images: Tensor | None, numbers: Tensor | None = None) -> Tensor:
+        """Encode patches.
 
-    def calibrate(self, images: Tensor) -> None:
-        """Set the normalization to mean and standard deviation over these patches, a hundred or more.
-
-        For an encoder that is about to be pretrained; afterwards it is frozen while the policy learns.
+        Args:
+            images: RGB ``(N, 3, H, W)`` in [0, 1]; None: not needed.
+            numbers: compact observations ``(N, 257)``; None: computed from the images as 8 bits.
         """
-        std, mean = torch.std_mean(spectrum(images), dim=0)
-        self.feature_mean.copy_(mean)
-        self.feature_std.copy_(std + 1e-3)
-        self.calibrated.fill_(True)
+        if numbers is None:
+            assert images is not None
+            numbers = torch.from_numpy(decoded(compact_codes(quantized(images)))).to(images.device)
+        normalized = (numbers - self.number_mean) / self.number_std
+        known = [normalized.clamp(-self.max_deviation, self.max_deviation), *self.features_of(images)]
+        encoded: Tensor = self.layers(torch.cat(known, dim=1))
+        return encoded
+
+    def features_of(self, images: Tensor | None) -> list[Tensor]:
+        """Features of the images beside the compact observation: none."""
+        return []
+
+    def normalize_by(self, numbers: Tensor) -> None:
+        """Set the normalization to mean and standard deviation of these observations ``(N, 257)``."""
+        std, mean = torch.std_mean(numbers, dim=0)
+        self.number_mean.copy_(mean)
+        self.number_std.copy_(std + 1e-3)
 
 
-Encoder = PublishedEncoder | SpectralEncoder
-EncoderName = Literal["published", "spectral"]
+class CombinedEncoder(CompactEncoder):
+    """The compact observation, and means and deviations of three convolutions' features: ``(N, 384)``."""
+
+    observes = ("image", "spectrum")
+    more = 96
+    stride = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.PixelUnshuffle(self.stride),
+            nn.Conv2d(3 * self.stride**2, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 48, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(48, 48, 3, padding=1),
+            nn.ReLU(),
+        )
+
+    def features_of(self, images: Tensor | None) -> list[Tensor]:
+        """Mean and deviation of each channel of the convolutions: ``(N, 48)`` each."""
+        assert images is not None
+        cut = [length // self.stride * self.stride for length in images.shape[-2:]]
+        inputs = (images[..., : cut[0], : cut[1]] - 0.5) * 4
+        features = self.convolutions(inputs.contiguous(memory_format=torch.channels_last)).flatten(2)
+        deviation, mean = torch.std_mean(features, dim=-1, correction=0)
+        return [mean, deviation]
+
+
+Encoder = PublishedEncoder | CompactEncoder
+EncoderName = Literal["published", "compact", "combined"]
 ENCODERS: Mapping[EncoderName, Callable[[], Encoder]] = MappingProxyType(
-    {"published": PublishedEncoder, "spectral": SpectralEncoder}
+    {
+        "published": PublishedEncoder,
+        "compact": CompactEncoder,
+        "combined": CombinedEncoder,
+    }
 )
 
 

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from agents.agent import check_tools
+from agents.agent import RecurrentAgent, check_tools, with_tools
 from agents.intervals import Estimate, Values, estimate, ratio
 from agents.policy_input import PolicyInput
 from agents.rollout import EpisodeResults, draw_starts, play
@@ -95,7 +95,8 @@ def evaluate(
     """Play one episode from each of a fixed set of starts.
 
     Args:
-        policy: anything with ``predict``: a policy of this project (oracles are bound to the episodes), or a model of
+        policy: anything with ``predict``: a policy of this project (an agent of more tools chooses among those of the
+            environment; oracles are bound to the episodes), or a model of
             Stable-Baselines3 or sb3-contrib, recurrent, masked or not; one whose environment is wrapped in
             VecNormalize is given observations as that normalizes them (load it with that environment).
         env_id: of an environment that :mod:`restore_env` registers.
@@ -111,6 +112,9 @@ def evaluate(
         TypeError: an argument that a :class:`Task` does not have.
     """
     task = _task(env_id, make_arguments)
+    toolbox = task_toolbox(task)
+    if isinstance(policy, RecurrentAgent) and set(toolbox.names) < set(policy.tools):
+        policy = with_tools(policy, toolbox.names)
     _check_fit(policy, task)
     starts = draw_starts(task, episodes, seed)
     results = play(_normalized(policy), _observed_by(policy, task), starts, deterministic=deterministic)

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from agents.agent import PATCH_SIZE, PatchFeatures, RecurrentAgent
+from agents.agent import PATCH_SIZE, TEMPERATURE, PatchFeatures, RecurrentAgent
 from agents.encoders import EncoderName
 
 AgentParts = tuple[nn.Module | None, nn.LSTM, nn.Module]
@@ -36,6 +36,9 @@ class RestoreFeatures(BaseFeaturesExtractor):
                 f"the policy takes patches of {PATCH_SIZE} pixels; make the environment with that patch_size"
             )
         features = PatchFeatures(int(last_action.n) - 2, encoder)
+        for module in features.modules():
+            if isinstance(module, nn.Dropout):  # for imitation; algorithms compare what a policy says twice
+                module.p = 0.0
         super().__init__(observation_space, features.width)
         self.patch, self.half_precision = features, half
         self._channels_last = shape[-1] == 3
@@ -77,11 +80,18 @@ class AgentPolicy:
         return agent.eval().requires_grad_(False).to(extractor.patch.embed.weight.device)
 
     def load_agent(self, agent: RecurrentAgent) -> None:
-        """Load an agent's weights into the policy's networks."""
+        """Load an agent's weights into the policy's networks.
+
+        Predicted gains become logits, or the reverse, by :data:`agents.agent.TEMPERATURE`.
+        """
+        scale = TEMPERATURE ** ((agent.kind == "logits") - (self.agent_kind == "logits"))
         for extractor, lstm, head in self._agent_parts():
             assert isinstance(extractor, RestoreFeatures)
             for source, target in ((agent.extractor, extractor.patch), (agent.lstm, lstm), (agent.head, head)):
                 target.load_state_dict(source.state_dict())
+            with torch.no_grad():
+                for parameter in head.parameters():
+                    parameter.mul_(scale)
 
     def _agent_parts(self) -> list[AgentParts]:
         """The parts of the networks, of the one that acts first."""

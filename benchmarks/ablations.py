@@ -1,10 +1,10 @@
 """What each part of an agent contributes, one at a time: ``python -m benchmarks.ablations NAME --images DIR``.
 
 ``stop`` and ``steps`` run the agent as it is, without ``stop`` or with longer and shorter chains. ``joint`` runs two
-toolboxes, one of them from before joint training, each with its agent. ``tools`` and ``memory`` train agents from an
-oracle's demonstrations, all for the same time: with six of the twelve tools; without the LSTM's memory; without the
-previous action. ``algorithms`` trains agents from random weights by RecurrentPPO and DRQN, with the same time and
-seeds. Agents are trained on ``--train-images`` and measured on ``--images``.
+toolboxes, one of them from before joint training, each with its agent. ``tools`` and ``memory`` train agents by
+imitation on levels of the task, all for the same time: with six of the twelve tools; without the LSTM's memory;
+without the previous action. ``algorithms`` trains agents from random weights by RecurrentPPO and DRQN, with the same
+time and seeds. Agents are trained on ``--train-images`` and measured on ``--images``.
 
 Beside each variant is what choosing among its tools is worth: the best constant chain, found on ``--train-images``, and
 the best chain of each patch, both of at most two tools.
@@ -18,15 +18,17 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agents.agent import RecurrentAgent, load_policy, policy_of
 from agents.command_line import OneLineParser, positive_float, positive_int, run_guarded
 from agents.encoders import ENCODERS
-from agents.imitation.demonstrations import Demonstrations, demonstrate
-from agents.imitation.imitation import imitate
+from agents.imitation.imitation import ImitationTraining, train_imitation
+from agents.imitation.warm_start import BUILDING_SHARE, collect_levels
 from agents.policy_input import PolicyInput
 from agents.rollout import play
 from agents.training.agent import train_agent
@@ -93,8 +95,9 @@ def measure(name: str, policy: Policy, task: Task, setting: argparse.Namespace, 
 
 def load_agent(policy: str | Path, toolbox: str) -> tuple[RecurrentAgent, Task]:
     """An agent as it is, and a task with its tools."""
-    agent = load_policy(policy)
-    return agent, Task(toolbox=load_toolbox(toolbox), dtype=PolicyInput.of(agent).observe)
+    tools = load_toolbox(toolbox)
+    agent = load_policy(policy, tools=tools.names)
+    return agent, Task(toolbox=tools, dtype=PolicyInput.of(agent).observe)
 
 
 def training_task(toolbox: Toolbox, setting: argparse.Namespace) -> Task:
@@ -136,29 +139,33 @@ def ablate_tools(setting: argparse.Namespace) -> list[Variant]:
     for name, tools in (("12 tools", list(toolbox)), ("6 tools", [tool for tool in toolbox if tool.name[-1] in "24"])):
         print(f"training with {name}", file=sys.stderr, flush=True)
         task = training_task(Toolbox(tools), setting)
-        demonstrations = demonstrate(task, setting.minutes * 60, setting.seed)
-        variants.append(measure(name, train_imitator(Toolbox(tools), demonstrations, setting), task, setting))
+        agent = RecurrentAgent(task_toolbox(task).names, "q", encoder=setting.encoder)
+        with tempfile.TemporaryDirectory() as folder:
+            imitate(agent, collect(task, Path(folder), setting), Path(folder), setting)
+        variants.append(measure(name, agent, task, setting))
     return variants
 
 
 def ablate_memory(setting: argparse.Namespace) -> list[Variant]:
-    """With and without the LSTM's memory and the previous action, from the same demonstrations."""
+    """With and without the LSTM's memory and the previous action, from the same levels."""
     toolbox = load_toolbox(setting.toolbox)
-    task = training_task(toolbox, setting)
-    demonstrations = demonstrate(task, setting.minutes * 60, setting.seed)
-    variants = []
-    for name, previous, memory in (
-        ("LSTM and previous action", True, True),
-        ("no previous action", False, True),
-        ("no LSTM", True, False),
-        ("neither", False, False),
-    ):
-        print(f"training with {name}", file=sys.stderr, flush=True)
-        own = demonstrations
-        if not previous:
-            own = replace(own, last_actions=np.full_like(own.last_actions, own.masks.shape[-1]))
-        agent = train_imitator(toolbox, own if memory else single_steps(own), setting)
-        variants.append(measure(name, AblatedPolicy(agent, previous=previous, memory=memory), task, setting))
+    task, variants = training_task(toolbox, setting), []
+    with tempfile.TemporaryDirectory() as folder:
+        sets = collect(task, Path(folder), setting)
+        for number, (name, previous, memory) in enumerate(
+            (
+                ("LSTM and previous action", True, True),
+                ("no previous action", False, True),
+                ("no LSTM", True, False),
+                ("neither", False, False),
+            )
+        ):
+            print(f"training with {name}", file=sys.stderr, flush=True)
+            torch.manual_seed(setting.seed)
+            agent = AblatedAgent(toolbox.names, "q", encoder=setting.encoder)
+            agent.previous, agent.memory = previous, memory
+            imitate(agent, sets, Path(folder) / str(number), setting)
+            variants.append(measure(name, agent, task, setting))
     return variants
 
 
@@ -191,18 +198,31 @@ ABLATIONS: Mapping[str, Callable[[argparse.Namespace], list[Variant]]] = {
 }
 
 
-def train_imitator(toolbox: Toolbox, demonstrations: Demonstrations, setting: argparse.Namespace) -> RecurrentAgent:
-    """A new agent, trained by imitation."""
-    torch.manual_seed(setting.seed)
-    agent = RecurrentAgent(toolbox.names, encoder=setting.encoder)
-    imitate(agent, demonstrations, setting.minutes * 60, setting.seed)
-    return agent
+class AblatedAgent(RecurrentAgent):
+    """An agent without memory, or that does not know the previous action, in training and afterwards."""
+
+    memory, previous = True, True
+
+    def step(self, encoded: Tensor, last_action: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+        """One step of the network, without the part."""
+        if not self.previous:
+            last_action = torch.full_like(last_action, len(self.tools) + 1)
+        if not self.memory:
+            state = (torch.zeros_like(state[0]), torch.zeros_like(state[1]))
+        return super().step(encoded, last_action, state)
 
 
-def single_steps(demonstrations: Demonstrations) -> Demonstrations:
-    """Every step as an episode of its own."""
-    parts = {name: value.reshape(-1, 1, *value.shape[2:]) for name, value in vars(demonstrations).items()}
-    return Demonstrations(**parts)
+def collect(task: Task, folder: Path, setting: argparse.Namespace) -> list[str]:
+    """Build levels to train on, for most of the time of a training."""
+    seconds = BUILDING_SHARE * setting.minutes * 60
+    return collect_levels(task, seconds, setting.seed, folder, pixels=setting.encoder != "compact")
+
+
+def imitate(agent: RecurrentAgent, sets: Sequence[str], folder: Path, setting: argparse.Namespace) -> None:
+    """Train an agent on level sets for the rest of the time."""
+    minutes = (1 - BUILDING_SHARE) * setting.minutes
+    settings = ImitationTraining(out=folder, levels=tuple(sets), minutes=minutes, warmup_steps=10, seed=setting.seed)
+    train_imitation(settings, agent=agent)
 
 
 def as_table(variants: Sequence[Variant]) -> list[str]:
@@ -254,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--before", default="pure", help="of joint: a toolbox from before joint training (default pure)"
     )
     parser.add_argument("--policy", help="shipped name or file (default: the toolbox's own)")
-    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="spectral", help="of agents that are trained")
+    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="compact", help="of agents that are trained")
     parser.add_argument("--patches", type=positive_int, default=500, help="per severity (default 500)")
     parser.add_argument(
         "--choose-patches",

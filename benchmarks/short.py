@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from agents.command_line import OneLineParser, run_guarded
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import COMMAND, TABLES, VERSION, parse
-from restore_env.images.files import write_atomically
-from restore_env.images.sources import embedded_paths, images_in, list_images
+from restore_env.images.files import list_images, write_atomically
+from restore_env.images.sources import embedded_paths, images_in
 from tools_zoo.training.cards import command_line, source_version
 
 PROGRAM = "benchmarks.short"
@@ -117,6 +117,7 @@ ROWS = (
         "--algorithms ppo dqn imitation --steps 40960 --seeds 2 --runs {runs}",
     ),
     Row("speed", "Steps per second", "speed", "--images {images} --envs 8 64 --seconds 3"),
+    Row("restore", "The command line", "speed", "--restore --small 20 --megapixels 2 --rounds 2"),
 )
 """All rows, in the order of the page."""
 

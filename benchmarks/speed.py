@@ -2,6 +2,7 @@
 
 All environments run a uniformly random policy on the same photographs with the same toolbox. Resets are included; a
 step that only resets a slot is not counted. "Bare tools" runs the tools on as many patches and does nothing else.
+With ``--restore`` it times the command line instead (:mod:`benchmarks.restoring`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents.command_line import OneLineParser, positive_float, positive_int, run_guarded
+from benchmarks import restoring
 from benchmarks.report.machine import environment
 from benchmarks.report.publishing import add_outputs, check_outputs, markdown_table, parse, publish
 from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Toolbox
@@ -183,9 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backend", default="torch", help="what runs the tools on a CPU: torch (default), eager, ncnn")
     parser.add_argument("--draws", choices=DRAWS, default=DRAWS[0], help="where patches are distorted (default host)")
+    restoring.add_options(parser.add_argument_group("the command line"))
     add_outputs(parser)
     parsed = parse(parser, arguments)
-    return run_guarded(lambda: run(parsed), parser.prog)
+    return run_guarded(lambda: restoring.run(parsed) if parsed.restore else run(parsed), parser.prog)
 
 
 if __name__ == "__main__":

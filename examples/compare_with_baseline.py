@@ -30,7 +30,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     task = {"images": options.images, "severity": options.severity, "upscale": (1,)}
     env = gym.make("ImageRestore-v0", **task)
     network = gym.make("ImageRestore-v0", toolbox=[as_tool(read_baseline(WEIGHTS))], **task)
-    policy, names = load_policy("default"), load_toolbox("default").names
+    names = load_toolbox("default").names
+    policy = load_policy("default", tools=names)
     chain = [names.index("denoise_4"), names.index("deblur_3"), len(names)]
 
     scores: dict[str, list[float]] = {"input": [], "agent": [], "constant chain": [], "DnCNN-s": []}

@@ -54,16 +54,16 @@ class MaskedLSTM(TorchRLModule, ValueFunctionAPI):
 def main(arguments: list[str] | None = None) -> float:
     """Train; return the mean return of the last iteration, dB."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--iterations", type=int, default=50)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=1536)
+    for name, default in (("iterations", 50), ("workers", 2), ("batch-size", 1536)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--levels", default="pure-train", help="a level set, as a folder that all workers see")
     parser.add_argument("--address", help='of a cluster, "auto" on its head')
     options = parser.parse_args(arguments)
 
     ray.init(address=options.address, **({} if options.address else {"num_cpus": options.workers + 1}))
     register_env("ImageRestore", lambda config: gym.make_vec("restore_env:ImageRestorePureTrain-v0", **config))
     model = RLModuleSpec(module_class=MaskedLSTM, model_config={"lstm_cell_size": 64, "max_seq_len": 2})
-    config = PPOConfig().environment("ImageRestore", env_config={"flatten": False})
+    config = PPOConfig().environment("ImageRestore", env_config={"flatten": False, "levels": options.levels})
     config.env_runners(num_env_runners=options.workers, num_envs_per_env_runner=32)
     config.env_runners(gym_env_vectorize_mode="vector_entry_point").rl_module(rl_module_spec=model)
     batches = {"train_batch_size": options.batch_size, "minibatch_size": options.batch_size // 3, "num_epochs": 3}

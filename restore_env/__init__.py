@@ -1,26 +1,28 @@
 """The environment ``ImageRestore-v0``: image restoration as a sequential decision problem.
 
 Importing this package registers ``ImageRestore-v0`` and its variants (:data:`IDS`);
-``gym.make("restore_env:ImageRestore-v0")`` imports it too.
+``gym.make("restore_env:ImageRestore-v0")`` imports it too. PyTorch is imported with the first class that is used.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
-import torch
 
-from restore_env.env import ImageRestoreEnv
-from restore_env.episodes.record import EpisodeRecord
-from restore_env.errors import ImageRestoreError
-from restore_env.images.decoding import ImageError
-from restore_env.task import Task
-from restore_env.toolbox import FunctionTool, Tool, Toolbox
-from restore_env.vector_env import ImageRestoreVectorEnv
+if TYPE_CHECKING:
+    from restore_env.env import ImageRestoreEnv
+    from restore_env.episodes.record import EpisodeRecord
+    from restore_env.errors import ImageRestoreError
+    from restore_env.images.decoding import ImageError
+    from restore_env.task import Task
+    from restore_env.toolbox import FunctionTool, Tool, Toolbox
+    from restore_env.vector_env import ImageRestoreVectorEnv
 
 __all__ = [
     "IDS",
@@ -45,16 +47,43 @@ IDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "ImageRestoreLowRes-v0": {"upscale": (4,)},
         "ImageRestorePerceptual-v0": {"upscale": (4,), "reward": "perceptual"},
         "ImageRestorePriced-v0": {"upscale": (1,), "cost_weight": 0.5},
-        "ImageRestoreAnyTrain-v0": {"levels": "any-train", **_LEVELS},
-        "ImageRestoreAnyTest-v0": {"levels": "any-test", **_LEVELS},
+        "ImageRestoreRegions-v0": {"upscale": (1,), "severity": "composite"},
+        "ImageRestoreMixedTrain-v0": {"levels": "mixed-train", **_LEVELS},
+        "ImageRestoreMixedTest-v0": {"levels": "mixed-test", **_LEVELS},
         "ImageRestorePureTrain-v0": {"levels": "pure-train", **_LEVELS},
         "ImageRestorePureTest-v0": {"levels": "pure-test", **_LEVELS},
     }
 )
 """The registered environments, and the arguments in which each differs from the defaults of a :class:`Task`."""
 
-if hasattr(os, "register_at_fork"):  # a forked process has none of OpenMP's threads, but would wait for them
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+_HOMES = {
+    "ImageRestoreEnv": "env",
+    "EpisodeRecord": "episodes.record",
+    "ImageRestoreError": "errors",
+    "ImageError": "images.decoding",
+    "Task": "task",
+    "FunctionTool": "toolbox",
+    "Tool": "toolbox",
+    "Toolbox": "toolbox",
+    "ImageRestoreVectorEnv": "vector_env",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is asked for: files are found and decoded without PyTorch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"restore_env.{_HOMES[name]}"), name)
+
+
+def _after_fork() -> None:
+    """A forked process has none of OpenMP's threads, but would wait for them."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 for _id, _arguments in IDS.items():
     if _id not in gym.registry:

@@ -65,7 +65,7 @@ class ImageRestoreEnv(Forkable, gym.Env[Any, np.int64]):
       forbidden action changes nothing and its reward is 0.
     - ``steps_left``: ``Discrete(max_steps + 1)``, how many actions remain.
 
-    With ``observation="spectrum"`` there is no ``image`` but ``spectrum``, ``Box((204,), float32)``: statistics of the
+    With ``observation="spectrum"`` there is no ``image`` but ``spectrum``, ``Box((257,), float32)``: statistics of the
     patch's spectrum and colours (:mod:`restore_env.episodes.spectrum`), enough for policies without convolutions; with
     "both" there are both. ``flatten=True`` makes one ``Box`` of the spectrum, the previous action one-hot, the mask and
     the steps left. A list of keys selects some: ``observation=("spectrum", "steps_left")``. ``observation=("image",)``
@@ -110,9 +110,10 @@ class ImageRestoreEnv(Forkable, gym.Env[Any, np.int64]):
 
     ## Variants
     Registered with other arguments (:data:`restore_env.IDS`): ``ImageRestoreSameSize-v0``, ``ImageRestoreLowRes-v0``,
-    ``ImageRestorePerceptual-v0`` (low resolution, perceptual reward) and ``ImageRestorePriced-v0`` (same size,
-    computation has a price). Benchmarks on level sets that come with the package: ``ImageRestoreAnyTrain-v0`` and
-    ``ImageRestoreAnyTest-v0``, ``ImageRestorePureTrain-v0`` and ``ImageRestorePureTest-v0``.
+    ``ImageRestorePerceptual-v0`` (low resolution, perceptual reward), ``ImageRestorePriced-v0`` (same size, computation
+    has a price) and ``ImageRestoreRegions-v0`` (same size, distortions that vary in space). Benchmarks on level sets
+    that come with the package: ``ImageRestoreMixedTrain-v0`` and ``ImageRestoreMixedTest-v0``,
+    ``ImageRestorePureTrain-v0`` and ``ImageRestorePureTest-v0``.
 
     ## Version History
     - v0: first version.
@@ -155,6 +156,7 @@ class ImageRestoreEnv(Forkable, gym.Env[Any, np.int64]):
         Raises:
             gymnasium.error.ResetNeeded: the episode is over, or none has been started.
             ValueError: an action that does not exist, or more than one.
+            ToolError: a tool or the reward failed; the episode is as before the step.
         """
         if self._episodes.over[0]:
             raise gym.error.ResetNeeded("the episode is over: call reset()")

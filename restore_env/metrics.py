@@ -15,6 +15,8 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 
 MSE_FLOOR = 1e-10
 """Limits PSNR to 100 dB, as RL-Restore does."""
+EQUAL = 99.0
+"""dB: a PSNR above that of 8-bit images that differ visibly."""
 
 _SSIM_SIGMA, _SSIM_RADIUS = 1.5, 5
 _LUMA = (65.481, 128.553, 24.966)

@@ -28,6 +28,7 @@ class CropSampler:
         factors: how many times larger the target is; all equally likely.
         indices: which photographs; None: all.
         saturation_prob: probability of a :func:`restore_env.distortions.saturation.saturation_curve`.
+        step: crops start at multiples of so many pixels.
 
     Raises:
         ImageError: no image is as large as a target.
@@ -41,8 +42,9 @@ class CropSampler:
         factors: Sequence[int] = (1,),
         indices: Sequence[int] | None = None,
         saturation_prob: float = 0.0,
+        step: int = 1,
     ) -> None:
-        self._source, self._size, self._factors = source, size, tuple(factors)
+        self._source, self._size, self._factors, self._step = source, size, tuple(factors), step
         self._saturation_prob = saturation_prob
         chosen = range(len(source)) if indices is None else indices
         self._choices: dict[int, list[tuple[int, float]]] = {}
@@ -63,8 +65,8 @@ class CropSampler:
         choices = self._choices[factor]
         index, scale = choices[rng.integers(len(choices))]
         image = self._source.pixels(index, scale)
-        rows, columns = (length // factor - self._size + 1 for length in image.shape[:2])
-        top, left = int(rng.integers(rows)), int(rng.integers(columns))
+        places = ((length // factor - self._size) // self._step + 1 for length in image.shape[:2])
+        top, left = (self._step * int(rng.integers(count)) for count in places)
         crop = Crop(image, self._source.identity(index), scale, factor, self._size, top, left, index=index)
         curve = draw_curve(crop.target(), self._saturation_prob, rng)
         return crop if curve is None else replace(crop, curve=curve)
@@ -80,13 +82,17 @@ class PairSampler:
         """Distort one patch."""
         raise NotImplementedError
 
+    def target(self, crop: Crop) -> Pixels:
+        """What a crop's patch shall become."""
+        return crop.target()
+
     def batch(self, rng: np.random.Generator, count: int) -> tuple[Pixels | Tensor, Pixels | Tensor]:
         """Draw ``count`` inputs and targets, uint8 RGB ``(N, H, W, 3)``."""
         inputs, targets, turns = [], [], []
         for _ in range(count):
             crop = self._crops.draw(rng)
             inputs.append(self.distort(crop, rng))
-            targets.append(crop.target())
+            targets.append(self.target(crop))
             turns.append(_draw_turn(rng))
         sides = [_turned(torch.from_numpy(np.stack(side)), turns).numpy() for side in (inputs, targets)]
         return sides[0], sides[1]
@@ -124,24 +130,29 @@ class PatchSampler(PairSampler):
         )
         self._draw_distortion, self._device = draw_distortion, device
 
-    def distort(self, crop: Crop, rng: np.random.Generator) -> Pixels:
-        """Distort one patch on the host."""
-        return crop.distorted(self._draw_distortion(rng), rng)
-
-    @torch.inference_mode()
     def batch(self, rng: np.random.Generator, count: int) -> tuple[Pixels | Tensor, Pixels | Tensor]:
         """Draw ``count`` inputs and targets, uint8 RGB ``(N, H, W, 3)``; on a device, if one was given."""
-        if self._device is None:
-            return super().batch(rng, count)
-        crops, levels, turns, seeds = [], [], [], []
+        return self.described_batch(rng, count)[:2]
+
+    @torch.inference_mode()
+    def described_batch(
+        self, rng: np.random.Generator, count: int
+    ) -> tuple[Pixels | Tensor, Pixels | Tensor, list[Distortion]]:
+        """Draw a batch, and say what the distortion of each patch is."""
+        inputs, crops, drawn, turns, seeds = [], [], [], [], []
         for _ in range(count):
             crops.append(self._crops.draw(rng))
-            levels.append(self._draw_distortion(rng))
+            drawn.append(self._draw_distortion(rng))
+            if self._device is None:
+                inputs.append(torch.from_numpy(crops[-1].distorted(drawn[-1], rng)))
             turns.append(_draw_turn(rng))
-            seeds.append(int(rng.integers(2**63)))
-        inputs = distort_crops(crops, levels, seeds, self._device).contiguous()
-        targets = torch.from_numpy(np.stack([crop.target() for crop in crops])).to(self._device)
-        return _turned(inputs, turns), _turned(targets, turns)
+            if self._device is not None:
+                seeds.append(int(rng.integers(2**63)))
+        targets = torch.from_numpy(np.stack([crop.target() for crop in crops]))
+        if self._device is None:
+            return _turned(torch.stack(inputs), turns).numpy(), _turned(targets, turns).numpy(), drawn
+        distorted = distort_crops(crops, drawn, seeds, self._device).contiguous()
+        return _turned(distorted, turns), _turned(targets.to(self._device), turns), drawn
 
 
 def _draw_turn(rng: np.random.Generator) -> tuple[int, int]:

@@ -14,10 +14,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from restore_env.errors import ImageRestoreError
 from restore_env.images.sources import open_images
 from restore_env.levels.starts import LevelStarts
 from restore_env.levels.store import LevelError, LevelSet, Manifest, open_levels
 from restore_env.metrics import METRICS, Metric
+from restore_env.plain_data import FromFile
 from restore_env.sampling import Compose, StartSampler
 from restore_env.task import MAX_STEPS, Task
 from restore_env.toolbox import FunctionTool, Toolbox, ToolboxLike
@@ -76,7 +78,7 @@ def task_distortion(task: Task) -> Compose | None:
         text = f"distortion {made!r}"
         made = import_made(made, "distortion", expected, Compose)
     if made is not None and not isinstance(made, Compose):
-        raise ValueError(f"{text}: expected {expected}, got {made!r}")
+        raise ImageRestoreError(f"{text}: expected {expected}, got {made!r}")
     return made
 
 
@@ -100,13 +102,15 @@ def complete_task(task: Task) -> Task:
     if task.levels is None or isinstance(task.toolbox, LevelToolbox):
         return task
     manifest = task_levels(task).manifest
-    given = Task()
-    for name, value in manifest.task_fields().items():
-        if getattr(task, name) not in (getattr(given, name), value):
+    given, determined = Task(), manifest.task_fields()
+    for name, value in list(determined.items()):
+        asked = getattr(task, name)
+        if asked == value:
+            del determined[name]  # the caller's own text may be imported, a file's not
+        elif asked != getattr(given, name):
             raise LevelError(f"{task.levels}: was computed with {name}={value!r}: leave {name!r} out")
     if task.toolbox not in (None, manifest.toolbox):
         raise LevelError(f"{task.levels}: was computed with toolbox {manifest.toolbox!r}: leave 'toolbox' out")
-    determined: dict[str, Any] = manifest.task_fields()
     if task.max_steps is None:
         determined["max_steps"] = manifest.depth or MAX_STEPS
     path = Path(task.levels)  # absolute: what is not known is computed later, maybe in another folder
@@ -119,8 +123,15 @@ def computed_task(task: Task) -> Task:
     manifest = task_levels(task).manifest
     views = ("image", "spectrum") if manifest.pixels else ("spectrum",)
     images = manifest.images if task.images is None else task.images
+    toolbox = task.toolbox.asked if isinstance(task.toolbox, LevelToolbox) else task.toolbox
     return dataclasses.replace(
-        task, levels=None, toolbox=manifest.toolbox, images=images, observation=views, flatten=False, dtype="uint8"
+        task,
+        levels=None,
+        toolbox=manifest.toolbox if toolbox is None else toolbox,
+        images=images,
+        observation=views,
+        flatten=False,
+        dtype="uint8",
     )
 
 
@@ -133,6 +144,8 @@ class LevelToolbox(Toolbox):
     """
 
     def __init__(self, task: Task, manifest: Manifest) -> None:
+        self.asked = task.toolbox
+        """The toolbox that the caller passed, if any."""
         self._task = computed_task(task)
         tools = enumerate(zip(manifest.tools, manifest.scales, manifest.macs_per_pixel, strict=True))
         super().__init__(
@@ -186,7 +199,7 @@ def resolve_toolbox(toolbox: ToolboxLike, device: str | torch.device | None = No
         return Toolbox(toolbox).on(device)
     made = toolbox() if callable(toolbox) else toolbox
     if not isinstance(made, Toolbox):
-        raise ValueError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
+        raise ImageRestoreError(f"toolbox: expected a Toolbox, tools, or a factory of one, got {type(made).__name__}")
     return made.on(device)
 
 
@@ -202,19 +215,19 @@ def resolve_metric(reward: str | Metric) -> Metric:
     """
     if not isinstance(reward, str):
         if not callable(reward):
-            raise ValueError(f"reward must be a name or a callable (images, targets) -> (N,), got {reward!r}")
+            raise ImageRestoreError(f"reward must be a name or a callable (images, targets) -> (N,), got {reward!r}")
         return reward
     if reward in METRICS:
         return METRICS[reward]
     if ":" not in reward and reward not in IMPORTED_METRICS:
         known = ", ".join((*METRICS, *IMPORTED_METRICS))
-        raise ValueError(
+        raise ImageRestoreError(
             f"unknown reward {reward!r}: choose from {known}, or pass 'package.module:function' or a callable"
         )
     text = IMPORTED_METRICS.get(reward, reward)
     metric: Metric = import_named(text, "reward", "'package.module:function'")
     if not callable(metric):
-        raise ValueError(f"reward {text!r} is no function but {type(metric).__name__}")
+        raise ImageRestoreError(f"reward {text!r} is no function but {type(metric).__name__}")
     return metric
 
 
@@ -227,15 +240,20 @@ def import_named(text: str, what: str, expected: str) -> Any:
         expected: what would be right, for error messages.
 
     Raises:
-        ValueError: a string of another form, or one that names nothing that can be imported.
+        ValueError: a string of another form, one that names nothing that can be imported, or one from a data file.
     """
+    if isinstance(text, FromFile):
+        raise ImageRestoreError(
+            f"{what} {text!r} comes from a data file, and nothing is imported because a data file says so: pass it as"
+            " an argument if you trust it"
+        )
     module, separator, name = text.partition(":")
     if not (module and separator and name):
-        raise ValueError(f"{what} {text!r}: expected {expected}")
+        raise ImageRestoreError(f"{what} {text!r}: expected {expected}")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, OSError) as error:
-        raise ValueError(f"{what} {text!r} cannot be imported: {' '.join(str(error).split())}") from None
+        raise ImageRestoreError(f"{what} {text!r} cannot be imported: {' '.join(str(error).split())}") from None
 
 
 def import_made(text: str, what: str, expected: str, kinds: type | tuple[type, ...]) -> Any:
@@ -250,4 +268,4 @@ def import_made(text: str, what: str, expected: str, kinds: type | tuple[type, .
     try:
         return found()
     except Exception as error:  # user code may raise anything
-        raise ValueError(f"{what} {text!r}: the factory failed: {type(error).__name__}: {error}") from error
+        raise ImageRestoreError(f"{what} {text!r}: the factory failed: {type(error).__name__}: {error}") from error

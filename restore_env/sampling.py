@@ -24,6 +24,7 @@ from restore_env.distortions.protocol import (
     quantize,
 )
 from restore_env.distortions.saturation import apply_curve
+from restore_env.errors import ImageRestoreError
 from restore_env.images.arrays import Pixels
 from restore_env.images.sources import ImageLike, ImageSource, PairSource, open_photo, pair_factor
 from restore_env.patches import CropSampler
@@ -89,7 +90,7 @@ class StartSampler:
     def __init__(
         self,
         source: ImageSource | PairSource,
-        distortion: str | Compose = "moderate",
+        distortion: str | Compose = "mixed",
         *,
         patch_size: int = 63,
         factors: Sequence[int] = (1,),
@@ -104,7 +105,9 @@ class StartSampler:
         if isinstance(distortion, str):
             self._severity = check_severity(distortion)
         elif device is not None:
-            raise ValueError("a distortion of your own works on the host: leave draws='device' out, or use a severity")
+            raise ImageRestoreError(
+                "a distortion of your own works on the host: leave draws='device' out, or use a severity"
+            )
         else:
             self._compose = copy.deepcopy(distortion)
             self._compose.save_applied_params = True  # type: ignore[attr-defined]
@@ -213,7 +216,7 @@ def _apply_compose(compose: Compose, crop: Crop, rng: np.random.Generator) -> tu
     result = compose(image=region)
     changed = np.asarray(result["image"])
     if changed.shape != region.shape or changed.dtype != np.uint8:
-        raise ValueError(
+        raise ImageRestoreError(
             f"the distortion must return uint8 of shape {region.shape}, got {changed.dtype} of {changed.shape}"
         )
     applied = json.dumps(result.get("applied_transforms", []), default=_as_plain)

@@ -11,6 +11,7 @@ import numpy as np
 
 from restore_env.distortions.protocol import check_severity
 from restore_env.episodes.observation import observation_keys
+from restore_env.errors import ImageRestoreError
 from restore_env.images.sources import ImagesLike
 from restore_env.metrics import Metric
 from restore_env.sampling import Compose
@@ -25,7 +26,7 @@ DRAWS = ("host", "device")
 def check_draws(draws: str) -> str:
     """Return ``draws`` if patches can be distorted there; raise ``ValueError`` that says where otherwise."""
     if draws not in DRAWS:
-        raise ValueError(f"draws must be one of {', '.join(DRAWS)}, got {draws!r}")
+        raise ImageRestoreError(f"draws must be one of {', '.join(DRAWS)}, got {draws!r}")
     return draws
 
 
@@ -41,13 +42,16 @@ class Task:
 
     images: ImagesLike = None
     """Photographs: None (embedded ones), a folder, a file, a list of paths or arrays, or (distorted, target) pairs."""
-    severity: str = "moderate"
-    """Mixed distortion by RL-Restore's protocol: "mild", "moderate" or "severe"; or "light", "any" or "single".
+    severity: str = "mixed"
+    """Distribution of the distortions.
 
-    "light" is weaker than "mild"; "any" is "light" to "severe", with two or three distortions; "single" is one
-    distortion alone. In numbers, such as "12" or "12-13": the sum of the three levels, minus 2; "moderate" is "12-17".
-    Several are separated by commas: "12,17". Beyond the protocol, "mixed" draws from all rows of
-    :data:`restore_env.distortions.mixed.ROWS`, and a row's name, such as "sensor", from that row.
+    "mixed" draws from all rows of :data:`restore_env.distortions.mixed.ROWS`, which are distortions as images have
+    them; a row's name, such as "sensor", draws from that row; "composite" draws photographs whose halves or quadrants
+    have different distortions of "mixed". By RL-Restore's protocol: "mild", "moderate" or "severe",
+    all with blur, noise and JPEG; "light" is weaker than "mild"; "any" is "light" to "severe", with two or three
+    distortions; "single" is one distortion alone. In numbers, such as "12" or "12-13": the sum of the three levels,
+    minus 2; "moderate" is "12-17"; several of these are separated by commas: "12,17". "any+single" is either, equally
+    often.
     """
     distortion: Compose | str | None = None
     """An ``albumentations.Compose`` in place of ``severity``, or the import string of a factory of one,
@@ -70,7 +74,7 @@ class Task:
     """Tools: a :class:`Toolbox`, a list of tools, the name of a shipped toolbox ("classic"), a folder, or the import
     string of a factory. None: the twelve shipped tools, and the super-resolvers unless ``upscale`` is (1,)."""
     observation: str | Sequence[str] = "image"
-    """What is observed: "image" (the patch), "spectrum" (204 numbers), or "both", each with ``last_action``,
+    """What is observed: "image" (the patch), "spectrum" (257 numbers), or "both", each with ``last_action``,
     ``action_mask`` and ``steps_left``; or a list of keys, such as ("image", "steps_left")."""
     flatten: bool = False
     """Return the observation as one row of float32, the previous action one-hot; or ("image",) as the image itself."""
@@ -107,26 +111,26 @@ class Task:
             if value is None and name == "max_steps":
                 continue  # the level set determines it
             if int(value) != value or value < 1:
-                raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}")
+                raise ImageRestoreError(f"{name} must be a whole number of 1 or more, got {value!r}")
             object.__setattr__(self, name, int(value))
         if self.dtype not in ("uint8", "float32"):
-            raise ValueError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
+            raise ImageRestoreError(f"dtype must be 'uint8' or 'float32', got {self.dtype!r}")
         keys = observation_keys(self.observation)
         if self.flatten and "image" in keys and len(keys) > 1:
-            raise ValueError('flatten joins numbers, not images: use observation="spectrum", or ("image",)')
+            raise ImageRestoreError('flatten joins numbers, not images: use observation="spectrum", or ("image",)')
         if self.info not in ("numbers", "full"):
-            raise ValueError(f"info must be 'numbers' or 'full', got {self.info!r}")
+            raise ImageRestoreError(f"info must be 'numbers' or 'full', got {self.info!r}")
         check_draws(self.draws)
         if not isinstance(self.saturation_prob, (int, float, np.floating)) or not 0 <= self.saturation_prob <= 1:
-            raise ValueError(f"saturation_prob must be a number in [0, 1], got {self.saturation_prob!r}")
+            raise ImageRestoreError(f"saturation_prob must be a number in [0, 1], got {self.saturation_prob!r}")
         object.__setattr__(self, "saturation_prob", float(self.saturation_prob))
         if not 0 <= self.cost_weight < float("inf"):
-            raise ValueError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
+            raise ImageRestoreError(f"cost_weight must be 0 or more, got {self.cost_weight!r}")
 
     def _checked_factors(self) -> tuple[int, ...] | None:
         if self.upscale is None:
             return None
         upscale = tuple(self.upscale) if isinstance(self.upscale, Sequence) else (self.upscale,)
         if not upscale or any(int(factor) != factor or factor < 1 for factor in upscale):
-            raise ValueError(f"upscale must list whole factors such as (1, 4), got {self.upscale!r}")
+            raise ImageRestoreError(f"upscale must list whole factors such as (1, 4), got {self.upscale!r}")
         return tuple(int(factor) for factor in upscale)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restore_env.errors import ImageRestoreError, is_out_of_memory
+
 
 @runtime_checkable
 class Tool(Protocol):
@@ -88,6 +90,58 @@ BICUBIC_X4 = FunctionTool(
 """Bicubic x4 upscaling as a tool, the baseline of the super-resolvers."""
 
 
+class ToolError(ImageRestoreError):
+    """A tool failed, or returned what no image can be; one line that names the tool.
+
+    Args:
+        message: says what happened.
+        row: position in the batch of the image that it happened to; None: all of them.
+    """
+
+    def __init__(self, message: object, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+def call_tool(tool: Tool, images: Tensor, channels: int | None = None) -> Tensor:
+    """Call a tool and check what it returns.
+
+    Args:
+        tool: the tool.
+        images: ``(N, C, H, W)`` float32, which the tool may change.
+        channels: of the outputs; None: as the images have.
+
+    Returns:
+        ``(N, channels, H * scale, W * scale)``, of the images' type.
+
+    Raises:
+        ToolError: the tool raised an error, returned no float tensor, another shape or device, or, on a CPU, NaN or
+            infinite values (a GPU would have to be waited for; there the metric finds them).
+    """
+    n, own, height, width = images.shape
+    expected = (n, channels or own, height * tool.scale, width * tool.scale)
+    try:
+        outputs: object = tool(images)
+    except Exception as error:  # a tool of a user may raise anything
+        if isinstance(error, ImageRestoreError) or is_out_of_memory(error):
+            raise
+        raise ToolError(f"tool {tool.name!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+        kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ToolError(f"tool {tool.name!r} returned {kind}, expected a float tensor of shape {expected}")
+    if tuple(outputs.shape) != expected:
+        raise ToolError(f"tool {tool.name!r} returned shape {tuple(outputs.shape)}, expected {expected}")
+    if outputs.device.type != images.device.type:
+        raise ToolError(f"tool {tool.name!r} returned a tensor on {outputs.device}, expected one on {images.device}")
+    outputs = outputs.to(images)
+    if outputs.device.type == "cpu" and not math.isfinite(outputs.detach().sum()):
+        finite = torch.isfinite(outputs.detach()).flatten(1).all(1)
+        row = None if finite.all() else int(torch.nonzero(~finite)[0])
+        if row is not None:  # else the sum alone is too large
+            raise ToolError(f"tool {tool.name!r} returned NaN or infinite values", row)
+    return outputs
+
+
 class Toolbox:
     """A list of tools. Action ``i`` is tool ``i``; the action after the last tool is ``stop``.
 
@@ -105,19 +159,23 @@ class Toolbox:
     def __init__(self, tools: Sequence[Tool], device: str | torch.device = "cpu") -> None:
         self.tools = tuple(tools)
         if not self.tools:
-            raise ValueError("a toolbox needs one tool or more")
+            raise ImageRestoreError("a toolbox needs one tool or more")
         for tool in self.tools:
             if not isinstance(tool, Tool):
-                raise ValueError(
+                raise ImageRestoreError(
                     f"{tool!r} is not a tool: it needs name, scale, macs_per_pixel, receptive_radius and a call."
                     ' A plain function becomes one by FunctionTool("its name", function)'
                 )
             if int(tool.scale) != tool.scale or tool.scale < 1:
-                raise ValueError(f"tool {tool.name!r} has scale {tool.scale}; expected a whole number of 1 or more")
+                raise ImageRestoreError(
+                    f"tool {tool.name!r} has scale {tool.scale}; expected a whole number of 1 or more"
+                )
         names = [tool.name for tool in self.tools]
         doubles = sorted({name for name in names if names.count(name) > 1})
         if doubles or self.STOP_NAME in names:
-            raise ValueError(f"tool names must differ and none may be 'stop'; got {', '.join(doubles) or 'stop'}")
+            raise ImageRestoreError(
+                f"tool names must differ and none may be 'stop'; got {', '.join(doubles) or 'stop'}"
+            )
         self.names = tuple(names)
         """The tools' names, in the order of their actions (without "stop")."""
         self._actions = (*self.names, self.STOP_NAME)
@@ -144,7 +202,7 @@ class Toolbox:
     def action(self, name: str) -> int:
         """The action with this name, "stop" included; raise ``ValueError`` that lists the names for an unknown one."""
         if name not in self._actions:
-            raise ValueError(f"no tool {name!r} in this toolbox: choose from {', '.join(self._actions)}")
+            raise ImageRestoreError(f"no tool {name!r} in this toolbox: choose from {', '.join(self._actions)}")
         return self._actions.index(name)
 
     def name(self, action: int) -> str:
@@ -200,22 +258,9 @@ class Toolbox:
             ``(N, 3, H * scale, W * scale)``, of the images' type and on their device.
 
         Raises:
-            ValueError: the tool returned no float tensor, another shape, or, on a CPU, NaN or infinite values (a GPU
-                would have to be waited for; there the metric finds them).
+            ToolError: as :func:`call_tool` does.
         """
-        tool = self.tools[action]
-        outputs: object = tool(images if owned else images.clone())
-        n, channels, height, width = images.shape
-        expected = (n, channels, height * tool.scale, width * tool.scale)
-        if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-            kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ValueError(f"tool {tool.name!r} returned {kind}, expected a float tensor of shape {expected}")
-        if tuple(outputs.shape) != expected:
-            raise ValueError(f"tool {tool.name!r} returned shape {tuple(outputs.shape)}, expected {expected}")
-        outputs = outputs.to(images)
-        if outputs.device.type == "cpu" and not math.isfinite(outputs.detach().sum()):
-            raise ValueError(f"tool {tool.name!r} returned NaN or infinite values")
-        return outputs
+        return call_tool(self.tools[action], images if owned else images.clone())
 
     def apply(self, images: Tensor, actions: npt.NDArray[np.int64] | Sequence[int]) -> Tensor:
         """Apply to each image the tool of its action; ``stop`` leaves an image unchanged.
@@ -233,7 +278,7 @@ class Toolbox:
         actions = self._checked(actions, len(images))
         scales = {1 if action == self.stop else int(self.tools[action].scale) for action in np.unique(actions)}
         if len(scales) > 1:
-            raise ValueError(f"the chosen tools upscale by {sorted(scales)}: the results are not of one size")
+            raise ImageRestoreError(f"the chosen tools upscale by {sorted(scales)}: the results are not of one size")
         scale = scales.pop() if scales else 1
         height, width = images.shape[-2:]
         result = images.clone() if scale == 1 else images.new_empty(len(images), 3, height * scale, width * scale)
@@ -244,9 +289,9 @@ class Toolbox:
     def _checked(self, actions: npt.NDArray[np.int64] | Sequence[int], count: int) -> npt.NDArray[np.int64]:
         actions = np.asarray(actions)
         if actions.shape != (count,):
-            raise ValueError(f"{count} images need as many actions, got shape {actions.shape}")
+            raise ImageRestoreError(f"{count} images need as many actions, got shape {actions.shape}")
         if count and not 0 <= actions.min() <= actions.max() <= self.stop:
-            raise ValueError(f"actions must lie in 0..{self.stop}, got {actions.min()}..{actions.max()}")
+            raise ImageRestoreError(f"actions must lie in 0..{self.stop}, got {actions.min()}..{actions.max()}")
         return actions
 
 
@@ -267,5 +312,5 @@ def usable_device(device: str | torch.device) -> torch.device:
         float(trial)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from None
+        raise ImageRestoreError(f"device {str(device)!r} cannot be used: {reason}") from None
     return trial.device

@@ -71,6 +71,8 @@ class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._slots: Slots = np.arange(self.num_envs)
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
+        self._drawn: list[np.random.Generator] = []
+        """Those that have drawn a number since the last step began."""
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -82,6 +84,7 @@ class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.
         """
         seeds = self._seeds(seed)
         options = dict(options or {})
+        self._drawn.clear()
         mask = options.pop("reset_mask", None)
         slots = self._slots if mask is None else np.flatnonzero(self._checked_mask(mask))
         for slot in slots:
@@ -98,9 +101,16 @@ class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.
         Raises:
             gymnasium.error.ResetNeeded: no episode has been started, or, in mode DISABLED, a slot's episode is over.
             ValueError: an action that does not exist, or not one action per slot.
+            ToolError: a tool or the reward failed; every slot is as before the step.
         """
-        with self._episodes.single_threaded():
-            return self._step(np.asarray(actions))
+        self._drawn.clear()
+        try:
+            with self._episodes.single_threaded():
+                return self._step(np.asarray(actions))
+        except Exception:  # such as a tool's: nothing has happened, so nothing has been drawn
+            for rng in self._drawn:
+                rng.bit_generator.advance(-1)  # type: ignore[attr-defined]  # Gymnasium's is a PCG64
+            raise
 
     def _step(
         self, actions: npt.NDArray[np.int64]
@@ -122,19 +132,24 @@ class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.
             prepared.append(self._prepare(starts))
 
         draws = self.autoreset_mode is not AutoresetMode.DISABLED
+        before = self._episodes.fork(running) if same_step and self.task.stop_if_worse else None
         rewards = np.zeros(self.num_envs)
         rewards[running] = self._episodes.step(running, actions[running], prepare_next() if draws else ())
+        terminated = self._episodes.over.copy()
+        worse = np.setdiff1d(np.flatnonzero(terminated), ended)
+        if before is not None and len(worse):
+            try:
+                prepared.append(self._prepare(self._draw(worse)))
+            except Exception:
+                self._episodes.copy_from(running, before, np.arange(len(running)))
+                raise
         if self.render_mode is not None:
             for slot in running:
                 view = self._views[slot]
                 if view is not None:
                     view.update()
-        terminated = self._episodes.over.copy()
         infos: Infos = {}
         if same_step:
-            worse = np.setdiff1d(np.flatnonzero(terminated), ended)
-            if len(worse):
-                prepared.append(self._prepare(self._draw(worse)))
             infos = self._restart(np.concatenate([ended, worse]), prepared)
         elif len(ended):
             self._start(ended, prepared)
@@ -201,6 +216,7 @@ class ImageRestoreVectorEnv(Forkable, VectorEnv[Any, npt.NDArray[np.int64], npt.
         for slot in slots:
             rng = self._rngs[slot]
             assert rng is not None
+            self._drawn.append(rng)
             chosen.append(choose_start(rng, self._options_of(slot, options)))
         return self._sampler.starts(chosen)
 

@@ -19,11 +19,13 @@ from restore_env.errors import ImageRestoreError
 from restore_env.images.tiling import apply_tool
 from restore_env.toolbox import FunctionTool, Toolbox, usable_device
 from sr_models.generators import UPSCALE
+from sr_models.generators.light_net import LightNet
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
 from sr_models.prior.semantic_prior import SHIPPED, Prior, check_maps, load_prior
 from tools_zoo import default_toolbox as same_size_toolbox
 from tools_zoo.backends.folding import steady
+from tools_zoo.merging import merge
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
 STAGES = ("psnr", "gan")
@@ -37,9 +39,11 @@ GENERATORS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
         "sft": SFTNet,
         "rrdb_small": partial(RRDBNet, channels=48, growth=16, blocks=4),
         "rrdb": RRDBNet,
+        "light": LightNet,
+        "light_sft": partial(LightNet, takes_maps=True),
     }
 )
-"""The generators by the name that weight files use: SFT-Net, RRDBNet at two sizes."""
+"""The generators by the name that weight files use: SFT-Net, RRDBNet at two sizes, LightNet without and with maps."""
 
 
 class SuperResolverError(ImageRestoreError):
@@ -165,7 +169,7 @@ def read_generator(path: str | os.PathLike[str]) -> GeneratorWeights:
     if name not in GENERATORS:
         raise SuperResolverError(f"{path}: unknown network {name!r}; expected one of {', '.join(GENERATORS)}")
     load_state(GENERATORS[name](), state, path, name, SuperResolverError)
-    return GeneratorWeights(name, metadata.get("stage", ""), state, recipe_of(metadata))
+    return GeneratorWeights(name, metadata.get("stage", ""), state, recipe_of(metadata, path, SuperResolverError))
 
 
 def generator_path(name_or_folder: str | os.PathLike[str], stage: str) -> Path:
@@ -229,7 +233,7 @@ def load_super_resolver(
     network.load_state_dict(dict(state))
     if prior is None and getattr(network, "takes_maps", False):
         prior = load_prior()
-    return steady(SuperResolver(name, network, prior)).to(device).eval().requires_grad_(False)
+    return steady(SuperResolver(name, merge(network), prior)).to(device).eval().requires_grad_(False)
 
 
 def super_resolvers(device: str | torch.device = "cpu") -> list[SuperResolver]:

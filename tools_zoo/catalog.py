@@ -64,16 +64,17 @@ KINDS: tuple[Kind, ...] = ("blur", "noise", "jpeg")
 """In the order of :attr:`restore_env.distortions.protocol.Levels.strengths`."""
 
 
-def strongest_tool(strengths: tuple[float, float, float]) -> ToolSpec | None:
-    """The tool whose kind is the strongest part of a distortion and whose band holds its strength; None for none.
+def tools_of(strengths: tuple[float, float, float]) -> list[ToolSpec]:
+    """The tools of a distortion's parts, the strongest part first: for each, the one whose band holds its strength.
 
     Args:
         strengths: of blur, noise and compression, as ``Levels.strengths`` gives them.
     """
-    strength = max(strengths)
-    if strength <= 0:
-        return None
-    kind = KINDS[strengths.index(strength)]
+    parts = sorted((-strength, number) for number, strength in enumerate(strengths) if strength > 0)
+    return [_tool_of(KINDS[number], -strength) for strength, number in parts]
+
+
+def _tool_of(kind: Kind, strength: float) -> ToolSpec:
     of_kind = [spec for spec in TOOLS if spec.kind == kind]
     return next((spec for spec in of_kind if strength <= _band_end(spec)), of_kind[-1])
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from restore_env.errors import ImageRestoreError
 from restore_env.images.files import write_atomically
+from restore_env.plain_data import is_file_name, parse_json
 from restore_env.toolbox import Toolbox
 from tools_zoo.backends.network_tool import DEFAULT_BACKEND, NetworkTool, check_backend
 from tools_zoo.catalog import TOOLS
@@ -44,7 +45,7 @@ class ToolWeights:
 def passes(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The recipes of all passes of training that led to some weights, the first one first."""
     own = {key: value for key, value in recipe.items() if key != "earlier"}
-    return [*recipe.get("earlier", []), own]
+    return [*(recipe.get("earlier") or []), own]
 
 
 def toolbox_names() -> list[str]:
@@ -91,15 +92,21 @@ def read_manifest(folder: Path) -> list[tuple[str, str]]:
     """The names of a toolbox's tools and of their networks, in order.
 
     Raises:
-        ToolboxError: the manifest cannot be read, or lists no tools.
+        ToolboxError: the manifest cannot be read, lists no tools, or has names that are not those of files in a folder.
     """
     manifest = folder / MANIFEST
     try:
-        rows = [(str(row["name"]), str(row["network"])) for row in json.loads(manifest.read_text())["tools"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values = parse_json(manifest.read_bytes(), manifest, ToolboxError)
+        rows = [(row["name"], row["network"]) for row in values["tools"]]
+    except (OSError, KeyError, TypeError) as error:
         raise ToolboxError(f"{manifest}: not a toolbox manifest ({type(error).__name__}: {error})") from None
-    if not rows:
-        raise ToolboxError(f"{manifest}: lists no tools")
+    for name, network in rows:
+        if not is_file_name(name):
+            raise ToolboxError(f"{manifest}: a tool is called {name!r}; expected letters, digits, _ and - alone")
+        if not isinstance(network, str) or network not in NETWORKS:
+            raise ToolboxError(f"{manifest}: unknown network {network!r}; expected one of {', '.join(NETWORKS)}")
+    if len({name for name, _ in rows}) != len(rows) or not rows:
+        raise ToolboxError(f"{manifest}: lists {'a tool twice' if rows else 'no tools'}")
     return rows
 
 
@@ -130,7 +137,7 @@ def read_tool(path: Path, network_name: str) -> ToolWeights:
         raise ToolboxError(f"{path}: unknown network {network_name!r}; expected one of {', '.join(NETWORKS)}")
     state, metadata = read_weights(path, ToolboxError)
     load_state(NETWORKS[network_name](), state, path, network_name, ToolboxError)
-    return ToolWeights(path.stem, network_name, state, recipe_of(metadata))
+    return ToolWeights(path.stem, network_name, state, recipe_of(metadata, path, ToolboxError))
 
 
 def is_tool(path: Path) -> bool:
@@ -145,10 +152,15 @@ def update_toolbox(folder: str | os.PathLike[str], tools: Sequence[ToolWeights])
     """Write tools into a toolbox folder, beside or over those that it holds, in the order of the tools' table.
 
     Every file appears whole or not at all. Returns the folder.
+
+    Raises:
+        ToolboxError: a tool whose name is not that of a file in a folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for tool in tools:
+        if not is_file_name(tool.name):
+            raise ToolboxError(f"{folder}: cannot hold a tool called {tool.name!r}: letters, digits, _ and - alone")
         metadata = {"name": tool.name, "network": tool.network, "recipe": json.dumps(dict(tool.recipe))}
         write_weights(folder / f"{tool.name}.safetensors", tool.state, metadata)
     networks = {tool.name: tool.network for tool in tools}

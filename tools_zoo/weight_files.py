@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
+import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from restore_env.images.files import write_atomically
+from restore_env.plain_data import parse_json
 
 
 def write_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -44,6 +46,16 @@ def read_weights(
         raise error(f"{path}: not a readable safetensors file ({reason})") from None
 
 
+def load_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """Read what ``torch.save`` wrote, without unpickling code, onto the CPU.
+
+    A damaged file makes PyTorch raise nearly anything; its warnings about one are left out.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def load_state(
     network: nn.Module,
     state: Mapping[str, Tensor],
@@ -63,8 +75,25 @@ def load_state(
     Raises:
         ValueError: (or ``error``) names or shapes of another architecture, or numbers that are not finite float32.
     """
+    check_shapes(network, state, path, what, error)
     own = network.state_dict()
-    expected = {key: tuple(value.shape) for key, value in own.items()}
+    if not all(value.dtype == own[key].dtype and bool(torch.isfinite(value).all()) for key, value in state.items()):
+        raise error(f"{path}: weights must be finite float32 numbers")
+    network.load_state_dict(dict(state))
+
+
+def check_shapes(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    what: str,
+    error: type[ValueError] = ValueError,
+) -> None:
+    """Raise ``error`` unless names and shapes of tensors are those of a network, which may be on the device "meta".
+
+    The arguments are those of :func:`load_state`.
+    """
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     actual = {key: tuple(value.shape) for key, value in state.items()}
     if actual != expected:
         odd = next(key for key in sorted({*actual, *expected}) if actual.get(key) != expected.get(key))
@@ -72,15 +101,42 @@ def load_state(
             f"{path}: weights of another architecture; {what} has {odd} {expected.get(odd, 'not at all')},"
             f" the file has {actual.get(odd, 'none')}"
         )
-    if not all(value.dtype == own[key].dtype and bool(torch.isfinite(value).all()) for key, value in state.items()):
-        raise error(f"{path}: weights must be finite float32 numbers")
-    network.load_state_dict(dict(state))
 
 
-def recipe_of(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """How weights were trained, as plain numbers and strings; empty if their file does not say."""
-    try:
-        recipe = json.loads(metadata.get("recipe", "{}"))
-    except ValueError:
-        return {}
-    return recipe if isinstance(recipe, dict) else {}
+def recipe_of(
+    metadata: Mapping[str, str], path: str | os.PathLike[str], error: type[ValueError] = ValueError
+) -> dict[str, Any]:
+    """How weights were trained, as plain numbers and strings; empty if their file does not say.
+
+    Args:
+        metadata: of the file.
+        path: the file, for the message.
+        error: what is raised.
+
+    Raises:
+        ValueError: (or ``error``) the recipe is no JSON object, or what it names is not of the right kind.
+    """
+    recipe = parse_json(metadata.get("recipe", "{}"), f"{path}: recipe", error)
+    _check_recipe(recipe, path, error)
+    return dict(recipe)
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("steps", "seconds", "patches", "grown_after"), (int, float)),
+        **dict.fromkeys(("command", "version"), (str,)),
+        "earlier": (list,),
+    }
+)
+"""What some entries of a recipe are; those whose name begins with ``psnr_`` are numbers, too."""
+
+
+def _check_recipe(recipe: Any, path: str | os.PathLike[str], error: type[ValueError]) -> None:
+    if not isinstance(recipe, dict):
+        raise error(f"{path}: its recipe is {recipe!r}, expected an object")
+    for name, value in recipe.items():
+        kinds = (int, float) if name.startswith("psnr_") else _KINDS.get(name, (object,))
+        if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and object not in kinds)):
+            raise error(f"{path}: its recipe has {name} {value!r}, expected {' or '.join(k.__name__ for k in kinds)}")
+    for earlier in recipe.get("earlier") or []:
+        _check_recipe(earlier, path, error)

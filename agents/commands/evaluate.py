@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from agents.commands.restore import add_restorer, open_restorer, progress_bar
+from agents.command_line import cell_width, progress_bar
+from agents.commands.restore import add_restorer, open_restorer
 
 if TYPE_CHECKING:
     from agents.restoration.restorer import Restorer
@@ -30,7 +31,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--distorted", type=Path, required=True, metavar="DIR", help="folder of distorted images")
     parser.add_argument("--target", type=Path, required=True, metavar="DIR", help="folder of clean images")
     parser.add_argument(
-        "--scale", type=int, choices=(1, 4), help="refuse pairs of another scale (default: each pair's own)"
+        "--scale", type=int, choices=(1, 2, 4), help="refuse pairs of another scale (default: each pair's own)"
     )
     add_restorer(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -84,23 +85,23 @@ def measure(
 
 def print_table(mean: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
     """Print rows and their mean in aligned columns."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("image", "PSNR", "after", "gain", "SSIM", "after", "seconds", "GMACs", "toolchain"):
-        table.add_column(column, justify="left" if column in ("image", "toolchain") else "right", no_wrap=True)
+    table = [("image", "PSNR", "after", "gain", "SSIM", "after", "seconds", "GMACs", "toolchain")]
     for row in (*rows, {**mean, "name": f"mean of {len(rows)}", "toolchain": None}):
-        chain = row["toolchain"]
-        table.add_row(
-            escape(" ".join(row["name"].split())),
-            f"{row['psnr_before']:.2f}",
-            f"{row['psnr_after']:.2f}",
-            f"{row['psnr_after'] - row['psnr_before']:+.2f}",
-            *("-" if row[key] is None else f"{row[key]:.4f}" for key in ("ssim_before", "ssim_after")),
-            f"{row['seconds']:.2f}",
-            f"{row['gmacs']:.2f}",
-            "" if chain is None else ", ".join(chain) or "no tool",
+        before, after = ("-" if row[key] is None else f"{row[key]:.4f}" for key in ("ssim_before", "ssim_after"))
+        table.append(
+            (
+                " ".join(row["name"].split()),
+                f"{row['psnr_before']:.2f}",
+                f"{row['psnr_after']:.2f}",
+                f"{row['psnr_after'] - row['psnr_before']:+.2f}",
+                before,
+                after,
+                f"{row['seconds']:.2f}",
+                f"{row['gmacs']:.2f}",
+                "" if row["toolchain"] is None else ", ".join(row["toolchain"]) or "no tool",
+            )
         )
-    Console(width=10_000, highlight=False).print(table)
+    widths = [max(map(cell_width, column)) for column in zip(*table, strict=True)]
+    for name, *numbers, chain in table:
+        cells = (f"{number:>{width}}" for number, width in zip(numbers, widths[1:-1], strict=True))
+        print("  ".join((name + " " * (widths[0] - cell_width(name)), *cells, chain)).rstrip())

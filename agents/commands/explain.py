@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.commands.restore import add_restorer, add_scale, as_json, as_line, open_restorer, progress_bar
+from agents.command_line import progress_bar
+from agents.commands.restore import add_restorer, add_scale, open_restorer
 from agents.restoration.files import EXPLAINED, Job, check_output, identities
+from agents.restoration.jobs import as_json, as_line
 
 if TYPE_CHECKING:
     from agents.restoration.restorer import Restoration
@@ -36,10 +38,10 @@ def register(commands: Any) -> None:
 
 def explain(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore explain``."""
-    from agents.restoration.explanation import draw_explanation
+    from agents.restoration.explanation import draw_explanation, step_names
     from restore_env.images.decoding import read_image
-    from restore_env.images.figures import check_figure
     from restore_env.policy import ScoringPolicy
+    from tools_zoo.figures import check_figure
 
     source: Path = arguments.file
     job = Job(source, arguments.output or source.with_name(f"{source.stem}{EXPLAINED}.png"))
@@ -53,7 +55,7 @@ def explain(arguments: argparse.Namespace) -> int:
         result = restorer.restore(photo, target, progress=show, keep_stages=True)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     name, tools = " ".join(source.name.encode("utf-8", "replace").decode().split()), restorer.toolbox.names
-    title = f"{name}:  {'  →  '.join(result.toolchain) or 'nothing to do'}"
+    title = f"{name}:  {'  →  '.join(step_names(result)) or 'nothing to do'}"
     clean = None if target is None else target.pixels
     draw_explanation(job.output, result, tools, kind, title=title, target=clean)
     if arguments.json:

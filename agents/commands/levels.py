@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from agents.command_line import positive_int
+from agents.command_line import positive_int, progress_bar
+
+LOG_SECONDS = 60.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 def register(commands: Any) -> None:
@@ -22,7 +25,7 @@ def register(commands: Any) -> None:
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     build.add_argument("--count", type=positive_int, required=True, metavar="N", help="number of levels")
     build.add_argument("--images", metavar="DIR", help="folder of photographs (default: the embedded ones)")
-    build.add_argument("--severity", default="moderate", help="distortion (default: %(default)s)")
+    build.add_argument("--severity", default="mixed", help="distortions (default: %(default)s)")
     build.add_argument("--depth", type=int, default=2, metavar="D", help="length of the chains (default: %(default)s)")
     build.add_argument("--toolbox", metavar="NAME|DIR", help="shipped name, or a folder (default: the environment's)")
     build.add_argument("--upscale", nargs="+", type=positive_int, metavar="X", help="factors (default: the toolbox's)")
@@ -31,6 +34,7 @@ def register(commands: Any) -> None:
     build.add_argument("--split", choices=("all", "train", "test"), default="all", help="which of the photographs")
     build.add_argument("--pixels", action="store_true", help="store the observed patches, too (12 kB each)")
     build.add_argument("--no-last", action="store_true", help="do not store what is observed after the last step")
+    build.add_argument("--beyond", action="store_true", help="store a step more, after each level's best chain")
     build.add_argument("--seed", type=int, default=0, help="of the levels (default: %(default)s)")
     build.set_defaults(run=build_set)
     pack = kinds.add_parser("pack", help="write a level set as one compressed file")
@@ -44,15 +48,13 @@ def register(commands: Any) -> None:
 
 def build_set(arguments: argparse.Namespace) -> int:
     """Run ``imagerestore levels build``."""
-    from tqdm import tqdm
-
     from restore_env import Task
     from restore_env.levels.building import build_levels, resplit
 
     upscale = None if arguments.upscale is None else tuple(arguments.upscale)
     given = {name: getattr(arguments, name) for name in ("images", "severity", "toolbox", "reward", "backend")}
     task = resplit(Task(**given, upscale=upscale), arguments.split)
-    with tqdm(total=arguments.count, unit="level", mininterval=1.0) as bar:
+    with progress_bar("levels", LOG_SECONDS) as show:
         build_levels(
             task,
             arguments.out,
@@ -61,7 +63,8 @@ def build_set(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             pixels=arguments.pixels,
             last_observed=not arguments.no_last,
-            report=lambda done, _: bar.update(done - bar.n),
+            beyond=arguments.beyond,
+            report=lambda done, total: show(f"{done} of {total}", done / total),
         )
     return show_set(argparse.Namespace(levels=arguments.out))
 

@@ -7,30 +7,37 @@ import json
 import os
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.command_line import positive_int, print_error
+from agents.command_line import non_negative_float, positive_int, print_error, progress_bar
+from agents.restoration import CAUTION
 from agents.restoration.files import (
     FORMATS,
     STREAM,
     Job,
-    check_output,
     check_quality,
     identities,
     of_every_page,
     plan,
-    written_suffix,
+    with_sheets,
 )
+from agents.restoration.jobs import ERRORS, JobOptions, JobRunner, Outcome, check_job, failed
 
 if TYPE_CHECKING:
-    from agents.restoration.restorer import Restoration, Restorer
+    from agents.restoration.restorer import Restorer
 
-ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
-"""Errors of one file after which the others are still restored."""
+EXAMPLES = """\
+examples:
+  imagerestore restore photo.jpg                       to photo.restored.png
+  imagerestore restore photos/ -o restored/            a folder with its sub-folders
+  imagerestore restore small.jpg --scale 4             four times as high and wide
+  imagerestore restore photo.jpg --tools denoise_2,deblur_1 --strength 0.7
+"""
 
 
 def register(commands: Any) -> None:
@@ -38,61 +45,99 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "restore",
         help="restore photographs or folders of them",
-        description="Restores each photograph by a chain of tools; tiles of the image vote on each tool.",
+        usage="imagerestore restore [OPTION ...] FILE [FILE ...]",
+        description="Restores each photograph by a chain of tools, which an agent chooses for it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="an image file, a folder of them, or - for standard input"
+        "files", nargs="+", type=Path, metavar="FILE", help="an image, a folder of them, or - for standard input"
     )
-    parser.add_argument(
+    results = parser.add_argument_group("results")
+    results.add_argument(
         "-o",
         "--output",
         metavar="OUT",
-        help="output file (.png, .jpg, .webp or .tif) for one FILE, - for standard output, or a folder, which gets"
-        " NAME.png and keeps the sub-folders of a folder FILE (default: NAME.restored.png next to the input)",
+        help="a file (.png, .jpg, .webp or .tif), - for standard output, or a folder, in which sub-folders of a folder"
+        " FILE are kept (default: NAME.restored.png beside each input)",
     )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="what results are written as where -o names no file (default png)"
-    )
-    parser.add_argument("--quality", type=positive_int, metavar="N", help="1 to 100, of JPEG and lossy WebP results")
-    existing = parser.add_mutually_exclusive_group()
+    results.add_argument("--format", choices=FORMATS, help="where -o names no file (default png)")
+    results.add_argument("--quality", type=positive_int, metavar="N", help="1 to 100, of JPEG and lossy WebP")
+    results.add_argument("--strip", action="store_true", help="write no metadata and no colour profile")
+    results.add_argument("--before-after", action="store_true", help="both side by side, to NAME.before-after.png")
+    existing = results.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="overwrite files that exist (never an input)")
     existing.add_argument("--skip-existing", action="store_true", help="leave out files whose result exists")
-    parser.add_argument("--strip", action="store_true", help="write no metadata and no colour profile")
-    parser.add_argument("--strict", action="store_true", help="refuse JPEGs that are cut short")
-    pages = parser.add_mutually_exclusive_group()
+    inputs = parser.add_argument_group("inputs")
+    pages = inputs.add_mutually_exclusive_group()
     pages.add_argument("--page", type=positive_int, metavar="N", help="the page or frame, from 1 (default: the first)")
     pages.add_argument("--all-pages", action="store_true", help="each page or frame, to NAME.1.png, NAME.2.png, ...")
-    parser.add_argument(
+    inputs.add_argument("--strict", action="store_true", help="refuse JPEGs that are cut short")
+    amount = parser.add_argument_group("amount and size")
+    amount.add_argument(
         "--strength", type=float, default=1.0, metavar="S", help="share of the change that is applied, 0 to 1 (default)"
     )
-    add_scale(parser)
-    parser.add_argument("--target", type=Path, metavar="FILE", help="ground truth of the one FILE, to measure PSNR")
-    add_restorer(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON, a line for each file as it is done")
+    add_scale(amount)
+    add_restorer(parser, chain=True)
+    machines = parser.add_argument_group("many machines")
+    machines.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="by the workers of a Ray cluster (auto, HOST:PORT; without ADDRESS: of this machine); needs the extra ray",
+    )
+    machines.add_argument(
+        "--ray-workers", type=positive_int, metavar="N", help="with --ray (default: one for each CPU, or GPU)"
+    )
+    report = parser.add_argument_group("report")
+    report.add_argument("--target", type=Path, metavar="FILE", help="ground truth of the one FILE, to measure PSNR")
+    report.add_argument("--json", action="store_true", help="a line of JSON for each file as it is done")
     parser.set_defaults(run=restore)
 
 
-def add_scale(parser: argparse.ArgumentParser) -> None:
-    """Add ``--scale``."""
-    text = "upscale factor: 4 for photographs of low resolution (default 1)"
-    parser.add_argument("--scale", type=int, choices=(1, 4), default=1, help=text)
+def add_scale(parser: Any) -> None:
+    """Add ``--scale`` to a parser or a group of its options."""
+    text = "upscale factor; 2 is 4, then reduced (default 1)"
+    parser.add_argument("--scale", type=int, choices=(1, 2, 4), default=1, help=text)
 
 
-def add_restorer(parser: argparse.ArgumentParser) -> None:
-    """Add the options of toolbox, agent and device."""
-    parser.add_argument("--toolbox", default="default", metavar="NAME|FOLDER", help="shipped name, or a folder")
-    parser.add_argument(
+def add_restorer(parser: argparse.ArgumentParser, *, chain: bool = False) -> None:
+    """Add the options of agent, toolbox and device; with ``chain`` also ``--tools`` in place of an agent."""
+    tools = parser.add_argument_group("agent and tools")
+    chosen = tools.add_mutually_exclusive_group()
+    chosen.add_argument(
         "--policy", metavar="NAME|FILE", help="the agent: shipped name, or a file (default: the toolbox's own)"
     )
-    parser.add_argument("--max-steps", type=positive_int, default=3, metavar="N", help="most tools (default 3)")
-    parser.add_argument(
+    if chain:
+        chosen.add_argument(
+            "--tools",
+            type=tool_names,
+            metavar="A,B,...",
+            help="these tools in this order: no agent chooses",
+        )
+    tools.add_argument("--toolbox", default="default", metavar="NAME|FOLDER", help="shipped name, or a folder")
+    tools.add_argument(
+        "--caution",
+        type=non_negative_float,
+        default=CAUTION,
+        metavar="DB",
+        help="smallest predicted gain for which the agent applies a tool (default %(default)s)",
+    )
+    tools.add_argument(
+        "--regions", action="store_true", help="every part of the photograph gets its own chain of tools (scale 1)"
+    )
+    tools.add_argument(
+        "--max-steps", type=positive_int, default=3, metavar="N", help="most tools that the agent applies (default 3)"
+    )
+    tools.add_argument(
         "--super-resolver",
         metavar="NAME|FILE",
-        help="sft_gan, sed, bicubic_x4, or a file (default: the agent's choice; for an agent without super-resolvers"
-        " sft_gan)",
+        help="upscales: sft_gan, sed, bicubic_x4, or a file (default: the agent's choice, else sft_gan)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    parser.add_argument(
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    machine.add_argument(
         "--backend",
         default="torch",
         metavar="NAME",
@@ -100,18 +145,39 @@ def add_restorer(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def tool_names(text: str) -> tuple[str, ...]:
+    """Parse names of tools, separated by commas."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of tools such as denoise_2,deblur_1")
+    return names
+
+
 def open_restorer(arguments: argparse.Namespace) -> Restorer:
     """Make the restorer from the arguments of :func:`add_restorer` and ``scale`` (None: given with each image).
 
     Raises:
-        ValueError: an argument that names nothing, or a super-resolver where nothing is upscaled.
+        ValueError: an argument that names nothing, or some that do not go together.
     """
+    options = restorer_options(arguments)
     from agents.restoration.restorer import Restorer
 
+    return Restorer(**options)
+
+
+def restorer_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_restorer` has parsed, as arguments of :class:`agents.restoration.restorer.Restorer`.
+
+    Raises:
+        ValueError: options that do not go together.
+    """
     if arguments.super_resolver is not None and arguments.scale == 1:
-        raise ValueError("--super-resolver needs --scale 4: with --scale 1 nothing is upscaled")
-    names = ("toolbox", "policy", "device", "max_steps", "super_resolver", "backend")
-    return Restorer(scale=arguments.scale or 1, **{name: getattr(arguments, name) for name in names})
+        raise ValueError("--super-resolver needs --scale 2 or 4: with --scale 1 nothing is upscaled")
+    if arguments.regions and getattr(arguments, "tools", None):
+        raise ValueError("--regions needs an agent that chooses: leave --tools out")
+    names = ("toolbox", "device", "max_steps", "super_resolver", "backend", "caution", "regions")
+    policy = getattr(arguments, "tools", None) or arguments.policy
+    return {"policy": policy, "scale": arguments.scale or 1, **{name: getattr(arguments, name) for name in names}}
 
 
 def restore(arguments: argparse.Namespace) -> int:
@@ -122,64 +188,92 @@ def restore(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.strength <= 1:
         raise ValueError(f"--strength must lie in 0 to 1, got {arguments.strength:g}")
     found = plan(arguments.files, arguments.output, many, arguments.format)
-    report = Report(arguments.json, to_stderr=any(job.output == STREAM for job in found.jobs))
+    if arguments.ray is not None:
+        check_ray(arguments, found.jobs)
+    elif arguments.ray_workers is not None:
+        raise ValueError("--ray-workers is for --ray")
+    report = Report(arguments, to_stderr=any(job.output == STREAM for job in found.jobs))
     check_quality(arguments.quality, found)
     for file, reason in found.problems:
         report.failed(file, f"{file}: {reason}")
     jobs = of_every_page(found.jobs) if arguments.all_pages else found.jobs
+    jobs = with_sheets(jobs) if arguments.before_after else jobs
     inputs = identities([*(job.source for job in found.jobs), arguments.target])
-    restorer = open_restorer(arguments) if found.jobs else None
-    clock = time.monotonic()
-    for number, job in enumerate(jobs, 1):
-        assert restorer is not None
-        if arguments.skip_existing and os.path.lexists(job.output):
-            report.skipped(job.source, f"{job.output} exists", counts=False)
-            continue
-        label = f"[{number}/{len(jobs)}] {job.source.name}{remaining(clock, number, len(jobs))}"
-        try:
-            result, notes = restore_one(job, restorer, arguments, inputs, label)
-        except ERRORS as error:
-            if arguments.debug:
-                traceback.print_exc()
-            message = str(error) or type(error).__name__
-            named = str(job.source) in message or str(job.output) in message or job.source == STREAM
-            report.failed(job.source, message if named else f"{job.source}: {message}")
-            continue
-        report.done(job, result, notes)
+    ready = to_do(jobs, inputs, arguments, report)
+    for job, outcome in in_turn(ready, len(jobs), arguments) if arguments.ray is None else by_ray(ready, arguments):
+        report.add(job, outcome)
     for file, reason in found.skipped:
         report.skipped(file, reason)
     return report.finish(many or len(jobs) > 1)
 
 
-def restore_one(
-    job: Job, restorer: Restorer, arguments: argparse.Namespace, inputs: set[tuple[int, int]], label: str
-) -> tuple[Restoration, list[str]]:
-    """Read, restore and write one file; return the result and what the user should know."""
-    from restore_env.images.decoding import decode_image, read_image
-    from restore_env.images.encoding import encode_image
+def to_do(
+    jobs: Sequence[Job], inputs: set[tuple[int, int]], arguments: argparse.Namespace, report: Report
+) -> Iterator[tuple[int, Job]]:
+    """The jobs that can be done, each with its number from 1; the others are reported as they are come to."""
+    for number, job in enumerate(jobs, 1):
+        if arguments.skip_existing and os.path.lexists(job.output):
+            report.skipped(job.source, f"{job.output} exists", counts=False)
+            continue
+        try:
+            check_job(job, inputs, arguments.force)
+        except ERRORS as error:
+            report.add(job, failed(job, error))
+        else:
+            yield number, job
 
-    streamed = job.output == STREAM
-    if not streamed:
-        check_output(job.output, inputs, arguments.force)
-    elif sys.stdout.isatty():
-        raise ValueError("standard output is a terminal: -o names a file to write")
-    if job.source == STREAM:
-        data = sys.stdin.buffer.read()
-        photo = decode_image(data, "standard input", strict=arguments.strict, page=arguments.page)
-    else:
-        photo = read_image(job.source, strict=arguments.strict, page=job.page or arguments.page)
-    with progress_bar(label) as show:
-        result = restorer.restore(photo, arguments.target, progress=show, strength=arguments.strength)
-    options = {"quality": arguments.quality, "strip": arguments.strip}
-    if streamed:
-        suffix = written_suffix(job.source, arguments.format)
-        data, lost = encode_image(result.photo, suffix, "standard output", **options)
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        lost = result.save(job.output, **options, replace_existing=arguments.force)
-    return result, [*photo.notes, *lost]
+
+def in_turn(
+    jobs: Iterable[tuple[int, Job]], count: int, arguments: argparse.Namespace
+) -> Iterator[tuple[Job, Outcome]]:
+    """Do numbered jobs one after the other in this process."""
+    runner = JobRunner(job_options(arguments), partial(open_restorer, arguments))
+    clock = time.monotonic()
+    for number, job in jobs:
+        with progress_bar(f"[{number}/{count}] {job.source.name}{remaining(clock, number, count)}") as show:
+            outcome = runner.run(job, show)
+        yield job, outcome
+
+
+def by_ray(jobs: Iterable[tuple[int, Job]], arguments: argparse.Namespace) -> Iterator[tuple[Job, Outcome]]:
+    """Do jobs by Ray: the files that can be done are found first, results come in any order."""
+    ready = [job for _, job in jobs]
+    if not ready:
+        return
+    from agents.restoration.on_ray import restore_on_ray
+
+    options, restorer = replace(job_options(arguments), repeated=True), restorer_options(arguments)
+    with progress_bar(f"{len(ready)} files") as show:
+        show("starting Ray", 0.0)
+        outcomes = restore_on_ray(
+            ready, options, restorer, address=arguments.ray or None, workers=arguments.ray_workers
+        )
+        with closing(outcomes):
+            for done, each in enumerate(outcomes, 1):
+                yield each
+                show(f"{done} done", done / len(ready))
+
+
+def check_ray(arguments: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Raise an error if Ray is not installed or a run is not for it: one of standard streams or with a target."""
+    if any(STREAM in (job.source, job.output) for job in jobs):
+        raise ValueError("--ray is for files: standard input and output are on this machine only")
+    if arguments.target is not None:
+        raise ValueError("--target measures one FILE: leave --ray out")
+    if arguments.device.startswith("cuda:"):
+        raise ValueError(f"--ray gives each worker a GPU of its own: --device cuda, not {arguments.device}")
+    if arguments.ray and Path(arguments.ray).exists():
+        raise ValueError(f"--ray {arguments.ray}: is a file, no address of a cluster: put --ray at the end")
+    from restore_env.extras import require_extra
+
+    require_extra("ray", "--ray")
+
+
+def job_options(arguments: argparse.Namespace) -> JobOptions:
+    """The options that every job gets."""
+    return JobOptions(
+        **{field.name: getattr(arguments, field.name) for field in fields(JobOptions) if field.name != "repeated"}
+    )
 
 
 def remaining(start: float, number: int, count: int) -> str:
@@ -194,27 +288,28 @@ class Report:
     """Prints the results of a run: a line for each file as it goes, then the files that were left out, and the counts.
 
     Args:
-        as_objects: print lines of JSON.
-        to_stderr: print them on standard error, since standard output gets an image.
+        arguments: of the command.
+        to_stderr: print on standard error, since standard output gets an image.
     """
 
-    def __init__(self, as_objects: bool, *, to_stderr: bool = False) -> None:
-        self._as_objects, self._stream = as_objects, sys.stderr if to_stderr else sys.stdout
+    def __init__(self, arguments: argparse.Namespace, *, to_stderr: bool = False) -> None:
+        self._as_objects, self._debug = bool(arguments.json), bool(arguments.debug)
+        self._stream = sys.stderr if to_stderr else sys.stdout
         self._counts = {"restored": 0, "unchanged": 0, "skipped": 0, "failed": 0}
         self._left_out: list[str] = []
         self._complete = True
 
-    def done(self, job: Job, result: Restoration, notes: Sequence[str]) -> None:
-        """Print a file that was written."""
-        self._counts["restored" if result.toolchain else "unchanged"] += 1
-        for note in notes:
+    def add(self, job: Job, outcome: Outcome) -> None:
+        """Print what became of a file."""
+        if outcome.error is not None:
+            if self._debug:
+                print(outcome.traceback, file=sys.stderr, end="")
+            self.failed(job.source, outcome.error)
+            return
+        self._counts["restored" if outcome.row["toolchain"] else "unchanged"] += 1
+        for note in outcome.row.get("warnings", ()):
             print_error(f"{job.source}: {note}", kind="warning")
-        row = (
-            as_json(job, result)
-            | ({"page": job.page} if job.page else {})
-            | ({"warnings": list(notes)} if notes else {})
-        )
-        self._print(json.dumps(row) if self._as_objects else as_line(job, result))
+        self._print(json.dumps(outcome.row) if self._as_objects else outcome.line)
 
     def failed(self, file: Path, message: str) -> None:
         """Print a file that could not be restored."""
@@ -245,45 +340,3 @@ class Report:
 
     def _print(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
-
-
-@contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[str, float], None]]:
-    """Show a progress bar on standard error if it is a terminal; yield a function that updates it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    texts = [TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[what]")]
-    columns = (texts[0], BarColumn(), texts[1], TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as display:
-        task = display.add_task(label, total=1.0, what="reading")
-        yield lambda what, share: display.update(task, completed=share, what=what)
-
-
-def as_json(job: Job, result: Restoration) -> dict[str, Any]:
-    """One file's result as plain data."""
-    height, width = result.image.shape[:2]
-    row: dict[str, Any] = {
-        "file": str(job.source),
-        "output": str(job.output),
-        "size": [width, height],
-        "scale": result.scale,
-        "toolchain": list(result.toolchain),
-        "votes": [{"action": vote.action, "counts": dict(vote.counts)} for vote in result.votes],
-        "gmacs": result.gmacs,
-        "seconds": result.seconds,
-    }
-    if result.psnr_before is not None:
-        row |= {"psnr_before": result.psnr_before, "psnr_after": result.psnr_after}
-    return row
-
-
-def as_line(job: Job, result: Restoration) -> str:
-    """One file's result as one line."""
-    chain = ", ".join(result.toolchain) or "no tool"
-    line = f"{job.source} -> {job.output}: {chain}"
-    if result.psnr_before is not None and result.psnr_after is not None:
-        gain = result.psnr_after - result.psnr_before
-        line += f"; PSNR {result.psnr_before:.2f} -> {result.psnr_after:.2f} dB ({gain:+.2f})"
-    return " ".join(line.split())

@@ -20,6 +20,8 @@ class _Training(NamedTuple):
     """Import string of the dataclass of its settings, which gives the options."""
     run: Callable[[Any, TrainingDisplay], Sequence[str]]
     """Trains and returns the lines to print."""
+    shared: bool = True
+    """Whether several processes can share it."""
 
 
 def register(commands: Any) -> None:
@@ -43,13 +45,17 @@ def _complete(parser: argparse.ArgumentParser, training: _Training) -> None:
 def _train(training: _Training, arguments: argparse.Namespace) -> int:
     from tools_zoo.training.cards import command_line
     from tools_zoo.training.display import TrainingDisplay
+    from tools_zoo.training.distributed import ProcessError, joined, launched
     from tools_zoo.training.settings import from_arguments
 
+    if launched() > 1 and not training.shared:
+        raise ProcessError(f"train {arguments.kind} runs in one process: start it without torchrun")
     command = command_line("imagerestore", arguments.words)
-    settings: Any = from_arguments(pkgutil.resolve_name(training.settings), arguments, command=command)
-    with TrainingDisplay() as display:
-        lines = training.run(settings, display)
-    print(*lines, sep="\n")
+    given: Any = from_arguments(pkgutil.resolve_name(training.settings), arguments, command=command)
+    with joined(given) as settings:
+        with TrainingDisplay() as display:
+            lines = training.run(settings, display)
+        print(*lines, sep="\n")
     return 0
 
 
@@ -94,6 +100,17 @@ def _train_agent(settings: Any, display: TrainingDisplay) -> list[str]:
     ]
 
 
+def _train_imitation(settings: Any, display: TrainingDisplay) -> list[str]:
+    from agents.imitation.imitation import train_imitation
+
+    agent, gain = train_imitation(settings, display.show_run)
+    return [
+        f"{agent.recipe['steps']} steps on {agent.recipe['states']} states, held-out levels: gain {gain:.3f},"
+        f" {agent.recipe['share_output']:.0%} of what choosing is worth",
+        f"Policy written to {settings.out / 'agent.safetensors'}",
+    ]
+
+
 def _train_prior(settings: Any, display: TrainingDisplay) -> list[str]:
     from sr_models.prior.categories import CATEGORIES
     from sr_models.prior.labels import LabelledImages
@@ -123,7 +140,16 @@ TRAININGS: Mapping[str, _Training] = MappingProxyType(
     {
         "tools": _Training("any or all of the twelve tools", "tools_zoo.training.tools:ToolTraining", _train_tools),
         "agent": _Training(
-            "the agent that composes toolchains", "agents.training.settings:AgentTraining", _train_agent
+            "the agent that composes toolchains",
+            "agents.training.settings:AgentTraining",
+            _train_agent,
+            shared=False,
+        ),
+        "imitation": _Training(
+            "an agent, on level sets, where the reward of every tool is known",
+            "agents.imitation.imitation:ImitationTraining",
+            _train_imitation,
+            shared=False,
         ),
         "joint": _Training(
             "the tools of a toolbox, on the chains that an agent makes of them",

@@ -47,7 +47,7 @@ class ReplayedEpisodes(NamedTuple):
 
 
 @dataclass
-class _Episode:
+class Episode:
     """An episode of ``T`` steps: ``T`` observations, and a last one if it was truncated."""
 
     observations: list[dict[str, Array]] = field(default_factory=list)
@@ -100,15 +100,41 @@ class EpisodeReplayBuffer(ReplayBuffer):
 
     def reset(self) -> None:
         """Remove all transitions."""
-        self._episodes: deque[_Episode] = deque()
+        self._episodes: deque[Episode] = deque()
         self._stored = 0
         self.added = 0
         """Transitions that were ever added."""
+        self.finished = 0
+        """Episodes that were ever finished."""
         self.discard_unfinished()
+
+    @property
+    def episodes(self) -> Sequence[Episode]:
+        """Finished episodes, the oldest first."""
+        return self._episodes
+
+    @property
+    def unfinished(self) -> Sequence[Episode]:
+        """The episode in progress of each environment."""
+        return self._unfinished
+
+    def fill(self, episodes: Sequence[Episode], unfinished: Sequence[Episode], *, added: int, finished: int) -> None:
+        """Replace everything.
+
+        Args:
+            episodes: finished ones, the oldest first.
+            unfinished: one of each environment.
+            added: transitions that were ever added.
+            finished: episodes that were ever finished.
+        """
+        if len(unfinished) != self.n_envs:
+            raise ValueError(f"{len(unfinished)} episodes in progress, expected {self.n_envs}")
+        self._episodes, self._unfinished = deque(episodes), list(unfinished)
+        self._stored, self.added, self.finished = sum(map(len, episodes)), added, finished
 
     def discard_unfinished(self) -> None:
         """Remove the episodes in progress: the environments were reset."""
-        self._unfinished = [_Episode() for _ in range(self.n_envs)]
+        self._unfinished = [Episode() for _ in range(self.n_envs)]
 
     def __len__(self) -> int:
         """Finished episodes."""
@@ -150,8 +176,9 @@ class EpisodeReplayBuffer(ReplayBuffer):
             if not episode.terminated:
                 last = self._row(info["terminal_observation"], ...) if done[slot] else self._row(next_obs, slot)
                 episode.observations.append(last)
-            self._unfinished[slot] = _Episode()
+            self._unfinished[slot] = Episode()
             self._episodes.append(episode)
+            self.finished += 1
             self._stored += len(episode)
             while len(self._episodes) > 1 and self.size() > self.buffer_size:
                 self._stored -= len(self._episodes.popleft())
@@ -167,7 +194,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         drawn = self.rng.integers(len(self._episodes), size=batch_size)
         return self._padded([self._episodes[index] for index in drawn])
 
-    def _padded(self, episodes: Sequence[_Episode]) -> ReplayedEpisodes:
+    def _padded(self, episodes: Sequence[Episode]) -> ReplayedEpisodes:
         longest = max(map(len, episodes))
 
         def padded(parts: Sequence[Sequence[Any]], length: int, dtype: Any, shape: Any = ()) -> Tensor:

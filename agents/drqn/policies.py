@@ -20,8 +20,8 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 
-from agents.agent import HIDDEN
 from agents.drqn.buffers import ACTION_MASK
+from agents.encoders import PublishedEncoder
 from agents.features_extractor import AgentParts, AgentPolicy, RestoreFeatures
 
 State = tuple[Tensor, Tensor]
@@ -226,7 +226,7 @@ class RestoreQPolicy(AgentPolicy, RecurrentQPolicy):
 
     agent_kind = "q"
     default_features_extractor = RestoreFeatures
-    default_lstm_hidden_size = HIDDEN
+    default_lstm_hidden_size = PublishedEncoder.hidden
 
     def _agent_parts(self) -> list[AgentParts]:
         networks = (self.q_net, self.q_net_target)

@@ -1,129 +1,158 @@
-"""Demonstrations: episodes with the reward of every action at every step, for imitation learning.
-
-A greedy oracle with random exploration plays them. A trained agent plays half of them itself, so that states after its
-own mistakes are included, as in DAgger (Ross et al., AISTATS 2011).
-"""
+"""Demonstrations: the states of a level set with the gain of every tool, for imitation learning."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from agents.agent import RecurrentAgent
-from agents.policies.oracles import GreedyOracle
-from restore_env.distortions.protocol import SINGLE
-from restore_env.episodes.batch import EpisodeBatch
-from restore_env.resolve import task_sampler
-from restore_env.sampling import EpisodeStart
-from restore_env.task import Task
+from restore_env.levels.store import Array, LevelError, LevelSet
 
-EPISODES = 32
-"""Episodes in a batch."""
-MOST_EPISODES = 40_000
-"""Most demonstrations in memory: 1.4 GB."""
-EXPLORE = 0.35
-"""Probability of a random tool instead of the best one."""
+Values = npt.NDArray[np.float32]
+SAMPLING_TEMPERATURE = 1.0
+"""dB: how much less often a tool is sampled that gains less."""
+SPREAD = 0.4
+"""Standard deviation of PSNR rewards between tools, dB; other rewards are scaled to it."""
 
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Episodes of one length with the reward of every action at every step."""
+    """The first states of the levels of a set, and those after each tool: what is observed, and what tools gain there.
 
-    images: npt.NDArray[np.uint8]
-    """``(E, T, P, P, 3)``."""
-    last_actions: npt.NDArray[np.int64]
-    """``(E, T)``."""
-    masks: npt.NDArray[np.bool_]
-    """``(E, T, A)``."""
-    rewards: npt.NDArray[np.float32]
-    """``(E, T, A)``."""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def reward_std(self) -> float:
-        """Standard deviation of the rewards of the allowed tools, averaged over the steps."""
-        allowed = self.masks[..., :-1]
-        count = np.maximum(allowed.sum(-1, keepdims=True), 1)
-        rewards = np.where(allowed, self.rewards[..., :-1], 0)
-        deviations = np.where(allowed, rewards - rewards.sum(-1, keepdims=True) / count, 0)
-        return float(np.sqrt((deviations**2).sum(-1) / count[..., 0]).mean())
-
-
-def single_distortion_tasks(task: Task, share: float) -> list[tuple[Task, float]]:
-    """Extra task of single distortions with its share, so that an agent learns short chains; empty for a share of 0."""
-    return [(replace(task, severity=SINGLE, distortion=None), share)] if share else []
-
-
-def check_shares(extra_tasks: Sequence[tuple[Task, float]]) -> None:
-    """Raise ``ValueError`` if the shares of the extra tasks exceed 1 together."""
-    total = sum(share for _, share in extra_tasks)
-    if total > 1:
-        raise ValueError(f"the shares of the extra tasks must not exceed 1 together, got {total:g}")
-
-
-def demonstrate(
-    task: Task,
-    seconds: float,
-    seed: int,
-    report: Callable[[float], None] = lambda _: None,
-    agent: RecurrentAgent | None = None,
-    extra_tasks: Sequence[tuple[Task, float]] = (),
-) -> Demonstrations:
-    """Collect demonstrations for so many seconds: at least one batch, at most :data:`MOST_EPISODES`.
+    With ``A`` tools there are ``1 + A`` states a level, of a set of depth 1 the first alone; and, if the set goes
+    beyond its depth, the state after the best chain.
 
     Args:
-        task: of the episodes; its observations must be uint8.
-        seconds: how long.
-        seed: of starts and exploration.
-        report: called with the elapsed share of the time.
-        agent: plays half of the episodes; the oracle plays the others. None: the oracle plays all.
-        extra_tasks: other tasks with the same toolbox and patch size, each with its share of the batches; the rest are
-            ``task``'s.
+        levels: a level set.
+        rows: which of its levels.
+        cost_weight: price of computation, reward per GMAC.
     """
-    if task.dtype != "uint8":
-        raise ValueError(f"demonstrations are stored as uint8, the task observes {task.dtype}")
-    rng = np.random.default_rng(seed)
-    episodes = EpisodeBatch(task, EPISODES)
-    draw = start_sampler(task, extra_tasks, rng)
-    oracle = GreedyOracle(explore=EXPLORE, stops=False, rng=rng)
-    slots = np.arange(EPISODES)
-    batches: list[list[npt.NDArray[Any]]] = []
-    began = time.monotonic()
-    while not batches or (time.monotonic() - began < seconds and len(batches) * EPISODES < MOST_EPISODES):
-        episodes.reset(slots, draw(EPISODES))
-        steps, state = [], None
-        for _ in range(task.max_steps):
-            observation = episodes.observe(slots)
-            actions = oracle.choose(episodes, slots)
-            mask = observation["action_mask"].astype(bool)
-            steps.append((observation["image"], observation["last_action"], mask, oracle.rewards.astype(np.float32)))
-            if agent is not None:
-                scores, state = agent.scores(observation, state)
-                follow = (slots % 2 == 0) & (rng.random(EPISODES) >= EXPLORE)
-                actions = np.where(follow, scores[:, :-1].argmax(axis=1), actions)
-            episodes.step(slots, actions)
-        batches.append([np.stack(part, axis=1) for part in zip(*steps, strict=True)])
-        report(min(1.0, (time.monotonic() - began) / seconds))
-    return Demonstrations(*(np.concatenate(part) for part in zip(*batches, strict=True)))
+
+    levels: LevelSet
+    rows: npt.NDArray[np.int64]
+    cost_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.levels.tree.depth not in (1, 2):
+            raise LevelError(f"{self.levels.path}: has depth {self.levels.tree.depth}; imitation takes depth 1 or 2")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def states(self) -> int:
+        """Number of states of a level."""
+        return self.levels.tree.inner
+
+    @cached_property
+    def gmacs(self) -> npt.NDArray[np.float64]:
+        """Computation of each chain: ``(chains,)``."""
+        size = self.levels.manifest.patch_size
+        return self.levels.tree.gmacs(size**2, self.levels.scales, self.levels.macs_per_pixel)
+
+    @cached_property
+    def gains(self) -> Values:
+        """What each tool gains in each state, in the reward's unit: ``(levels, states, A)``, NaN where forbidden."""
+        n_tools = self.levels.tree.n_tools
+        score = self.levels.score[self.rows] - self.cost_weight * self.gmacs
+        after = score[:, 1 : 1 + self.states * n_tools].reshape(len(self), self.states, n_tools)
+        gains: Values = np.asarray(after - score[:, : self.states, None], dtype=np.float32)
+        return gains
+
+    @cached_property
+    def values(self) -> Values:
+        """What each tool gains together with the best that may follow in the set: ``(levels, states, A)``."""
+        values: Values = self.gains.copy()
+        if self.states > 1:
+            following = np.where(np.isnan(self.gains[:, 1:]), 0, self.gains[:, 1:]).max(axis=2)
+            values[:, 0] += np.maximum(following, 0)
+        return values
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the state after the best chain is known."""
+        return bool(self.levels.manifest.beyond)
+
+    @cached_property
+    def beyond_gains(self) -> Values:
+        """What each tool gains after the best chain: ``(levels, A)``, NaN where forbidden."""
+        levels, chains = self.levels, self.best_chains
+        pixels = (levels.manifest.patch_size * levels.tree.upscaling(levels.scales)[chains]) ** 2
+        gmacs = pixels[:, None] * levels.macs_per_pixel / 1e9
+        return np.asarray(levels.arrays["beyond_gain"][self.rows] - self.cost_weight * gmacs, dtype=np.float32)
+
+    @cached_property
+    def best_chains(self) -> npt.NDArray[np.int64]:
+        """Number of the best chain of full length of each level: ``(levels,)``."""
+        return np.asarray(self.levels.arrays["beyond_chain"][self.rows])
+
+    def tools_after_start(
+        self, chosen: npt.NDArray[np.int64], count: int, rng: np.random.Generator | None
+    ) -> npt.NDArray[np.int64]:
+        """Tools of levels, ``(n, K)``: all of them, or with ``rng`` at most ``count``, those that gain more rather.
+
+        That which begins the best chain of full length is one of them. None in a set of depth 1.
+        """
+        n_tools = self.states - 1
+        if rng is None or n_tools <= count:
+            return np.tile(np.arange(n_tools), (len(chosen), 1))
+        keys = np.nan_to_num(self.values[chosen, 0] / self.unit, nan=-np.inf) / SAMPLING_TEMPERATURE
+        keys += rng.gumbel(size=keys.shape)
+        if self.beyond:
+            keys[np.arange(len(chosen)), (self.best_chains[chosen] - 1) // n_tools - 1] = np.inf
+        return np.argsort(-keys, axis=1)[:, :count]
+
+    def observed(self, name: str, chosen: npt.NDArray[np.int64], tools: npt.NDArray[np.int64]) -> Array:
+        """What is observed in states of some of the levels: ``(n, 1 + K, ...)``, one more with :attr:`beyond`.
+
+        Args:
+            name: "image" or "spectrum".
+            chosen: which of the levels, by their place among these.
+            tools: ``(n, K)``: the state at the start is observed, and those after these tools.
+        """
+        arrays, rows = self.levels.arrays, self.rows[chosen]
+        if name not in arrays:
+            raise LevelError(f"{self.levels.path}: holds no {name}: build the set with --pixels")
+        states = np.pad(1 + tools, ((0, 0), (1, 0)))
+        observed = np.asarray(arrays[name][rows[:, None], states])
+        if not self.beyond:
+            return observed
+        return np.concatenate([observed, arrays[f"beyond_{name}"][rows, None]], axis=1)
+
+    @property
+    def unit(self) -> float:
+        """How much of the reward counts as 1 dB: by how much, on average, tools differ."""
+        if self.levels.manifest.reward == "psnr":
+            return 1.0
+        known = self.gains[~np.isnan(self.gains).all(axis=2)]
+        return max(float(np.nanstd(known, axis=1).mean()), 1e-12) / SPREAD
 
 
-def start_sampler(
-    task: Task, extra_tasks: Sequence[tuple[Task, float]], rng: np.random.Generator
-) -> Callable[[int], list[EpisodeStart]]:
-    """Return a function that samples batches of starts, each from one task, drawn by the shares."""
-    check_shares(extra_tasks)
-    samplers = [task_sampler(one) for one in (task, *(other for other, _ in extra_tasks))]
-    shares = [1 - sum(share for _, share in extra_tasks), *(share for _, share in extra_tasks)]
+def split_by_photograph(
+    levels: LevelSet, every: int, cost_weight: float = 0.0
+) -> tuple[Demonstrations, Demonstrations]:
+    """The levels to train on, and those of one of ``every`` photographs, for validation; both are all of a few.
 
-    def draw(count: int) -> list[EpisodeStart]:
-        sampler = samplers[rng.choice(len(samplers), p=shares) if extra_tasks else 0]
-        return list(sampler.starts(rng.integers(2**53, size=count).tolist()))
+    A photograph's name decides, so that it is held out from every set.
+    """
+    names = [zlib.crc32(Path(name).name.encode()) for name in levels.manifest.photographs]
+    held_out = np.array(names, dtype=np.int64)[levels.arrays["photograph"]] % every == 0
+    if held_out.all() or not held_out.any():
+        held_out = np.ones(len(levels), dtype=bool)
+        return (Demonstrations(levels, np.flatnonzero(held_out), cost_weight),) * 2
+    train, kept = (np.flatnonzero(rows) for rows in (~held_out, held_out))
+    return Demonstrations(levels, train, cost_weight), Demonstrations(levels, kept, cost_weight)
 
-    return draw
+
+def check_alike(sets: Sequence[LevelSet]) -> None:
+    """Raise :class:`LevelError` if sets differ in tools, depth, reward or patch size."""
+    for other in sets[1:]:
+        for field in ("tools", "depth", "reward", "patch_size", "fingerprint"):
+            first, second = (getattr(each.manifest, field) for each in (sets[0], other))
+            if first != second:
+                raise LevelError(f"{other.path}: has {field} {second}, {sets[0].path} has {first}")

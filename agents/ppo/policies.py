@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from agents.agent import HIDDEN
+from agents.encoders import PublishedEncoder
 from agents.features_extractor import AgentParts, AgentPolicy, RestoreFeatures
 
 _FORBIDDEN = -1e8  # a logit; minus infinity would make the entropy NaN
@@ -72,7 +72,7 @@ class MaskedRecurrentPolicy(AgentPolicy, MaskedPolicy):
     agent_kind = "logits"
     defaults: ClassVar[Mapping[str, Any]] = {
         "features_extractor_class": RestoreFeatures,
-        "lstm_hidden_size": HIDDEN,
+        "lstm_hidden_size": PublishedEncoder.hidden,
         "net_arch": [],
     }
 

@@ -15,8 +15,8 @@ from PIL import Image
 from agents.restoration.restorer import Restoration
 from agents.restoration.tiled_episode import Vote
 from restore_env.episodes.rendering import gain_caption
-from restore_env.images.figures import check_figure, write_figure
 from restore_env.toolbox import Toolbox
+from tools_zoo.figures import check_figure, write_figure
 
 SHADES = ("Blues", "Oranges", "Greens", "Purples", "RdPu", "YlOrBr")
 """matplotlib's colour maps for the families of tools: those whose names differ in what follows the last ``_`` alone."""
@@ -49,7 +49,7 @@ def summarize_vote(vote: Vote, kind: Literal["logits", "q"] | None, n_actions: i
         return ActionScores("share of votes", np.bincount(vote.grid.ravel(), minlength=n_actions) / vote.grid.size)
     scores = torch.from_numpy(vote.scores).reshape(-1, n_actions).double()
     means = (scores.softmax(dim=1) if kind == "logits" else scores).mean(dim=0)
-    values = means.masked_fill(scores.isneginf().all(dim=0), torch.nan).numpy()
+    values = means.masked_fill(scores.isneginf().any(dim=0), torch.nan).numpy()
     return ActionScores("probability" if kind == "logits" else "Q value", values)
 
 
@@ -92,7 +92,7 @@ def draw_explanation(
     figure = Figure(figsize=(_WIDTH * columns + 0.9, sum(heights) + 1.5), layout=spaced)
     figure.suptitle(title, fontsize=12, color=INK, fontweight="bold", parse_math=False)
     axes = figure.subplots(3, columns, squeeze=False, height_ratios=heights)
-    chain = ["input", *(f"after {name}" for name in result.toolchain)]
+    chain = ["input", *(f"after {name}" for name in step_names(result))]
     chain[-1] = f"result, {chain[-1]}" if result.toolchain else chain[-1]
     captions = stage_captions(result, chain)
     scores = [summarize_vote(vote, kind, len(names)) for vote in result.votes]
@@ -112,6 +112,28 @@ def draw_explanation(
     write_figure(path, figure)
 
 
+def vote_picture(image: npt.NDArray[np.uint8], vote: Vote, names: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Each tile's choice as a colour over the image, which is pale and grey.
+
+    Args:
+        image: uint8 RGB ``(H, W, 3)``.
+        vote: of a step.
+        names: of all actions; their colours are those of :func:`action_colours`.
+
+    Returns:
+        uint8 RGB, of the image's size, or reduced if it is large.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width, height = _picture(image).size
+    figure = Figure(figsize=(width / 128, height / 128), dpi=128)  # exact
+    _draw_votes(figure.add_axes((0, 0, 1, 1)), image, vote, action_colours(names))
+    canvas: Any = FigureCanvasAgg(figure)  # has no types
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
 def action_colours(names: Sequence[str]) -> list[Any]:
     """A colour for each action: a hue per family of tools, the darker the later in it; ``stop`` is grey."""
     from matplotlib import colormaps
@@ -125,6 +147,11 @@ def action_colours(names: Sequence[str]) -> list[Any]:
         shades = colormaps[SHADES[number % len(SHADES)]](np.linspace(0.38, 0.92, len(members) + 1)[1:])
         colours |= dict(zip(members, shades, strict=True))
     return [colours[name] for name in names]
+
+
+def step_names(result: Restoration) -> list[str]:
+    """The tools of each step: the name of the most common one, and how many others regions had."""
+    return [step[0] if len(step) == 1 else f"{step[0]} and {len(step) - 1} more" for step in result.steps]
 
 
 def stage_captions(result: Restoration, names: Sequence[str]) -> list[str]:
@@ -224,7 +251,7 @@ def _draw_outcome(
     for place in zip(steps, values, strict=True):
         text = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "fontsize": 8, "bbox": box}
         axes.annotate(f"{place[1]:.2f}", place, **text)
-    axes.set_xticks(steps, ["input", *result.toolchain], fontsize=7.5, rotation=25)
+    axes.set_xticks(steps, ["input", *step_names(result)], fontsize=7.5, rotation=25)
     axes.margins(0.18, 0.25)
     axes.set_yticks([])
     axes.tick_params(colors=INK)

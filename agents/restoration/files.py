@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-TAG, EXPLAINED = ".restored", ".explained"
-"""``photo.jpg`` becomes ``photo.restored.png`` by default. Searching a folder skips these files and the figures
-``photo.explained.png`` of ``imagerestore explain``."""
+TAG, EXPLAINED, SHEET = ".restored", ".explained", ".before-after"
+"""``photo.jpg`` becomes ``photo.restored.png`` by default. Searching a folder skips these files, the figures
+``photo.explained.png`` of ``imagerestore explain``, and sheets, ``photo.before-after.png``."""
 STREAM = Path("-")
 """Stands for standard input among the files, and for standard output among the results."""
 FORMATS = ("png", "jpg", "webp", "tiff", "same")
@@ -25,6 +25,8 @@ class Job:
     output: Path
     page: int | None = None
     """The page or frame, from 1; None: the first."""
+    sheet: Path | None = None
+    """Where input and result are written side by side; None: nowhere."""
 
 
 @dataclass
@@ -87,6 +89,22 @@ def of_every_page(jobs: Sequence[Job]) -> list[Job]:
         pages = [Job(job.source, job.output.with_name(name), page) for page, name in enumerate(names, 1)]
         result += pages if count > 1 else [job]
     return result
+
+
+def with_sheets(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, each with a sheet beside its result; where two names would clash, they keep the result's suffix.
+
+    Raises:
+        ValueError: a result that goes to standard output.
+    """
+    if any(job.output == STREAM for job in jobs):
+        raise ValueError("--before-after needs a result that is a file: -o names one")
+    short = [job.output.with_name(f"{job.output.stem.removesuffix(TAG)}{SHEET}.png") for job in jobs]
+    counts = Counter(_key(sheet) for sheet in short)
+    return [
+        replace(job, sheet=sheet if counts[_key(sheet)] == 1 else job.output.with_name(f"{job.output.name}{SHEET}.png"))
+        for job, sheet in zip(jobs, short, strict=True)
+    ]
 
 
 def _key(path: Path) -> Path:
@@ -159,12 +177,12 @@ def _find(files: Sequence[Path], output: Path | None) -> tuple[list[tuple[Path, 
 
 def _search(folder: Path, output: Path | None) -> tuple[list[Path], list[Path]]:
     """A folder's images and its other files, without hidden ones and without the outputs of earlier runs."""
-    from restore_env.images.sources import list_images
+    from restore_env.images.files import list_images
 
     ours = None if output is None or folder.resolve() not in output.resolve().parents else output.resolve()
 
     def is_input(path: Path) -> bool:
-        return not path.stem.endswith((TAG, EXPLAINED)) and (ours is None or ours not in path.resolve().parents)
+        return not path.stem.endswith((TAG, EXPLAINED, SHEET)) and (ours is None or ours not in path.resolve().parents)
 
     images = list_images(folder)
     files = {path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")}

@@ -6,19 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.agent import RecurrentAgent, load_policy, with_more_tools
+from agents.agent import RecurrentAgent, load_policy, with_tools
 from agents.features_extractor import AgentPolicy
-from agents.imitation.imitation import learn_from_oracle
+from agents.imitation.warm_start import warm_start
 from agents.policies.heuristics import best_constant_chain
 from agents.rollout import play
 from agents.sb3_env import RestoreVecEnv
 from agents.training.algorithms import ALGORITHMS
-from agents.training.run import VALIDATION_EPISODES, BudgetCallback, Run
+from agents.training.run import VALIDATION_EPISODES, BudgetCallback, Run, ScalarWriter
 from agents.training.settings import AgentProgress, AgentTraining, reward_name
+from restore_env.compute.interruption import deferred_signals
 from restore_env.compute.memory import retained_memory
+from restore_env.extras import require_extra
 from restore_env.resolve import task_factors, task_toolbox
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
@@ -28,6 +30,8 @@ from tools_zoo.training.curves import draw_run
 
 METRIC_NAMES = {"psnr": "PSNR", "ssim": "SSIM", "perceptual": "perceptual quality (minus a distance of features)"}
 """The rewards' names in a model card."""
+CARD = "README.md"
+"""The model card, which is written last."""
 _SEARCH_STARTS = 32
 """Validation starts on which the constant chain is searched for; it is played on all."""
 _UNBOUNDED = 10**12  # steps; the budget ends a run, not SB3's count
@@ -39,12 +43,14 @@ def train_agent(
 ) -> tuple[RecurrentAgent, AgentProgress]:
     """Train an agent, or resume from the checkpoint in ``out``; write the best in validation as ``agent.safetensors``.
 
-    A checkpoint does not have DRQN's replay buffer: a resumed run fills it again before it trains, with the current
-    policy and epsilon.
+    A run whose budget is in steps and that was killed ends, resumed, as one that was not. DRQN's replayed episodes are
+    in the folder ``out/replay``.
 
     Raises:
         PolicyError: a checkpoint that is damaged or of other settings, or an ``init`` that does not fit the toolbox.
+        MissingExtraError: a package of the extra ``train`` is not installed.
     """
+    require_extra("train", "training")
     settings.out.mkdir(parents=True, exist_ok=True)
     task, toolbox, half = settings.task, task_toolbox(settings.task), settings.precision == "bf16"
     algorithm, hyperparameters = ALGORITHMS[settings.algorithm], settings.all_hyperparameters
@@ -53,8 +59,8 @@ def train_agent(
     environment = VecMonitor(RestoreVecEnv(hyperparameters["n_envs"], **arguments))
     run = Run(settings, toolbox)
     init = None if settings.init is None else load_policy(settings.init)
-    if init is not None and init.tools != toolbox.names:
-        init = with_more_tools(init, toolbox.names, settings.init)
+    if init is not None:
+        init = with_tools(init, toolbox.names, settings.init)
     encoder = init.extractor.encoder if init is not None else settings.encoder
     model = algorithm.build(
         hyperparameters, environment, lambda: run.rollout_share, settings.seed, toolbox.device, encoder, half
@@ -65,28 +71,26 @@ def train_agent(
         policy.load_agent(init)
     if settings.warm_start and not run.path.exists():
         agent = policy.to_agent(toolbox.names)
-        learn_from_oracle(
+        warm_start(
             agent,
             task,
             settings.warm_start * 60,
             settings.seed,
-            pretrained=init is not None,
-            precision=settings.precision,
-            extra_tasks=settings.extra_tasks,
+            settings.out / "warm-start",
             report=lambda share: report(AgentProgress(0, 0.0, float("nan"), float("nan"), warm_start=share)),
+            trained=init is not None,
         )
         policy.load_agent(agent)
         run.save(model)
     run.resume(model)
-    if run.share >= 1 and run.best_path.exists():
+    if run.share >= 1 and run.best_path.exists() and (settings.out / CARD).exists():
         environment.close()
         return load_policy(run.best_path), AgentProgress(run.steps, 1.0, float("nan"), run.best_gain)
-    environment.seed(settings.seed + run.steps)
-    model.set_logger(configure(str(settings.out / "logs"), ["tensorboard"]))
-    callback = BudgetCallback(run, task, report)
-    model.learn(_UNBOUNDED, callback, log_interval=algorithm.log_interval, reset_num_timesteps=False)
-    progress = callback.validate()
-    run.save(model)
+    run.go_on(model)
+    model.set_logger(Logger(str(settings.out / "logs"), [ScalarWriter(settings.out / "logs")]))
+    with deferred_signals() as interruption:
+        callback = BudgetCallback(run, task, report, interruption)
+        model.learn(_UNBOUNDED, callback, log_interval=algorithm.log_interval, reset_num_timesteps=False)
     environment.close()
     reward = reward_name(task)
     tag, label = ("gain_db", "gain, dB") if reward == "psnr" else ("return", f"return ({reward})")
@@ -94,7 +98,7 @@ def train_agent(
     agent = load_policy(run.best_path)
     remark = _remark(agent, settings, run.best_gain, callback.starts)
     _write_card(agent, settings, remark)
-    return agent, replace(progress, validation_gain=run.best_gain, remark=remark)
+    return agent, replace(callback.progress(), validation_gain=run.best_gain, remark=remark)
 
 
 def _remark(agent: RecurrentAgent, settings: AgentTraining, value: float, starts: Sequence[EpisodeStart]) -> str:
@@ -135,7 +139,7 @@ severity, {sizes}; the reward is the gain in {METRIC_NAMES.get(reward, reward)}.
 {settings.command}
 ```
 """
-    write_card(settings.out / "README.md", text)
+    write_card(settings.out / CARD, text)
 
 
 def in_half_precision(toolbox: Toolbox) -> Toolbox:

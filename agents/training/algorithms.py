@@ -17,10 +17,41 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.drqn.drqn import DRQN
 from agents.drqn.policies import RestoreQPolicy
-from agents.encoders import EncoderName
+from agents.encoders import ENCODERS, EncoderName
 from agents.features_extractor import AgentPolicy
 from agents.ppo.policies import MaskedRecurrentPolicy
 from restore_env import ENV_ID
+from restore_env.errors import ImageRestoreError, one_line
+
+
+def parse_hyperparameters(data: bytes, name: str) -> dict[str, Any]:
+    """Read hyperparameters from a file of rl-zoo3's format, as numbers; ``learning_rate`` is the one at the start.
+
+    Args:
+        data: YAML.
+        name: of the file, for errors.
+
+    Raises:
+        ValueError: no YAML of that kind, or a learning rate that is not "lin_" and a number, rl-zoo3's word for a
+            linear fall to zero.
+    """
+    try:
+        values = yaml.safe_load(data)[ENV_ID]
+        known = {str(key): value for key, value in values.items() if key not in ("policy", "n_timesteps")}  # rl-zoo3's
+        rate = str(known["learning_rate"])
+    except Exception as error:  # PyYAML raises nearly anything
+        raise ImageRestoreError(f"{name}: no hyperparameters of {ENV_ID}: {one_line(error)}") from None
+    try:
+        fall, _, start = rate.partition("_")
+        known["learning_rate"] = float(start) if fall == "lin" else float("nan")
+    except ValueError:
+        known["learning_rate"] = float("nan")
+    if not 0 < known["learning_rate"] < float("inf"):
+        raise ImageRestoreError(f"{name}: learning_rate must be lin_ and a number, it is {rate}")
+    odd = next((key for key, value in known.items() if not isinstance(value, (int, float))), None)
+    if odd is not None:
+        raise ImageRestoreError(f"{name}: {odd} must be a number, it is {known[odd]!r}")
+    return known
 
 
 @dataclass(frozen=True)
@@ -42,18 +73,14 @@ class Algorithm:
 
         Raises:
             TypeError: the algorithm has no such hyperparameter.
-            ValueError: the file's learning rate is not "lin_" and a number, rl-zoo3's word for a linear fall to zero.
+            ValueError: the file is not usable.
         """
-        text = (resources.files("agents") / "hyperparameters" / self.file).read_text(encoding="utf-8")
-        values: dict[str, Any] = yaml.safe_load(text)[ENV_ID]
-        del values["policy"], values["n_timesteps"]  # rl-zoo3's
-        fall, _, rate = str(values["learning_rate"]).partition("_")
-        if fall != "lin":
-            raise ValueError(f"{self.file}: learning_rate must be lin_ and a number, it is {values['learning_rate']}")
+        data = (resources.files("agents") / "hyperparameters" / self.file).read_bytes()
+        values = parse_hyperparameters(data, self.file)
         unknown = sorted(changes.keys() - values.keys())
         if unknown:
             raise TypeError(f"{self.name} has no hyperparameter {unknown[0]!r}: it has {', '.join(values)}")
-        return {**values, "learning_rate": float(rate), **changes}
+        return {**values, **changes}
 
     def build(
         self,
@@ -82,8 +109,11 @@ class Algorithm:
             names = ("exploration_initial_eps", "exploration_final_eps", "exploration_fraction")
             epsilon = LinearSchedule(*(arguments[name] for name in names))
             arguments["exploration_schedule"] = lambda _: epsilon(1 - share())
-        features = {"features_extractor_kwargs": {"encoder": encoder, "half": half}}
-        return self.model(self.policy, environment, seed=seed, device=device, policy_kwargs=features, **arguments)
+        network = {
+            "features_extractor_kwargs": {"encoder": encoder, "half": half},
+            "lstm_hidden_size": ENCODERS[encoder]().hidden,
+        }
+        return self.model(self.policy, environment, seed=seed, device=device, policy_kwargs=network, **arguments)
 
 
 AlgorithmName = Literal["ppo", "drqn"]

@@ -1,25 +1,25 @@
 """Joint training of tools and agent: after each round the agent is refreshed, that is, trained on the new tools.
 
 Tools learn from the chains that the agent composes (:mod:`tools_zoo.training.joint`); the agent then learns by
-imitation of a greedy oracle to choose among the tools as they have become. Source: Yu et al., CVPR 2018, section 3.3.
+imitation of the best chains to choose among the tools as they have become. Source: Yu et al., CVPR 2018, section 3.3.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from agents.agent import RecurrentAgent, check_recipe, check_tools, load_policy, policy_of, save_policy
-from agents.imitation.demonstrations import single_distortion_tasks
-from agents.imitation.imitation import learn_from_oracle
+from agents.agent import RecurrentAgent, check_recipe, load_policy, policy_of, save_policy
+from agents.imitation.warm_start import warm_start
 from agents.policies.heuristics import FixedChain
 from agents.policy_input import PolicyInput
 from restore_env.task import Task
 from restore_env.toolbox import Toolbox
 from tools_zoo.toolboxes import read_manifest
 from tools_zoo.training.cards import source_version
+from tools_zoo.training.distributed import by_first, count
 from tools_zoo.training.joint import IDENTITY, JointTraining, train_jointly
 from tools_zoo.training.runs import photographs
 from tools_zoo.training.settings import identity, option, recipe
@@ -60,9 +60,8 @@ def train_tools_and_agent(settings: JointAgentTraining, report: Report = lambda 
         ValueError: an unknown tool, or patches of a size that the policy does not take.
     """
     policy = settings.policy or policy_of(settings.toolbox)
-    agent = load_policy(policy, settings.device)
     tools = tuple(name for name, _ in read_manifest(settings.folder))
-    check_tools(agent, tools, policy)
+    agent = load_policy(policy, settings.device, tools)
     _check(settings, agent, tools, policy)
     settings = replace(
         settings,
@@ -72,12 +71,16 @@ def train_tools_and_agent(settings: JointAgentTraining, report: Report = lambda 
     )
 
     def refresh(toolbox: Toolbox, number: int) -> RecurrentAgent:
-        return refresh_agent(settings, agent, toolbox, number, report)
+        def train() -> None:
+            refresh_agent(settings, agent, toolbox, number, report)
+
+        by_first(train)
+        return agent if count() == 1 else refresh_agent(settings, agent, toolbox, number)  # which loads it
 
     first = FixedChain(tuple(tools.index(name) for name in settings.chain), len(tools)) if settings.chain else agent
     source = photographs(settings, settings.patch_size)
     results = train_jointly(settings, source, first, refresh if settings.refresh else None, report)
-    save_policy(agent, settings.out / "agent.safetensors")
+    by_first(lambda: save_policy(agent, settings.out / "agent.safetensors"))
     return results
 
 
@@ -104,7 +107,7 @@ def refresh_agent(
     path = settings.out / f"round-{number + 1}.agent.safetensors"
     compared = {
         **identity(settings),
-        "algorithm": "imitation of a greedy oracle, after each round of joint training",
+        "algorithm": "imitation of the best chains, after each round of joint training",
         "round": number + 1,
         "refresh": settings.refresh,
         "encoder": agent.extractor.encoder,
@@ -117,23 +120,26 @@ def refresh_agent(
         agent.recipe = before.recipe
         return agent
     name, total = f"agent {number + 1}", max(1, round(seconds))
-    learn_from_oracle(
+    warm_start(
         agent,
         task,
         seconds,
         settings.seed + number,
-        pretrained=True,
-        precision=settings.precision,
-        extra_tasks=single_distortion_tasks(task, settings.single_share),
+        settings.out / f"round-{number + 1}.levels",
         report=lambda share: report(Progress(round(share * total), total, 0, 0, share * seconds, name, unit="s")),
+        trained=True,
     )
-    agent.recipe = {**recipe(settings), **compared, "version": source_version()}
+    agent.recipe = {**asdict(PolicyInput.of(agent)), **recipe(settings), **compared, "version": source_version()}
     save_policy(agent, path)
     return agent
 
 
 def _check(settings: JointAgentTraining, agent: RecurrentAgent, tools: tuple[str, ...], policy: str | Path) -> None:
-    if settings.patch_size != agent.patch_size and (not settings.chain or settings.rounds > 1):
+    by_distortion = settings.chains == "distortion"
+    if by_distortion and settings.chain:
+        raise ValueError("chain names the tools: leave out either it or chains=distortion")
+    follows = not (settings.chain or by_distortion)
+    if settings.patch_size != agent.patch_size and (follows or settings.refresh):
         raise ValueError(f"patch_size {settings.patch_size}: {policy} takes patches of {agent.patch_size} pixels")
     unknown = [name for name in settings.chain if name not in tools]
     if unknown:

@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from agents.encoders import EncoderName
-from agents.imitation.demonstrations import check_shares, single_distortion_tasks
 from agents.training.algorithms import ALGORITHMS, AlgorithmName
 from restore_env.distortions.protocol import check_severity
-from restore_env.resolve import resolve_metric, task_distortion, task_factors, task_toolbox
+from restore_env.resolve import resolve_metric, task_factors, task_toolbox
 from restore_env.task import Task
 from sr_models import with_super_resolvers
 from tools_zoo.training.settings import PhotographSettings, TrainingSettings, identity, option
-
-DISTORTION_SHARE = 0.3
-"""The share of ``distortion`` if none is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +30,9 @@ class AgentTraining(PhotographSettings, TrainingSettings):
     )
     backend: str | None = option(None, "what runs the tools on a CPU (default: torch)", metavar="NAME", recorded=False)
     severity: str = option(
-        "moderate",
-        "of the mixed distortions: mild, moderate, severe; light: weaker than mild; any: light to severe; single: one"
-        " distortion; or sums of levels from 1 to 28, as 12-13 or 12,17",
+        "mixed",
+        "distortions: mixed, as they come; mild, moderate, severe: RL-Restore's; light: weaker than mild; any: light to"
+        " severe; single: one distortion; or sums of levels from 1 to 28, as 12-13 or 12,17; or several, as any+single",
     )
     saturation_prob: float = option(
         0.0, "probability that a patch is made so bright or dark that a part of it saturates", values="share"
@@ -58,8 +54,8 @@ class AgentTraining(PhotographSettings, TrainingSettings):
     )
     encoder: EncoderName = option(
         "published",
-        "network that encodes a patch, without --init: published, RL-Restore's four convolutions; spectral, a cosine"
-        " transform and two layers, which --warm-start trains quickly",
+        "network that encodes a patch, without --init: published, RL-Restore's four convolutions; compact, two"
+        " layers on the compact observation; combined, these and three convolutions",
     )
     algorithm: AlgorithmName = option(
         "ppo", "RecurrentPPO or deep recurrent Q-learning; hyperparameters in agents/hyperparameters", recorded=False
@@ -74,39 +70,21 @@ class AgentTraining(PhotographSettings, TrainingSettings):
     """Other hyperparameters of the algorithm that differ from its file."""
     warm_start: float | None = option(
         None,
-        "first imitate an oracle that tries every tool, on top of the budget",
+        "first imitate what is best on levels of the task, on top of the budget",
         values="positive",
         metavar="MINUTES",
-    )
-    single_share: float = option(
-        0.0, "share of the warm start's episodes that start from a single distortion", values="share"
-    )
-    distortion: str | None = option(
-        None,
-        "makes an albumentations.Compose for a share of the warm start's episodes, such as"
-        " restore_env.distortions.camera:camera; validation does not use it",
-        metavar="PACKAGE.MODULE:FACTORY",
-    )
-    distortion_share: float | None = option(
-        None, f"that share (default: {DISTORTION_SHARE} with --distortion)", values="share"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_severity(self.severity)
-        if self.distortion is None and self.distortion_share:
-            raise ValueError("--distortion-share is the share of the distortion that --distortion names: add it")
-        if self.distortion is not None and not self.warm_start:
-            raise ValueError("--distortion is for the warm start: add --warm-start MINUTES")
-        check_shares(self.extra_tasks)
         resolve_metric(self.reward)
-        for task, _ in self.extra_tasks:
-            task_distortion(task)
+        task_factors(self.task)  # resolves it, before anything is written
 
     @cached_property
     def task(self) -> Task:
         """The task that is trained and validated on."""
-        names = {each.name for each in fields(self)} & {each.name for each in fields(Task)} - {"distortion"}
+        names = {each.name for each in fields(self)} & {each.name for each in fields(Task)}
         task = Task(**{name: getattr(self, name) for name in names})
         tools = task_toolbox(task)
         if max(task_factors(task)) > 1:
@@ -117,7 +95,7 @@ class AgentTraining(PhotographSettings, TrainingSettings):
     def start(self) -> str:
         """How the policy came about that reinforcement learning starts from."""
         if self.warm_start:
-            return "imitation of a greedy oracle"
+            return "imitation of the best chains"
         return "no training (random weights)" if self.init is None else f"no training ({self.init} as it was)"
 
     @cached_property
@@ -127,25 +105,11 @@ class AgentTraining(PhotographSettings, TrainingSettings):
         changes = {name: value for name, value in given.items() if value is not None}
         return ALGORITHMS[self.algorithm].hyperparameters(**{**(self.hyperparameters or {}), **changes})
 
-    @cached_property
-    def extra_tasks(self) -> list[tuple[Task, float]]:
-        """Extra tasks of the warm start with their shares of its episodes."""
-        own = [(replace(self.task, distortion=self.distortion), self._distortion_share)] if self.distortion else []
-        return [*single_distortion_tasks(self.task, self.single_share), *own]
-
-    @property
-    def _distortion_share(self) -> float:
-        """Share of the warm start's episodes that carry a distortion of one's own."""
-        if self.distortion is None:
-            return 0.0
-        return DISTORTION_SHARE if self.distortion_share is None else self.distortion_share
-
     def recorded(self) -> dict[str, Any]:
         """All settings that determine the weights, as plain values: for the checkpoint and the recipe."""
         others = {
             "upscale": list(task_factors(self.task)),
             "reward": reward_name(self.task),
-            "distortion_share": self._distortion_share,
         }
         return {
             "algorithm": ALGORITHMS[self.algorithm].name,

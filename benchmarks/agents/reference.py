@@ -2,106 +2,33 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import nn
-from torch.nn import functional as F
-
+from agents.imitation.imitation import ImitationTraining, train_imitation
 from agents.policies.heuristics import FixedChain, RandomPolicy
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
-from agents.rollout import draw_starts
 from benchmarks.agents.algorithms import FLAT
 from benchmarks.agents.training import Run, Setting, evaluated
-from restore_env import Task
-from restore_env.episodes.batch import EpisodeBatch
 from restore_env.levels.optima import optima
 from restore_env.policy import Policy
 
-WIDTH, DROPOUT, EPOCHS, BATCH = 256, 0.3, 40, 256
-"""Of the multilayer perceptron that imitates."""
-WORST = -1.0
-"""How far below the best action, in the reward's unit, an action can be in training: all worse ones are equally bad."""
-RECIPE = (WIDTH, DROPOUT, EPOCHS, BATCH, WORST)
+RECIPE: dict[str, Any] = {"encoder": "compact", "steps": 3000, "batch_size": 64}
+"""Of the agent that imitates."""
 RANDOM_RUNS = 20
 
 
-class RewardPredictor(nn.Module):
-    """Predicts from the compact observation how far each action's reward is below the best one, and takes the highest.
-
-    Args:
-        inputs: observations ``(N, D)``, by which it standardizes.
-        n_actions: tools and ``stop``.
-    """
-
-    def __init__(self, inputs: torch.Tensor, n_actions: int) -> None:
-        super().__init__()
-        self.mean, self.deviation = inputs.mean(0), inputs.std(0) + 1e-3
-        parts: list[nn.Module] = []
-        for before, after in pairwise((inputs.shape[1], WIDTH, WIDTH)):
-            parts += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(DROPOUT)]
-        self.layers = nn.Sequential(*parts, nn.Linear(WIDTH, n_actions))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Rewards minus the best one, ``(N, n_actions)``."""
-        predicted: torch.Tensor = self.layers((inputs - self.mean) / self.deviation)
-        return predicted
-
-    @torch.inference_mode()
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[npt.NDArray[np.int64], None]:
-        """Choose an action for each observation, ``(N, D)``."""
-        return self(torch.from_numpy(observation)).argmax(dim=1).numpy(), None
-
-
-def fitted(setting: Setting, seed: int) -> RewardPredictor:
-    """Train a predictor on the rewards of all actions after every chain of the training set."""
-    inputs, rewards = (torch.from_numpy(values).flatten(0, 1) for values in every_reward(setting))
-    targets = (rewards - rewards.max(dim=1, keepdim=True).values).clamp_(min=WORST)
-    torch.manual_seed(seed)
-    network = RewardPredictor(inputs, rewards.shape[1])
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.1)
-    batches = -(-len(inputs) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=EPOCHS * batches)
-    for _ in range(EPOCHS):
-        order = torch.randperm(len(inputs))
-        for first in range(0, len(inputs), BATCH):
-            rows = order[first : first + BATCH]
-            optimizer.zero_grad()
-            F.mse_loss(network(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-    return network.eval()
-
-
-def every_reward(setting: Setting) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Observations ``(chains, levels, D)`` after every chain that can be extended, and each action's reward there."""
-    task = Task(levels=setting.train, max_steps=setting.depth, **FLAT)
-    starts = draw_starts(task, None, 0)
-    episodes, slots = EpisodeBatch(task, len(starts)), np.arange(len(starts))
-    tree = setting.training_set.tree
-    observations, rewards = [], []
-    for chain in tree.chains[: tree.inner]:
-        episodes.reset(slots, starts)
-        for tool in chain:
-            episodes.step(slots, np.full(len(slots), tool))
-        observations.append(episodes.observations(slots))
-        rewards.append(episodes.one_step_rewards(slots).astype(np.float32))
-    return np.stack(observations), np.stack(rewards)
-
-
 def imitate(setting: Setting, seed: int) -> Run:
-    """Train a policy on the rewards of all actions, given by an oracle, and evaluate it."""
+    """Train an agent on the gains of all tools in the training set, and evaluate it."""
     began = time.perf_counter()
-    policy = fitted(setting, seed)
-    return evaluated(setting, policy, FLAT, time.perf_counter() - began)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = ImitationTraining(out=Path(folder), levels=(setting.train,), seed=seed, **RECIPE)
+        agent, _ = train_imitation(settings)
+    return evaluated(setting, agent, {}, time.perf_counter() - began)
 
 
 def constant_chain(setting: Setting) -> FixedChain:

@@ -11,7 +11,7 @@ import numpy as np
 from agents.intervals import Estimate, interquartile_mean
 from benchmarks.agents.training import Run
 from benchmarks.report.publishing import markdown_table
-from restore_env.images.figures import write_figure
+from tools_zoo.figures import write_figure
 from tools_zoo.training.curves import COLOURS
 
 _INK, _GRID = "#1f2937", "#e5e7eb"

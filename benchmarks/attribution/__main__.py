@@ -1,10 +1,11 @@
 """What choosing is worth, and where it comes from: ``python -m benchmarks.attribution --images DIR``.
 
 ``toolboxes`` compares the agent of each toolbox with the best constant chain, a random policy, the greedy oracle and
-the best chain of at most two tools. The other parts take one toolbox: ``order`` runs the chosen tools in another order;
-``removed`` takes away each tool in turn; ``rewards`` measures the agent by SSIM and a perceptual distance; ``unseen``
-measures on distortions that nothing was trained on. The constant chain is found on photographs that nothing is measured
-on. With ``--cache`` an interrupted run continues where it stopped.
+the best chain of at most two tools. The other parts take one toolbox: ``kinds`` has a line for each kind of distortion
+of the severity; ``order`` runs the chosen tools in another order; ``removed`` takes away each tool in turn;
+``rewards`` measures the agent by SSIM and a perceptual distance; ``unseen`` measures on distortions that nothing was
+trained on. The constant chain is found on photographs that nothing is measured on. With ``--cache`` an interrupted run
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from agents.agent import RecurrentAgent, check_tools, load_policy, policy_of
+from agents.agent import RecurrentAgent, load_policy, policy_of
 from agents.command_line import OneLineParser, positive_int, run_guarded
 from benchmarks.attribution.choice import Explorer
 from benchmarks.attribution.parts import PARTS, Setting, caption
@@ -57,8 +58,7 @@ def load_agents(toolboxes: Iterable[str], toolbox: str, policy: str | None) -> d
     agents = {}
     for each in toolboxes:
         own = policy if policy and each == toolbox else policy_of(each)
-        agents[each] = load_policy(own)
-        check_tools(agents[each], resolve_toolbox(each).names, own)
+        agents[each] = load_policy(own, tools=resolve_toolbox(each).names)
     return agents
 
 

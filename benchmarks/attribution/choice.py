@@ -55,6 +55,10 @@ class Patches:
         assert isinstance(self.task.toolbox, Toolbox)
         return self.task.toolbox
 
+    def kinds(self, severity: str) -> list[str]:
+        """The kind of each patch's distortion; of a severity that has no kinds, its name."""
+        return [str(self.levels.distortion(row).get("kind", severity)) for row in range(len(self.levels))]
+
     def returns(self, chain: Chain) -> Values:
         """Return of one chain on each patch: ``(patches,)``."""
         return self.optima.returns[:, self.levels.tree.number(chain)]

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from agents.agent import RecurrentAgent
 from agents.intervals import Estimate, estimate
@@ -105,6 +106,38 @@ def attribute_toolboxes(setting: Setting) -> Section:
         record[name] = {"constant": constant, "lines": [asdict(line) for line in lines]}
     text = markdown_table(["toolbox", "policy", "gain, dB", *HEADS], rows, left=2)
     return Section("Toolboxes", [*text, "", f"Constant chains: {'; '.join(constants)}."], record)
+
+
+def attribute_kinds(setting: Setting) -> Section:
+    """Each kind of distortion of a severity that has several, with the best constant chain of that kind."""
+    measured, other = setting.sets.measured, setting.sets.other
+    played = run_agent(setting.agents[setting.toolbox], measured)
+    agent, best, found = played.returns, measured.optima.best_return, other.optima.returns
+    kinds, others = (np.array(patches.kinds(setting.severity)) for patches in (measured, other))
+    of_all = int(found.mean(axis=0).argmax())
+    chains, constant = measured.levels.tree.chains, np.empty(len(kinds))
+    rows, record = [], []
+
+    def add(name: str, here: npt.NDArray[np.bool_], chain: str) -> None:
+        worth = float(best[here].mean() - constant[here].mean())
+        share = float(agent[here].mean() - constant[here].mean()) / worth if worth > 0.005 else float("nan")
+        worse = float((agent[here] < -CLEARLY_DB).mean())
+        means = [float(values[here].mean()) for values in (constant, agent, best)]
+        shown = "" if np.isnan(share) else f"{share:.0%}"
+        rows.append([name, str(here.sum()), chain, *(f"{mean:+.2f}" for mean in means), shown, f"{worse:.1%}"])
+        record.append({"kind": name, "patches": int(here.sum()), "means": means, "share": share, "worse": worse})
+
+    for kind in sorted(set(kinds)):
+        alike = others == kind
+        number = int(found[alike].mean(axis=0).argmax()) if alike.any() else of_all
+        constant[kinds == kind] = measured.optima.returns[kinds == kind, number]
+        add(kind, kinds == kind, named(chains[number], measured.toolbox))
+    everything = np.ones(len(kinds), dtype=bool)
+    add("all, a constant chain for each kind", everything, "")
+    constant[:] = measured.optima.returns[:, of_all]
+    add("all", everything, named(chains[of_all], measured.toolbox))
+    heads = ["kind", "patches", "constant chain", "constant, dB", "agent, dB", "best chain, dB", *HEADS[:2]]
+    return Section("Kinds of distortions", markdown_table(heads, rows), record)
 
 
 def attribute_order(setting: Setting) -> Section:
@@ -217,6 +250,7 @@ def attribute_unseen(setting: Setting) -> Section:
 PARTS: Mapping[str, Callable[[Setting], Section]] = MappingProxyType(
     {
         "toolboxes": attribute_toolboxes,
+        "kinds": attribute_kinds,
         "order": attribute_order,
         "removed": attribute_removed,
         "rewards": attribute_rewards,

@@ -15,6 +15,7 @@ from benchmarks.baselines.catalog import BASELINES
 from benchmarks.baselines.training import BaselineTraining, train_baseline
 from benchmarks.report.publishing import parse
 from tools_zoo.training.display import TrainingDisplay
+from tools_zoo.training.distributed import joined
 from tools_zoo.training.runs import photographs
 from tools_zoo.training.settings import add_options, from_arguments
 
@@ -24,11 +25,12 @@ PROGRAM = "benchmarks.baselines.train"
 def run(arguments: argparse.Namespace) -> int:
     """Train and say how far it came."""
     row = BASELINES[arguments.baseline]
-    settings = from_arguments(BaselineTraining, arguments, baseline=row.name, command=arguments.command_line)
-    source = photographs(settings, settings.patch_size * row.factor)
-    with TrainingDisplay() as display:
-        training = train_baseline(settings, source, display.show_run)
-    print(f"{row.title}: {training}; weights in {settings.path}")
+    given = from_arguments(BaselineTraining, arguments, baseline=row.name, command=arguments.command_line)
+    with joined(given) as settings:
+        source = photographs(settings, settings.patch_size * row.factor)
+        with TrainingDisplay() as display:
+            training = train_baseline(settings, source, display.show_run)
+        print(f"{row.title}: {training}; weights in {settings.path}")
     return 0
 
 

@@ -25,6 +25,7 @@ from restore_env.toolbox import bicubic_upscale, usable_device
 from tools_zoo.networks import ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import is_tool, passes, read_tool
 from tools_zoo.training.cards import write_card
+from tools_zoo.training.distributed import by_first
 from tools_zoo.training.losses import LOSSES, as_tensor, restoring
 from tools_zoo.training.runs import (
     INPUT,
@@ -149,8 +150,12 @@ def train_baseline(settings: BaselineTraining, source: ImageSource, report: Repo
     )
     recipe |= {"patches": result.steps * settings.batch_size, "psnr_start": round(start, 4), "earlier": earlier}
     weights = BaselineWeights(settings.row, result.state, recipe)
-    write_baseline(settings.path, weights)
-    write_baselines_card(settings.out)
+
+    def write() -> None:
+        write_baseline(settings.path, weights)
+        write_baselines_card(settings.out)
+
+    by_first(write)
     return Training.of(recipe)
 
 
@@ -180,7 +185,7 @@ def write_baselines_card(folder: Path) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         weights = read_baseline(path)
         row, recipes = weights.baseline, passes(weights.recipe)
-        minutes = sum(float(recipe.get("seconds", 0)) for recipe in recipes) / 60
+        minutes = sum(float(recipe.get("seconds") or 0) for recipe in recipes) / 60
         cells = [row.title, f"{row.parameters:,}", f"{row.macs_per_pixel:,.0f}", recipes[-1].get("severity", "")]
         cells += [f"{minutes:.0f}", *(recipes[-1].get(name, "") for name in ("psnr_input", "psnr_output"))]
         rows.append([*cells, Training.of(weights.recipe)])

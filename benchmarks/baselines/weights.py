@@ -59,7 +59,7 @@ def read_baseline(path: str | os.PathLike[str], name: str | None = None) -> Base
     if name is not None and name != baseline.name:
         raise ValueError(f"{path}: weights of {baseline.name}, not of {name}")
     load_state(baseline.network(), state, path, baseline.name)
-    return BaselineWeights(baseline, state, recipe_of(header))
+    return BaselineWeights(baseline, state, recipe_of(header, path))
 
 
 class BaselineTool(nn.Module):
@@ -119,8 +119,8 @@ class Training:
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> Training:
         """What a recipe says of it."""
-        patches = [int(one.get("patches", 0)) for one in passes(recipe)]
-        before, total = sum(patches[:-1]) + int(recipe.get("grown_after", 0)), sum(patches)
+        patches = [int(one.get("patches") or 0) for one in passes(recipe)]
+        before, total = sum(patches[:-1]) + int(recipe.get("grown_after") or 0), sum(patches)
         if not before or not patches[-1] or not recipe.get("finished", True) or "psnr_start" not in recipe:
             return cls(total, None)
         gain = float(recipe["psnr_output"]) - float(recipe["psnr_start"])

@@ -1,8 +1,8 @@
 """The distortions that methods are compared on: the protocol's, and others.
 
-Outside the protocol, the agents ``photo`` and ``super`` were trained on "light", "any" and "single", some tools on
-"single", and the default's agent and two main tools on "saturated". ``photo`` was also trained on a camera's
-distortions (:func:`restore_env.distortions.camera.camera`), which resemble "camera" and "saved".
+The default tools and their agent were trained on severity "mixed" (:mod:`restore_env.distortions.mixed`). It contains
+"light", "any" and "single", and distortions that resemble "camera", "saved", "poisson" and "webp". Some of the tools'
+patches were saturated.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from benchmarks.compare.photographs import play_photographs
 from benchmarks.compare.results import Results
 from restore_env import Task
 from restore_env.images.arrays import Pixels
-from restore_env.images.figures import write_figure
 from restore_env.images.tiling import to_pixels, to_tensor
 from restore_env.sampling import EpisodeStart
 from restore_env.toolbox import bicubic_upscale
+from tools_zoo.figures import write_figure
 from tools_zoo.training.curves import COLOURS
 
 CROP = 96

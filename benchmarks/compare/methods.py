@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from agents.agent import PHOTO, UPSCALING, check_tools, load_policy, policy_of
+from agents.agent import DEFAULT, load_policy, policy_of
 from agents.policies.heuristics import FixedChain, RandomPolicy, best_chains
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
 from agents.restoration.restorer import Restorer
@@ -83,17 +83,13 @@ def _one_tool(name: str, title: str, tool: Tool, setting: Setting) -> Method:
 
 def _agent(name: str, title: str, folder: str | Path, policy: str | Path | None, setting: Setting) -> Method:
     policy = policy or policy_of(folder)
-    toolbox, agent = load_toolbox(folder, setting.device), load_policy(policy, setting.device)
-    check_tools(agent, toolbox.names, policy)
+    toolbox = load_toolbox(folder, setting.device)
+    agent = load_policy(policy, setting.device, toolbox.names)
     return Method(name, title, agent, toolbox, parameter_count(*toolbox, agent))
 
 
 def _toolchain(name: str, setting: Setting) -> Method:
     return _agent(name, f"toolchain, {name}", name, None, setting)
-
-
-def _photo(name: str, setting: Setting) -> Method:
-    return _agent(name, "toolchain, default, of photographs", "default", name, setting)
 
 
 def _own_agent(name: str, setting: Setting) -> Method:
@@ -167,7 +163,8 @@ def _published_x4(name: str, setting: Setting) -> Method:
 
 def _chain_x4(name: str, setting: Setting) -> Method:
     slot = CHAINS_X4[name]
-    pipeline = Restorer("default", "default", setting.device, scale=4, super_resolver=slot).pipeline()
+    policy = load_policy(DEFAULT, setting.device, load_toolbox().names)
+    pipeline = Restorer("default", policy, setting.device, scale=4, super_resolver=slot).pipeline()
     assert pipeline.final_upscaler is not None
     tools = Toolbox([*pipeline.toolbox, pipeline.final_upscaler], setting.device)
     parameters = parameter_count(*tools, pipeline.policy)
@@ -186,7 +183,6 @@ METHODS: Mapping[int, Mapping[str, Callable[[str, Setting], Method]]] = MappingP
         1: {
             "input": _input,
             **dict.fromkeys(toolbox_names(), _toolchain),
-            PHOTO: _photo,
             "agent": _own_agent,
             "published": _published,
             "random": _random,
@@ -200,7 +196,7 @@ METHODS: Mapping[int, Mapping[str, Callable[[str, Setting], Method]]] = MappingP
             **dict.fromkeys(PUBLISHED, _published_x4),
             **dict.fromkeys(SUPER_RESOLVERS, _super_resolver),
             **dict.fromkeys(CHAINS_X4, _chain_x4),
-            UPSCALING: _upscaling_agent,
+            DEFAULT: _upscaling_agent,
         },
     }
 )

@@ -110,7 +110,8 @@ def _restore(method: Method, restorer: Restorer, start: EpisodeStart, metrics: M
     result = restorer.restore(start.distorted, scale=start.factor, keep_float=True)
     assert result.float_image is not None
     before, after, target = (to_tensor(image) for image in (start.distorted, result.float_image, start.target))
-    toolbox, calls = restorer.toolbox, sum(vote.grid.size for vote in result.votes)
+    toolbox = restorer.pipeline(start.factor).toolbox
+    calls = sum(vote.grid.size for vote in result.votes)
     initial = psnr(bicubic_upscale(before, start.factor), target).numpy()
     final = psnr(after, target).numpy()
     return EpisodeResults(

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from restore_env.images.figures import check_figure
 from restore_env.images.files import write_atomically
+from tools_zoo.figures import check_figure
 from tools_zoo.training.cards import command_line, source_version
 
 COMMAND, VERSION, TABLES = "command", "version", "tables"

@@ -1,1 +1,1 @@
-"""How computation uses the processor and its memory."""
+"""How computation uses the processor and its memory, signals, temporary files and standard error."""

@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional as F
 
 from restore_env.distortions.saturation import Curve, apply_curve
+from restore_env.errors import ImageRestoreError
 from restore_env.images.arrays import Float, Pixels, to_float
 
 BLUR_EDGES: tuple[float, ...] = tuple(0.5 * k for k in range(11))
@@ -47,7 +48,7 @@ class Mixture(NamedTuple):
     """How much likelier a combination of two distortions is than one of three."""
 
 
-SINGLE, LIGHT, ANY, MIXED = "single", "light", "any", "mixed"
+SINGLE, LIGHT, ANY, MIXED, COMPOSITE = "single", "light", "any", "mixed", "composite"
 MIXTURES: Mapping[str, Mixture] = MappingProxyType(
     {
         "mild": Mixture(9, 11),
@@ -58,8 +59,9 @@ MIXTURES: Mapping[str, Mixture] = MappingProxyType(
     }
 )
 """Mixed distortions by name; beside them, :data:`SINGLE` is one distortion alone at any level."""
-OTHERS = (MIXED, "sensor", "grain", "chroma", "resaved", "defocus", "fine", "clean")
-"""Severities beyond the protocol (:mod:`restore_env.distortions.mixed`): the mixed world, and rows of its table."""
+OTHERS = (MIXED, COMPOSITE, "sensor", "grain", "chroma", "resaved", "defocus", "fine", "clean", "correlated")
+"""Severities beyond the protocol (:mod:`restore_env.distortions.mixed`): the mixed world, composites of it, and rows of
+its table."""
 SEVERITIES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {name: MIXTURES[name][:2] for name in ("mild", "moderate", "severe")}
 )
@@ -108,7 +110,9 @@ def downscale(image: Float, factor: int) -> Float:
         return image
     height, width = image.shape[:2]
     if height % factor or width % factor:
-        raise ValueError(f"an image of {width}x{height} cannot be shrunk by {factor}: crop it to a multiple first")
+        raise ImageRestoreError(
+            f"an image of {width}x{height} cannot be shrunk by {factor}: crop it to a multiple first"
+        )
     edge = CUBIC_SUPPORT * factor  # PyTorch leaves out what its kernel has outside the image, so nothing may be there
     padded = np.pad(image, ((edge, edge), (edge, edge), (0, 0)), mode="symmetric")
     nchw = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))[None]
@@ -128,7 +132,7 @@ def jpeg(image: Pixels, quality: int) -> Pixels:
     """Compress and decompress a uint8 RGB image as baseline JPEG (4:2:0) of ``quality`` 1..100."""
     ok, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise ValueError(f"cannot encode an image of shape {image.shape} as JPEG")
+        raise ImageRestoreError(f"cannot encode an image of shape {image.shape} as JPEG")
     decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
     assert decoded is not None
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
@@ -197,15 +201,15 @@ _TRIPLES[SINGLE] = np.kron(np.eye(3, dtype=np.int64), np.arange(1, 11)[:, None])
 @cache
 def _triples_of(severity: str) -> npt.NDArray[np.int64]:
     if severity in OTHERS:
-        raise ValueError(f"severity {severity!r} is not of the protocol: choose from {', '.join(_TRIPLES)}")
+        raise ImageRestoreError(f"severity {severity!r} is not of the protocol: choose from {', '.join(_TRIPLES)}")
     parts = []
     for part in severity.split(","):
         numbers = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", part)
         triples = level_triples(int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else _TRIPLES.get(part, ())
         if not len(triples):
-            raise ValueError(
+            raise ImageRestoreError(
                 f"unknown severity {severity!r}: choose from {', '.join((*_TRIPLES, *OTHERS))}; or a number from 1 to"
-                " 28 or a range of them, as 12-13, of which moderate is 12-17; or several, as 12,17"
+                " 28 or a range of them, as 12-13, of which moderate is 12-17; or several, as 12,17 or mixed+severe"
             )
         parts.append(triples)
     return np.concatenate(parts)
@@ -214,23 +218,28 @@ def _triples_of(severity: str) -> npt.NDArray[np.int64]:
 def check_severity(severity: str | float) -> str:
     """Return ``severity`` as text if it is known (a name, a number, a range, or several), else raise ``ValueError``."""
     text = str(severity).removesuffix(".0")
-    if text not in OTHERS:
-        _triples_of(text)
+    for part in text.split("+"):
+        if part not in OTHERS:
+            _triples_of(part)
     return text
 
 
-def draw_levels(severity: str, rng: np.random.Generator, single_share: float = 0.0) -> Levels:
+def one_of(severity: str, rng: np.random.Generator) -> str:
+    """One of several severities that are joined by "+", each as likely as the others."""
+    several = severity.split("+")
+    return several[int(rng.integers(len(several)))] if len(several) > 1 else severity
+
+
+def draw_levels(severity: str, rng: np.random.Generator) -> Levels:
     """Draw one of the severity's level triples, all equally likely, and a uniform value inside each level.
 
     Args:
         severity: a key of :data:`MIXTURES`, or :data:`SINGLE`; or a severity or a range of them in numbers: "12",
-            "12-13"; or several of these: "12,17", "moderate,12" (combinations in two of them are twice as likely).
+            "12-13"; or several of these: "12,17", "moderate,12" (combinations in two of them are twice as likely);
+            or one of several: "single+severe".
         rng: source of the random numbers.
-        single_share: probability that it is one distortion alone instead.
     """
-    triples = _triples_of(severity)
-    if single_share > 0 and rng.random() < single_share:
-        triples = _TRIPLES[SINGLE]
+    triples = _triples_of(one_of(severity, rng))
     blur, noise, compression = triples[rng.integers(len(triples))]
     return Levels(
         blur_sigma=float(rng.uniform(BLUR_EDGES[blur - 1], BLUR_EDGES[blur])) if blur else 0.0,
@@ -302,7 +311,7 @@ class _Span:
     def of(cls, start: int, length: int, limit: int, factor: int, levels: Levels) -> _Span:
         stop = start + length
         if not 0 <= start < stop <= limit:
-            raise ValueError(f"the window {start}..{stop} does not lie inside the image's {limit} pixels")
+            raise ImageRestoreError(f"the window {start}..{stop} does not lie inside the image's {limit} pixels")
         if levels.jpeg_quality:
             coded_start = max(0, (start - CHROMA_RADIUS) // MCU * MCU)
             coded_stop = min(limit, -(-(stop + CHROMA_RADIUS) // MCU) * MCU)

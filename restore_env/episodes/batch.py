@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
@@ -253,6 +254,37 @@ class EpisodeBatch:
             self.starts[slot] = other.starts[source]
         self.dynamics.copy_from(slots[begun], other.dynamics, theirs[begun])
 
+    def plain_state(self) -> dict[str, Any]:
+        """The episodes as plain values and tensors, for a file: seeds of their starts, progress and working images.
+
+        Raises:
+            ValueError: an episode started from a pair of the user's own.
+        """
+        seeds = [None if start is None else start.seed for start in self.starts]
+        if any(seed is not None and seed < 0 for seed in seeds):
+            raise ValueError("an episode that started from a pair of the user's own has no seed to go back to")
+        progress = {name: torch.from_numpy(values.copy()) for name, values in vars(self.progress).items()}
+        return {"seeds": seeds, "progress": progress, "images": self.dynamics.plain_state(_begun(seeds))}
+
+    def restore_plain_state(
+        self, state: Mapping[str, Any], starts: Callable[[Sequence[int]], Iterable[EpisodeStart]]
+    ) -> None:
+        """Go back to what :meth:`plain_state` gave.
+
+        Args:
+            state: of a batch of as many slots, of the same task.
+            starts: turns seeds into starts.
+        """
+        seeds = state["seeds"]
+        if len(seeds) != self.n:
+            raise ValueError(f"the state has {len(seeds)} slot(s), the batch {self.n}")
+        slots = _begun(seeds)
+        self.starts = [None] * self.n
+        self.reset(slots, list(starts([seed for seed in seeds if seed is not None])))
+        for name, values in vars(self.progress).items():
+            values[...] = state["progress"][name].numpy()
+        self.dynamics.restore_plain_state(slots, state["images"])
+
     def action_mask(self) -> npt.NDArray[np.int8]:
         """1 where an action is allowed: ``(n, n_actions)``."""
         return self.rules.action_mask(self.progress.remaining)
@@ -333,6 +365,11 @@ class EpisodeBatch:
 
     def _steps(self) -> list[int]:
         return list(self.progress.steps.tolist())
+
+
+def _begun(seeds: Sequence[int | None]) -> Slots:
+    """The slots with an episode."""
+    return np.flatnonzero([seed is not None for seed in seeds])
 
 
 def _to_rgb8(image: Tensor) -> npt.NDArray[np.uint8]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -18,11 +18,12 @@ from restore_env.compute.worker_pool import PIECE_PIXELS, WorkerPool, one_thread
 from restore_env.episodes.image_batch import ImageBatch, Slots, pieces, rows_of
 from restore_env.episodes.observation import Observation, Viewer, observation_keys
 from restore_env.episodes.transition import Actions
+from restore_env.errors import ImageRestoreError, is_out_of_memory
 from restore_env.metrics import METRICS, Metric, psnr
 from restore_env.resolve import resolve_metric, task_toolbox
 from restore_env.sampling import EpisodeStart
 from restore_env.task import Task
-from restore_env.toolbox import bicubic_upscale
+from restore_env.toolbox import ToolError, bicubic_upscale
 
 Values = npt.NDArray[np.float64]
 Scores = Sequence[tuple[npt.NDArray[np.int64], Tensor, Tensor]]
@@ -85,8 +86,18 @@ class Dynamics(Protocol):
     def copy_from(self, slots: Slots, other: Any, theirs: Slots) -> None:
         """Copy the images of another batch's slots."""
 
+    def plain_state(self, slots: Slots) -> list[Any]:
+        """What tools have made of the images of ``slots``, as plain values and tensors, for a file."""
+
+    def restore_plain_state(self, slots: Slots, state: list[Any]) -> None:
+        """Put back what :meth:`plain_state` gave, where the same starts have been committed."""
+
     def single_threaded(self) -> AbstractContextManager[None]:
         """Within this context PyTorch uses one thread a tool."""
+
+
+class RewardError(ToolError):
+    """A reward's metric failed, or returned what is no score; one line that names it."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +180,9 @@ class PixelDynamics:
                 distorted = working_images([starts[row].distorted for row in rows], self.toolbox.device)
                 targets = working_images([starts[row].target for row in rows], self.toolbox.device)
                 parts.append((rows, distorted, targets, self.viewer.views(distorted)))
-                scores += [
-                    (rows[here], *score_images(self.metric, distorted[here], targets[here]))
-                    for here in pieces(len(rows), targets)
-                ]
+                for here in pieces(len(rows), targets):
+                    with named("", [starts[row].image for row in rows[here]]):
+                        scores.append((rows[here], *score_images(self.metric, distorted[here], targets[here])))
         return PreparedImages(starts, parts, *_collect(scores, len(starts)))
 
     def commit(self, slots: Slots, prepared: PreparedImages) -> None:
@@ -203,12 +213,16 @@ class PixelDynamics:
                 next(others, None)
                 results = list(running)
                 deque(others, 0)
-            # only after all tools: putting images may move those that another tool still reads
+            for (action, rows), (_, _, part) in zip(parts, results, strict=True):
+                scores[rows], psnrs[rows] = _collect(part, len(rows))
+                odd = rows[~np.isfinite(psnrs[rows])]
+                if len(odd):  # of a device whose tools' outputs are not looked at
+                    name = self.toolbox.name(action)
+                    raise ToolError(f"slot {slots[odd[0]]}: tool {name!r} returned NaN or infinite values")
+            # only after all tools and without any error: putting images changes the episodes
             for (_, rows), (outputs, views, _) in zip(parts, results, strict=True):
                 self._working.put(slots[rows], outputs)
                 self._set_views(slots[rows], views)
-            for (_, rows), (_, _, part) in zip(parts, results, strict=True):  # waits for the device, so it comes last
-                scores[rows], psnrs[rows] = _collect(part, len(rows))
         return scores, psnrs
 
     def one_step_scores(self, slots: Slots, mask: npt.NDArray[np.bool_]) -> Values:
@@ -251,7 +265,7 @@ class PixelDynamics:
         for positions, working in self._working.groups(slots):
             for rows, targets in self._targets.groups(slots[positions]):
                 images = bicubic_upscale(rows_of(working, rows), targets.shape[-1] // working.shape[-1]).clamp(0, 1)
-                scores[positions[rows]] = _checked(metric(images, targets.clone()), len(rows)).cpu().numpy()
+                scores[positions[rows]] = _measured(metric, images, targets.clone()).cpu().numpy()
         return scores
 
     def like(self, n: int) -> PixelDynamics:
@@ -263,6 +277,17 @@ class PixelDynamics:
         for mine, source in ((self._working, other._working), (self._targets, other._targets)):
             for positions, images in source.groups(theirs):
                 mine.put(slots[positions], images)
+        self._changed[slots] = True
+
+    def plain_state(self, slots: Slots) -> list[Any]:
+        """Positions and working images, for each size."""
+        groups = self._working.groups(slots) if len(slots) else ()
+        return [[torch.from_numpy(positions), images.cpu().clone()] for positions, images in groups]
+
+    def restore_plain_state(self, slots: Slots, state: list[Any]) -> None:
+        """Put the working images back."""
+        for positions, images in state:
+            self._working.put(slots[positions.numpy()], images)
         self._changed[slots] = True
 
     def _set_views(self, slots: Slots, views: Observation | None) -> None:
@@ -279,11 +304,13 @@ class PixelDynamics:
     @torch.inference_mode()
     def _run(self, action: int, slots: Slots) -> tuple[Tensor, Scores]:
         """Run a tool on the images of slots, all of one size; return outputs and scores, and change nothing."""
-        outputs = self.toolbox.run(action, self._working.copies(slots), owned=True)
-        return outputs, [
-            (rows, *score_images(self.metric, rows_of(outputs, rows), targets))
-            for rows, targets in self._targets.pieces(slots)
-        ]
+        with named("slot", slots):
+            outputs = self.toolbox.run(action, self._working.copies(slots), owned=True)
+        scores = []
+        for rows, targets in self._targets.pieces(slots):
+            with named("slot", slots[rows]):
+                scores.append((rows, *score_images(self.metric, rows_of(outputs, rows), targets)))
+        return outputs, scores
 
     def _tool_scores(self, action: int, slots: Slots) -> Values:
         return _collect(self._run(action, slots)[1], len(slots))[0]
@@ -300,13 +327,13 @@ def score_images(metric: Metric, images: Tensor, targets: Tensor) -> tuple[Tenso
     """Scores by a metric, and PSNR, of images against targets, at the targets' size: ``(N,)`` each, float64.
 
     Raises:
-        ValueError: the metric returns another shape, or a value that is not finite.
+        RewardError: the metric fails, returns another shape, or a value that is not finite.
     """
     images = bicubic_upscale(images, targets.shape[-1] // images.shape[-1])
     psnrs = psnr(images, targets)
     if metric is psnr:
         return psnrs, psnrs
-    return _checked(metric(images.clone(), targets.clone()), len(images)), psnrs  # a metric may change its inputs
+    return _measured(metric, images.clone(), targets.clone()), psnrs  # a metric may change its inputs
 
 
 def _collect(parts: Scores, n: int) -> tuple[Values, Values]:
@@ -318,10 +345,38 @@ def _collect(parts: Scores, n: int) -> tuple[Values, Values]:
     return scores, psnrs
 
 
-def _checked(scores: Tensor, n: int) -> Tensor:
-    scores = torch.as_tensor(scores).detach()
+def _measured(metric: Metric, images: Tensor, targets: Tensor) -> Tensor:
+    """What a metric gives, checked: ``(N,)`` float64."""
+    n, name = len(images), getattr(metric, "__qualname__", repr(metric))
+    try:
+        given: object = metric(images, targets)
+        scores = torch.as_tensor(given).detach()
+    except Exception as error:  # a reward of a user may raise anything
+        if isinstance(error, ImageRestoreError) or is_out_of_memory(error):
+            raise
+        raise RewardError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
     if tuple(scores.shape) != (n,):
-        raise ValueError(f"the reward must return one score per image, shape ({n},), got {tuple(scores.shape)}")
-    if not torch.isfinite(scores).all():
-        raise ValueError(f"the reward must return finite scores, got {scores[~torch.isfinite(scores)][0].item()}")
+        raise RewardError(
+            f"the reward must return one score per image, shape ({n},), got {tuple(scores.shape)} of {name}"
+        )
+    finite = torch.isfinite(scores)
+    if not finite.all():
+        row = int(torch.nonzero(~finite)[0])
+        raise RewardError(f"the reward must return finite scores, got {scores[row].item()} of {name}", row)
     return scores.to(torch.float64, copy=True)  # the metric may reuse its tensor
+
+
+@contextmanager
+def named(kind: str, places: Sequence[Any] | Slots) -> Iterator[None]:
+    """Let errors of tools and rewards say where they happened.
+
+    Args:
+        kind: a word before each place.
+        places: of the images of a batch.
+    """
+    try:
+        yield
+    except ToolError as error:
+        where = places if error.row is None else [places[error.row]]
+        text = ", ".join(dict.fromkeys(f"{kind} {place}".strip() for place in where))
+        raise type(error)(f"{text}: {error}") from error.__cause__

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from gymnasium.utils import seeding
 
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.episodes.rendering import EpisodeView
@@ -67,6 +69,31 @@ class Forkable:
         episodes = self._episodes.fork(np.arange(self._episodes.n))
         views = [None if view is None else view.of(episodes) for view in self._views]
         return EnvState(episodes, copy.deepcopy(getattr(self, self.GENERATORS)), views)
+
+    def plain_state(self) -> dict[str, Any]:
+        """The state of episodes and random generators as plain values and tensors, for a file.
+
+        Raises:
+            ValueError: an episode started from a pair of the user's own.
+        """
+        generators = getattr(self, self.GENERATORS)
+        listed = generators if isinstance(generators, list) else [generators]
+        texts = [None if each is None else json.dumps(each.bit_generator.state) for each in listed]
+        return {"episodes": self._episodes.plain_state(), "generators": texts}
+
+    def restore_plain_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to what :meth:`plain_state` gave, of this environment or one with the same arguments.
+
+        Raises:
+            ValueError: a state of another number of slots.
+        """
+        self._episodes.restore_plain_state(state["episodes"], self._sampler.starts)
+        generators: list[np.random.Generator | None] = []
+        for text in state["generators"]:
+            generators.append(None if text is None else seeding.np_random(0)[0])
+            if text is not None:
+                generators[-1].bit_generator.state = json.loads(text)  # type: ignore[union-attr]
+        setattr(self, self.GENERATORS, generators if self.GENERATORS == "_rngs" else generators[0])
 
     def restore_state(self, state: EnvState) -> None:
         """Go back to a state of this environment, or of one with the same arguments; it can be restored again.

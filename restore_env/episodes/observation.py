@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from restore_env.episodes.spectrum import COMPACT_SIZE, HIGHEST, LOWEST, compact_codes, decoded
+from restore_env.errors import ImageRestoreError
 from restore_env.images.arrays import quantized, to_hwc
 
 Observation = dict[str, npt.NDArray[Any]]
@@ -40,7 +41,7 @@ def observation_keys(observation: str | Sequence[str]) -> tuple[str, ...]:
     else:
         keys = tuple(observation) if isinstance(observation, Sequence) else ()
     if not keys or len(set(keys)) < len(keys) or not set(keys) <= set(KINDS["both"]):
-        raise ValueError(
+        raise ImageRestoreError(
             f"observation must be one of {', '.join(KINDS)}, or a list of {', '.join(KINDS['both'])};"
             f" got {observation!r}"
         )
@@ -51,7 +52,7 @@ def observation_keys(observation: str | Sequence[str]) -> tuple[str, ...]:
 class Viewer:
     """Turns working images into what is observed of them.
 
-    What comes of it are *views*: arrays by name, ``image`` ``(N, P, P, 3)`` and ``spectrum`` ``(N, 204)``, the latter
+    What comes of it are *views*: arrays by name, ``image`` ``(N, P, P, 3)`` and ``spectrum`` ``(N, 257)``, the latter
     as codes that :func:`restore_env.episodes.spectrum.decoded` turns into numbers.
     """
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from restore_env.extras import require_extra
 from restore_env.images.arrays import Pixels
 from restore_env.levels.store import PhotographsMissingError
 
@@ -133,9 +134,10 @@ def has_display() -> bool:
 
 
 def check_display() -> None:
-    """Raise ``ValueError`` if there is no display for a window."""
+    """Raise ``ValueError`` if there is no display for a window, or no matplotlib to draw it."""
     if not has_display():
         raise ValueError('render_mode="human" needs a display; use render_mode="rgb_array" without one')
+    require_extra("plots", 'render_mode="human"')
 
 
 def render_episode(view: EpisodeView) -> Pixels:

@@ -1,19 +1,23 @@
-"""Types of image arrays, and conversion of float NCHW tensors to 8 bits and to NHWC arrays."""
+"""Types of image arrays and conversions between them; float NCHW tensors as 8 bits and as NHWC arrays."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 """8-bit values, RGB ``(H, W, 3)`` unless said otherwise."""
 Float: TypeAlias = npt.NDArray[np.float32]
 """float32 values, RGB ``(H, W, 3)`` in [0, 1] unless said otherwise."""
+
+BAND = 256
+"""Rows that are converted at once where an image may be large."""
 
 
 def to_float(pixels: Pixels) -> Float:
@@ -21,6 +25,27 @@ def to_float(pixels: Pixels) -> Float:
     floats = pixels.astype(np.float32)
     floats *= np.float32(1 / 255)
     return floats
+
+
+def as_float(colours: npt.NDArray[Any]) -> Float:
+    """Values of uint8, uint16 (65535 becomes 1) or float32 as float32 in [0, 1]."""
+    if colours.dtype == np.uint8:
+        return to_float(colours)
+    if colours.dtype == np.uint16:
+        return np.asarray(colours * np.float32(1 / 65535), dtype=np.float32)
+    return np.asarray(colours, dtype=np.float32)
+
+
+def of_type(colours: Float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Floats, clipped to [0, 1], as uint8, uint16 or float32."""
+    clipped = colours.clip(0, 1)
+    return clipped if dtype.kind == "f" else np.rint(clipped * np.iinfo(dtype).max).astype(dtype)
+
+
+def has_no_colour(colours: npt.NDArray[Any]) -> bool:
+    """Whether R = G = B in every pixel of an RGB image ``(H, W, 3)``."""
+    red = colours[..., 0]
+    return bool((red == colours[..., 1]).all() and (red == colours[..., 2]).all())
 
 
 def over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -35,7 +60,7 @@ def over_white(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def quantized(images: Tensor) -> Tensor:
     """Images in [0, 1], clipped and rounded to uint8."""
     rounded = images.clamp(0, 1).mul_(255).round_()
-    return rounded.to(torch.int32).to(torch.uint8)  # through int32 it takes a third of the time on a CPU
+    return rounded.int().byte()  # through int32 it takes a third of the time on a CPU
 
 
 def to_hwc(images: Tensor) -> npt.NDArray[Any]:

@@ -6,18 +6,23 @@ import functools
 import io
 import os
 import shutil
-import tempfile
+import threading
 import weakref
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from restore_env.compute.leftovers import temporary_folder
+from restore_env.errors import one_line
 from restore_env.images.arrays import Pixels
 from restore_env.images.decoding import ImageError
 from restore_env.images.files import write_atomically
 
 MAPPED_IMAGES = 128
 """Bound on the images that are mapped into memory at a time."""
+_READING = threading.Lock()
+"""NumPy parses a file's header with ``ast``, which in Python 3.11 can fail if two threads do so at a time."""
 
 
 class PixelCache:
@@ -32,8 +37,8 @@ class PixelCache:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         if folder is None:
-            folder = tempfile.mkdtemp(prefix="imagerestore-")
-            weakref.finalize(self, _remove_folder, folder, os.getpid())
+            folder, lock = temporary_folder()
+            weakref.finalize(self, _remove_folder, folder, lock, os.getpid())
         self._folder = Path(folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -62,13 +67,18 @@ class PixelCache:
 
 
 def _map_file(path: Path) -> Pixels:
-    return np.asarray(np.load(path, mmap_mode="r"))  # np.memmap's own arithmetic is slow
+    try:
+        with _READING:
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # np.memmap's own arithmetic is slow
+    except Exception as error:  # NumPy parses the header as Python, which may raise anything
+        raise ImageError(f"{path}: damaged ({one_line(error)}): delete it") from None
 
 
-def _remove_folder(folder: str, owner: int) -> None:
+def _remove_folder(folder: Path, lock: IO[bytes], owner: int) -> None:
     """Delete a temporary folder, unless this process is a forked child of its owner."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
+    lock.close()
 
 
 _SHARED: weakref.WeakValueDictionary[int, PixelCache] = weakref.WeakValueDictionary()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from restore_env.errors import ImageRestoreError
-from restore_env.images.arrays import over_white
+from restore_env.compute.silence import SILENCE
+from restore_env.errors import ImageRestoreError, is_out_of_memory, one_line
+from restore_env.images.arrays import BAND, over_white
 from restore_env.images.formats import FORMATS, JPEG_END, jpeg_has_end, plugins_for
-from restore_env.images.metadata import NO_METADATA, Metadata, in_srgb, read_exif, read_metadata, upright
+from restore_env.images.metadata import NO_METADATA, Metadata, cmyk_in_srgb, read_exif, read_metadata, upright
 from restore_env.images.tiff_layout import TiffLayout
 
 MAX_PIXELS = 178_956_970
@@ -34,9 +32,9 @@ _ICC_SPACE = slice(16, 20)  # the bytes of a colour profile that name the space 
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _PROFILE_SPACES = {True: b"GRAY", False: b"RGB "}
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
+_FEW = 2**20  # pixels that any file may declare: a GIF's frame may be smaller than its canvas
 _MOST_DEFLATED = 1032  # times that Deflate makes data smaller at most
 
-_BAND = 256  # rows that are converted at once
 _FROM_16_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
@@ -65,6 +63,11 @@ class Photo:
     """What else is saved with a result."""
     notes: tuple[str, ...] = ()
     """What a user should know about how the file was read, each in a few words."""
+
+    @property
+    def colours(self) -> npt.NDArray[Any]:
+        """``exact``, or else ``pixels``."""
+        return self.pixels if self.exact is None else self.exact
 
 
 def photo_of(array: npt.NDArray[Any], name: str = "array") -> Photo:
@@ -118,7 +121,7 @@ def as_rgb8(array: npt.NDArray[Any], name: str = "array") -> npt.NDArray[np.uint
         raise ImageError(f"{name}: {array.dtype} values; expected uint8, uint16, bool, or float in [0, 1]")
     channels = pixels.shape[2]
     if channels in (2, 4):
-        pixels = np.concatenate([over_white(pixels[top : top + _BAND]) for top in range(0, len(pixels), _BAND)])
+        pixels = np.concatenate([over_white(pixels[top : top + BAND]) for top in range(0, len(pixels), BAND)])
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     return np.ascontiguousarray(pixels)
@@ -157,7 +160,7 @@ def decode_image(data: bytes, name: str = "image", *, strict: bool = True, page:
     if not data:
         raise ImageError(f"{name}: the file is empty")
     try:
-        with _SILENCE:
+        with SILENCE:
             return _decode_tiff(data, name, page) if data[:4] in _TIFF_STARTS else _decode(data, name, strict, page)
     except ImageError:
         raise
@@ -169,43 +172,9 @@ def decode_image(data: bytes, name: str = "image", *, strict: bool = True, page:
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: declares more than {MAX_PIXELS / 1e6:.0f} megapixels and is refused") from None
     except Exception as error:  # decoders raise whatever a broken file provokes
+        if is_out_of_memory(error):
+            raise ImageError(f"{name}: there is not enough memory to decode it") from None
         raise ImageError(f"{name}: damaged or not a supported image ({one_line(error)})") from None
-
-
-def one_line(error: Exception) -> str:
-    """An exception's message in one line, or its name if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-class _Silence:
-    """Suppresses warnings and logs of decoders, in any number of threads: the error that is raised is enough.
-
-    ``warnings.catch_warnings`` is not thread-safe, so the first thread that enters suppresses them, and the last one
-    that leaves restores.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._restore = contextlib.ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._restore.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-                self._restore.callback(cv2.utils.logging.setLogLevel, cv2.utils.logging.getLogLevel())
-                cv2.utils.logging.setLogLevel(0)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._restore.close()
-
-
-_SILENCE = _Silence()
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -219,8 +188,7 @@ def _decode(data: bytes, name: str, strict: bool, page: int | None) -> Photo:
     """Decode any format but TIFF."""
     image, notes = _open(data, name)
     _check_size(*image.size, name)
-    if image.format == "PNG":
-        _check_png(image, data, name)
+    _check_density(image, data, name)
     _turn_to(image, page, name)
     try:
         image.load()
@@ -262,7 +230,7 @@ def page_count(path: str | os.PathLike[str]) -> int:
     """The number of a file's pages or frames; 1 for a file that cannot be read."""
     try:
         data = Path(path).read_bytes()
-        with _SILENCE:
+        with SILENCE:
             tiff = data[:4] in _TIFF_STARTS
             return _pages(Image.open(io.BytesIO(data), formats=("TIFF",)) if tiff else _open(data, str(path))[0])
     except Exception:  # decoders raise whatever a broken file provokes
@@ -293,8 +261,13 @@ def _with_metadata(photo: Photo, image: Image.Image, exif: bytes | None, notes: 
     return replace(photo, icc_profile=profile, exif=exif, metadata=read_metadata(image), notes=notes)
 
 
-def _check_png(image: Image.Image, data: bytes, name: str) -> None:
-    """Refuse a PNG that declares more than Deflate can have packed into its bytes."""
+def _check_density(image: Image.Image, data: bytes, name: str) -> None:
+    """Refuse a file that declares more than can have been packed into its bytes."""
+    densest = next((kind.densest for kind in FORMATS if image.format in kind.plugins), 1)
+    if image.width * image.height > _FEW + densest * len(data):
+        raise _implausible(*image.size, len(data), name)
+    if image.format != "PNG":
+        return
     depth, colour_type = data[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 2]
     row = (image.width * depth * _PNG_SAMPLES.get(colour_type, 1) + 7) // 8
     if row * image.height > _MOST_DEFLATED * len(data):
@@ -313,7 +286,7 @@ def _pillow_pixels(image: Image.Image) -> npt.NDArray[Any]:
         return np.asarray(image)
     has_alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
     if image.mode == "CMYK" and image.info.get("icc_profile"):
-        image = in_srgb(image, image.info["icc_profile"])
+        image = cmyk_in_srgb(image, image.info["icc_profile"])
     mode = "L" if image.mode in ("1", "L", "LA", "La") or _is_grey_palette(image) else "RGB"
     if mode == "L" and has_alpha:
         return np.asarray(image.convert("RGBA"))[..., 2:]

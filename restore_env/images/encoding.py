@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from restore_env.images.decoding import ImageError, Photo, one_line
+from restore_env.errors import is_out_of_memory, one_line
+from restore_env.images.decoding import ImageError, Photo
 from restore_env.images.files import write_atomically
 from restore_env.images.formats import WRITTEN, Format
 from restore_env.images.metadata import NO_METADATA, for_jpeg, for_png, resized_exif, resized_xmp, tiff_directory
+from restore_env.images.profiles import in_srgb
 
 WRITABLE = tuple(WRITTEN)
 """Suffixes that :func:`write_image` can write."""
@@ -41,6 +43,7 @@ def write_image(
     quality: int | None = None,
     strip: bool = False,
     replace_existing: bool = True,
+    accept_same: bool = False,
 ) -> tuple[str, ...]:
     """Write PNG, JPEG, WebP or TIFF, by the suffix, with all that the format can hold of a photo.
 
@@ -50,8 +53,9 @@ def write_image(
         path: the file.
         photo: what is written.
         quality: 1 to 100, for JPEG and WebP; None: 95 with 4:4:4 for JPEG, lossless for WebP.
-        strip: leave out metadata and colour profile.
+        strip: leave out metadata and colour profile; the colours become sRGB where their space is known.
         replace_existing: whether a file of that name is replaced; else it is an error.
+        accept_same: whether a file of that name with the very same bytes is no error.
 
     Returns:
         What the format could not hold and a viewer would see, each in a few words.
@@ -64,7 +68,8 @@ def write_image(
     try:
         write_atomically(path, data, replace=replace_existing)
     except FileExistsError:
-        raise ImageError(f"{path}: exists; --force overwrites it") from None
+        if not (accept_same and path.is_file() and path.read_bytes() == data):
+            raise ImageError(f"{path}: exists; --force overwrites it") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from None
     return lost
@@ -86,10 +91,11 @@ def encode_image(
             f"{name}: {width}x{height} is too large for {file_format} (at most {kind.longest} pixels a side)"
         )
     if strip:
-        photo = replace(photo, icc_profile=None, exif=None, metadata=NO_METADATA)
+        photo = replace(in_srgb(photo), icc_profile=None, exif=None, metadata=NO_METADATA)
+    elif photo.grey and not kind.grey:  # which its profile would be for
+        photo = replace(in_srgb(photo), icc_profile=None)
     photo = replace(
         photo,
-        icc_profile=None if photo.grey and not kind.grey else photo.icc_profile,
         exif=resized_exif(photo.exif, width, height),
         metadata=replace(photo.metadata, xmp=resized_xmp(photo.metadata.xmp, width, height)),
     )
@@ -97,6 +103,8 @@ def encode_image(
     try:
         data = _encode_tiff(samples, photo) if kind.name == "TIFF" else _encode(samples, photo, kind, quality)
     except Exception as error:  # such as a tag that the format cannot hold: each encoder raises something else
+        if is_out_of_memory(error):
+            raise ImageError(f"{name}: there is not enough memory to encode it") from None
         raise ImageError(f"{name}: cannot be written as {kind.plugins[0]} ({one_line(error)})") from None
     return data, _lost(photo, kind)
 

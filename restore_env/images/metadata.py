@@ -96,7 +96,7 @@ def upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
-def in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+def cmyk_in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """A CMYK image in sRGB; as it is if its profile cannot be used."""
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from restore_env.images.arrays import BAND, as_float, of_type
 from restore_env.images.decoding import Photo, as_rgb8
-from restore_env.images.tiling import to_pixels
-
-_BAND = 1024  # rows that are converted at once
+from restore_env.images.profiles import ColourSpace, colour_space
+from restore_env.images.tiling import to_pixels, to_tensor
 
 
 def tool_input(photo: Photo) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
@@ -21,32 +23,48 @@ def tool_input(photo: Photo) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
 
     Where a photo is wholly transparent they are those of the nearest pixel that is not.
     """
-    colours = photo.pixels if photo.exact is None else photo.exact
-    if photo.alpha is not None:
-        colours = _extended(colours, photo.alpha)
-    if colours.dtype == np.uint16:
-        return np.asarray(colours * np.float32(1 / 65535), dtype=np.float32)
-    return np.asarray(colours)
+    colours = _visible(photo)
+    return np.asarray(colours) if colours.dtype == np.uint8 else as_float(colours)
 
 
-def has_no_colour(colours: npt.NDArray[Any]) -> bool:
-    """Whether R = G = B in every pixel of an RGB image ``(H, W, 3)``."""
-    red = colours[..., 0]
-    return bool((red == colours[..., 1]).all() and (red == colours[..., 2]).all())
+def working_image(photo: Photo) -> Tensor:
+    """What tools restore, float32 ``(1, 3, H, W)``: the colours of :func:`tool_input`, with about sRGB's tones."""
+    image = torch.empty(1, 3, *photo.pixels.shape[:2])
+    for top, band in _working_bands(photo):
+        image[:, :, top : top + BAND] = band
+    return image
+
+
+def mix_in(photo: Photo, image: Tensor, strength: float) -> None:
+    """Make an image, in place, the mean of itself and of what :func:`working_image` gives, its share ``strength``."""
+    for top, band in _working_bands(photo):
+        part = image[:, :, top : top + BAND]
+        part.copy_(torch.lerp(band, part, strength))
+
+
+def _working_bands(photo: Photo) -> Iterator[tuple[int, Tensor]]:
+    """What tools get, band by band, each with its first row."""
+    colours, space = _visible(photo), _toned(photo)
+    for top in range(0, len(colours), BAND):
+        band = colours[top : top + BAND]
+        if space is not None:
+            band = space.with_srgb_tones(as_float(band))
+        yield top, to_tensor(band if band.dtype == np.uint8 else as_float(band))
 
 
 def with_result(photo: Photo, image: Tensor, scale: int) -> Photo:
-    """The photo with restored colours: of its depth, with its transparency ``scale`` times enlarged.
+    """The photo with restored colours: of its depth and space, with its transparency ``scale`` times enlarged.
 
     Args:
         photo: the input.
-        image: the result, float ``(1, 3, H, W)``.
+        image: the result, float ``(1, 3, H, W)``, of :func:`working_image`'s tones.
         scale: how many times larger than the input it is.
     """
-    pixels = to_pixels(image)
+    space = _toned(photo)
+    pixels = to_pixels(image) if space is None else _rounded(image, np.dtype(np.uint8), space)
     if photo.exact is None:
         return replace(photo, pixels=pixels)
-    exact = pixels if photo.exact.dtype == np.uint8 else _rounded(image, photo.exact.dtype)
+    exact = pixels if photo.exact.dtype == np.uint8 else _rounded(image, photo.exact.dtype, space)
     alpha = photo.alpha
     if alpha is None:
         return replace(photo, pixels=pixels, exact=exact)
@@ -56,6 +74,16 @@ def with_result(photo: Photo, image: Tensor, scale: int) -> Photo:
         alpha = alpha.clip(0, 1) if alpha.dtype == np.float32 else alpha
     flat = as_rgb8(np.concatenate([exact, alpha[..., None].astype(exact.dtype, copy=False)], axis=2))
     return replace(photo, pixels=flat, exact=exact, alpha=alpha)
+
+
+def _toned(photo: Photo) -> ColourSpace | None:
+    """The photo's space if tools do not get its numbers, else None."""
+    space = colour_space(photo.icc_profile)
+    return None if space is None or space.has_srgb_tones else space
+
+
+def _visible(photo: Photo) -> npt.NDArray[Any]:
+    return photo.colours if photo.alpha is None else _extended(photo.colours, photo.alpha)
 
 
 def _extended(colours: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -70,10 +98,10 @@ def _extended(colours: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray
     return np.ascontiguousarray(colours.reshape(-1, 3)[nearest[labels]])
 
 
-def _rounded(image: Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Float ``(1, 3, H, W)`` clipped, as ``(H, W, 3)`` of 16 bits or float32."""
+def _rounded(image: Tensor, dtype: np.dtype[Any], space: ColourSpace | None) -> npt.NDArray[Any]:
+    """Float ``(1, 3, H, W)``, with the tones of a space if there is one, clipped, as ``(H, W, 3)`` of a type."""
     result = np.empty((*image.shape[2:], 3), dtype=dtype)
-    for top in range(0, image.shape[2], _BAND):
-        band = image[0, :, top : top + _BAND].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-        result[top : top + _BAND] = np.rint(band * 65535) if dtype == np.uint16 else band
+    for top in range(0, image.shape[2], BAND):
+        band = image[0, :, top : top + BAND].permute(1, 2, 0).cpu().numpy()
+        result[top : top + BAND] = of_type(band if space is None else space.with_own_tones(band), dtype)
     return result

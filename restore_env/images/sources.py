@@ -21,6 +21,7 @@ from PIL import Image
 from restore_env.images.arrays import Pixels
 from restore_env.images.cache import PixelCache, shared_cache
 from restore_env.images.decoding import ImageError, Photo, as_rgb8, photo_of, read_image
+from restore_env.images.files import list_images
 from restore_env.images.formats import SUFFIXES
 from restore_env.images.samples import tool_input
 
@@ -221,29 +222,29 @@ def embedded_paths() -> list[Path]:
 
 
 def open_photo(image: PhotoLike, name: str) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.float32], Photo]:
+    """Open an image that a user passes, as :func:`as_photo`, and return the colours to restore, too.
+
+    Returns:
+        The colours, RGB ``(H, W, 3)``, uint8, or float32 in [0, 1] (:func:`tool_input`); and the photo.
+    """
+    photo = as_photo(image, name)
+    return tool_input(photo), photo
+
+
+def as_photo(image: PhotoLike, name: str) -> Photo:
     """Open an image that a user passes.
 
     Args:
         image: a path, an array that :func:`restore_env.images.decoding.as_rgb8` accepts, or a Photo.
         name: the array's name in errors.
 
-    Returns:
-        The colours to restore, RGB ``(H, W, 3)``, uint8, or float32 in [0, 1] (:func:`tool_input`); and the photo.
-
     Raises:
         ImageError: the image cannot be used.
     """
     if isinstance(image, Photo):
         as_rgb8(image.pixels, name)
-        photo = image
-    else:
-        photo = read_image(image) if isinstance(image, (str, os.PathLike)) else photo_of(np.asarray(image), name)
-    return tool_input(photo), photo
-
-
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Image files below a folder, by their suffix, sorted by path."""
-    return sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        return image
+    return read_image(image) if isinstance(image, (str, os.PathLike)) else photo_of(np.asarray(image), name)
 
 
 def images_in(folder: str | os.PathLike[str]) -> list[Path]:

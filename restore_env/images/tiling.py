@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,15 +14,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from restore_env.images.arrays import Pixels, quantized
+from restore_env.compute.memory import retained_memory
+from restore_env.images.arrays import BAND, Pixels, quantized
 from restore_env.metrics import ssim
-from restore_env.toolbox import BICUBIC_X4, Tool, bicubic_upscale
+from restore_env.toolbox import BICUBIC_X4, Tool, bicubic_upscale, call_tool
 
 TILE_CPU, TILE_GPU = 256, 1024
 """Sides of a tile, pixels. On CPUs the activations of 256x256 fit into the cache: twice as fast as the whole image."""
-LARGE_RADIUS, TILE_LARGE_RADIUS = 32, 512
+LARGE_RADIUS, TILE_LARGE_RADIUS = 32, 640
 """On CPUs a same-size tool whose receptive radius is larger than this gets tiles of this side: overlaps are computed
-twice, and such tools work at lower resolutions, where 512x512 is small."""
+twice, and such tools work at lower resolutions, where 640x640 is not large."""
 
 _GRID = 8  # cuts lie on multiples of it, for tools that work on blocks of 2, 4 or 8 pixels
 _SSIM_CONTEXT = 10
@@ -48,9 +51,8 @@ def to_pixels(image: Tensor) -> Pixels:
     """Float ``(1, 3, H, W)``, clipped and rounded to uint8 RGB ``(H, W, 3)``."""
     _, _, height, width = image.shape
     pixels = np.empty((height, width, 3), dtype=np.uint8)
-    for top in range(0, height, TILE_GPU):
-        band = quantized(image[0, :, top : top + TILE_GPU])
-        pixels[top : top + TILE_GPU] = band.permute(1, 2, 0).cpu().numpy()
+    for top in range(0, height, BAND):
+        pixels[top : top + BAND] = quantized(image[0, :, top : top + BAND]).permute(1, 2, 0).cpu().numpy()
     return pixels
 
 
@@ -62,6 +64,7 @@ def apply_tool(
     *,
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
+    in_place: bool = False,
 ) -> Tensor:
     """Run a tool over an image of any size, tile by tile, with bounded memory.
 
@@ -77,35 +80,73 @@ def apply_tool(
         device: where the tool runs.
         tile: side of a tile in pixels; None: by device. Narrow images get longer tiles of the same area.
         progress: called after each tile with the completed share.
+        in_place: write the result of a tool of scale 1 over the image: memory holds one of them.
 
     Returns:
-        ``(1, 3, H * scale, W * scale)``, a new tensor on the image's device.
+        ``(1, 3, H * scale, W * scale)`` on the image's device, a new tensor or the image itself.
+
+    Raises:
+        ToolError: the tool failed, or returned what no image can be (:func:`restore_env.toolbox.call_tool`).
+    """
+    device, scale = torch.device(device), tool.scale
+    height, width = image.shape[-2:]
+    if tool.receptive_radius is None:
+        rows, columns = [(0, height)], [(0, width)]
+    else:
+        rows, columns = _cuts_of(height, width, tile or tile_side(tool, device))
+    tiles, halo = list(itertools.product(rows, columns)), margin_of(tool) or 0
+    result = image if in_place else image.new_empty(1, 3, height * scale, width * scale)
+    # a result is written when no tile needs what it overwrites: in place those are later tiles within the halo
+    beyond = [math.ceil(halo / min(end - first for first, end in cuts)) for cuts in (rows, columns)]
+    delay = beyond[0] * len(columns) + beyond[1] if in_place else 0
+    waiting: deque[tuple[Tensor, Tensor]] = deque()
+    with retained_memory() if len(tiles) > 1 and device.type == "cpu" else contextlib.nullcontext():
+        for done, (down, across) in enumerate(tiles, 1):
+            inside = apply_within(tool, image, down, across, device)
+            part = result[:, :, down[0] * scale : down[1] * scale, across[0] * scale : across[1] * scale]
+            waiting.append((part, inside.clone() if in_place else inside))
+            while len(waiting) > (delay if done < len(tiles) else 0):
+                written, values = waiting.popleft()
+                written.copy_(values)
+            if progress is not None:
+                progress(done / len(tiles))
+    return result
+
+
+@torch.inference_mode()
+def apply_within(
+    tool: Tool, image: Tensor, rows: tuple[int, int], columns: tuple[int, int], device: torch.device | str = "cpu"
+) -> Tensor:
+    """The result of a tool in a window of an image, from the window and :func:`margin_of` around it.
+
+    Args:
+        tool: the tool.
+        image: float32 ``(1, 3, H, W)``.
+        rows: of the window, ``(first, end)``, pixels of the image.
+        columns: the same.
+        device: where the tool runs.
+
+    Returns:
+        ``(1, 3, rows * scale, columns * scale)`` on the device.
 
     Raises:
         ValueError: the tool returned another shape.
     """
-    device = torch.device(device)
-    height, width = image.shape[-2:]
-    if tool.receptive_radius is None:
-        tiles, halo = [((0, height), (0, width))], 0
-    else:
-        tiles = list(_tiles(height, width, tile or _side(tool, device)))
-        halo = math.ceil(tool.receptive_radius / _GRID) * _GRID
-    scale = tool.scale
-    result = image.new_empty(1, 3, height * scale, width * scale)
-    for done, ((top, bottom), (left, right)) in enumerate(tiles, 1):
-        first_row, first_column = max(0, top - halo), max(0, left - halo)
-        piece = image[:, :, first_row : bottom + halo, first_column : right + halo].to(device).contiguous()
-        expected = (1, 3, piece.shape[2] * scale, piece.shape[3] * scale)
-        output = tool(piece)
-        if tuple(output.shape) != expected:
-            raise ValueError(f"tool {tool.name!r} returned shape {tuple(output.shape)}, expected {expected}")
-        inside = output[:, :, (top - first_row) * scale :, (left - first_column) * scale :]
-        part = result[:, :, top * scale : bottom * scale, left * scale : right * scale]
-        part.copy_(inside[:, :, : part.shape[2], : part.shape[3]])
-        if progress is not None:
-            progress(done / len(tiles))
-    return result
+    margin, scale = margin_of(tool), tool.scale
+    (top, bottom), (left, right) = rows, columns
+    first_row, first_column, last_row, last_column = 0, 0, *image.shape[-2:]
+    if margin is not None:
+        first_row, first_column = (max(0, start - margin) // _GRID * _GRID for start in (top, left))
+        last_row, last_column = bottom + margin, right + margin
+    piece = image[:, :, first_row:last_row, first_column:last_column].to(device).contiguous()
+    output = call_tool(tool, piece, channels=3)
+    inside = output[:, :, (top - first_row) * scale :, (left - first_column) * scale :]
+    return inside[:, :, : (bottom - top) * scale, : (right - left) * scale]
+
+
+def margin_of(tool: Tool) -> int | None:
+    """Pixels around a window that a tool needs: its receptive radius rounded up to a multiple of 8; None: all."""
+    return None if tool.receptive_radius is None else math.ceil(tool.receptive_radius / _GRID) * _GRID
 
 
 def upscale_bicubic(image: Tensor, factor: int, device: torch.device | str = "cpu") -> Tensor:
@@ -116,21 +157,21 @@ def upscale_bicubic(image: Tensor, factor: int, device: torch.device | str = "cp
     return apply_tool(bicubic, image, device)
 
 
-def _side(tool: Tool, device: torch.device) -> int:
+def tile_side(tool: Tool, device: torch.device) -> int:
+    """Side of the tiles in which a tool is fast on a device, pixels."""
     if device.type != "cpu":
         return TILE_GPU
     return TILE_LARGE_RADIUS if tool.scale == 1 and (tool.receptive_radius or 0) > LARGE_RADIUS else TILE_CPU
 
 
-def _tiles(height: int, width: int, side: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def _cuts_of(height: int, width: int, side: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Rows and columns ``(first, end)`` of tiles of about ``side * side`` pixels.
 
     A tile holds a quarter of that or more (or the whole image): for few pixels PyTorch uses other kernels, which
     round differently.
     """
     rows = _cuts(height, max(side, side * side // min(width, side)))
-    columns = _cuts(width, max(side, side * side // min(height, side)))
-    return itertools.product(rows, columns)
+    return rows, _cuts(width, max(side, side * side // min(height, side)))
 
 
 def _cuts(length: int, side: int) -> list[tuple[int, int]]:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from restore_env.compute.worker_pool import PIECE_PIXELS, WorkerPool, one_thread
+from restore_env.episodes.batch import EpisodeBatch
 from restore_env.episodes.dynamics import score_images, working_images
 from restore_env.episodes.observation import Viewer
-from restore_env.images.sources import EMBEDDED, list_images
+from restore_env.images.files import list_images
+from restore_env.images.sources import EMBEDDED
 from restore_env.levels.fingerprint import fingerprint
 from restore_env.levels.store import (
     Array,
@@ -62,6 +64,8 @@ def build_levels(
     seed: int = 0,
     pixels: bool = False,
     last_observed: bool = True,
+    beyond: bool = False,
+    portable: bool = True,
     report: Callable[[int, int], None] = lambda done, count: None,
 ) -> LevelSet:
     """Draw levels and run every chain of at most ``depth`` tools on each.
@@ -77,6 +81,8 @@ def build_levels(
         seed: from which the levels' seeds are drawn.
         pixels: store the observed patches, too: 12 kB a chain and level more, with patches of 63 pixels.
         last_observed: store what is observed after the last step, too: no policy needs it, and it is most of the set.
+        beyond: store a step more, after the best chain of full length: what every tool gains there.
+        portable: the set must hold all that is needed to compute more: a task of objects, not names, cannot be stored.
         report: is called with the number of levels that are built, and of all.
 
     Raises:
@@ -84,7 +90,7 @@ def build_levels(
     """
     sampler = task_sampler(task)
     assert isinstance(sampler, StartSampler)
-    manifest = _manifest(task, sampler.photographs, count, depth, seed, pixels, last_observed)
+    manifest = _manifest(task, sampler.photographs, count, depth, seed, pixels, last_observed, beyond, portable)
     out = Path(out)
     arrays = create(out, manifest)
     seeds = np.random.default_rng(seed).choice(2**53, size=count, replace=False)
@@ -101,9 +107,18 @@ def build_levels(
 class _Builder:
     def __init__(self, task: Task, sampler: StartSampler, manifest: Manifest, arrays: dict[str, Array]) -> None:
         self._toolbox, self._metric = task_toolbox(task), resolve_metric(task.reward)
-        self._sampler, self._arrays = sampler, arrays
-        self._tree, self._observed = manifest.tree, manifest.observed
+        self._sampler, self._arrays, self._beyond = sampler, arrays, manifest.beyond
         keys = ("image", "spectrum") if manifest.pixels else ("spectrum",)
+        self._longer = replace(
+            task,
+            max_steps=manifest.depth + 1,
+            observation=keys,
+            flatten=False,
+            dtype="uint8",
+            cost_weight=0.0,
+            stop_if_worse=False,
+        )
+        self._tree, self._observed = manifest.tree, manifest.observed
         self._viewer = Viewer(keys, task.patch_size, "uint8")
         self._piece = max(1, PIECE_PIXELS // task.patch_size**2)
         self._workers = WorkerPool()
@@ -124,6 +139,9 @@ class _Builder:
         with self._workers.single_threaded() if self._parallel else one_thread():
             for _ in self._workers.run(jobs):
                 pass
+        if self._beyond:
+            self._store_beyond(list(levels), starts)
+        self._arrays["complete"][levels] = True
 
     @torch.inference_mode()
     def _build(self, levels: list[int], starts: list[EpisodeStart]) -> None:
@@ -141,7 +159,22 @@ class _Builder:
             if name in self._arrays:
                 self._arrays[name][levels] = np.nan
         self._visit(levels, 0, images, targets)
-        self._arrays["complete"][levels] = True
+
+    def _store_beyond(self, levels: list[int], starts: list[EpisodeStart]) -> None:
+        """Store what is known of the step after each level's best chain of full length."""
+        arrays, tree = self._arrays, self._tree
+        score = arrays.get("score", arrays["psnr"])[levels, tree.inner :]
+        best = tree.inner + np.where(np.isnan(score), -np.inf, score).argmax(axis=1)
+        chains = np.array([tree.chains[number] for number in best.tolist()])
+        episodes, slots = EpisodeBatch(self._longer, len(levels)), np.arange(len(levels))
+        episodes.reset(slots, starts)
+        for actions in chains.T:
+            episodes.step(slots, actions)
+        arrays["beyond_chain"][levels] = best
+        gains, allowed = episodes.one_step_rewards(slots)[:, :-1], episodes.action_mask()[:, :-1].astype(bool)
+        arrays["beyond_gain"][levels] = np.where(allowed, gains, np.nan)
+        for name, values in episodes.dynamics.views(slots).items():
+            arrays[f"beyond_{name}"][levels] = values
 
     def _visit(self, levels: list[int], node: int, images: Tensor, targets: Tensor) -> None:
         """Store what is known of a chain's results, and go on with each allowed tool."""
@@ -161,7 +194,15 @@ class _Builder:
 
 
 def _manifest(
-    task: Task, photographs: list[str], count: int, depth: int, seed: int, pixels: bool, last_observed: bool
+    task: Task,
+    photographs: list[str],
+    count: int,
+    depth: int,
+    seed: int,
+    pixels: bool,
+    last_observed: bool,
+    beyond: bool,
+    portable: bool,
 ) -> Manifest:
     """The manifest of a set that is going to be built."""
     for name, least in (("count", 1), ("depth", 0)):
@@ -189,12 +230,18 @@ def _manifest(
         images=images,
         pixels=pixels,
         last_observed=last_observed,
+        beyond=beyond,
         toolbox=_absolute(task.toolbox),
         upscale=list(task_factors(task)),
         **fields,
     )
     for name, value in vars(manifest).items():
-        if not _is_plain(value):
+        if _is_plain(value):
+            continue
+        if not portable:
+            plain: dict[str, Any] = {name: None if name in ("toolbox", "images") else repr(value)}
+            manifest = replace(manifest, **plain)
+        else:
             raise LevelError(f"{name} must be given by name or path to be stored, got {value!r:.80}")
     return manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -18,8 +19,9 @@ from torch import Tensor
 from restore_env.episodes.dynamics import PixelDynamics, Values
 from restore_env.episodes.image_batch import Slots
 from restore_env.episodes.observation import Observation, observation_keys
+from restore_env.episodes.spectrum import COMPACT_SIZE
 from restore_env.episodes.transition import Actions
-from restore_env.images.sources import list_images
+from restore_env.images.files import list_images
 from restore_env.levels.fingerprint import fingerprint
 from restore_env.levels.kept import LIMIT, KeptTransitions, Key, Node
 from restore_env.levels.optima import Optima, optima
@@ -167,6 +169,14 @@ class LevelDynamics:
         for slot, node in zip(slots.tolist(), other._nodes[theirs].tolist(), strict=True):
             self._nodes[slot] = node if node < self._stored else self._walk(*other._key(node))
 
+    def plain_state(self, slots: Slots) -> list[Any]:
+        """Level and chain of each slot."""
+        return [[level, list(chain)] for level, chain in map(self._key, self._nodes[slots].tolist())]
+
+    def restore_plain_state(self, slots: Slots, state: list[Any]) -> None:
+        """Go to the nodes of levels and chains."""
+        self._nodes[slots] = [self._walk(level, chain) for level, chain in state]
+
     def _column(self, number: int, nodes: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         return self._columns[number].rows(nodes)
 
@@ -217,6 +227,8 @@ class LevelDynamics:
         shape = (self._task.patch_size, self._task.patch_size, 3)
         for pair, key, found in zip(pairs, keys, nodes, strict=True):
             assert found is not None
+            if len(found.spectrum) != COMPACT_SIZE or len(found.image) not in (0, math.prod(shape)):
+                raise LevelError(f"{self.levels.path / DATABASE}: damaged: delete it")
             self._found[pair] = self._stored + len(self._chains)
             self._chains.append(key)
             parts = {

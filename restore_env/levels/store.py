@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from restore_env.episodes.spectrum import COMPACT_SIZE
-from restore_env.errors import ImageRestoreError
+from restore_env.errors import ImageRestoreError, one_line
 from restore_env.images.files import write_atomically
 from restore_env.levels.tree import ChainTree
+from restore_env.plain_data import FromFile, parse_json
 
 MANIFEST = "levels.json"
 DATABASE = "transitions.sqlite"
@@ -26,12 +30,11 @@ SUFFIX = ".levels"
 """Suffix of a level set in one file."""
 PACKAGED = Path(__file__).parent / "sets"
 """Folder of the level sets that come with the package."""
-FORMAT = 1
-_TEXT = 512
-"""Bytes of a level's distortion as JSON; of a longer one, its texts are not kept."""
-_KINDS = dict.fromkeys(("count", "depth", "seed", "patch_size"), int) | dict.fromkeys(
-    ("tools", "scales", "macs_per_pixel", "photographs", "upscale"), list
-)
+FORMAT = 2
+_LONGEST = 512
+"""Bytes of a level's distortion as JSON; a longer one is rounded, then loses its texts."""
+MOST_CHAINS = 10**9
+"""Chains of tools on all levels that a set can hold."""
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +71,9 @@ class Manifest:
     """Whether observed patches are stored, too."""
     last_observed: bool
     """Whether what is observed after the last step is stored, too; no policy needs it."""
+    beyond: bool
+    """Whether a step beyond the depth is stored, too: what is observed after each level's best chain of full length,
+    and what every tool gains there."""
     toolbox: str | None
     severity: str
     distortion: str | None
@@ -102,7 +108,7 @@ class Manifest:
             "seed": ((levels,), "int64"),
             "photograph": ((levels,), "int64"),
             "upscale": ((levels,), "int64"),
-            "distortion": ((levels,), f"S{_TEXT}"),
+            "distortion": ((levels,), f"S{_LONGEST}"),
             "psnr": ((levels, nodes), "float64"),
             "spectrum": ((levels, self.observed, COMPACT_SIZE), "uint8"),
         }
@@ -110,6 +116,14 @@ class Manifest:
             shapes["score"] = ((levels, nodes), "float64")
         if self.pixels:
             shapes["image"] = ((levels, self.observed, size, size, 3), "uint8")
+        if self.beyond:
+            shapes["beyond_chain"] = ((levels,), "int64")
+            shapes["beyond_gain"] = ((levels, len(self.tools)), "float64")
+            shapes |= {
+                f"beyond_{name}": ((levels, *shape[2:]), kind)
+                for name, (shape, kind) in shapes.items()
+                if name in ("spectrum", "image")
+            }
         return shapes
 
     @classmethod
@@ -119,19 +133,73 @@ class Manifest:
         Raises:
             LevelError: the text is none, or of another version.
         """
-        try:
-            values = json.loads(text)
-            if values.get("format") != FORMAT:
-                raise LevelError(f"{name}: format {values.get('format')!r}; this version reads format {FORMAT}")
-            known = {field.name for field in fields(cls)}
-            if values.keys() != known:
-                raise LevelError(f"{name}: expected the fields {', '.join(sorted(known))}")
-            for field, kind in _KINDS.items():
-                if not isinstance(values[field], kind):
-                    raise LevelError(f"{name}: {field} is {values[field]!r:.80}")
-            return cls(**values)
-        except (ValueError, AttributeError, RecursionError) as error:
-            raise error if isinstance(error, LevelError) else LevelError(f"{name}: not a level set: {error}") from None
+        values = parse_json(text, name, LevelError)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            found = repr(values.get("format")) if isinstance(values, dict) else "unknown"
+            raise LevelError(
+                f"{name}: no level set of format {FORMAT}, which this version reads; its format is {found}"
+            )
+        known = {field.name for field in fields(cls)}
+        if values.keys() != known:
+            raise LevelError(f"{name}: expected the fields {', '.join(sorted(known))}")
+        for field, is_right in _KINDS.items():
+            if not is_right(values[field]):
+                raise LevelError(f"{name}: {field} is {values[field]!r:.80}")
+        tools = len(values["tools"])
+        if not tools == len(values["scales"]) == len(values["macs_per_pixel"]):
+            raise LevelError(f"{name}: {tools} tools, but scales or macs_per_pixel of another number")
+        if sum(tools**length for length in range(values["depth"] + 1)) * values["count"] > MOST_CHAINS:
+            raise LevelError(f"{name}: more than {MOST_CHAINS} chains of tools")
+        for field in ("toolbox", "distortion", "reward"):
+            values[field] = None if values[field] is None else FromFile(values[field])
+        return cls(**values)
+
+
+def _whole(least: int, most: int = 2**53) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _truth(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_right(value)
+
+
+def _list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) > 0 and all(map(is_right, value))
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
+    {
+        "count": _whole(1),
+        "depth": _whole(0, 16),
+        "seed": _whole(0),
+        "tools": _list_of(_text),
+        "scales": _list_of(_whole(1, 64)),
+        "macs_per_pixel": _list_of(_number),
+        "fingerprint": _text,
+        "photographs": _list_of(_text),
+        "images": lambda value: value is None or _text(value) or _list_of(_text)(value),
+        **dict.fromkeys(("pixels", "last_observed", "beyond"), _truth),
+        **dict.fromkeys(("toolbox", "distortion", "backend"), _or_none(_text)),
+        **dict.fromkeys(("severity", "reward", "draws"), _text),
+        "patch_size": _whole(1, 2**16),
+        "upscale": _list_of(_whole(1, 64)),
+        "saturation_prob": lambda value: _number(value) and value <= 1,
+        "format": _whole(FORMAT, FORMAT),
+    }
+)
+"""What each field of a manifest may be."""
 
 
 class LevelSet:
@@ -160,7 +228,10 @@ class LevelSet:
     def distortion(self, level: int) -> dict[str, Any]:
         """Place and true levels of the distortion of a level."""
         text = self.arrays["distortion"][level]
-        return json.loads(text) if text else {}
+        distortion = parse_json(text, f"{self.path}: distortion of level {level}", LevelError) if text else {}
+        if not isinstance(distortion, dict):
+            raise LevelError(f"{self.path}: the distortion of level {level} is no object")
+        return distortion
 
     @cached_property
     def by_seed(self) -> dict[int, int]:
@@ -210,8 +281,9 @@ def _opened(path: Path, changed: int) -> LevelSet:
         array = arrays.get(name)
         if array is None or array.shape != shape or array.dtype != np.dtype(dtype):
             raise LevelError(f"{path}: damaged: {name} should be {dtype} of shape {shape}")
-    if arrays["photograph"].max() >= len(manifest.photographs):
-        raise LevelError(f"{path}: damaged: {len(manifest.photographs)} photographs, but levels of others")
+    for name, known in (("photograph", range(len(manifest.photographs))), ("upscale", manifest.upscale)):
+        if not np.isin(arrays[name][arrays["complete"]], known).all():
+            raise LevelError(f"{path}: damaged: levels with another {name} than its {len(known)}")
     done = int(arrays["complete"].sum())
     if done < manifest.count:
         raise LevelError(f"{path}: {done} of {manifest.count} levels are built: run the same 'levels build' again")
@@ -234,8 +306,10 @@ def _mapped(path: Path, mode: Literal["r", "r+"]) -> Array:
     """An array that is mapped into memory."""
     try:
         return np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise LevelError(f"{path}: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise LevelError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # NumPy parses the header as Python, which may raise anything
+        raise LevelError(f"{path}: not an array: {one_line(error)}") from None
 
 
 def _file(path: Path) -> tuple[Manifest, dict[str, Array]]:
@@ -263,18 +337,39 @@ def create(path: Path, manifest: Manifest) -> dict[str, Array]:
             raise LevelError(f"{path}: holds a level set with other settings: choose another folder")
     else:
         (path / DATABASE).unlink(missing_ok=True)  # of a set that was here
-        for name, (shape, dtype) in manifest.arrays().items():
-            np.lib.format.open_memmap(path / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape).flush()
-        write_atomically(file, described.encode())
+        try:
+            for name, (shape, dtype) in manifest.arrays().items():
+                np.lib.format.open_memmap(path / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape).flush()
+                _reserve(path / f"{name}.npy")
+            write_atomically(file, described.encode())
+        except BaseException:
+            for name in manifest.arrays():
+                (path / f"{name}.npy").unlink(missing_ok=True)
+            raise
     return {name: _mapped(path / f"{name}.npy", "r+") for name in manifest.arrays()}
 
 
+def _reserve(path: Path) -> None:
+    """Let a file take its room on the disk now: later a full disk would end the process without a word."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise LevelError(f"{path}: {error.strerror}") from None
+
+
 def distortion_text(distortion: dict[str, Any]) -> bytes:
-    """A distortion as JSON, without its texts (what a user's transforms did) if it is too long to be kept."""
-    text = json.dumps(distortion).encode()
-    if len(text) <= _TEXT:
-        return text
-    return json.dumps({name: value for name, value in distortion.items() if not isinstance(value, str)}).encode()
+    """A distortion as JSON; if it is too long to be kept, to four digits; else also without its texts.
+
+    Such texts are what a user's transforms did.
+    """
+    rounded = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in distortion.items()}
+    numbers = {name: value for name, value in rounded.items() if not isinstance(value, str)}
+    texts = (json.dumps(kept, separators=(",", ":")).encode() for kept in (distortion, rounded, numbers))
+    return next((text for text in texts if len(text) <= _LONGEST), b"")
 
 
 def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tools_zoo.weight_files import load_checkpoint
+
 Network = TypeVar("Network", bound=nn.Module)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -93,7 +95,7 @@ def _read(path: Path, what: str, remedy: str) -> Mapping[str, Tensor]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 return {name.replace("/", "."): torch.from_numpy(file[name]) for name in file.files}
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_checkpoint(path)
     except Exception as error:  # a damaged file makes torch raise nearly anything
         if "TorchScript" in str(error):
             raise ValueError(

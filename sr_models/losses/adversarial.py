@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sr_models.prior.categories import BACKGROUND, IGNORE
+from tools_zoo.training.distributed import averaged
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ def _vanilla(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def _relativistic(real: Tensor, fake: Tensor) -> Tensor:
-    return (_cross_entropy(real - fake.mean()) + _cross_entropy(real.mean() - fake)) / 2
+    real_mean, fake_mean = averaged(real.mean()), averaged(fake.mean())
+    return (_cross_entropy(real - fake_mean) + _cross_entropy(real_mean - fake)) / 2
 
 
 ADVERSARIAL_LOSSES: Mapping[str, AdversarialLoss] = MappingProxyType(
@@ -59,4 +61,4 @@ def category_loss(logits: Tensor, categories: Tensor) -> Tensor:
     """
     ids = torch.where(categories == IGNORE, BACKGROUND, categories)
     total = F.cross_entropy(logits.float(), ids, ignore_index=BACKGROUND, reduction="sum")
-    return total / (ids != BACKGROUND).sum().clamp(min=1)
+    return total / averaged((ids != BACKGROUND).sum().float()).clamp(min=1e-3)  # with none, the total is 0

@@ -1,12 +1,13 @@
 """SegFormer, from Hugging Face's transformers, as the semantic prior: larger and better than the shipped one.
 
-Its weights are not part of the package: name a local folder or a hub model trained on ADE20K's 150 classes, such as
-"nvidia/segformer-b0-finetuned-ade-512-512". Source: Xie et al., NeurIPS 2021, arXiv 2105.15203.
+Its weights are not part of the package: name a local folder, or a hub model trained on ADE20K's 150 classes, such as
+"nvidia/segformer-b0-finetuned-ade-512-512", with the commit. Source: Xie et al., NeurIPS 2021, arXiv 2105.15203.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restore_env.images.decoding import one_line
+from restore_env.errors import one_line
+from restore_env.extras import require_extra
 from sr_models.complexity import macs_per_pixel
 from sr_models.extractors.extractor import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from sr_models.generators import UPSCALE
@@ -25,6 +27,7 @@ PREFIX = "segformer:"
 """Prefix of a SegFormer's name where a prior is named."""
 SMALLEST = 8
 """Pixels of the low-resolution image that the coarsest attention needs; the edges of a smaller one are replicated."""
+_COMMIT = re.compile("[0-9a-f]{40}")
 MEASURED_SIZE = 64
 """Side of the low-resolution image on which the multiply-accumulates are counted."""
 
@@ -64,20 +67,26 @@ class SegformerPrior(nn.Module):
 def load_segformer(name_or_path: str | os.PathLike[str]) -> SegformerPrior:
     """Load a SegFormer, or any other of transformers' networks for semantic segmentation, for ADE20K.
 
-    ``name_or_path`` is a folder with ``config.json`` and weights, or the id of a hub model, which is downloaded.
+    Args:
+        name_or_path: a folder with ``config.json`` and weights; or a hub model, which is downloaded, as
+            ``owner/name@revision``: a commit, so that it is the same one tomorrow.
 
     Raises:
-        PriorError: transformers is not installed, there is no such model, or it is not one for ADE20K's 150 classes.
+        PriorError: transformers is not installed, there is no such model, none of its revisions is named, or it is not
+            one for ADE20K's 150 classes.
     """
+    name, _, revision = str(name_or_path).partition("@")
+    local = Path(name_or_path).is_dir()
+    if not local and not _COMMIT.fullmatch(revision):
+        raise PriorError(f"{name_or_path}: no such folder; of a hub model name the commit, {name}@<40 hex digits>")
+    require_extra("semantics", f"{name_or_path}: SegFormer", PriorError)
+    from transformers import AutoModelForSemanticSegmentation
+
     try:
-        from transformers import AutoModelForSemanticSegmentation
-    except ImportError:
-        raise PriorError(
-            f"{name_or_path}: needs transformers, which is not installed; install it by pip install"
-            " 'imagerestore[semantics]', or take the shipped prior"
-        ) from None
-    try:
-        model: Any = AutoModelForSemanticSegmentation.from_pretrained(name_or_path)
+        source: dict[str, Any] = {} if local else {"revision": revision}
+        model: Any = AutoModelForSemanticSegmentation.from_pretrained(
+            str(name_or_path) if local else name, trust_remote_code=False, **source
+        )
     except Exception as error:  # transformers, its hub and safetensors each raise something else
         raise PriorError(f"{name_or_path}: not a loadable segmentation model ({one_line(error)})") from None
     labels = int(model.config.num_labels)
@@ -87,7 +96,7 @@ def load_segformer(name_or_path: str | os.PathLike[str]) -> SegformerPrior:
 
 
 def open_prior(name: str) -> SemanticPrior | SegformerPrior:
-    """Load as :func:`load_prior`, or a SegFormer: a folder with ``config.json``, or "segformer:" and a hub model.
+    """Load as :func:`load_prior`, or a SegFormer: a folder with ``config.json``, or "segformer:MODEL@COMMIT".
 
     Raises:
         PriorError: neither can be loaded.

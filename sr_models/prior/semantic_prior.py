@@ -142,7 +142,7 @@ def load_prior(name_or_path: str | os.PathLike[str] = "default", device: str | t
     if path.is_dir():
         path = path / WEIGHTS_FILE
     state, metadata = read_weights(path, PriorError, "'default' or a prior's safetensors file")
-    prior = SemanticPrior(recipe_of(metadata))
+    prior = SemanticPrior(recipe_of(metadata, path, PriorError))
     load_state(prior, state, path, "a prior", PriorError)
     return prior.eval().requires_grad_(False).to(device)
 

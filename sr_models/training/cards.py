@@ -24,14 +24,14 @@ def write_sr_card(folder: Path) -> None:
     recipes = {each.stage: each.recipe for each in weights}
     rows = ["| stage | steps | minutes | precision | device | PSNR, dB | perceptual distance |", "|---" * 7 + "|"]
     for stage, recipe in recipes.items():
-        cells = [stage, recipe.get("steps"), f"{recipe.get('seconds', 0) / 60:.1f}"]
+        cells = [stage, recipe.get("steps"), f"{(recipe.get('seconds') or 0) / 60:.1f}"]
         cells += [recipe.get(name) for name in ("precision", "device")]
         cells += [f"{recipe.get(f'{kind}_bicubic')} -> {recipe.get(f'{kind}_output')}" for kind in ("psnr", "distance")]
         rows.append(f"| {' | '.join(map(str, cells))} |")
     last, gan = weights[-1].recipe, recipes.get("gan", {})
     losses = [f"- GAN stage: {name} {gan[name]}" for name in _LOSSES if name in gan]
     frozen = [f"- {name}: {last[name]}" for name in _FROZEN]
-    commands = [f"{one['command']}  # {one['version']}" for one in recipes.values() if one.get("command")]
+    commands = [f"{one['command']}  # {one.get('version')}" for one in recipes.values() if one.get("command")]
     text = f"""# A x4 super-resolver: {weights[0].network}
 
 ## Use

@@ -23,6 +23,7 @@ from sr_models.extractors.extractor import Extractor
 from sr_models.generators import UPSCALE
 from sr_models.losses.perceptual import PerceptualDistance
 from sr_models.training.blind_distortion import Distortion
+from sr_models.training.teacher import TeacherOutputs
 from tools_zoo.training.losses import as_tensor
 
 CONTEXT = 16
@@ -41,16 +42,30 @@ class SrPairSampler(PairSampler):
         indices: which of them.
         crop_size: pixels of the target, a multiple of 4.
         distortion: makes the low-resolution image.
+        teacher: gives further targets, behind the photographs' channels: ``(N, H, W, 6)``. Crops then start at
+            multiples of 4, where the whole photograph's low-resolution pixels do.
 
     Raises:
         ValueError: the crop's size is not a multiple of 4, or no image is as large as a crop.
     """
 
-    def __init__(self, source: ImageSource, indices: Sequence[int], crop_size: int, distortion: Distortion) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        indices: Sequence[int],
+        crop_size: int,
+        distortion: Distortion,
+        teacher: TeacherOutputs | None = None,
+    ) -> None:
         if crop_size % UPSCALE:
             raise ValueError(f"a crop of {crop_size} pixels is no multiple of {UPSCALE}")
-        super().__init__(CropSampler(source, crop_size, indices=indices))
-        self._distortion = distortion
+        super().__init__(CropSampler(source, crop_size, indices=indices, step=1 if teacher is None else UPSCALE))
+        self._distortion, self._teacher = distortion, teacher
+
+    def target(self, crop: Crop) -> Pixels:
+        """The crop of the photograph, and the teacher's output for it, if there is one."""
+        clean = crop.target()
+        return clean if self._teacher is None else np.concatenate([clean, self._teacher.patch(crop)], axis=2)
 
     def distort(self, crop: Crop, rng: np.random.Generator) -> Pixels:
         """The crop at a quarter of its size, distorted together with its context."""

@@ -20,6 +20,7 @@ from sr_models.prior.labels import LabelledImages, SegmentationScores, evaluate_
 from sr_models.prior.semantic_prior import WEIGHTS_FILE, SemanticPrior, save_prior
 from sr_models.training.cards import write_prior_card
 from sr_models.training.settings import PriorTraining
+from tools_zoo.training.distributed import averaged, by_first
 from tools_zoo.training.losses import as_tensor
 from tools_zoo.training.runs import Validation
 from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
@@ -112,7 +113,7 @@ def label_error(prior: SemanticPrior, device: str | torch.device = "cpu") -> Cal
         scores = prior.scores(as_tensor(inputs, device)).float()
         scores = F.interpolate(scores, size=ids.shape[-2:], mode="bilinear", align_corners=False)
         total = F.cross_entropy(scores, ids, ignore_index=IGNORE, reduction="sum")
-        return total / (ids != IGNORE).sum().clamp(min=1)
+        return total / averaged((ids != IGNORE).sum().float()).clamp(min=1e-3)  # with none, the total is 0
 
     return objective
 
@@ -167,9 +168,13 @@ def train_prior(
         },
         report=report,
     )
-    scores = validate()
+    scores = by_first(validate)
     ious = {name: round(float(iou), 4) for name, iou in zip(CATEGORIES, scores.ious, strict=True) if np.isfinite(iou)}
     prior.recipe = {**recipe, "accuracy": round(scores.accuracy, 4), "ious": ious}
-    save_prior(prior.eval(), settings.out / WEIGHTS_FILE)
-    write_prior_card(settings.out / "README.md", prior, scores)
+
+    def write() -> None:
+        save_prior(prior.eval(), settings.out / WEIGHTS_FILE)
+        write_prior_card(settings.out / "README.md", prior, scores)
+
+    by_first(write)
     return result, scores

@@ -65,12 +65,16 @@ class SrTraining(PhotographSettings, NetworkTraining):
     init: Path | None = option(None, "generator weights to start from (default: random)", recorded=False)
     generator: str | None = option(None, "in place of the model's", choices=tuple(GENERATORS), recorded=False)
     distortion: str = option("bicubic", "what makes the low-resolution images", choices=tuple(DISTORTIONS))
+    teacher: Path | None = option(
+        None, "folder of a better network's outputs, as further targets of the PSNR stage", recorded=False
+    )
+    teacher_share: float = option(0.5, "of them in the loss", values="share", recorded=False)
     crop_size: int = option(96, "pixels of the targets", values="positive")
     batch_size: int = option(8, "crops in a batch", values="positive")
     learning_rate: float | None = option(
         None, "at its highest (default: 1e-3 for the PSNR stage, 2e-4 for the GAN stage)", values="positive"
     )
-    prior: str = option("default", "shipped (default), a weights file, or segformer:MODEL", recorded=False)
+    prior: str = option("default", "shipped (default), a weights file, or segformer:MODEL@COMMIT", recorded=False)
     squeezenet: Path | None = option(
         None, "ImageNet weights for the losses (default: the prior's trunk)", recorded=False
     )
@@ -83,6 +87,8 @@ class SrTraining(PhotographSettings, NetworkTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.teacher is not None and self.distortion != "bicubic":
+            raise ValueError(f"teachers upscale bicubically shrunk photographs: none for distortion {self.distortion}")
         if "gan" in self.budgets:
             _ = self.gan  # raises ValueError if its parts do not go together
             if self.crop_size < MIN_CROP:

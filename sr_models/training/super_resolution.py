@@ -25,6 +25,8 @@ from sr_models.training.cards import write_sr_card
 from sr_models.training.crops import SrPairSampler, ValidationCrops
 from sr_models.training.gan import GAN
 from sr_models.training.settings import MODELS, SrTraining
+from sr_models.training.teacher import TeacherOutputs
+from tools_zoo.training.distributed import by_first
 from tools_zoo.training.losses import Batch, as_tensor
 from tools_zoo.training.runs import Validation, split_images
 from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
@@ -93,6 +95,8 @@ def _train_stage(
         loss = PerceptualLoss(frozen.features, MODELS[settings.model].vgg_depths if vgg else SQUEEZENET_DEPTHS)
         gan = GAN(generator, settings.gan, loss, frozen.semantics, frozen.prior)
 
+    teacher = TeacherOutputs(settings.teacher) if settings.teacher is not None and gan is None else None
+
     def upscale(images: Tensor) -> Tensor:
         with torch.no_grad():
             maps = [frozen.prior(images)] if getattr(generator, "takes_maps", False) else []
@@ -102,11 +106,15 @@ def _train_stage(
     def objective(batch: Batch) -> Tensor:
         inputs, targets = (as_tensor(side, settings.device) for side in batch)
         outputs = upscale(inputs).float()
-        return F.l1_loss(outputs, targets) if gan is None else gan.loss(outputs, targets)
+        if gan is not None:
+            return gan.loss(outputs, targets)
+        clean, taught = targets[:, :3], targets[:, 3:]
+        loss = F.l1_loss(outputs, clean)
+        return loss if teacher is None else torch.lerp(loss, F.l1_loss(outputs, taught), settings.teacher_share)
 
     kept, held_out = split_images(len(source))
     distortion = DISTORTIONS[settings.distortion]
-    sampler = SrPairSampler(source, kept, settings.crop_size, distortion)
+    sampler = SrPairSampler(source, kept, settings.crop_size, distortion, teacher)
     largest = max(min(source.size(index)) for index in held_out)
     held = SrPairSampler(source, held_out, min(VALIDATION_SIZE, largest // UPSCALE * UPSCALE), distortion)
     crops = ValidationCrops(held, frozen.distance, settings.seed, settings.device)
@@ -128,15 +136,20 @@ def _train_stage(
             **({} if gan is None else asdict(settings.gan)),
             **{role: f"{type(network).__name__} {digest(network)}" for role, network in vars(frozen).items()},
             "stage": stage,
+            **({} if teacher is None else {"teacher_share": settings.teacher_share}),
             "images": len(kept),
             "started_from": started_from,
         },
         report=report,
     )
     weights = GeneratorWeights(settings.network, stage, generator.state_dict(), {**recipe, "device": settings.device})
-    write_generator(settings.out / f"{stage}.safetensors", weights)
-    crops.write_grid(settings.out / f"{stage}.png", upscale)
-    write_sr_card(settings.out)
+
+    def write() -> None:
+        write_generator(settings.out / f"{stage}.safetensors", weights)
+        crops.write_grid(settings.out / f"{stage}.png", upscale)
+        write_sr_card(settings.out)
+
+    by_first(write)
     return result
 
 
@@ -150,7 +163,8 @@ def _load_start(settings: SrTraining, stage: str, generator: nn.Module) -> str:
             raise ValueError(f"{psnr_weights}: no such file; train the PSNR stage first, or give weights to start from")
         return "random weights"
     weights = read_generator(start)
-    if weights.network != settings.network:
+    state = generator.state_dict()
+    if any(key not in state or state[key].shape != value.shape for key, value in weights.state.items()):
         raise ValueError(f"{start}: weights of {weights.network}, to train {settings.network}")
-    generator.load_state_dict(dict(weights.state))
+    generator.load_state_dict({**state, **weights.state})  # what the start lacks, such as SFT layers, begins at random
     return digest(generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy, with_more_tools
+from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy, with_tools
 from agents.encoders import ENCODERS
 from tools_zoo.weight_files import read_weights, write_weights
 
@@ -20,10 +21,10 @@ def observation(n: int, actions: int, last_action: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_an_agent_with_more_tools_keeps_the_scores_of_the_old_ones(encoder: Any) -> None:
+def test_an_agent_with_tools_keeps_the_scores_of_the_old_ones(encoder: Any) -> None:
     torch.manual_seed(0)
     agent = RecurrentAgent(("b", "a"), encoder=encoder).eval()
-    larger = with_more_tools(agent, ("a", "new", "b", "newer"))
+    larger = with_tools(agent, ("a", "new", "b", "newer"))
     assert larger.tools == ("a", "new", "b", "newer")
     state = other = None
     for last, theirs in ((3, 5), (0, 2), (1, 0)):  # none yet, b, a
@@ -31,8 +32,13 @@ def test_an_agent_with_more_tools_keeps_the_scores_of_the_old_ones(encoder: Any)
         more, other = larger.scores(observation(4, 5, theirs), other)
         np.testing.assert_allclose(more[:, [2, 0, 4]], scores, atol=1e-5)
         np.testing.assert_allclose(more[:, [1, 3]], scores[:, :2].mean(axis=1, keepdims=True).repeat(2, 1), atol=1e-5)
+    fewer = with_tools(larger, ("newer", "a"))
+    (scores, state), (less, other) = larger.scores(observation(4, 5, 5)), fewer.scores(observation(4, 3, 3))
+    np.testing.assert_allclose(less, scores[:, [3, 0, 4]], atol=1e-5)
+    scores, less = larger.scores(observation(4, 5, 3), state)[0], fewer.scores(observation(4, 3, 0), other)[0]
+    np.testing.assert_allclose(less, scores[:, [3, 0, 4]], atol=1e-5)
     with pytest.raises(PolicyError, match="trained with the tools b, a; the toolbox has a, c"):
-        with_more_tools(agent, ("a", "c"))
+        with_tools(agent, ("a", "c"))
 
 
 def test_a_patch_of_another_size_is_refused() -> None:
@@ -45,10 +51,31 @@ def test_a_patch_of_another_size_is_refused() -> None:
         RecurrentAgent(("a", "b")).predict(observation)
 
 
-def test_a_policy_with_an_unknown_encoder_is_refused(tmp_path: Path) -> None:
+DEEP = "[" * 10**5 + "]" * 10**5
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"encoder": "infrared"}, r"not a policy .*encoder"),
+        ({"kind": "a\nb"}, r"not a policy .*kind"),
+        (
+            {"tools": json.dumps([str(number) for number in range(900)])},
+            "the policy has head.bias .901,., the file has .3",
+        ),
+        ({"tools": '["a", "a"]'}, r"not a policy .*tools"),
+        ({"tools": DEEP}, "nested deeper"),
+        ({"recipe": DEEP}, "nested deeper"),
+        ({"recipe": "[]"}, r"its recipe is \[\]"),
+        ({"recipe": '{"earlier": "x"}'}, "earlier 'x'"),
+        ({"recipe": '{"steps": "x"}'}, "steps 'x'"),
+        ({"recipe": '{"decide": ["x"]}'}, "decide must be"),
+    ],
+)
+def test_a_policy_with_another_header_is_refused(changes: dict[str, str], reason: str, tmp_path: Path) -> None:
     path = tmp_path / "agent.safetensors"
     save_policy(RecurrentAgent(("a", "b")), path)
     state, metadata = read_weights(path, PolicyError)
-    write_weights(path, dict(state), {**metadata, "encoder": "infrared"})
-    with pytest.raises(PolicyError, match=r"not a policy .*encoder"):
+    write_weights(path, dict(state), {**metadata, **changes})
+    with pytest.raises(PolicyError, match=rf"\A.*agent\.safetensors: .*{reason}.*\Z"):
         load_policy(path)

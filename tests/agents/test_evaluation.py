@@ -84,7 +84,7 @@ class TestLevelSets:
         assert given == [deterministic] * 2
 
     def test_a_policy_without_images_needs_no_argument(self) -> None:
-        assert len(evaluate(FixedChain((6, 2), 12), levels="any-test", episodes=2).returns) == 2
+        assert len(evaluate(FixedChain((6, 2), 12), levels="mixed-test", episodes=2).returns) == 2
 
     def test_two_lines_say_it_all(self, levels: str) -> None:
         first, second = str(evaluate(RandomPolicy(), levels=levels, **SPECTRUM)).splitlines()
@@ -176,7 +176,7 @@ class TestPhotographs:
         with pytest.raises(ValueError, match="trained with flatten=True: pass 'observation' and 'flatten'"):
             evaluate(model, episodes=2, **IMAGES)
         with pytest.raises(ValueError, match="the policy has 4 actions, the environment 13"):
-            evaluate(model, "ImageRestoreAnyTest-v0")
+            evaluate(model, "ImageRestoreMixedTest-v0")
 
     def test_variants_have_their_own_arguments(self) -> None:
         small = evaluate(FixedChain((), 3), "restore_env:ImageRestoreSameSize-v0", episodes=2, **IMAGES)

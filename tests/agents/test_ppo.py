@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from stable_baselines3.common.vec_env import VecMonitor
 
+from agents.agent import TEMPERATURE, RecurrentAgent
 from agents.features_extractor import RestoreFeatures
 from agents.ppo.policies import MaskedRecurrentPolicy
 from agents.sb3_env import RestoreVecEnv
@@ -80,3 +82,16 @@ def test_states_are_forgotten_wherever_an_episode_begins() -> None:
             for policy in (MaskedRecurrentPolicy, RecurrentMultiInputActorCriticPolicy)
         )
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_predicted_gains_become_a_distribution() -> None:
+    env = RestoreVecEnv(2, images=photographs(), toolbox=pixelwise_toolbox())
+    torch.manual_seed(0)
+    agent = RecurrentAgent(pixelwise_toolbox().names, "q").eval().requires_grad_(False)
+    model = RecurrentPPO(MaskedRecurrentPolicy, env, n_steps=4, seed=0)
+    policy: Any = model.policy
+    policy.load_agent(agent)
+    observation: Any = env.reset()
+    gains, _ = agent.scores(observation)
+    logits, _ = policy.to_agent(agent.tools).scores(observation)
+    assert np.allclose(logits, gains / TEMPERATURE, atol=1e-4)

@@ -20,7 +20,7 @@ import agents.training.algorithms
 from agents.agent import PolicyError, RecurrentAgent, load_policy, save_policy
 from agents.cli import main
 from agents.drqn.drqn import DRQN
-from agents.encoders import SpectralEncoder
+from agents.encoders import CompactEncoder
 from agents.features_extractor import AgentPolicy
 from agents.ppo.policies import MaskedRecurrentPolicy
 from agents.rollout import EpisodeResults, play
@@ -141,14 +141,13 @@ def test_a_warm_start_learns_from_the_oracle(
     algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 32)
-    monkeypatch.setattr("agents.imitation.imitation.IMITATION_SHARE", {False: 0.95})
-    monkeypatch.setattr("agents.imitation.imitation._has_levels", lambda _: False)
+    monkeypatch.setattr("agents.imitation.warm_start.BUILDING_SHARE", 0.1)
     monkeypatch.setattr("time.monotonic", time.process_time)  # its time does not depend on what else the machine does
-    cold, warm = (settings(tmp_path / name, 48, algorithm) for name in ("cold", "warm"))
+    cold, warm = (settings(tmp_path / name, 48, algorithm, severity="moderate") for name in ("cold", "warm"))
     _, before = train_agent(cold)
     _, after = train_agent(dataclasses.replace(warm, warm_start=0.2))
     assert after.validation_gain > before.validation_gain + 0.1
-    assert "after imitation of a greedy oracle. Task" in (tmp_path / "warm" / "README.md").read_text()
+    assert "after imitation of the best chains. Task" in (tmp_path / "warm" / "README.md").read_text()
 
 
 def test_a_run_that_beats_neither_its_start_nor_a_constant_chain_says_so(
@@ -174,15 +173,16 @@ def test_a_run_that_beats_neither_its_start_nor_a_constant_chain_says_so(
 
 
 @each_algorithm
-def test_the_calibrated_encoder_of_a_warm_start_is_saved_and_resumed(
+def test_the_normalized_encoder_of_a_warm_start_is_saved_and_resumed(
     algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
-    warm = dataclasses.replace(settings(tmp_path, 48, algorithm), warm_start=0.05, encoder="spectral")
+    warm = dataclasses.replace(settings(tmp_path, 48, algorithm), warm_start=0.05, encoder="compact")
+    monkeypatch.setattr("agents.imitation.warm_start.LEVELS", 8)
     train_agent(dataclasses.replace(warm, precision="bf16"))
     network = load_policy(tmp_path / "agent.safetensors").extractor.features
-    assert network.calibrated
-    assert not torch.equal(network.state_dict()["feature_mean"], SpectralEncoder().feature_mean)
+    assert isinstance(network, CompactEncoder)
+    assert not torch.equal(network.number_mean, CompactEncoder().number_mean)
     _, progress = train_agent(dataclasses.replace(warm, precision="bf16", steps=96))
     assert progress.steps == 96
 
@@ -240,9 +240,9 @@ def test_training_starts_from_an_agent_without_super_resolvers(
     algorithm: AlgorithmName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.training.run.VALIDATION_EPISODES", 4)
-    monkeypatch.setattr("agents.imitation.demonstrations.EPISODES", 8)
+    monkeypatch.setattr("agents.imitation.warm_start.LEVELS", 8)
     init = tmp_path / "small.safetensors"
-    save_policy(RecurrentAgent(NAMES, encoder="spectral"), init)
+    save_policy(RecurrentAgent(NAMES, encoder="compact"), init)
     training = dataclasses.replace(
         settings(tmp_path / "run", 24, algorithm),
         toolbox=pixelwise_toolbox(super_resolver=True),
@@ -253,7 +253,7 @@ def test_training_starts_from_an_agent_without_super_resolvers(
     )
     agent, progress = train_agent(training)
     assert agent.tools == (*NAMES, "nearest_x4")
-    assert agent.extractor.encoder == "spectral"
+    assert agent.extractor.encoder == "compact"
     assert agent.recipe["upscale"] == [1, 4]
     assert agent.recipe["reward"] == "tests.support.toolkit:softened"
     assert agent.recipe["validation_return"] == pytest.approx(progress.validation_gain, abs=1e-3)

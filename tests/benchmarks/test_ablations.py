@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from agents.agent import RecurrentAgent, save_policy
-from agents.imitation.demonstrations import Demonstrations
 from agents.rollout import draw_starts, play
 from agents.training.algorithms import Algorithm
 from benchmarks import ablations
@@ -63,18 +63,18 @@ def test_observations_are_changed_and_memory_is_lost() -> None:
     assert np.array_equal(memoryless.predict(later, state)[0], agent.predict(observed)[0])
 
 
-def test_every_step_becomes_an_episode() -> None:
-    rng = np.random.default_rng(0)
-    observed = Demonstrations(
-        rng.integers(0, 255, (2, 3, 5, 5, 3), dtype=np.uint8),
-        np.arange(6).reshape(2, 3),
-        np.ones((2, 3, 4), bool),
-        rng.random((2, 3, 4), dtype=np.float32),
-    )
-    steps = ablations.single_steps(observed)
-    assert len(steps) == 6
-    assert steps.last_actions.tolist() == [[0], [1], [2], [3], [4], [5]]
-    assert np.array_equal(steps.images[4, 0], observed.images[1, 1])
+def test_an_ablated_agent_forgets_in_training_too() -> None:
+    torch.manual_seed(0)
+    agent = ablations.AblatedAgent(NAMES, "q").eval().requires_grad_(False)
+    encoded, state = torch.rand(2, agent.extractor.features.width), (torch.rand(1, 2, 50), torch.rand(1, 2, 50))
+    none, first = torch.tensor([13, 13]), torch.tensor([0, 0])
+    empty = (torch.zeros(1, 2, 50), torch.zeros(1, 2, 50))
+    plain = RecurrentAgent.step(agent, encoded, none, empty)[0]
+    assert torch.equal(agent.step(encoded, none, empty)[0], plain)
+    assert not torch.equal(agent.step(encoded, none, state)[0], plain)
+    assert not torch.equal(agent.step(encoded, first, empty)[0], plain)
+    agent.memory = agent.previous = False
+    assert torch.equal(agent.step(encoded, first, state)[0], plain)
 
 
 @pytest.mark.parametrize("name", list(ABLATIONS))
@@ -82,6 +82,7 @@ def test_an_ablation_fills_its_section(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("agents.training.agent.VALIDATION_EPISODES", 4)
+    monkeypatch.setattr("agents.imitation.warm_start.LEVELS", 4)
     values = Algorithm.hyperparameters
     monkeypatch.setattr(Algorithm, "hyperparameters", lambda self, **changes: values(self, **changes) | {"n_envs": 4})
     assert ablations.main([name, *words(folder), "--train-images", str(folder / "photos")]) == 0

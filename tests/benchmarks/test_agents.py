@@ -15,7 +15,6 @@ from agents.sb3_env import RestoreVecEnv
 from benchmarks.agents import __main__ as benchmark
 from benchmarks.agents import reference, runs
 from benchmarks.agents.algorithms import ALGORITHMS, FLAT, SEPARATE, Algorithm
-from benchmarks.agents.reference import every_reward, fitted
 from benchmarks.agents.training import Setting, Standardizer, TrainingEnv, digest, reinforce
 from restore_env.episodes.spectrum import COMPACT_SIZE
 from restore_env.levels.building import build_levels
@@ -41,7 +40,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smaller networks' batches, so that few steps train."""
     monkeypatch.setattr(runs, "ALGORITHMS", {name: smaller(row) for name, row in ALGORITHMS.items()})
-    monkeypatch.setattr(reference, "EPOCHS", 2)
+    monkeypatch.setattr(reference, "RECIPE", {**reference.RECIPE, "steps": 4, "batch_size": 2})
     make, _ = reference.UNTRAINED["random"]
     monkeypatch.setattr(reference, "UNTRAINED", {**reference.UNTRAINED, "random": (make, RANDOM_RUNS)})
 
@@ -212,25 +211,6 @@ class TestTrainingEnv:
         rewards = np.concatenate([made[0].step(np.arange(32) % 5)[1] for _ in range(4)])
         assert rewards.min() == -0.25
         assert rewards.max() > 0
-
-
-def test_imitation_learns_rewards_after_every_chain(sets: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = Setting(sets[0], sets[0], steps=0)
-    opened = setting.training_set
-    observations, rewards = every_reward(setting)
-    tree, psnr = opened.tree, opened.arrays["psnr"]
-    assert observations.shape[:2] == rewards.shape[:2] == (tree.inner, len(opened))
-    for level, upscale in enumerate(opened.arrays["upscale"].tolist()):
-        for chain in [()] if upscale > 1 else [(), (0,), (2,)]:
-            node = tree.number(chain)
-            expected = [psnr[level, tree.number((*chain, tool))] - psnr[level, node] for tool in range(3)]
-            np.testing.assert_allclose(rewards[node, level, :3], expected, rtol=1e-5)
-    assert not rewards[..., -1].any()
-    monkeypatch.setattr(reference, "BATCH", 8)
-    policy = fitted(setting, 0)
-    actions, _ = policy.predict(observations[0])
-    lost = rewards[0].max(axis=1) - rewards[0][np.arange(len(opened)), actions]
-    assert lost.mean() < 0.3 * (rewards[0].max(axis=1) - rewards[0].mean(axis=1)).mean()
 
 
 class TestInterquartileMean:

@@ -127,6 +127,10 @@ def test_every_part_is_printed_and_written(
     assert [entry["removed"] for entry in parts["removed"]] == list(NAMES)
     assert parts["rewards"].keys() == METRICS.keys()
     assert parts["unseen"].keys() == UNSEEN.keys()
+    *kinds, separate, together = parts["kinds"]
+    assert sum(line["patches"] for line in kinds) == separate["patches"] == together["patches"] == 3
+    assert together["means"][1:] == separate["means"][1:]
+    assert all(line["means"][2] >= max(line["means"][0], 0) for line in parts["kinds"])
     chosen, *others = parts["order"][4:]
     assert all(entry["against_chosen"]["mean"] <= 1e-9 for entry in (chosen, *others)), "no order beats the best"
 

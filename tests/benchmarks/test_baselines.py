@@ -139,7 +139,7 @@ class TestOwan:
         if not file.is_file():
             pytest.skip("no published OWAN weights: IMAGERESTORE_SHARED has no data/weights/owan_model_best.pth")
         tool = as_tool(BaselineWeights(BASELINES["owan"], read_published(file), {}))
-        task = Task(toolbox=[tool], upscale=(1,))
+        task = Task(toolbox=[tool], severity="moderate", upscale=(1,))
         played = play(FixedChain((0,), 1), task, draw_starts(task, 4, 0))
         assert played.gain > 2
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.baselines import published_x4
+from benchmarks.baselines import published_x4, teach
 from benchmarks.baselines.complexity import macs_per_pixel
 from benchmarks.baselines.published_x4 import CARNM, PUBLISHED, RFDN, load_published
 from benchmarks.compare.metrics import metrics_of
+from restore_env.images.decoding import Photo
+from restore_env.images.encoding import write_image
 from restore_env.images.sources import ImageSource, open_images
-from restore_env.images.tiling import to_tensor
+from restore_env.images.tiling import to_pixels, to_tensor
 from sr_models.training.blind_distortion import bicubic
+from sr_models.training.teacher import output_path
+from tests.support.toolkit import photographs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,3 +68,26 @@ def test_safetensors_files_are_read_as_well(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(published_x4, "PUBLISHED", {"RFDN": (RFDN, "rfdn.safetensors")})
     save_file(RFDN().state_dict(), tmp_path / "rfdn.safetensors")
     assert load_published("RFDN", tmp_path).scale == 4
+
+
+def test_a_teachers_outputs_are_written_once(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    write_image(photos / "a.png", Photo(photographs(1, 150, 201)[0]))
+    words = ["--images", str(photos), "--weights", str(folder), "--out", str(out), "--network", "CARN-M"]
+    assert teach.main(words) == 0
+    assert "2 outputs of CARN-M" in capsys.readouterr().out
+    source = open_images(photos, min_size=96)
+    assert isinstance(source, ImageSource)
+    whole = np.load(output_path(out, source.identity(0), 1.0))
+    assert whole.shape == (148, 200, 3)
+    small = to_tensor(bicubic(np.ascontiguousarray(source.pixels(0)[:148, :200])))
+    tool = load_published("CARN-M", folder)
+    with torch.inference_mode():
+        turned = tool(small.rot90(2, (2, 3)).contiguous()).rot90(-2, (2, 3))
+        expected = to_pixels((tool(small) + turned) / 2)
+    assert np.abs(whole.astype(int) - expected).max() <= 1
+    assert teach.main(words) == 0
+    assert "0 outputs" in capsys.readouterr().out
+    assert teach.main([*words[:3], str(tmp_path), *words[4:]]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -28,7 +28,7 @@ CARDS = [
     for path in sorted((ROOT / folder / "weights").rglob("*"))
     if path.suffix in (".md", ".sh")
 ]
-SHIPPED = {"default", "classic", "pure", "photo", "super"}
+SHIPPED = {"default", "classic", "pure"}
 SHORT = {
     "learn(200_000)": "learn(4)",
     "RestoreVecEnv(64, ": "RestoreVecEnv(2, upscale=(1,), ",
@@ -68,7 +68,7 @@ def test_python_runs_as_written(page: Path, tmp_path: Path, monkeypatch: pytest.
 def test_the_quickstart_trains_with_the_shipped_hyperparameters() -> None:
     text = (ROOT / "docs" / "quickstart.md").read_text()
     for name, value in ALGORITHMS["ppo"].hyperparameters().items():
-        written = {"learning_rate": "learning_rate=LinearSchedule(5e-4, 0, 1)", "n_envs": f"RestoreVecEnv({value},"}
+        written = {"learning_rate": "learning_rate=LinearSchedule(5e-4, 0, 1)", "n_envs": f"RestoreVecEnv({value})"}
         assert written.get(name, f"{name}={value},") in text
 
 
@@ -139,7 +139,8 @@ def test_recipes_commands_and_options_exist(recipe: Path, tmp_path: Path, monkey
         options = dict(itertools.pairwise(words))
         for option in ("--toolbox", "--policy", "--init"):
             start = Path(options.get(option, "default"))
-            assert str(start) in SHIPPED or start.parts[0] in made, f"{option} {start}: nothing makes it"
+            named = str(start) in SHIPPED or ":" in str(start)
+            assert named or start.parts[0] in made, f"{option} {start}: nothing makes it"
         made.add(options["--out"])
 
 
@@ -181,7 +182,7 @@ def test_readme_is_short() -> None:
 @pytest.mark.parametrize("card", [path for path in CARDS if path.suffix == ".md"], ids=name_of)
 def test_model_cards_are_short_and_have_a_recipe_beside_them(card: Path) -> None:
     text = card.read_text()
-    assert len(text.split()) <= 350
+    assert len(re.sub(r"(?m)^\|.*", "", text).split()) <= 350  # beside its tables
     for heading in ("Use", "Data and licence", "Recipe", "Results", "Limits"):
         assert f"\n## {heading}\n" in text, heading
     assert re.search(r"\w+\.sh\b", text)

@@ -88,7 +88,7 @@ class TestIds:
         named = {env_id: arguments["levels"] for env_id, arguments in IDS.items() if "levels" in arguments}
         assert named == {
             f"ImageRestore{box.title()}{part.title()}-v0": f"{box}-{part}"
-            for box in ("any", "pure")
+            for box in ("mixed", "pure")
             for part in ("train", "test")
         }
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from benchmarks.baselines.complexity import macs_per_pixel
 from restore_env import FunctionTool, Task, Toolbox
 from restore_env.episodes.batch import EpisodeBatch
+from restore_env.images.tiling import apply_tool
 from restore_env.resolve import resolve_toolbox
-from restore_env.toolbox import BICUBIC_X4, bicubic_upscale
+from restore_env.toolbox import BICUBIC_X4, ToolError, bicubic_upscale
 from tests.support.toolkit import pixelwise_toolbox
 from tools_zoo.catalog import SHAPES, TOOLS, training_order
 from tools_zoo.networks import NETWORKS
@@ -99,12 +100,28 @@ def test_names_and_actions_translate() -> None:
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), r"'broken' returned torch\.uint8, expected a float tensor"),
         (np.zeros((2, 3, 8, 8), np.float32), "'broken' returned ndarray, expected a float tensor"),
         (None, "'broken' returned NoneType, expected a float tensor"),
+        (torch.zeros(2, 3, 8, 8, device="meta"), "'broken' returned a tensor on meta, expected one on cpu"),
     ],
 )
 def test_a_result_that_is_no_image_is_refused(result: Any, message: str) -> None:
-    toolbox = Toolbox([FunctionTool("broken", lambda _: result)])
-    with pytest.raises(ValueError, match=message):
+    tool = FunctionTool("broken", lambda _: result, receptive_radius=0)
+    with pytest.raises(ToolError, match=message):
+        Toolbox([tool]).run(0, torch.rand(2, 3, 8, 8))
+    if not isinstance(result, torch.Tensor) or len(result) == 1:
+        with pytest.raises(ToolError, match=message.split(",")[0]):
+            apply_tool(tool, torch.rand(1, 3, 8, 8))
+
+
+def test_large_finite_values_are_no_error() -> None:
+    toolbox = Toolbox([FunctionTool("large", lambda images: torch.full_like(images, 3e38))])
+    assert bool((toolbox.run(0, torch.rand(2, 3, 8, 8)) == 3e38).all())
+
+
+def test_a_tool_that_fails_is_named_and_its_error_is_kept() -> None:
+    toolbox = Toolbox([FunctionTool("broken", lambda images: images[:, 7])])
+    with pytest.raises(ToolError, match=r"\Atool 'broken' failed: IndexError: .*\Z") as error:
         toolbox.run(0, torch.rand(2, 3, 8, 8))
+    assert isinstance(error.value.__cause__, IndexError)
 
 
 @pytest.mark.parametrize("name", ["no.such.module:box", "tools_zoo:nothing", "no/folder", "math:sqrt", "math:pi"])

@@ -272,5 +272,26 @@ def test_a_segformer_gives_the_same_maps(tmp_path: Path) -> None:
 
 def test_without_transformers_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(PriorError, match=r"needs transformers, which is not installed; .*imagerestore\[semantics\]"):
-        load_segformer("some/model")
+    with pytest.raises(PriorError, match=r"needs transformers, which is not installed: .*imagerestore\[semantics\]"):
+        load_segformer(f"some/model@{'0' * 40}")
+
+
+@pytest.mark.parametrize("name", ["some/model", "some/model@main", "some/model@"])
+def test_a_hub_model_needs_a_commit(name: str) -> None:
+    with pytest.raises(PriorError, match="name the commit, some/model@"):
+        load_segformer(name)
+
+
+def test_the_commit_is_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def from_pretrained(name: str, **arguments: Any) -> None:
+        asked.append((name, arguments))
+        raise OSError("offline")
+
+    segmentation = SimpleNamespace(from_pretrained=from_pretrained)
+    module = SimpleNamespace(__spec__=object(), AutoModelForSemanticSegmentation=segmentation)
+    monkeypatch.setitem(sys.modules, "transformers", module)
+    with pytest.raises(PriorError, match=r"not a loadable segmentation model \(offline\)"):
+        load_segformer(f"some/model@{'a' * 40}")
+    assert asked == [("some/model", {"trust_remote_code": False, "revision": "a" * 40})]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import sr_models.super_resolver as module
 from restore_env.toolbox import Tool, bicubic_upscale
+from sr_models.generators.light_net import LightNet
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
 from sr_models.prior.categories import CATEGORIES
@@ -26,6 +27,7 @@ from sr_models.super_resolver import (
 )
 from tests.support.networks import TINY_GENERATORS as TINY
 from tests.support.toolkit import pixelwise_toolbox
+from tools_zoo.merging import MergedConvolution, merge
 
 
 def stirred(network: Any, seed: int = 0) -> Any:
@@ -65,7 +67,13 @@ def test_published_sizes() -> None:
     assert counts["rrdb"] == pytest.approx(16.7e6, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["sft", "rrdb_small"])
+def test_the_light_generator_needs_few_operations() -> None:
+    plain, conditioned = (LightNet(takes_maps=takes).macs_per_pixel for takes in (False, True))
+    assert plain <= 400_000
+    assert plain < conditioned <= 1.05 * plain
+
+
+@pytest.mark.parametrize("name", TINY)
 def test_an_untrained_generator_upscales_bicubically(name: str) -> None:
     network = TINY[name]()
     inputs = images()
@@ -73,8 +81,9 @@ def test_an_untrained_generator_upscales_bicubically(name: str) -> None:
     assert torch.equal(outputs, bicubic_upscale(inputs))
 
 
-def test_conditioning_acts_where_the_maps_differ() -> None:
-    network = stirred(SFTNet(8, 1))
+@pytest.mark.parametrize("name", ["sft", "light_sft"])
+def test_conditioning_acts_where_the_maps_differ(name: str) -> None:
+    network = stirred(TINY[name]())
     inputs = images(32, 32, 1)
     maps, changed = one_category(1, inputs), one_category(1, inputs)
     changed[:, :, :, :16] = one_category(3, inputs)[:, :, :, :16]  # the first 4 columns of the input's
@@ -83,7 +92,7 @@ def test_conditioning_acts_where_the_maps_differ() -> None:
     assert difference[4 * (4 + network.receptive_radius) :].max() == 0
 
 
-@pytest.mark.parametrize("name", ["sft", "rrdb_small"])
+@pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("size", [(150, 40), (61, 203)])
 def test_tiles_equal_the_whole(
     name: str, size: tuple[int, int], prior: SemanticPrior, monkeypatch: pytest.MonkeyPatch, one_thread: None
@@ -100,7 +109,7 @@ def test_tiles_equal_the_whole(
     assert torch.equal(resolver(inputs), resolver(inputs))
 
 
-@pytest.mark.parametrize("network", [SFTNet(8, 3), RRDBNet(8, 4, 1)], ids=["sft", "rrdb"])
+@pytest.mark.parametrize("network", [SFTNet(8, 3), RRDBNet(8, 4, 1), LightNet(8, 2)], ids=["sft", "rrdb", "light"])
 def test_outputs_depend_on_the_receptive_field_alone(network: Any) -> None:
     network = stirred(network).double()
     side = 2 * network.receptive_radius + 9
@@ -135,7 +144,7 @@ def test_large_batches_go_in_parts(prior: SemanticPrior, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 2)])
-@pytest.mark.parametrize("name", ["sft", "rrdb_small"])
+@pytest.mark.parametrize("name", TINY)
 def test_images_smaller_than_the_receptive_field(name: str, size: tuple[int, int], prior: SemanticPrior) -> None:
     outputs = SuperResolver(name, stirred(TINY[name]()), prior)(images(*size))
     assert outputs.shape == (2, 3, 4 * size[0], 4 * size[1])
@@ -171,7 +180,8 @@ def test_it_is_a_tool_and_any_module_becomes_one(prior: SemanticPrior) -> None:
 def test_macs_count_what_is_multiplied() -> None:
     """By counting, for every convolution, its weights times its outputs' places."""
     for make in (*TINY.values(), SemanticPrior):
-        network, inputs, total = make(), images(8, 8, 1), [0]
+        whole, inputs, total = make(), images(8, 8, 1), [0]
+        network = merge(whole)
 
         def count(layer: nn.Conv2d, _: object, output: Tensor, total: list[int] = total) -> None:
             total[0] += layer.weight.numel() * output.shape[-1] * output.shape[-2]
@@ -179,8 +189,8 @@ def test_macs_count_what_is_multiplied() -> None:
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.register_forward_hook(count)
-        network(inputs, one_category(1, inputs)) if isinstance(network, SFTNet) else network(inputs)
-        assert network.macs_per_pixel == total[0] / 64
+        network(inputs, one_category(1, inputs)) if getattr(network, "takes_maps", False) else network(inputs)
+        assert whole.macs_per_pixel == total[0] / 64
 
 
 def test_weights_survive_the_disk(tiny: None, tmp_path: Path) -> None:
@@ -193,6 +203,17 @@ def test_weights_survive_the_disk(tiny: None, tmp_path: Path) -> None:
     assert loaded.name == "mine"
     assert torch.allclose(loaded(images()), network(images()), atol=1e-6)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("name", ["light", "light_sft"])
+def test_loading_merges_convolutions(name: str, tiny: None, prior: SemanticPrior, tmp_path: Path) -> None:
+    network, inputs = stirred(TINY[name]()), images()
+    path = tmp_path / "mine.safetensors"
+    write_generator(path, GeneratorWeights(name, "psnr", network.state_dict()))
+    loaded = load_super_resolver(path, prior=prior)
+    maps = (prior(inputs),) if network.takes_maps else ()
+    assert torch.allclose(loaded(inputs), network(inputs, *maps), atol=1e-5)
+    assert not any(isinstance(layer, MergedConvolution) for layer in loaded.modules())
 
 
 def test_a_folder_that_training_wrote_has_both_stages(tiny: None, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from restore_env.toolbox import Toolbox
 from tests.support.toolkit import photographs, pixelwise_toolbox
 
 COUNT = 5
+TOOLBOX = "tests.support.level_sets:toolbox"
+"""What a set names, but is only imported if it is passed, too."""
 
 
 def toolbox() -> Any:
@@ -25,7 +27,7 @@ def toolbox() -> Any:
 def level_task(images: Path | None = None) -> Task:
     """A task that a level set can store: all by name."""
     where = None if images is None else str(images)
-    return Task(images=where, severity="any", toolbox="tests.support.level_sets:toolbox", upscale=(1, 4), patch_size=40)
+    return Task(images=where, severity="any", toolbox=TOOLBOX, upscale=(1, 4), patch_size=40)
 
 
 def small_levels(folder: Path, **arguments: Any) -> Path:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_models.generators.light_net import LightNet
 from sr_models.generators.rrdb import RRDBNet
 from sr_models.generators.sft_net import SFTNet
 from tools_zoo.backends.network_tool import NetworkTool
@@ -18,7 +19,12 @@ from tools_zoo.networks import NETWORKS
 
 TOLERANCE = 1e-5
 TINY_GENERATORS: Mapping[str, Callable[[], Any]] = MappingProxyType(
-    {"sft": partial(SFTNet, 8, 1), "rrdb_small": partial(RRDBNet, 8, 4, 1)}
+    {
+        "sft": partial(SFTNet, 8, 1),
+        "rrdb_small": partial(RRDBNet, 8, 4, 1),
+        "light": partial(LightNet, 8, 2),
+        "light_sft": partial(LightNet, 8, 2, takes_maps=True),
+    }
 )
 """Small generators by the names of the shipped ones."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from restore_env import FunctionTool, ImageRestoreVectorEnv, Task, Toolbox
+from restore_env.extras import EXTRAS
 from restore_env.resolve import task_toolbox
 from sr_models import super_resolvers
 from tests.support.networks import TOLERANCE, Computing, network_of, tool_of
@@ -39,8 +40,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that can be used here."""
     name = str(request.param)
-    if BACKENDS[name].package:
-        pytest.importorskip(BACKENDS[name].package)
+    for package in EXTRAS.get(BACKENDS[name].extra, ()):
+        pytest.importorskip(package)
     return name
 
 
@@ -185,7 +186,7 @@ def test_environments_take_a_backend(backend: str) -> None:
 def test_shipped_toolboxes_take_a_backend() -> None:
     for chosen, toolbox in (("eager", load_toolbox("classic", backend="eager")), (DEFAULT_BACKEND, load_toolbox())):
         assert all(isinstance(tool, NetworkTool) and tool.backend == chosen for tool in toolbox)
-    assert not BACKENDS[DEFAULT_BACKEND].package
+    assert not BACKENDS[DEFAULT_BACKEND].extra
 
 
 BAD_USES = [
@@ -205,14 +206,16 @@ def test_unknown_backends_are_refused(use: Any) -> None:
 @pytest.mark.parametrize("use", BAD_USES)
 def test_a_missing_package_is_named_with_its_extra(use: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    with pytest.raises(BackendError, match=r"^backend 'ncnn' needs ncnn, which .*: pip install imagerestore\[ncnn\]$"):
+    with pytest.raises(
+        BackendError, match=r"^backend 'ncnn' needs ncnn, which .*: pip install 'imagerestore\[ncnn\]'$"
+    ):
         use("ncnn")
 
 
 def test_on_other_devices_pytorch_runs_the_tools_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "tools_zoo.backends.network_tool.BACKENDS",
-        {**BACKENDS, "cpu_only": replace(BACKENDS["eager"], package="torch")},
+        {**BACKENDS, "cpu_only": replace(BACKENDS["eager"], extra="plots")},
     )
     images = torch.rand(2, 3, 9, 9, device="meta")
     with pytest.warns(RuntimeWarning, match="backend 'cpu_only' runs on the CPU alone: on meta PyTorch"):

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from agents.cli import main
+from restore_env.extras import EXTRAS
 from tests.support.networks import Computing
 from tests.support.toolkit import random_toolbox
 from tools_zoo import load_toolbox
 from tools_zoo.backends.network_tool import NetworkTool
-from tools_zoo.backends.onnx_export import PACKAGES, export_tool, onnx_model
+from tools_zoo.backends.onnx_export import export_tool, onnx_model
 from tools_zoo.backends.parity import ParityError
 from tools_zoo.networks import NETWORKS
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def runtime() -> Any:
     """ONNX Runtime, where the extra is installed."""
-    for name in PACKAGES:
+    for name in EXTRAS["onnx"]:
         pytest.importorskip(name, reason="export needs the extra onnx")
     return pytest.importorskip("onnxruntime")
 
@@ -84,7 +85,7 @@ def test_without_the_extra_the_command_names_it(
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     assert main(["export", "onnx", "--out", "out"]) == 2
     error = capsys.readouterr().err
-    assert "export needs onnx, which is not installed: pip install imagerestore[onnx]" in error
+    assert "export needs onnx, which is not installed: pip install 'imagerestore[onnx]'" in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

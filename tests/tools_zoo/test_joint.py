@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from agents.policies.heuristics import FixedChain
-from restore_env.distortions.protocol import draw_levels
+from restore_env.distortions.protocol import Levels, draw_levels
 from restore_env.metrics import psnr
 from restore_env.patches import PatchSampler
 from tests.support.three_tools import NAMES, STOP, chain, networks, settings, weights
 from tests.support.toolkit import source
 from tools_zoo import load_toolbox
+from tools_zoo.catalog import SPECS, TOOLS
 from tools_zoo.networks import ThreeLayer
 from tools_zoo.toolboxes import ToolWeights, read_tool, update_toolbox
-from tools_zoo.training.joint import FOLLOW, VALIDATION_PATCHES, ToolChains, train_jointly
+from tools_zoo.training.joint import FOLLOW, VALIDATION_PATCHES, ToolChains, chains_of, train_jointly
 from tools_zoo.training.losses import as_tensor
 from tools_zoo.training.runs import OUTPUT
 from tools_zoo.training.trainer import Progress, TrainingError
@@ -160,22 +161,22 @@ def test_the_patches_are_those_that_the_settings_ask_for(tmp_path: Path, monkeyp
         return np.arange(256, dtype=np.uint8)
 
     class Counting(PatchSampler):
-        def batch(self, rng: np.random.Generator, count: int) -> Any:
-            levels: Any = [self._draw_distortion(rng) for _ in range(count)]
+        def described_batch(self, rng: np.random.Generator, count: int) -> Any:
+            inputs, targets, levels = super().described_batch(rng, count)
             drawn.setdefault(count, []).extend(sum(part > 0 for part in one.strengths) for one in levels)
-            return super().batch(rng, count)
+            return inputs, targets, levels
 
     monkeypatch.setattr("restore_env.distortions.saturation.saturation_curve", curve)
     monkeypatch.setattr("tools_zoo.training.joint.PatchSampler", Counting)
-    for share, most in ((0.0, 3), (1.0, 1)):
+    for share, severity, most in ((0.0, "moderate", 3), (1.0, "single", 1)):
         drawn.clear()
-        chosen = settings(tmp_path, f"out-{share}", single_share=share, saturation_prob=share, steps=2)
+        chosen = settings(tmp_path, f"out-{share}", severity=severity, saturation_prob=share, steps=2)
         train_jointly(chosen, source(), FixedChain((0,), STOP))
         assert sorted(drawn) == [2, VALIDATION_PATCHES]  # for training, for validation
         assert all(max(counts) == most for counts in drawn.values())
         assert (len(saturated) >= 2 * chosen.batch_size + VALIDATION_PATCHES) == bool(share)
         recipe = read_tool(chosen.out / f"{NAMES[0]}.safetensors", "three_layer").recipe
-        assert recipe["single_share"] == recipe["saturation_prob"] == share
+        assert (recipe["severity"], recipe["saturation_prob"]) == (severity, share)
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
@@ -214,7 +215,6 @@ def test_a_policy_that_stops_at_once_changes_nothing(tmp_path: Path) -> None:
     [
         {"severity": "awful"},
         {"exploration": 1.5},
-        {"single_share": 2.0},
         {"saturation_prob": -0.5},
         {"chain_length": 0},
         {"rounds": 0},
@@ -223,3 +223,59 @@ def test_a_policy_that_stops_at_once_changes_nothing(tmp_path: Path) -> None:
 def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         settings(tmp_path, **changes)
+
+
+def all_tools(folder: Path) -> Path:
+    """Twelve tools that return their input, ready to learn."""
+    torch.manual_seed(0)
+    tools = []
+    for spec in TOOLS:
+        network = ThreeLayer()
+        torch.nn.init.zeros_(network.conv3.weight)
+        tools.append(ToolWeights(spec.name, "three_layer", network.state_dict()))
+    return update_toolbox(folder, tools)
+
+
+def test_chains_of_the_distortion_train_the_tools_of_its_parts(tmp_path: Path) -> None:
+    """Of two distortions, the one whose tool is frozen is not drawn."""
+    chosen = settings(
+        tmp_path,
+        toolbox=str(all_tools(tmp_path / "twelve")),
+        chains="distortion",
+        chain_length=2,
+        severity="single",
+        frozen_tools=tuple(name for name in SPECS if not name.startswith("denoise")),
+        steps=12,
+    )
+    refused = Forbidden()
+    train_jointly(chosen, source(), refused)
+    before, after = ({name: weights(at, name)["conv1.bias"] for name in SPECS} for at in (chosen.folder, chosen.out))
+    changed = {name for name in SPECS if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("denoise") for name in changed)
+
+
+class Forbidden:
+    """A policy that nothing may ask."""
+
+    def predict(self, *arguments: Any, **named: Any) -> Any:
+        raise AssertionError("the policy was asked")
+
+
+def test_the_last_tool_of_a_distortion_fills_the_chain() -> None:
+    chains = ToolChains({name: ThreeLayer() for name in SPECS}, Forbidden(), 3)
+    drawn = [Levels(noise_sigma=45.0), Levels(4.5, 20.0, 95)]
+    assert chains_of(drawn, chains).tolist() == [[7, 7, 7], [3, 5, 8]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "chains of the distortion need the tool 'deblur_2'"),
+        ({"severity": "clean"}, "severity 'clean' has no distortion for deblur_1"),
+    ],
+)
+def test_chains_of_the_distortion_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    given = {"toolbox": str(all_tools(tmp_path / "twelve"))} if changes else {}
+    with pytest.raises(ValueError, match=message):
+        train_jointly(settings(tmp_path, chains="distortion", **given, **changes), source(), Forbidden())

@@ -17,7 +17,7 @@ from agents import cli
 from tests.support.bundles import random_tool, write_bundle
 from tools_zoo.catalog import TOOLS
 from tools_zoo.published.checkpoints import import_rl_restore
-from tools_zoo.published.tensor_bundles import read_bundle, variable
+from tools_zoo.published.tensor_bundles import masked_crc32c, read_bundle, variable
 from tools_zoo.toolboxes import ToolboxError, load_toolbox
 
 
@@ -174,3 +174,9 @@ def test_the_command_imports_or_fails_in_one_line(
         assert (printed.out, printed.err.count("\n"), out.exists()) == ("", 1, False)
         assert printed.err.startswith("imagerestore: error: ")
         assert DAMAGES[damage][1] in printed.err
+
+
+def test_checksums_are_masked_crc_32c() -> None:
+    checksum = 0xE3069283  # RFC 3720's check value, of "123456789"
+    assert masked_crc32c(b"123456789") == ((checksum >> 15 | checksum << 17) + 0xA282EAD8) % 2**32
+    assert masked_crc32c(b"") == 0xA282EAD8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restore_env.compute.worker_pool import PIECE_PIXELS
+from tools_zoo.merging import merge
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -82,13 +82,13 @@ def steady(network: Network) -> Network:
 def fold(network: nn.Module) -> nn.Module:
     """A copy of a network for inference on a CPU, of the same outputs but for rounding.
 
-    Convolutions with few outputs become :class:`BlockConvolution`, others :class:`SteadyConvolution`; weights are
-    channels last.
+    Merged convolutions become plain ones; convolutions with few outputs :class:`BlockConvolution`, others
+    :class:`SteadyConvolution`; weights are channels last.
 
     Args:
         network: any; it stays as it is.
     """
-    twin = steady(copy.deepcopy(network).eval().requires_grad_(False))
+    twin = steady(merge(network).eval().requires_grad_(False))
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, SteadyConvolution) and _is_narrow(child):

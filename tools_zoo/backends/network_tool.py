@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 import threading
 import warnings
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from restore_env.errors import ImageRestoreError
+from restore_env.extras import require_extra
 from restore_env.toolbox import Toolbox
 from tools_zoo.backends.folding import fold, piecewise
 from tools_zoo.backends.ncnn_models import ncnn_model, ncnn_runner
@@ -34,12 +34,12 @@ class Backend:
 
     prepare: Callable[[nn.Module], Runner]
     """Turns a network on the CPU, which stays as it is, into what runs in its place."""
-    package: str = ""
-    """The package other than PyTorch that runs the networks, on the CPU alone; the extra of its name installs it."""
+    extra: str = ""
+    """The extra with the package, other than PyTorch, that runs the networks, on the CPU alone."""
 
     def runs_on(self, device: str) -> bool:
         """Whether it, and not PyTorch in its place, runs networks on this device."""
-        return not self.package or torch.device(device).type == "cpu"
+        return not self.extra or torch.device(device).type == "cpu"
 
 
 def _plain(network: nn.Module) -> Runner:
@@ -82,11 +82,8 @@ def check_backend(name: str) -> Backend:
     backend = BACKENDS.get(name)
     if backend is None:
         raise BackendError(f"unknown backend {name!r}: choose from {', '.join(BACKENDS)}")
-    package = backend.package
-    if package and importlib.util.find_spec(package) is None:
-        raise BackendError(
-            f"backend {name!r} needs {package}, which is not installed: pip install imagerestore[{package}]"
-        )
+    if backend.extra:
+        require_extra(backend.extra, f"backend {name!r}", BackendError)
     return backend
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import warnings
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from restore_env.extras import require_extra
 from restore_env.images.files import write_atomically
 from tools_zoo.backends.network_tool import BackendError, NetworkTool
 from tools_zoo.backends.parity import ParityError, check_parity
@@ -21,17 +21,13 @@ from tools_zoo.training.cards import source_version
 INPUT, OUTPUT = "images", "restored"
 """Names of a model's input and output."""
 INPUT_FORMAT = "float32 RGB (N, 3, H, W) in [0, 1]; nothing is clipped"
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""What export needs, of the extra ``onnx``."""
 
 _TRACED = (2, 3, 43, 45)  # odd, so that what a network does about odd sizes is in the model
 
 
 def check_export() -> None:
     """Raise :class:`BackendError` if a package of the extra ``onnx`` is not installed."""
-    missing = next((name for name in PACKAGES if importlib.util.find_spec(name) is None), None)
-    if missing is not None:
-        raise BackendError(f"export needs {missing}, which is not installed: pip install imagerestore[onnx]")
+    require_extra("onnx", "export", BackendError)
 
 
 def export_tool(tool: NetworkTool, path: Path) -> float:

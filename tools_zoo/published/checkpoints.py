@@ -136,7 +136,7 @@ def _check_free(out: Path) -> None:
     if not (out / MANIFEST).exists():
         return
     try:
-        source = recipe_of(read_weights(out / AGENT)[1]).get("source")
+        source = recipe_of(read_weights(out / AGENT)[1], out / AGENT).get("source")
     except ValueError:
         source = None
     if source != SOURCE:

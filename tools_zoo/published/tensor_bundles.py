@@ -74,11 +74,24 @@ def read_bundle(prefix: Path, expected: Mapping[str, Variable], network: str) ->
     return variables
 
 
+def _byte_remainders() -> tuple[int, ...]:
+    """The remainder of each byte by CRC-32C's polynomial, 0x82F63B78 with its bits reversed."""
+    remainders = tuple(range(256))
+    for _ in range(8):
+        remainders = tuple((rest >> 1) ^ (0x82F63B78 * (rest & 1)) for rest in remainders)
+    return remainders
+
+
+_REMAINDERS = _byte_remainders()
+
+
 def masked_crc32c(data: bytes) -> int:
     """CRC-32C (Castagnoli) in the masked form that LevelDB and TensorFlow store."""
-    from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
-
-    return int(pywrap_tensorflow.masked_crc32c(data))
+    rest = 0xFFFFFFFF
+    for byte in data:
+        rest = _REMAINDERS[(rest ^ byte) & 0xFF] ^ (rest >> 8)
+    rest ^= 0xFFFFFFFF
+    return (((rest >> 15) | (rest << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _read(path: Path) -> bytes:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from restore_env.images.figures import check_figure, write_figure
+from tools_zoo.figures import check_figure, write_figure
 
 Series = tuple[Sequence[float] | npt.NDArray[Any], Sequence[float] | npt.NDArray[Any]]
 """x and y of the points, in the order in which they are joined."""
 
+EVENTS = "*tfevents*"
+"""Names of TensorBoard's event files."""
 COLOURS = ("#1d4ed8", "#ea580c", "#15803d", "#7e22ce", "#0e7490", "#be123c")
 _MARKED = 40  # points up to which each is marked
 
@@ -67,6 +69,8 @@ def draw_run(path: str | os.PathLike[str], logs: str | os.PathLike[str], tags: M
         tags: the tags that are drawn, and what the picture calls them.
         y_label: of the vertical axis, with its unit.
     """
+    if not any(Path(logs).glob(EVENTS)):  # someone has deleted them
+        return
     recorded = read_tensorboard(logs)
     curves = {name: recorded[tag] for tag, name in tags.items() if tag in recorded}
     if any(np.isfinite(values).any() for _, values in curves.values()):
@@ -82,7 +86,7 @@ def read_tensorboard(folder: str | os.PathLike[str]) -> dict[str, Series]:
     Raises:
         ValueError: there are no event files.
     """
-    if not any(Path(folder).glob("*tfevents*")):
+    if not any(Path(folder).glob(EVENTS)):
         raise ValueError(f"{folder}: no TensorBoard event files")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from restore_env.extras import require_extra
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -33,10 +35,11 @@ class TrainingDisplay:
     """Progress of a training on standard output, a row for each of its runs.
 
     On a terminal the rows are live, with bars. Elsewhere, as in a log, a row is a line at its start, a line a minute,
-    and a line at its end. If standard output is closed, training continues without output.
+    and a line at its end. If standard output is closed, training continues without output. Needs the extra ``train``.
     """
 
     def __init__(self) -> None:
+        require_extra("train", "training")
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

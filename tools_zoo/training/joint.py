@@ -7,7 +7,7 @@ together; a tool that no chain used stays as it is. Source: Yu et al., CVPR 2018
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from restore_env.distortions.mixed import draw_distortion
+from restore_env.distortions.mixed import Distortion, draw_distortion
 from restore_env.distortions.protocol import check_severity
 from restore_env.episodes.observation import observe, observed_patch
 from restore_env.episodes.transition import StepRules
@@ -28,12 +28,14 @@ from restore_env.patches import PatchSampler
 from restore_env.policy import Policy
 from restore_env.toolbox import Toolbox, usable_device
 from tools_zoo.backends.network_tool import NetworkTool
+from tools_zoo.catalog import SPECS, tools_of
 from tools_zoo.networks import ToolNetwork, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_tools, tool_network, toolbox_folder, update_toolbox
+from tools_zoo.training.distributed import by_first, count, total
 from tools_zoo.training.losses import LOSSES, PixelBatch, as_tensor
 from tools_zoo.training.runs import Validation, split_images
 from tools_zoo.training.settings import RestorationTraining, option
-from tools_zoo.training.tools import write_tools_card
+from tools_zoo.training.tools import MOST_DRAWS, write_tools_card
 from tools_zoo.training.trainer import Report, TrainingResult, digest, train_network
 
 FOLLOW = -1
@@ -66,13 +68,16 @@ class JointTraining(RestorationTraining):
         values="share",
     )
     severity: str = option(
-        "moderate", "of the mixtures: mild, moderate, severe, light, any, single; or in numbers, as 12-13"
-    )
-    single_share: float = option(
-        0.0, "share of the patches, in validation, too, that have one distortion alone", values="share"
+        "mixed",
+        "distortions: mixed, mild, moderate, severe, light, any, single; in numbers, as 12-13; several, as any+single",
     )
     saturation_prob: float = option(
         0.0, "share of the patches, in validation, too, of which a part is white or black", values="share"
+    )
+    chains: Literal["policy", "distortion"] = option(
+        "policy",
+        "which chains: those of the policy; or, of each patch's distortion, the tools of its parts, the strongest first"
+        " and the last one until the chain is full",
     )
     chain_length: int = option(3, "tools in a chain at most", values="positive")
     exploration: float = option(0.1, "share of random tools", values="share")
@@ -139,7 +144,7 @@ class ToolChains(nn.Module):
         )
         self.rules = StepRules(self.toolbox, length)
         self.uses = np.zeros(len(networks), dtype=np.int64)
-        """How often each tool was used in the latest batch."""
+        """How often each tool was used in the latest batch, by all processes of a training together."""
         self._images = 1
         for action, network in enumerate(networks.values()):
             for parameter in filter(lambda one: one.requires_grad, network.parameters()):
@@ -163,18 +168,23 @@ class ToolChains(nn.Module):
         self.uses[:] = 0
         self._images = n
         for step in range(rules.max_steps):
-            with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-                patches = {"image": observed_patch(images.detach(), self.image_type)}
-                observation = observe(patches, actions, mask, np.full(n, rules.max_steps - step, dtype=np.int64))
-                chosen, state = self._picks(observation, state, np.full(n, step == 0), deterministic=True)
-            if explored is not None:
-                chosen = np.where(explored[:, step] == FOLLOW, chosen, explored[:, step])
+            if explored is not None and (explored != FOLLOW).all():
+                chosen = explored[:, step]  # the policy is not asked
+            else:
+                with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+                    patches = {"image": observed_patch(images.detach(), self.image_type)}
+                    observation = observe(patches, actions, mask, np.full(n, rules.max_steps - step, dtype=np.int64))
+                    chosen, state = self._picks(observation, state, np.full(n, step == 0), deterministic=True)
+                if explored is not None:
+                    chosen = np.where(explored[:, step] == FOLLOW, chosen, explored[:, step])
             actions = np.where(over, self.toolbox.stop, chosen)
             used = actions[actions != self.toolbox.stop]
             over = rules.is_last(actions, step)
             images = self.toolbox.apply(images, actions)
             self.uses += np.bincount(used, minlength=len(self.toolbox))
             after.append(images)
+        if self.training:
+            self._images, self.uses[:] = n * count(), total(self.uses)
         return after
 
     def _averaged(self, action: int, gradient: Tensor) -> Tensor:
@@ -215,8 +225,7 @@ def train_jointly(
         results.append(result)
         steps, seconds = sum(each.steps for each in results), sum(each.seconds for each in results)
         recipe |= {"joint": True, "rounds": len(results), "steps": steps, "seconds": round(seconds, 1)}
-        update_toolbox(settings.out, _trained(chains, start, recipe))
-        write_tools_card(settings.out)
+        by_first(partial(_write, settings.out, _trained(chains, start, recipe)))
         if refresh is not None:
             chains.use_policy(refresh(chains.toolbox, number))
     return results
@@ -256,22 +265,32 @@ def _train_round(
     settings: JointTraining, number: int, chains: ToolChains, source: ImageSource, report: Report
 ) -> tuple[TrainingResult, dict[str, Any]]:
     kept, held_out = split_images(len(source))
+    by_distortion = settings.chains == "distortion"
+    draw = _draw_for(settings, chains) if by_distortion else partial(_draw, settings)
     cut = partial(
         PatchSampler,
         source,
         patch_size=settings.patch_size,
-        draw_distortion=partial(draw_distortion, settings.severity, single_share=settings.single_share),
+        draw_distortion=draw,
         saturation_prob=settings.saturation_prob,
     )
     sampler = cut(indices=kept, device=settings.draw_device)
-    pairs = cut(indices=held_out).batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
+    *pairs, held = cut(indices=held_out).described_batch(np.random.default_rng([settings.seed, 1]), VALIDATION_PATCHES)
     tools = len(chains.toolbox)
 
     def batch_at(step: int) -> ChainBatch:
         rng = np.random.default_rng([settings.seed, number, 0, step])
         explored = rng.integers(0, tools, (settings.batch_size, settings.chain_length))
         explored[rng.random(explored.shape) >= settings.exploration] = FOLLOW
-        return *sampler.batch(rng, settings.batch_size), explored
+        *batch, distortions = sampler.described_batch(rng, settings.batch_size)
+        if by_distortion:
+            named = chains_of(distortions, chains)
+            explored = np.where(explored == FOLLOW, named, explored)
+        return batch[0], batch[1], explored
+
+    def restore(images: Tensor) -> Tensor:
+        restored: Tensor = chains(images, chains_of(held, chains) if by_distortion else None)
+        return restored
 
     def objective(batch: ChainBatch) -> Tensor:
         distorted, clean = (as_tensor(side, settings.device) for side in batch[:2])
@@ -291,11 +310,44 @@ def _train_round(
         chains,
         batch_at,
         objective,
-        Validation.of_network(chains, pairs, settings.device, VALIDATION_SECONDS),
+        Validation.of_network(chains, (pairs[0], pairs[1]), settings.device, VALIDATION_SECONDS, restore),
         parts=list(chains.networks.values()),
         identity={"round": number, "images": len(kept), "start": digest(chains)},
         report=report,
     )
+
+
+def _draw(settings: JointTraining, rng: np.random.Generator) -> Distortion:
+    return draw_distortion(settings.severity, rng)
+
+
+def _draw_for(settings: JointTraining, chains: ToolChains) -> Callable[[np.random.Generator], Distortion]:
+    """Draws distortions in whose chain a tool learns."""
+    unknown = [name for name in SPECS if name not in chains.networks]
+    if unknown:
+        raise ValueError(f"chains of the distortion need the tool {unknown[0]!r}, which the toolbox does not have")
+    learning = set(SPECS).difference(settings.frozen_tools)
+
+    def draw(rng: np.random.Generator) -> Distortion:
+        for _ in range(MOST_DRAWS):
+            drawn = _draw(settings, rng)
+            if learning.intersection(spec.name for spec in tools_of(drawn.strengths)[: settings.chain_length]):
+                return drawn
+        raise ValueError(f"severity {settings.severity!r} has no distortion for {', '.join(sorted(learning))}")
+
+    return draw
+
+
+def chains_of(distortions: Sequence[Distortion], chains: ToolChains) -> npt.NDArray[np.int64]:
+    """The chains of distortions, strongest part first, the last tool repeated: ``(N, length)``."""
+    length = chains.rules.max_steps
+    named = [[chains.toolbox.action(spec.name) for spec in tools_of(each.strengths)] for each in distortions]
+    return np.array([(chain + chain[-1:] * length)[:length] for chain in named], dtype=np.int64)
+
+
+def _write(folder: Path, tools: Sequence[ToolWeights]) -> None:
+    update_toolbox(folder, tools)
+    write_tools_card(folder)
 
 
 def _trained(chains: ToolChains, start: Mapping[str, ToolWeights], recipe: Mapping[str, Any]) -> list[ToolWeights]:

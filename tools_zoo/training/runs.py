@@ -38,18 +38,27 @@ class Validation:
     """Of the plot's vertical axis."""
 
     @classmethod
-    def of_network(cls, network: nn.Module, pairs: Batch, device: str, seconds: float) -> Validation:
-        """PSNR of distorted patches before and after a network."""
+    def of_network(
+        cls,
+        network: nn.Module,
+        pairs: Batch,
+        device: str,
+        seconds: float,
+        restore: Callable[[Tensor], Tensor] | None = None,
+    ) -> Validation:
+        """PSNR of distorted patches before and after a network, or after ``restore``, which calls it."""
         inputs, targets = (as_tensor(side, device) for side in pairs)
         before = {INPUT: float(psnr(inputs, targets).mean())}
-        return cls(lambda: {OUTPUT: validate(network, inputs, targets)}, seconds, before)
+        return cls(lambda: {OUTPUT: validate(network, inputs, targets, restore)}, seconds, before)
 
 
-def validate(network: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+def validate(
+    network: nn.Module, inputs: Tensor, targets: Tensor, restore: Callable[[Tensor], Tensor] | None = None
+) -> float:
     """Mean PSNR of a network's outputs for ``inputs`` ``(N, 3, H, W)``, dB; it is left in training mode."""
     network.eval()
     with torch.no_grad():
-        score = float(psnr(network(inputs), targets).mean())
+        score = float(psnr((restore or network)(inputs), targets).mean())
     network.train()
     return score
 

@@ -205,11 +205,11 @@ class PhotographSettings:
 class NetworkTraining(TrainingSettings):
     """What every training by :func:`tools_zoo.training.trainer.fit` takes."""
 
-    LEARNING_RATES: ClassVar[Mapping[str, float]] = types.MappingProxyType({"adam": 2e-3, "muon": 3e-3})
+    LEARNING_RATES: ClassVar[Mapping[str, float]] = types.MappingProxyType({"adam": 2e-3, "adamw": 2e-3, "muon": 3e-3})
     """The learning rate of each optimizer if none is given."""
 
     batch_size: int = option(16, "images in a batch", values="positive")
-    optimizer: Literal["adam", "muon"] = option("adam", "how weights are updated")
+    optimizer: Literal["adam", "adamw", "muon"] = option("adam", "how weights are updated")
     learning_rate: float | None = option(None, "at its highest (default: the optimizer's)", values="positive")
     warmup_steps: int = option(100, "steps in which the learning rate rises", values="positive")
     clip_norm: float = option(0.1, "largest norm of a gradient", values="positive")
@@ -226,7 +226,7 @@ class NetworkTraining(TrainingSettings):
 class RestorationTraining(PhotographSettings, NetworkTraining):
     """What trainings of restoration networks on distorted patches take."""
 
-    optimizer: Literal["adam", "muon"] = option("muon", "how weights are updated")
+    optimizer: Literal["adam", "adamw", "muon"] = option("muon", "how weights are updated")
     loss: Literal["psnr", "mse"] = option("psnr", "psnr: the logarithm of each image's mean squared error")
     patch_size: int = option(48, "pixels of the distorted patches", values="positive")
     draws: Literal["host", "device"] = option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from restore_env.distortions.protocol import Levels, check_severity
 from restore_env.images.sources import ImageSource
 from restore_env.patches import PatchSampler
 from restore_env.toolbox import usable_device
-from tools_zoo.catalog import SPECS, TOOLS, ToolSpec, strongest_tool, training_order
+from tools_zoo.catalog import SPECS, TOOLS, ToolSpec, tools_of, training_order
 from tools_zoo.networks import NETWORKS, last_layer, zeroed
 from tools_zoo.toolboxes import ToolWeights, passes, read_tool, read_tools, tool_network, toolbox_folder, update_toolbox
 from tools_zoo.training.cards import write_card
+from tools_zoo.training.distributed import by_first
 from tools_zoo.training.losses import LOSSES, restoring
 from tools_zoo.training.runs import Validation, split_images
 from tools_zoo.training.settings import RestorationTraining, option
@@ -74,7 +76,7 @@ def draw_strongest(spec: ToolSpec, severity: str, rng: np.random.Generator) -> D
     """
     for _ in range(MOST_DRAWS):
         drawn = draw_distortion(severity, rng)
-        if strongest_tool(drawn.strengths) is spec:
+        if tools_of(drawn.strengths)[:1] == [spec]:
             return drawn
     raise ValueError(f"mixture {severity!r} has no distortion for {spec.name}: choose another, such as 'mixed'")
 
@@ -100,7 +102,7 @@ def train_tools(
         results[spec.name] = result = _train_tool(settings, spec, source, report)
         if minutes_left is not None:
             minutes_left -= result.seconds / 60
-        write_tools_card(settings.out)
+        by_first(partial(write_tools_card, settings.out))
     return results
 
 
@@ -142,7 +144,8 @@ def _train_tool(settings: ToolTraining, spec: ToolSpec, source: ImageSource, rep
         report=report,
     )
     earlier = passes(start.recipe) if own and start is not None else []
-    update_toolbox(settings.out, [ToolWeights(spec.name, shape, result.state, recipe | {"earlier": earlier})])
+    weights = ToolWeights(spec.name, shape, result.state, recipe | {"earlier": earlier})
+    by_first(lambda: update_toolbox(settings.out, [weights]))
     return result
 
 
@@ -154,7 +157,7 @@ def write_tools_card(folder: Path) -> None:
     for tool in tools:
         recipes = passes(tool.recipe)
         steps = " + ".join(f"{recipe.get('steps')}{' joint' * bool(recipe.get('joint'))}" for recipe in recipes)
-        minutes = f"{sum(float(recipe.get('seconds', 0)) for recipe in recipes) / 60:.1f}"
+        minutes = f"{sum(float(recipe.get('seconds') or 0) for recipe in recipes) / 60:.1f}"
         measured = ["", ""] if together else [tool.recipe.get("psnr_input"), tool.recipe.get("psnr_output")]
         cells = [tool.name, tool.network, steps, minutes, tool.recipe.get("precision"), *measured]
         lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")

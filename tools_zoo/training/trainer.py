@@ -2,7 +2,8 @@
 
 Every batch is a function of its step's number, so nothing but the networks, the optimizer and the step has to be kept:
 a run that was killed and resumed equals one that was not. :func:`train_network` is what every training of a network
-calls: tools, joint training, super-resolution, prior and baselines.
+calls: tools, joint training, super-resolution, prior and baselines. Several processes can share the batches of a run
+(:mod:`tools_zoo.training.distributed`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -24,13 +26,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from restore_env.compute.interruption import deferred_signals
 from restore_env.errors import ImageRestoreError
+from restore_env.extras import require_extra
 from restore_env.images.files import write_atomically
+from tools_zoo.training import distributed
 from tools_zoo.training.cards import source_version
 from tools_zoo.training.curves import draw_run
 from tools_zoo.training.muon import Muon
 from tools_zoo.training.runs import Validation
+from tools_zoo.training.scalar_log import ScalarLog
 from tools_zoo.training.settings import Budget, NetworkTraining, recipe
+from tools_zoo.weight_files import load_checkpoint
 
 AnyBatch = TypeVar("AnyBatch")
 """What a step is computed from, in whatever form its objective takes."""
@@ -65,7 +72,7 @@ class TrainingResult:
 
 
 OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]]], torch.optim.Optimizer]] = MappingProxyType(
-    {"adam": torch.optim.Adam, "muon": Muon}
+    {"adam": torch.optim.Adam, "adamw": partial(torch.optim.AdamW, weight_decay=0.05), "muon": Muon}
 )
 """The optimizers by name; the learning rate is set at every step."""
 CHECKPOINT_SECONDS, REPORT_SECONDS = 20.0, 0.5
@@ -118,9 +125,11 @@ def train_network(
 
     Raises:
         TrainingError: the checkpoint is damaged or belongs to another run.
+        ProcessError: several processes train, and the batch cannot be shared by them, or one of them has ended.
+        MissingExtraError: a package of the extra ``train`` is not installed.
     """
-    from torch.utils.tensorboard import SummaryWriter  # takes seconds
-
+    require_extra("train", "training")
+    distributed.check_batch(settings.batch_size)
     logs, checkpoint = settings.out / "logs" / name, settings.out / "checkpoints" / f"{name}.pt"
     recorded = {**recipe(settings), "learning_rate": settings.highest_rate, **identity}
     compared = {key: value for key, value in recorded.items() if key != "command"}
@@ -133,20 +142,21 @@ def train_network(
             due = now.seconds + validation.seconds
             measured = {**validation.measure(), **validation.constants}
             loss = {"train/loss": now.loss, "train/learning_rate": now.learning_rate}
-            for tag, value in {**measured, **loss}.items():
-                log.add_scalar(tag, value, now.step)
+            log.add({**measured, **loss}, now.step)
         report(replace(now, name=name, metrics=measured))
 
     network = network.to(settings.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    with SummaryWriter(str(logs)) as log:
-        run = _Run(network, settings, checkpoint, compared, speed)
-        run.fit(settings.budget, batch_at, objective, parts or [network], note)
-    draw_run(checkpoint.with_suffix(".png"), logs, validation.curves, validation.label)
+    distributed.synchronise(network)
+    log = ScalarLog(logs)
+    run = _Run(network, settings, checkpoint, compared, speed)
+    run.fit(settings.budget, batch_at, objective, parts or [network], note)
+    distributed.by_first(lambda: draw_run(checkpoint.with_suffix(".png"), logs, validation.curves, validation.label))
     state = {key: value.cpu() for key, value in run.average.items()}
     result = TrainingResult(state, run.step, run.seconds)
     network.load_state_dict(result.state)
-    measured = {**validation.constants, **validation.measure()}
+    measured = {**validation.constants, **distributed.by_first(validation.measure)}
     outcome = {"steps": result.steps, "seconds": round(result.seconds, 1)}
+    outcome |= {"processes": distributed.count()} if distributed.count() > 1 else {}
     outcome |= {tag.replace("/", "_"): round(value, 4) for tag, value in measured.items()}
     return result, {**recorded, **outcome, "version": source_version()}
 
@@ -185,21 +195,23 @@ class _Run:
         before, began = self.seconds, time.monotonic()
         saved, reported = began, -math.inf
         share = budget.share(self.step, self.seconds)
-        with closing(_ahead(batch_at, self.step, self.settings.workers)) as batches:
+        batches_ahead = distributed.parts(partial(_ahead, batch_at, self.settings.workers), self.step)
+        with deferred_signals() as interruption, closing(batches_ahead) as batches:
             while share < 1:
                 rate = self._learning_rate(share)
                 loss = self._descend(next(batches), objective, rate, parts)
                 now = time.monotonic()
-                self.seconds = before + now - began
+                self.seconds, stops = distributed.agreed(before + now - began, interruption.requested)
                 share = budget.share(self.step, self.seconds)
-                if now - reported > REPORT_SECONDS or share >= 1:
+                if distributed.is_first() and (now - reported > REPORT_SECONDS or share >= 1):
                     reported = now
                     total = budget.steps or max(self.step, round(self.step / share))
                     note(Progress(self.step, total, float(loss), rate, self.seconds))
-                if now - saved > CHECKPOINT_SECONDS:
+                if now - saved > CHECKPOINT_SECONDS or stops:
                     saved = now
                     self._save()
-        self._save()
+                    interruption.go_on()
+            self._save()
 
     def _learning_rate(self, share: float) -> float:
         warm = min(1.0, (self.step + 1) / self.settings.warmup_steps)
@@ -216,6 +228,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         if loss.requires_grad:  # else nothing was used of what learns
             loss.backward()  # type: ignore[no-untyped-call]
+        loss = distributed.average_gradients(self.network, loss.detach())
         for part in parts:
             nn.utils.clip_grad_norm_(part.parameters(), self.settings.clip_norm)
         self.optimizer.step()
@@ -227,9 +240,11 @@ class _Run:
                     self.average[name].lerp_(value, 1 - decay)
                 else:  # a counter
                     self.average[name].copy_(value)
-        return loss.detach()
+        return loss
 
     def _save(self) -> None:
+        if not distributed.is_first():
+            return
         state = {
             "identity": self.identity,
             "network": self.network.state_dict(),
@@ -244,35 +259,46 @@ class _Run:
         write_atomically(self.checkpoint, buffer.getvalue())
 
     def _resume(self) -> None:
-        if not self.checkpoint.exists():
-            return
+        state = distributed.by_first(self._checkpoint)
         try:
-            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            identity = dict(state["identity"])
-            if identity == self.identity:
+            if state is not None:
                 self.network.load_state_dict(state["network"])
                 self.optimizer.load_state_dict(state["optimizer"])
                 for name, value in state["average"].items():
                     self.average[name].copy_(value)
                 self.step, self.seconds = state["step"], state["seconds"]
-        except Exception as error:  # a damaged file makes torch raise nearly anything
-            raise TrainingError(
-                f"{self.checkpoint}: damaged checkpoint ({type(error).__name__}); delete it to start anew"
-            ) from None
+        except Exception as error:
+            raise self._damaged(error) from None
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        """What the checkpoint holds, if there is one; it is of this run."""
+        if not self.checkpoint.exists():
+            return None
+        try:
+            state: dict[str, Any] = load_checkpoint(self.checkpoint)
+            identity = dict(state["identity"])
+        except Exception as error:
+            raise self._damaged(error) from None
         for name in sorted({*identity, *self.identity}):
             if identity.get(name) != self.identity.get(name):
                 then, now = (str(values.get(name, "as by default")) for values in (identity, self.identity))
                 raise TrainingError(
                     f"{self.checkpoint}: was made with {name} {then}, not {now}: repeat it so, or delete it"
                 )
+        return state
+
+    def _damaged(self, error: Exception) -> TrainingError:
+        """A damaged file makes torch raise nearly anything."""
+        return TrainingError(f"{self.checkpoint}: damaged checkpoint ({type(error).__name__}); delete it to start anew")
 
 
-def _ahead(batch_at: Callable[[int], AnyBatch], first: int, workers: int) -> Generator[AnyBatch, None, None]:
-    """The batches from a step on, made on threads while the network is busy with earlier ones."""
+def _ahead(batch_at: Callable[[int], AnyBatch], workers: int, steps: Iterable[int]) -> Generator[AnyBatch, None, None]:
+    """The batches of steps, made on threads while the network is busy with earlier ones."""
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="batches")
     try:
-        futures = deque(pool.submit(batch_at, first + number) for number in range(2 * workers))
-        for step in itertools.count(first + 2 * workers):
+        steps = iter(steps)
+        futures = deque(pool.submit(batch_at, step) for step in itertools.islice(steps, 2 * workers))
+        for step in steps:
             futures.append(pool.submit(batch_at, step))
             yield futures.popleft().result()
     finally:

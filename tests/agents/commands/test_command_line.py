@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
 
 from agents.cli import main
-from agents.command_line import run_guarded
+from agents.command_line import Terminated, run_guarded
 
 
 def fail(error: BaseException) -> int:
@@ -33,10 +36,39 @@ def test_debug_shows_the_traceback_before_the_line(capsys: pytest.CaptureFixture
     [
         (ValueError("a\nb"), 2, "imagerestore: error: a b\n"),
         (RuntimeError("odd"), 2, "imagerestore: error: odd; imagerestore --debug COMMAND shows the traceback\n"),
-        (MemoryError(), 2, "imagerestore: error: MemoryError\n"),
+        (MemoryError(), 2, "imagerestore: error: there is not enough memory\n"),
+        (
+            OSError(28, "No space left", "out/checkpoint.pt"),
+            2,
+            "imagerestore: error: out/checkpoint.pt: No space left\n",
+        ),
+        (Terminated(), 143, "imagerestore: terminated; what is written is whole\n"),
         (KeyboardInterrupt(), 130, "imagerestore: interrupted; what is written is whole\n"),
     ],
 )
 def test_errors_are_one_line(error: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_guarded(lambda: fail(error), "imagerestore") == code
     assert capsys.readouterr().err == text
+
+
+ORDER = """
+import sys
+from importlib.abc import MetaPathFinder
+from agents.cli import main
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in ("numpy", "torch"):
+            print(name, file=sys.stderr)
+
+sys.meta_path.insert(0, Finder())
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", [("train", "tools", "--help"), ("levels", "show", "missing")])
+def test_numpy_is_imported_before_pytorch_which_would_swallow_an_interruption(words: tuple[str, ...]) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", ORDER, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[:2] == ["numpy", "torch"]

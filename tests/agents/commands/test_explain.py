@@ -178,3 +178,15 @@ def test_explain_fails_in_one_line(arguments: tuple[str, ...], message: str, she
     assert (code, out) == (2, "")
     assert_one_line(err, message)
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_explain_and_restore_take_regions(shell: Shell) -> None:
+    save("photo.png", 9)
+    told = json.loads(shell("explain", "photo.png", "-o", "figure.png", "--regions", "--json")[1])
+    taken = json.loads(shell("restore", "photo.png", "--regions", "--json")[1])
+    assert told["votes"] == taken["votes"]
+    assert told["regions"] == taken["regions"]
+    assert sum(region["share"] for region in taken["regions"]) == pytest.approx(1)
+    code, out, err = shell("restore", "photo.png", "--regions", "--scale", "4", "--force")
+    assert (code, out) == (2, "")
+    assert_one_line(err, "regions work at scale 1: with scale 4 all tiles share one chain")

@@ -9,7 +9,8 @@ import torch
 from agents.agent import RecurrentAgent, load_policy, save_policy
 from agents.cli import main
 from agents.encoders import EncoderName
-from agents.imitation.imitation import learn_from_oracle
+from agents.imitation.warm_start import warm_start
+from agents.policy_input import PolicyInput
 from tests.support.three_tools import NAMES, settings, toolbox, weights
 from tools_zoo import load_toolbox
 from tools_zoo.networks import ThreeLayer
@@ -20,32 +21,34 @@ from tools_zoo.training.joint import initial_weights
 def command(folder: Path, encoder: EncoderName = "published") -> list[str]:
     """Start of a command line; writes the toolbox and the policy that it names."""
     start, policy = toolbox(folder / "start"), folder / "agent.safetensors"
-    save_policy(RecurrentAgent(NAMES, encoder=encoder), policy)
+    save_policy(RecurrentAgent(NAMES, "q", {"decide": "values"}, encoder), policy)
     return ["train", "joint", "--toolbox", str(start), "--policy", str(policy), "--out", str(folder / "out")]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    trained: list[tuple[str, float]] = []
+    trained: list[str] = []
     saturated: list[float] = []
 
     def record(*arguments: Any, **options: Any) -> None:
-        trained.extend((task.severity, share) for task, share in options["extra_tasks"])
+        trained.append(arguments[1].severity)
         saturated.append(arguments[1].saturation_prob)
-        learn_from_oracle(*arguments, **options)
+        warm_start(*arguments, **options)
 
-    monkeypatch.setattr("agents.training.refresh.learn_from_oracle", record)
-    words = command(tmp_path, "spectral")
+    monkeypatch.setattr("agents.training.refresh.warm_start", record)
+    monkeypatch.setattr("agents.imitation.warm_start.LEVELS", 2)
+    words = command(tmp_path, "compact")
     words += ["--steps", "2", "--rounds", "2", "--refresh", "0.02", "--batch-size", "2"]
-    words += ["--single-share", "0.5", "--saturation-prob", "0.25"]
+    words += ["--severity", "moderate+single", "--saturation-prob", "0.25"]
     assert main(words) == 0
     assert "round 2: 1 steps" in capsys.readouterr().out
     assert load_toolbox(tmp_path / "out").names == NAMES
     refreshed = load_policy(tmp_path / "out" / "agent.safetensors")
-    assert (refreshed.extractor.encoder, refreshed.recipe["single_share"]) == ("spectral", 0.5)
-    assert trained == [("single", 0.5)] * 2
+    assert (refreshed.extractor.encoder, refreshed.recipe["severity"]) == ("compact", "moderate+single")
+    assert trained == ["moderate+single"] * 2
+    assert PolicyInput.of(refreshed).decide == "values"
     assert (saturated, refreshed.recipe["saturation_prob"]) == ([0.25, 0.25], 0.25)
     assert main(words) == 0
-    assert trained == [("single", 0.5)] * 2  # the rounds' agents are loaded, with their recipes
+    assert trained == ["moderate+single"] * 2  # the rounds' agents are loaded, with their recipes
     assert load_policy(tmp_path / "out" / "agent.safetensors").recipe == refreshed.recipe
     capsys.readouterr()
     assert main([*words, "--refresh", "0.03"]) == 2

@@ -65,7 +65,7 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "steps": (["a.png", "--max-steps", "0"], "--max-steps"),
     "scale": (["a.png", "--scale", "3"], "--scale"),
     "scale in words": (["a.png", "--scale", "big\nger"], "--scale"),
-    "super-resolver of nothing": (["a.png", "--super-resolver", "sed"], "needs --scale 4"),
+    "super-resolver of nothing": (["a.png", "--super-resolver", "sed"], "needs --scale 2 or 4"),
     "unknown super-resolver": (["a.png", "--scale", "4", "--super-resolver", "nope"], "nope: no super-resolver"),
     "tool for a super-resolver": (
         ["a.png", "--scale", "4", "--super-resolver", TOOLS[0]],
@@ -85,6 +85,13 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     "several to standard output": (["a.png", "c.png", "-o", "-"], "they need a folder to go to"),
     "several with standard input": (["a.png", "-"], "they need a folder to go to"),
     "force and skip": (["a.png", "--force", "--skip-existing"], "not allowed with"),
+    "unknown tool": (["a.png", "--tools", f"{TOOLS[0]},conjure"], f"no tool 'conjure': choose from {', '.join(TOOLS)}"),
+    "no tool": (["a.png", "--tools", "denoise_2,"], "'denoise_2,' is not a list of tools"),
+    "super-resolver at the same size": (["a.png", "--tools", "sed"], "sed is a super-resolver: it needs a scale of 2"),
+    "tools and regions": (["a.png", "--tools", TOOLS[0], "--regions"], "--regions needs an agent that chooses"),
+    "regions and scale": (["a.png", "--regions", "--scale", "4"], "regions work at scale 1"),
+    "tools and policy": (["a.png", "--tools", "denoise_2", "--policy", "default"], "not allowed with argument"),
+    "sheet of a stream": (["a.png", "-o", "-", "--before-after"], "--before-after needs a result that is a file"),
     "null byte": (["a\0b.png"], "no such file"),
 }
 
@@ -103,7 +110,7 @@ def test_a_mistake_is_one_line(kind: str, shell: Shell) -> None:
     arguments, reason = MISTAKES[kind]
     arguments = [argument.replace("TOOLS", shell.model[1]) for argument in arguments]
     given = [*shell.model[:2]] if "--toolbox" not in arguments else []
-    given += [*shell.model[2:]] if "--policy" not in arguments else []
+    given += [*shell.model[2:]] if not {"--policy", "--tools"} & {*arguments} else []
     code, out, err = shell("restore", *arguments, *given, model=False)
     assert (code, out) == (2, "")
     assert_one_line(err, reason)
@@ -114,14 +121,6 @@ def test_a_mistake_is_one_line(kind: str, shell: Shell) -> None:
     ("arguments", "reason"),
     [
         (["--backend", "tpu"], "unknown backend 'tpu': choose from torch, eager, ncnn"),
-        (["--distortion-share", "0.2"], "the share of the distortion that --distortion names"),
-        (["--distortion", "restore_env.distortions.camera:camera"], "add --warm-start MINUTES"),
-        (["--distortion", "nowhere:rain", "--warm-start", "1"], "distortion 'nowhere:rain' cannot be imported"),
-        (["--distortion", "numpy:pi", "--warm-start", "1"], "expected an albumentations.Compose"),
-        (
-            ["--distortion", "restore_env.distortions.camera:camera", "--single-share", "0.8", "--warm-start", "1"],
-            "must not exceed 1 together, got 1.1",
-        ),
     ],
 )
 def test_wrong_settings_of_a_training_are_one_line(arguments: list[str], reason: str, shell: Shell) -> None:

@@ -64,7 +64,8 @@ def test_results_as_json(shell: Shell) -> None:
     assert (code, err) == (0, "")
     result = json.loads(out)
     assert list(result) == [
-        *("file", "output", "size", "scale", "toolchain", "votes", "gmacs", "seconds", "psnr_before", "psnr_after")
+        *("file", "output", "size", "scale", "toolchain", "regions", "votes", "predicted_gain", "taken_back"),
+        *("gmacs", "seconds", "psnr_before", "psnr_after"),
     ]
     assert (result["file"], result["output"], result["size"]) == ("a.png", "b.webp", [130, 100])
     assert result["scale"] == 1

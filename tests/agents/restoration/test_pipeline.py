@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-import agents.agent
 import sr_models
 from agents import Restorer, load_policy
-from agents.agent import RecurrentAgent, policy_of, save_policy, with_more_tools
+from agents.agent import RecurrentAgent, with_tools
 from agents.restoration.pipeline import make_pipeline
 from restore_env import FunctionTool
 from restore_env.images.tiling import to_pixels, to_tensor, upscale_bicubic
@@ -42,7 +40,7 @@ def agent_of(tools: tuple[str, ...], *chain: str) -> RecurrentAgent:
                     scores[row, names.index(name)] += len(chain) - rank
             return scores, state
 
-    agent.forward = Chain().forward  # type: ignore[method-assign]
+    agent.step = Chain().forward  # type: ignore[assignment, method-assign]
     return agent
 
 
@@ -63,11 +61,11 @@ class TestMakePipeline:
             assert pipeline.final_upscaler is (tools[3] if upscaling else None)
 
     @pytest.mark.parametrize("upscaling", [True, False])
-    def test_a_policy_with_the_shipped_super_resolvers_gets_them(self, upscaling: bool) -> None:
+    def test_a_policy_with_the_shipped_super_resolvers_gets_them_where_they_are_needed(self, upscaling: bool) -> None:
         agent = RecurrentAgent((*PIXELWISE, *UPSCALING))
         pipeline = make_pipeline(agent, pixelwise_toolbox(), upscaling=upscaling)
-        assert pipeline.toolbox.names == agent.tools
-        assert pipeline.permitted.tolist() == [1] * 6
+        assert pipeline.toolbox.names == (agent.tools if upscaling else PIXELWISE)
+        assert pipeline.permitted.tolist() == [1] * (6 if upscaling else 4)
         assert pipeline.final_upscaler is None
 
     def test_a_given_super_resolver_is_the_only_one(self) -> None:
@@ -120,23 +118,16 @@ class TestMakePipeline:
         assert "\n" not in str(caught.value)
 
 
-class TestPolicyOf:
-    def test_of_a_low_resolution_photograph(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        shutil.copytree(agents.agent.SHIPPED, tmp_path / "weights")
-        monkeypatch.setattr(agents.agent, "SHIPPED", tmp_path / "weights")
-        (tmp_path / "weights" / "super.safetensors").unlink(missing_ok=True)
-        assert policy_of("default", upscaling=True) == "default"
-        assert policy_of("pure", upscaling=True) == "pure"
-        names = sr_models.default_toolbox().names
-        save_policy(with_more_tools(load_policy("default"), names), tmp_path / "weights" / "super.safetensors")
-        assert policy_of("default", upscaling=True) == policy_of(None, upscaling=True) == "super"
-        assert policy_of("default") == policy_of(None) == "default"
-        assert policy_of("pure", upscaling=True) == "pure"
-        restorer = Restorer()
-        assert restorer.toolbox.names == names[:12]
-        assert restorer.pipeline(4).toolbox.names == names
-        assert Restorer(policy="super").toolbox.names == names
-        assert Restorer(sr_models.default_toolbox(), scale=4).toolbox.names == names
+class TestAgentOfBothTasks:
+    def test_it_leaves_out_super_resolvers_where_nothing_is_upscaled(self) -> None:
+        tools = sr_models.default_toolbox()
+        agent = with_tools(load_policy("default"), tools.names)
+        restorer = Restorer(tools, agent)
+        assert restorer.toolbox.names == tools.names[:12]
+        assert restorer.pipeline(4).toolbox.names == tools.names
+        same = Restorer(policy=agent)
+        assert same.toolbox.names == tools.names[:12]
+        assert same.pipeline(4).toolbox.names == tools.names
 
 
 class TestUpscaling:

@@ -50,3 +50,10 @@ def test_memory_is_retained_until_the_context_ends_even_by_an_error(default: int
     with pytest.raises(RuntimeError), retained_memory():
         fail()
     assert resident() < held - BLOCK / 2
+
+
+def test_an_inner_context_does_not_end_the_outer_one(default: int) -> None:
+    with retained_memory():
+        with retained_memory():
+            faults(1)
+        assert faults() < default / 4

@@ -111,4 +111,4 @@ def test_wrong_draws_get_one_clear_error() -> None:
     with pytest.raises(ValueError, match="host, device"):
         ImageRestoreEnv(draws="gpu", **arguments)
     with pytest.raises(ValueError, match="draws='device'"):
-        ImageRestoreEnv(draws="device", distortion="restore_env.distortions.camera:camera", **arguments)
+        ImageRestoreEnv(draws="device", distortion="tests.support.toolkit:inverted", **arguments)

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pytest
 
 from restore_env.distortions import protocol as distortions
-from restore_env.distortions.camera import camera
 from restore_env.distortions.protocol import Levels
 from restore_env.distortions.transforms import (
     BicubicDownscale,
@@ -162,15 +161,3 @@ def test_other_images_are_refused(transform: Any, shape: tuple[int, ...], dtype:
 def test_wrong_arguments_are_refused(transform: Any, arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         transform(**arguments)
-
-
-def test_a_camera_is_noisier_where_it_is_bright() -> None:
-    dark, bright = np.full((96, 96, 3), 12, np.uint8), np.full((96, 96, 3), 200, np.uint8)
-    errors = np.zeros((2, 60))
-    for row, flat in enumerate((dark, bright)):
-        compose = camera()
-        compose.set_random_seed(0)
-        errors[row] = [np.std(compose(image=flat)["image"].astype(float) - flat) for _ in range(60)]
-    assert errors[1].mean() > 1.3 * errors[0].mean()
-    assert errors.std(axis=1).min() > 0.5  # of all strengths
-    assert 0.1 < (errors < 0.2).mean() < 0.4  # now and then there is nothing wrong

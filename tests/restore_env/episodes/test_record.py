@@ -94,7 +94,39 @@ def test_what_a_record_cannot_hold_must_be_passed() -> None:
     assert record.validate(env).okay
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"image": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"image": 1}', "[" * 10**5])
 def test_what_is_no_record_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an episode record"):
         EpisodeRecord.from_json(text)
+
+
+def test_a_file_is_not_imported_from_unless_it_is_trusted(folder: Path) -> None:
+    played(folder)[1].save(folder / "episode.json")
+    record = EpisodeRecord.load(folder / "episode.json")
+    with pytest.raises(ValueError, match=r"toolbox '.*:factory' comes from a data file"):
+        record.validate()
+    assert record.validate(trusted=True).okay
+    altered = json.loads(record.to_json())
+    for name in ("toolbox", "distortion"):
+        altered["task"] = {"images": str(folder), name: "os:abort"}
+        with pytest.raises(ValueError, match=f"{name} 'os:abort' comes from a data file"):
+            EpisodeRecord.from_json(json.dumps(altered)).validate()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *((("task", name), "x") for name in ("reward", "cache_dir", "device", "render_mode", "max_steps", "upscale")),
+        (("task", "patch_size"), 2**40),
+        (("actions",), [10**30, 0, 2]),
+        (("seed",), 2**70),
+        (("distortion",), []),
+        (("task",), []),
+    ],
+)
+def test_a_record_of_other_fields_or_kinds_is_refused(folder: Path, part: tuple[str, ...], value: object) -> None:
+    altered = json.loads(played(folder)[1].to_json())
+    inside = altered["task"] if len(part) > 1 else altered
+    inside[part[-1]] = value
+    with pytest.raises(ValueError, match=r"\Anot an episode record: .*\Z"):
+        EpisodeRecord.from_json(json.dumps(altered))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from restore_env.images.decoding import ImageError, Photo, decode_image, read_image
+from restore_env.images.encoding import write_image
 from tests.support.image_files import (
     ALPHA,
     GREY,
@@ -29,6 +30,8 @@ from tests.support.image_files import (
     exif_of,
     png_chunk,
     tiff,
+    tiff_of_parts,
+    tiff_strip,
     to16,
     to_float,
     with_chunk,
@@ -152,6 +155,68 @@ def test_files_with_altered_bytes(data: bytes, capfd: pytest.CaptureFixture[str]
 @settings(max_examples=100, deadline=None)
 def test_any_bytes(start: bytes, rest: bytes) -> None:
     is_picture(start + rest)
+
+
+# TIFFs whose strips or tiles do not hold the image that they declare
+
+STRIPS = {
+    "raw": (1, None),
+    "lzw": (5, "tiff_lzw"),
+    "packbits": (32773, "packbits"),
+    "deflate": (8, "tiff_adobe_deflate"),
+}
+NOISE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", STRIPS)
+def test_a_tiff_needs_all_of_its_strips_and_tiles(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    number, name = STRIPS[kind]
+    upper, lower, whole = (tiff_strip(part, name) for part in (NOISE[:16], NOISE[16:], NOISE))
+    tile = tiff_strip(NOISE[:16, :16], name)
+    padding = bytes(len(NOISE.tobytes()))  # as many bytes as the image needs, but no part of it
+
+    def made(*parts: bytes, **layout: int) -> bytes:
+        return tiff_of_parts([*parts], 48, 32, number, **layout) + padding
+
+    np.testing.assert_array_equal(decode_image(made(whole)).pixels, NOISE)
+    np.testing.assert_array_equal(decode_image(made(upper, lower, rows=16)).pixels, NOISE)
+    assert decode_image(made(*[tile] * 6, tile=16)).pixels.shape == NOISE.shape
+    for data in (
+        made(upper),
+        made(upper, rows=16),
+        made(whole[: len(whole) // 2]),
+        made(upper, lower[:-20], rows=16),
+        made(*[tile] * 5, tile=16),
+        made(*[tiff_strip(NOISE[:8, :16], name)] * 6, tile=16),
+    ):
+        assert_refused(data, "damaged")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("compression", [1, 5, 6, 7, 8, 32773, 34925, 50000])
+def test_a_tiffs_strips_bound_what_it_can_declare(compression: int) -> None:
+    assert_refused(tiff_of_parts([bytes(1800)], 24, 6_422_545, compression), "damaged|can hold")
+    assert_refused(tiff_of_parts([bytes(1800)], 40, 3_372_220_440, compression, rows=1), "more than 179 megapixels")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 412. MiB for an array"),
+        cv2.error("OpenCV(4.9.0) error: (-4:Insufficient memory) Failed to allocate 324000000 bytes"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+)
+def test_a_lack_of_memory_is_no_damage(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    assert_refused(FILES["png"], "there is not enough memory to decode it")
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(ImageError, match="there is not enough memory to encode it"):
+        write_image(tmp_path / "photo.png", Photo(RGB))
 
 
 # Reading files

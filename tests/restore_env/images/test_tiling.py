@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restore_env.images.tiling import (
-    _tiles,
+    _cuts_of,
     apply_tool,
     ssim_in_tiles,
     tile_starts,
@@ -47,7 +47,8 @@ def integer_network(receptive_radius: int, blocks: int = 1) -> Callable[[Tensor]
 
 @given(st.integers(1, 3000), st.integers(1, 3000))
 def test_no_tile_is_so_small_that_other_kernels_would_run(height: int, width: int) -> None:
-    areas = [(rows[1] - rows[0]) * (columns[1] - columns[0]) for rows, columns in _tiles(height, width, 256)]
+    rows, columns = _cuts_of(height, width, 256)
+    areas = [(bottom - top) * (right - left) for top, bottom in rows for left, right in columns]
     assert sum(areas) == height * width
     assert min(areas) >= min(height * width, 256 * 256 // 4 - 256 * 8)
 
@@ -63,6 +64,8 @@ def test_tiles_give_the_whole_image_exactly(
     untouched = image.clone()
     assert torch.equal(apply_tool(tool, image, tile=side), tool(image))
     assert torch.equal(image, untouched)
+    assert apply_tool(tool, image, tile=side, in_place=True) is image
+    assert torch.equal(image, tool(untouched))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -74,7 +77,7 @@ def test_networks_in_tiles_are_equal_to_the_last_bit(network: str, height: int, 
     module = NETWORKS[network]().eval().requires_grad_(False)
     tool = NetworkTool(network, module, module.macs_per_pixel, module.receptive_radius, backend="eager")
     image = torch.rand(1, 3, height, width) * 1.2 - 0.1
-    assert len(list(_tiles(height, width, 256))) > 1
+    assert max(len(cuts) for cuts in _cuts_of(height, width, 256)) > 1
     torch.set_num_threads(threads)
     with torch.inference_mode():
         assert torch.equal(apply_tool(tool, image), tool(image))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from restore_env.distortions.mixed import ROWS
 from restore_env.levels.building import build_levels, resplit, split_images
 from restore_env.levels.store import DATABASE, LevelError, LevelSet, distortion_text, open_levels
 from restore_env.levels.tree import ChainTree
@@ -40,6 +41,18 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path: Path, monkeypa
     assert reports[0][0] > 0
     assert reports[-1] == (COUNT, COUNT)
     assert same(whole, parts)
+
+
+def test_a_full_disk_is_found_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", refuse, raising=False)
+    with pytest.raises(LevelError, match=r"set/.*\.npy: No space left on device"):
+        build_levels(level_task(), tmp_path / "set", count=2, depth=0)
+    assert not list((tmp_path / "set").iterdir())
+    monkeypatch.undo()
+    assert len(build_levels(level_task(), tmp_path / "set", count=2, depth=0)) == 2
 
 
 def test_another_set_is_not_overwritten(tmp_path: Path) -> None:
@@ -115,6 +128,16 @@ def test_of_a_long_distortion_the_place_is_kept() -> None:
     short, long = ({"top": 3, "transforms": "x" * length} for length in (10, 1000))
     assert json.loads(distortion_text(short)) == short
     assert json.loads(distortion_text(long)) == {"top": 3}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_drawn_distortion_is_kept_with_its_kind(row: Any) -> None:
+    for seed in range(200):
+        drawn = {"scale": 2 / 3, "top": 163, "left": 140, **row.draw(np.random.default_rng(seed)).as_dict()}
+        kept = json.loads(distortion_text(drawn))
+        assert kept["kind"] == row.name
+        assert kept.keys() == drawn.keys()
+        assert all(value == kept[name] or value == pytest.approx(kept[name], rel=1e-3) for name, value in drawn.items())
 
 
 def test_no_level_set_is_one_line(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from restore_env.levels.kept import KeptTransitions, Node
 from restore_env.levels.store import DATABASE, LevelError, open_levels
 from restore_env.metrics import psnr
 from restore_env.sampling import EpisodeStart
-from tests.support.level_sets import COUNT, level_task, small_levels
+from tests.support.level_sets import COUNT, TOOLBOX, level_task, small_levels
 
 
 class InTurn:
@@ -42,7 +42,7 @@ def both(levels: Path, mode: AutoresetMode, **arguments: Any) -> list[ImageResto
     """Environments with and without the level set whose episodes begin with the same levels in turn."""
     seeds = open_levels(levels).arrays["seed"].tolist()
     arguments = {"max_steps": 3, "autoreset_mode": mode, **arguments}
-    looked_up = ImageRestoreVectorEnv(3, levels=levels, **arguments)
+    looked_up = ImageRestoreVectorEnv(3, levels=levels, toolbox=TOOLBOX, **arguments)
     computed = ImageRestoreVectorEnv(3, **{**vars(level_task()), **arguments})
     for env in (looked_up, computed):
         env._sampler = InTurn(env._sampler, seeds)  # type: ignore[assignment]
@@ -84,7 +84,7 @@ def test_equal_with_resets_by_mask(levels: Path) -> None:
 
 
 def test_the_checkers_pass_and_seeds_choose_levels(levels: Path) -> None:
-    env = gym.make("ImageRestore-v0", levels=str(levels), observation="spectrum", flatten=True)
+    env = gym.make("ImageRestore-v0", levels=str(levels), toolbox=TOOLBOX, observation="spectrum", flatten=True)
     check_env(env.unwrapped)
     assert env.spec is not None
     assert str(levels) in env.spec.to_json()
@@ -121,7 +121,7 @@ def test_every_chain_returns_what_the_optimum_says(levels: Path, stop_if_worse: 
 
 def test_what_was_computed_is_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     levels = small_levels(tmp_path, depth=1)
-    first = ImageRestoreEnv(levels=levels, observation="spectrum", max_steps=3)
+    first = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, observation="spectrum", max_steps=3)
     actions = [0, 1, 2]
 
     def play(env: ImageRestoreEnv) -> list[Any]:
@@ -131,10 +131,25 @@ def test_what_was_computed_is_kept_for_the_next_process(tmp_path: Path, monkeypa
     steps = play(first)
     monkeypatch.setattr("restore_env.levels.dynamics.LevelDynamics._computed", None)
     assert data_equivalence(
-        steps, play(ImageRestoreEnv(levels=levels, observation="spectrum", max_steps=3)), exact=True
+        steps, play(ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, observation="spectrum", max_steps=3)), exact=True
     )
     with sqlite3.connect(levels / DATABASE) as database:
         assert database.execute("SELECT COUNT(*) FROM nodes").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("value", ["'text'", "x'00'", "NULL", "CAST(x'b9ff' AS TEXT)"])
+def test_a_node_of_another_kind_is_one_line(value: str, tmp_path: Path) -> None:
+    levels = small_levels(tmp_path, depth=0)
+    for damaged in (False, True):
+        env = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, observation="spectrum", max_steps=1)
+        env.reset(options={"episode_seed": int(open_levels(levels).arrays["seed"][0])})
+        if not damaged:
+            env.step(np.int64(0))
+            with sqlite3.connect(levels / DATABASE) as database:
+                database.execute(f"UPDATE nodes SET spectrum = {value}")
+            continue
+        with pytest.raises(LevelError, match=r"\A.*transitions\.sqlite: .*delete it.*\Z"):
+            env.step(np.int64(0))
 
 
 def test_the_least_used_long_chains_leave_first(tmp_path: Path) -> None:
@@ -161,14 +176,14 @@ def test_found_nodes_are_forgotten_when_they_are_too_many(levels: Path, monkeypa
 
 def restored(env: ImageRestoreEnv) -> ImageRestoreEnv:
     """Another environment in the same state."""
-    other = ImageRestoreEnv(levels=env.task.levels, observation="both", max_steps=3)
+    other = ImageRestoreEnv(levels=env.task.levels, toolbox=TOOLBOX, observation="both", max_steps=3)
     other.restore_state(env.clone_state())
     return other
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env)), restored])
 def test_forks_have_equal_futures(levels: Path, copied: Any) -> None:
-    env = ImageRestoreEnv(levels=levels, observation="both", max_steps=3)
+    env = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, observation="both", max_steps=3)
     env.reset(seed=1)
     env.step(np.int64(0))
     env.step(np.int64(1))
@@ -179,18 +194,23 @@ def test_forks_have_equal_futures(levels: Path, copied: Any) -> None:
 
 
 def test_an_episode_is_replayed_from_its_record(levels: Path) -> None:
-    env = ImageRestoreEnv(levels=levels, max_steps=3)
+    env = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, max_steps=3)
     env.reset(seed=5)
     for action in (0, 2):
         env.step(np.int64(action))
     record = env.record()
     assert record.omitted == ()
     assert EpisodeRecord.from_json(record.to_json()).validate().okay
+    env.step(np.int64(1))
+    again = EpisodeRecord.from_json(env.record().to_json())
+    assert again.validate(trusted=True).okay
 
 
 def play_at_random(levels: Path) -> list[float]:
     """Rewards of a random policy on a level set."""
-    env = ImageRestoreVectorEnv(4, levels=levels, observation="spectrum", autoreset_mode=AutoresetMode.SAME_STEP)
+    env = ImageRestoreVectorEnv(
+        4, levels=levels, toolbox=TOOLBOX, observation="spectrum", autoreset_mode=AutoresetMode.SAME_STEP
+    )
     env.reset(seed=0)
     rng = np.random.default_rng(0)
     return [float(reward) for _ in range(12) for reward in env.step(rng.integers(0, 4, 4))[1]]
@@ -211,7 +231,7 @@ def test_an_episode_has_the_depth_of_the_set_unless_told_otherwise(levels: Path)
 
 def test_a_relative_path_is_found_after_the_folder_changed(levels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(levels.parent)
-    env = ImageRestoreEnv(levels=levels.name, max_steps=3)
+    env = ImageRestoreEnv(levels=levels.name, toolbox=TOOLBOX, max_steps=3)
     env.reset(seed=0)
     monkeypatch.chdir("/")
     for _ in range(3):
@@ -219,14 +239,14 @@ def test_a_relative_path_is_found_after_the_folder_changed(levels: Path, monkeyp
 
 
 def test_a_state_of_another_task_is_refused(levels: Path) -> None:
-    two, three = (ImageRestoreEnv(levels=levels, max_steps=steps) for steps in (2, 3))
+    two, three = (ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, max_steps=steps) for steps in (2, 3))
     two.reset(seed=0)
     with pytest.raises(ValueError, match="max_steps=2, this one has 3"):
         three.restore_state(two.clone_state())
 
 
 def test_pictures_are_computed_again(levels: Path) -> None:
-    env = ImageRestoreEnv(levels=levels, max_steps=3)
+    env = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, max_steps=3)
     observation, _ = env.reset(seed=0)
     for action in (0, 2):
         observation, *_ = env.step(np.int64(action))
@@ -257,11 +277,11 @@ def test_a_pair_of_ones_own_is_refused(levels: Path) -> None:
 
 def test_patches_must_have_been_stored_to_be_observed(tmp_path: Path) -> None:
     with pytest.raises(LevelError, match="--pixels"):
-        ImageRestoreEnv(levels=small_levels(tmp_path, depth=0))
+        ImageRestoreEnv(levels=small_levels(tmp_path, depth=0), toolbox=TOOLBOX)
 
 
 def test_other_weights_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    env = ImageRestoreEnv(levels=small_levels(tmp_path, depth=0), observation="spectrum")
+    env = ImageRestoreEnv(levels=small_levels(tmp_path, depth=0), toolbox=TOOLBOX, observation="spectrum")
     env.reset(seed=0)
     monkeypatch.setattr("restore_env.levels.dynamics.fingerprint", lambda _: "another")
     with pytest.raises(LevelError, match="other weights"):
@@ -270,8 +290,8 @@ def test_other_weights_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_patches_are_kept_as_8_bits_whatever_is_observed(tmp_path: Path) -> None:
     levels = small_levels(tmp_path, depth=0, pixels=True)
-    first = ImageRestoreEnv(levels=levels, observation="spectrum", dtype="float32")
-    second = ImageRestoreEnv(levels=levels, observation="both")
+    first = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, observation="spectrum", dtype="float32")
+    second = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, observation="both")
     for env in (first, second):
         env.reset(seed=0)
     one, two = (env.step(np.int64(0))[0] for env in (first, second))
@@ -281,7 +301,7 @@ def test_patches_are_kept_as_8_bits_whatever_is_observed(tmp_path: Path) -> None
 def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
     levels = small_levels(tmp_path, depth=0)
     (levels / DATABASE).write_bytes(b"damaged" * 1000)
-    env = ImageRestoreEnv(levels=levels, observation="spectrum")
+    env = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, observation="spectrum")
     env.reset(seed=0)
     with pytest.raises(LevelError, match="delete it"):
         env.step(np.int64(0))
@@ -290,7 +310,7 @@ def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
 def test_states_share_what_was_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "tiny.levels"
     open_levels(small_levels(tmp_path, depth=0)).pack(file)
-    env = ImageRestoreEnv(levels=file, observation="spectrum")
+    env = ImageRestoreEnv(levels=file, toolbox=TOOLBOX, observation="spectrum")
     env.reset(seed=0)
     env.step(np.int64(0))
     ahead = env.step(np.int64(1))
@@ -306,7 +326,7 @@ def test_states_share_what_was_computed(tmp_path: Path, monkeypatch: pytest.Monk
 def test_starts_drawn_on_the_device(tmp_path: Path) -> None:
     task = replace(level_task(), draws="device")
     levels = build_levels(task, tmp_path / "set", count=COUNT, depth=1)
-    looked_up = ImageRestoreVectorEnv(COUNT, levels=levels.path, observation="spectrum", max_steps=3)
+    looked_up = ImageRestoreVectorEnv(COUNT, levels=levels.path, toolbox=TOOLBOX, observation="spectrum", max_steps=3)
     computed = ImageRestoreVectorEnv(COUNT, **(vars(task) | {"observation": "spectrum"}))
     steps = []
     for env in (looked_up, computed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from restore_env import ImageRestoreEnv, ImageRestoreVectorEnv, Task
 from restore_env.episodes.spectrum import LOWEST
 from restore_env.levels.building import build_levels, resplit
 from restore_env.levels.store import DATABASE, LevelError, LevelSet, open_levels
-from tests.support.level_sets import level_task, small_levels, write_photographs
+from tests.support.level_sets import TOOLBOX, level_task, small_levels, write_photographs
 from tests.support.toolkit import pixelwise_toolbox
 
 
@@ -36,18 +37,23 @@ def test_a_packaged_set_has_a_name_and_its_photographs_are_needed_for_more(
     photographs = write_photographs(tmp_path / "photos")
     build_levels(level_task(photographs), tmp_path / "set", count=2, depth=1).pack(tmp_path / "tiny.levels")
     monkeypatch.setattr("restore_env.levels.store.PACKAGED", tmp_path)
-    env = ImageRestoreEnv(levels="tiny", max_steps=3, observation="spectrum", info="full")
+    env = ImageRestoreEnv(levels="tiny", toolbox=TOOLBOX, max_steps=3, observation="spectrum", info="full")
     _, info = env.reset(seed=0)
     assert info["photograph_name"] in {path.name for path in photographs.iterdir()}
     env.step(np.int64(0))
     with pytest.raises(LevelError, match="pass them as images"):
         env.step(np.int64(1))
-    env = ImageRestoreEnv(levels="tiny", max_steps=3, observation="spectrum", render_mode="rgb_array")
+    env = ImageRestoreEnv(levels="tiny", toolbox=TOOLBOX, max_steps=3, observation="spectrum", render_mode="rgb_array")
     env.reset(seed=0)
     env.step(np.int64(0))
     empty = env.render()
     env = ImageRestoreEnv(
-        levels="tiny", max_steps=3, observation="spectrum", render_mode="rgb_array", images=str(photographs)
+        levels="tiny",
+        toolbox=TOOLBOX,
+        max_steps=3,
+        observation="spectrum",
+        render_mode="rgb_array",
+        images=str(photographs),
     )
     env.reset(seed=0)
     env.step(np.int64(0))
@@ -65,7 +71,7 @@ def test_photographs_are_found_among_others_and_must_be_the_same(tmp_path: Path)
     built = build_levels(resplit(level_task(folder), "train"), tmp_path / "set", count=3, depth=0)
 
     def first_rewards(images: Path | None) -> list[float]:
-        env = ImageRestoreVectorEnv(3, levels=built.path, observation="spectrum", images=images)
+        env = ImageRestoreVectorEnv(3, levels=built.path, toolbox=TOOLBOX, observation="spectrum", images=images)
         env.reset(options={"episode_seed": built.arrays["seed"]})
         return list(env.step(np.zeros(3, np.int64))[1])
 
@@ -104,4 +110,30 @@ def test_what_is_observed_after_the_last_step_need_not_be_stored(levels: Path, t
         assert data_equivalence(last[0][1:], last[1][1:], exact=True)
         assert not last[1][0]["image"].any() if observation == "image" else (last[1][0]["spectrum"] == LOWEST).all()
     with pytest.raises(LevelError, match=r"no observations after 2 step\(s\): lower max_steps"):
-        ImageRestoreEnv(levels=small, max_steps=3)
+        ImageRestoreEnv(levels=small, toolbox=TOOLBOX, max_steps=3)
+
+
+def test_what_a_set_names_is_not_imported(tmp_path: Path) -> None:
+    levels = small_levels(tmp_path, depth=1)
+    env = ImageRestoreEnv(levels=levels, observation="spectrum", max_steps=2)
+    env.reset(seed=0)
+    env.step(np.int64(0))  # is looked up
+    with pytest.raises(ValueError, match=r"toolbox '.*level_sets:toolbox' comes from a data file"):
+        env.step(np.int64(0))  # has to be computed
+    env = ImageRestoreEnv(levels=levels, toolbox=TOOLBOX, observation="spectrum", max_steps=2)
+    env.reset(seed=0)
+    for _ in range(2):
+        env.step(np.int64(0))
+    with pytest.raises(LevelError, match="was computed with toolbox"):
+        ImageRestoreEnv(levels=levels, toolbox="os:abort", observation="spectrum")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("depth", 10**9), ("tools", [["a"]]), ("scales", []), ("upscale", [0]), ("toolbox", 3), ("pixels", "no")],
+)
+def test_a_manifest_of_other_kinds_is_one_line(field: str, value: object, tmp_path: Path) -> None:
+    manifest = small_levels(tmp_path, depth=0) / "levels.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), field: value}))
+    with pytest.raises(LevelError, match=rf"\A.*levels\.json: {field} is .*\Z"):
+        open_levels(manifest.parent)

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from restore_env.extras import require_extra
 from restore_env.images.files import write_atomically
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -15,9 +16,14 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def check_figure(path: str | os.PathLike[str]) -> None:
-    """Raise ``ValueError`` unless the suffix is one of :data:`FORMATS`."""
+    """Check that a figure can be written: its suffix is one of :data:`FORMATS`, and matplotlib is installed.
+
+    Raises:
+        ValueError: it cannot; a :class:`restore_env.extras.MissingExtraError` where matplotlib is missing.
+    """
     if Path(path).suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: a figure ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    require_extra("plots", f"{path}: a figure")
 
 
 def write_figure(path: str | os.PathLike[str], figure: Any) -> None:
