@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import io
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from agents.command_line import OneLineParser, import_interruptibly, run_guarded
+from agents.signals import stop_at_once
+
+if TYPE_CHECKING:
+    import argparse
 
 COMMANDS = ("restore", "evaluate", "explain", "app", "demo", "train", "levels", "import_rl_restore", "export")
 """Modules of :mod:`agents.commands`; each has ``register(subparsers)``."""
@@ -17,6 +17,10 @@ COMMANDS = ("restore", "evaluate", "explain", "app", "demo", "train", "levels", 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
+    import importlib
+
+    from agents.command_line import OneLineParser
+
     parser = OneLineParser(
         prog="imagerestore", description="Restore photographs by chains of small tools that a learned agent composes."
     )
@@ -29,7 +33,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code, as :func:`agents.command_line.run_guarded` gives it."""
+    """Run the command line and return the exit code, as :func:`agents.command_line.run_guarded` gives it.
+
+    Args:
+        arguments: None: those of this process, which is nothing but the command, so that a signal may end it.
+    """
+    if arguments is None:
+        stop_at_once("imagerestore")  # before all imports: these take a while
+    import argparse
+    import io
+
+    from agents.command_line import import_interruptibly, run_guarded
+
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -51,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("imagerestore")
     except PackageNotFoundError:  # run from a checkout that is not installed

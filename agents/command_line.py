@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
@@ -18,15 +17,13 @@ from shutil import get_terminal_size
 from typing import Any, NoReturn
 from unicodedata import east_asian_width
 
+from agents.signals import Terminated, exit_code, stoppable, stopped_line
+
 CLEAR_LINE = "\r\x1b[K"
 """Moves a terminal's cursor to the start of its line and empties the line."""
 BAR_SECONDS = 0.1
 """Seconds between two updates of a progress bar."""
 _BAR = 24  # characters
-
-
-class Terminated(KeyboardInterrupt):
-    """The process has received SIGTERM."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -61,14 +58,13 @@ def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool 
         143 if terminated, by SIGTERM.
     """
     try:
-        with warnings.catch_warnings(), _terminable():
+        with warnings.catch_warnings(), stoppable():
             warnings.showwarning = lambda message, *_: print_error(message, program, "warning")
             return int(command() or 0)
     except KeyboardInterrupt as stop:
-        terminated = isinstance(stop, Terminated)
-        what = "terminated" if terminated else "interrupted"
-        print(f"{program}: {what}; what is written is whole", file=sys.stderr)
-        return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        print(stopped_line(number, program), file=sys.stderr)
+        return exit_code(number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -86,26 +82,6 @@ def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool 
 def import_interruptibly() -> None:
     """Import NumPy before PyTorch does: its C code would go on without NumPy, if that import is interrupted."""
     import numpy  # noqa: F401
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM raise :class:`Terminated`, unless someone else handles it."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-
-    def terminate(*_: object) -> NoReturn:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def print_error(message: object, program: str = "imagerestore", kind: str = "error") -> None:

@@ -123,12 +123,13 @@ def call_tool(tool: Tool, images: Tensor, channels: int | None = None) -> Tensor
     try:
         outputs: object = tool(images)
     except Exception as error:  # a tool of a user may raise anything
-        if isinstance(error, ImageRestoreError) or is_out_of_memory(error):
+        if isinstance(error, ToolError) or is_out_of_memory(error):
             raise
-        raise ToolError(f"tool {tool.name!r} failed: {type(error).__name__}: {error}") from error
+        kind = "" if isinstance(error, ImageRestoreError) else f"{type(error).__name__}: "
+        raise ToolError(f"tool {tool.name!r} failed: {kind}{error}") from error
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-        kind = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ToolError(f"tool {tool.name!r} returned {kind}, expected a float tensor of shape {expected}")
+        given = outputs.dtype if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ToolError(f"tool {tool.name!r} returned {given}, expected a float tensor of shape {expected}")
     if tuple(outputs.shape) != expected:
         raise ToolError(f"tool {tool.name!r} returned shape {tuple(outputs.shape)}, expected {expected}")
     if outputs.device.type != images.device.type:

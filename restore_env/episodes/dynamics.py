@@ -352,9 +352,10 @@ def _measured(metric: Metric, images: Tensor, targets: Tensor) -> Tensor:
         given: object = metric(images, targets)
         scores = torch.as_tensor(given).detach()
     except Exception as error:  # a reward of a user may raise anything
-        if isinstance(error, ImageRestoreError) or is_out_of_memory(error):
+        if isinstance(error, ToolError) or is_out_of_memory(error):
             raise
-        raise RewardError(f"the reward {name} failed: {type(error).__name__}: {error}") from error
+        kind = "" if isinstance(error, ImageRestoreError) else f"{type(error).__name__}: "
+        raise RewardError(f"the reward {name} failed: {kind}{error}") from error
     if tuple(scores.shape) != (n,):
         raise RewardError(
             f"the reward must return one score per image, shape ({n},), got {tuple(scores.shape)} of {name}"

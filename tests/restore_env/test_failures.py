@@ -12,7 +12,7 @@ import torch
 from gymnasium.utils.env_checker import data_equivalence as same
 from gymnasium.vector import AutoresetMode
 
-from restore_env import FunctionTool, ImageRestoreEnv, ImageRestoreVectorEnv
+from restore_env import FunctionTool, ImageRestoreEnv, ImageRestoreError, ImageRestoreVectorEnv
 from restore_env.toolbox import ToolError
 from tests.support.toolkit import photographs, pixelwise_tools
 
@@ -25,7 +25,12 @@ FAILURES: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
     "shape": (lambda images: images[..., 1:], "shape"),
     "device": (lambda images: images.to("meta"), "meta"),
     "error": (lambda images: images[:, 7], "IndexError"),
+    "own error": (lambda _: refuse(), "failed: photo.png: damaged"),
 }
+
+
+def refuse() -> None:
+    raise ImageRestoreError("photo.png: damaged")
 
 
 class Failing:
@@ -86,7 +91,7 @@ def test_a_single_environment_goes_on_after_a_failed_step() -> None:
     assert same(env.step(np.int64(0)), twin.step(np.int64(0)), exact=True)
 
 
-@pytest.mark.parametrize("way", ["NaN", "NumPy", "nothing", "shape", "error"])
+@pytest.mark.parametrize("way", ["NaN", "NumPy", "nothing", "shape", "error", "own error"])
 def test_a_reward_that_fails_is_named_with_its_slot(way: str) -> None:
     failing = FailingReward(way)
     env = ImageRestoreVectorEnv(3, **small(toolbox=pixelwise_tools(), reward=failing))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from agents.cli import main
-from agents.command_line import Terminated, run_guarded
+from agents.command_line import run_guarded
+from agents.signals import Terminated, stoppable
 
 
 def fail(error: BaseException) -> int:
@@ -53,6 +58,7 @@ def test_errors_are_one_line(error: BaseException, code: int, text: str, capsys:
 
 ORDER = """
 import sys
+import time
 from importlib.abc import MetaPathFinder
 from agents.cli import main
 
@@ -72,3 +78,58 @@ def test_numpy_is_imported_before_pytorch_which_would_swallow_an_interruption(wo
     command = [sys.executable, "-c", ORDER, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[:2] == ["numpy", "torch"]
+
+
+STOPPED = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+from agents.cli import main
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), int(sys.argv[2]))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+sys.modules.pop(sys.argv[1], None)
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = sys.argv[3:]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("agents.command_line", ("restore", "a.png")),
+        ("numpy", ("train", "tools", "--help")),
+        ("restore_env.levels.store", ("levels", "show", "missing")),
+    ],
+)
+def test_a_signal_while_modules_are_imported_is_one_line(module: str, words: tuple[str, ...], number: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", STOPPED, module, str(int(number)), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    what = "interrupted" if number == signal.SIGINT else "terminated"
+    assert (done.returncode, done.stderr) == (128 + number, f"imagerestore: {what}; what is written is whole\n")
+
+
+def test_a_signal_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    (tmp_path / "being_imported.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("agents.signals.AGAIN", 0.01)
+    try:
+        with pytest.raises(Terminated), stoppable():
+            module = importlib.import_module("being_imported")
+            assert module.whole
+            time.sleep(10)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        monkeypatch.setattr("agents.signals.LONGEST", 0.0)
+        with pytest.raises(Terminated), stoppable():
+            importlib.reload(module)
+    finally:
+        signal.signal(signal.SIGTERM, before)
