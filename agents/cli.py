@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def parse() -> None:
         build_parser().parse_args(words, parsed)  # for some commands this imports PyTorch and can be interrupted, too
 
-    failed = run_guarded(parse, "imagerestore")
+    failed = run_guarded(parse, "imagerestore", stops=arguments is not None)
     if failed:
         return failed
 

@@ -10,7 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from itertools import accumulate
 from shutil import get_terminal_size
@@ -45,20 +45,21 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
-def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool = False) -> int:
+def run_guarded(command: Callable[[], int | None], program: str, *, debug: bool = False, stops: bool = True) -> int:
     """Run a command and return its exit code.
 
     Args:
         command: what to run; None counts as 0.
         program: the name that messages begin with.
         debug: print the traceback of an error before its one line.
+        stops: let SIGINT and SIGTERM raise ``KeyboardInterrupt`` meanwhile, unless someone else handles them.
 
     Returns:
         What the command returned; 2 for an error that one line explains; 1 for a closed pipe; 130 if interrupted, and
         143 if terminated, by SIGTERM.
     """
     try:
-        with warnings.catch_warnings(), stoppable():
+        with warnings.catch_warnings(), stoppable() if stops else nullcontext():
             warnings.showwarning = lambda message, *_: print_error(message, program, "warning")
             return int(command() or 0)
     except KeyboardInterrupt as stop:

@@ -62,26 +62,51 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    outside, until = _imports(), 0.0
+    outside, waits = _imports(), _Waiting()
 
     def stop(number: int, _: FrameType | None) -> None:
-        nonlocal until
-        now = time.monotonic()
-        until = until or now + LONGEST
-        if _imports() > outside and now < until:
-            again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
+        if _imports() > outside and waits.again(number):
             return
-        until = 0.0
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise waits.over(number)
 
     before = {number: signal.signal(number, stop) for number in SIGNALS if _is_default(number)}
     try:
-        yield
+        try:
+            yield
+        except Exception:
+            if waits.number is None:
+                raise
+        if waits.number is not None:  # the end, or an error, came first
+            raise waits.over(waits.number)
     finally:
+        waits.over()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Waiting:
+    """A signal that waits for the end of an import."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._until, self._timer = 0.0, threading.Timer(0, int)
+
+    def again(self, number: int) -> bool:
+        """Let the process receive the signal once more a little later; false if it has waited long enough."""
+        now = time.monotonic()
+        self._until = self._until if self.number is not None else now + LONGEST
+        if now >= self._until:
+            return False
+        self.number, self._timer = number, threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+        self._timer.daemon = True
+        self._timer.start()
+        return True
+
+    def over(self, number: int | None = None) -> KeyboardInterrupt:
+        """Wait no more, and return what the signal raises."""
+        self._timer.cancel()
+        self.number = None
+        return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
 
 
 def _is_default(number: int) -> bool:

@@ -87,13 +87,12 @@ from agents.cli import main
 
 class Finder(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == sys.argv[1]:
-            os.kill(os.getpid(), int(sys.argv[2]))
+        if name == module:
+            os.kill(os.getpid(), int(number))
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
-sys.modules.pop(sys.argv[1], None)
+module, number, *sys.argv[1:] = sys.argv[1:]
 sys.meta_path.insert(0, Finder())
-sys.argv[1:] = sys.argv[3:]
 sys.exit(main())
 """
 
@@ -117,19 +116,24 @@ def test_a_signal_while_modules_are_imported_is_one_line(module: str, words: tup
 
 def test_a_signal_waits_for_the_end_of_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    (tmp_path / "being_imported.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nwhole = True\n"
-    )
+    program = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nwhole = True\n"
+    (tmp_path / "being_imported.py").write_text(program)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("agents.signals.AGAIN", 0.01)
-    try:
-        with pytest.raises(Terminated), stoppable():
-            module = importlib.import_module("being_imported")
-            assert module.whole
+
+    def use() -> None:
+        with stoppable():
+            assert importlib.import_module("being_imported").whole
             time.sleep(10)
+
+    try:
+        with pytest.raises(Terminated):
+            use()
+        assert sys.modules.pop("being_imported").whole
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         monkeypatch.setattr("agents.signals.LONGEST", 0.0)
-        with pytest.raises(Terminated), stoppable():
-            importlib.reload(module)
+        with pytest.raises(Terminated):
+            use()
+        assert "being_imported" not in sys.modules
     finally:
         signal.signal(signal.SIGTERM, before)
