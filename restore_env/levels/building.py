@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restore_env.compute.sole_writer import sole_writer
 from restore_env.compute.worker_pool import PIECE_PIXELS, WorkerPool, one_thread
 from restore_env.episodes.batch import EpisodeBatch
 from restore_env.episodes.dynamics import score_images, working_images
@@ -87,20 +88,22 @@ def build_levels(
 
     Raises:
         LevelError: the task cannot be stored, or the folder holds another set.
+        BusyError: another process is building there.
     """
     sampler = task_sampler(task)
     assert isinstance(sampler, StartSampler)
     manifest = _manifest(task, sampler.photographs, count, depth, seed, pixels, last_observed, beyond, portable)
     out = Path(out)
-    arrays = create(out, manifest)
-    seeds = np.random.default_rng(seed).choice(2**53, size=count, replace=False)
-    builder = _Builder(task, sampler, manifest, arrays)
-    missing = np.flatnonzero(~arrays["complete"]).tolist()
-    report(count - len(missing), count)
-    for levels in chunks(missing, builder.together):
-        builder.build(levels, seeds[levels].tolist())
-        missing_now = int((~arrays["complete"]).sum())
-        report(count - missing_now, count)
+    with sole_writer(out):
+        arrays = create(out, manifest)
+        seeds = np.random.default_rng(seed).choice(2**53, size=count, replace=False)
+        builder = _Builder(task, sampler, manifest, arrays)
+        missing = np.flatnonzero(~arrays["complete"]).tolist()
+        report(count - len(missing), count)
+        for levels in chunks(missing, builder.together):
+            builder.build(levels, seeds[levels].tolist())
+            missing_now = int((~arrays["complete"]).sum())
+            report(count - missing_now, count)
     return open_levels(out)
 
 

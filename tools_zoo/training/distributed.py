@@ -11,7 +11,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import timedelta
@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from restore_env.compute.sole_writer import sole_writer
 from restore_env.errors import ImageRestoreError
 from tools_zoo.training.settings import TrainingSettings
 
@@ -58,16 +59,18 @@ def is_first() -> bool:
 def joined(settings: _AnySettings) -> Iterator[_AnySettings]:
     """Join the processes that ``torchrun`` has started, if it has; standard output is the first one's.
 
-    CUDA tensors are averaged by NCCL, others by Gloo.
+    The folder ``settings.out`` is theirs meanwhile. CUDA tensors are averaged by NCCL, others by Gloo.
 
     Yields:
         The settings of this process: of the device ``cuda`` each process takes its own GPU.
 
     Raises:
         ProcessError: the device is one GPU for all.
+        BusyError: other processes are writing into the folder.
     """
     if launched() == 1:
-        yield settings
+        with sole_writer(settings.out):
+            yield settings
         return
     kind, _, index = settings.device.partition(":")
     if kind == "cuda":
@@ -79,7 +82,9 @@ def joined(settings: _AnySettings) -> Iterator[_AnySettings]:
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=PATIENCE)
     try:
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(sys.stdout if is_first() else nowhere):
+        with ExitStack() as stack, Path(os.devnull).open("w") as nowhere:
+            stack.enter_context(redirect_stdout(sys.stdout if is_first() else nowhere))
+            by_first(lambda: stack.enter_context(sole_writer(settings.out)))
             yield settings
     finally:
         dist.destroy_process_group()
