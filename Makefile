@@ -40,7 +40,7 @@ count:  ## Source lines, test lines, the largest module, the fullest folder
 	folders = collections.Counter(f.parent for f in source if f.name != "__init__.py").most_common(1)[0]; \
 	print(f"source {sum(source.values())}, tests {tests}, largest module {largest} {source[largest]}, fullest folder {folders[0]} {folders[1]}")'
 
-soak: setup  ## Mutated files through everything that reads files, for half an hour. SECONDS=60: for a minute
+soak: setup  ## Kills, signals, full disks, long runs, equal bits and mutated files, for half an hour. SECONDS=60: for a minute
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
 
 bench: setup  ## Every benchmark in short, under 15 minutes on two cores; writes docs/bench.md. IMAGES=DIR: your photographs

@@ -1,1 +1,1 @@
-"""Damaged and altered files, given to everything that reads files: each must be used, or refused in one line."""
+"""Damaged files, kills, signals, scarce resources and long runs: what becomes of everything that meets them."""

@@ -14,7 +14,7 @@ from benchmarks.soak.mutations import mutated
 from benchmarks.soak.targets import Target
 from benchmarks.soak.watching import fault_of
 
-FINE = ("used", "refused")
+FINE = ("used", "refused", "kept", "skipped")
 """What should become of a case."""
 
 

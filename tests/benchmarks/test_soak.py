@@ -1,4 +1,4 @@
-"""A few mutated files through everything that reads files, and what the soak counts as a fault."""
+"""A few mutated files through everything that reads files, a case of each promise, and what counts as a fault."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.soak.__main__ import main
 from benchmarks.soak.mutations import OF_BYTES, OF_JSON, OF_SAFETENSORS, mutated
+from benchmarks.soak.promises.commands import COMMANDS, left, written
+from benchmarks.soak.promises.scarcity import Unavailable
+from benchmarks.soak.promises.table import PROMISES, Promise, run_promise
 from benchmarks.soak.running import FINE, run_cases
 from benchmarks.soak.targets import TARGETS, Target
 from benchmarks.soak.watching import fault_of
@@ -94,10 +98,53 @@ def test_the_command_counts_and_survives_a_crash(
     assert main(["--only", "YAML", "--count", "5", "--seconds", "60"]) == 0
     assert "YAML: 5 cases" in capsys.readouterr().out
     assert main(["--only", "nothing"]) == 2
-    assert "unknown target 'nothing': choose from images" in capsys.readouterr().err
+    assert "unknown row 'nothing': choose from kills" in capsys.readouterr().err
 
 
 def test_a_target_that_is_at_fault_is_found(tmp_path: Path) -> None:
     broken = Target(lambda _: ([b"x"], lambda data, rng: getattr(data, "no_such_thing")))  # noqa: B009
     cases = list(run_cases(broken, "broken", tmp_path, 0, count=2))
     assert [outcome for _, outcome, _ in cases] == ["begun", "AttributeError"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the rows are measured on Linux alone")
+@pytest.mark.parametrize("name", PROMISES)
+def test_a_case_of_each_promise(name: str, tmp_path: Path) -> None:
+    cases = list(run_promise(name, tmp_path, seed=5, first=len(COMMANDS) - 1, count=1))
+    assert [outcome for _, outcome, _ in cases] in (["begun", "kept"], ["begun", "skipped"]), cases
+
+
+def test_a_promise_is_tried_until_it_is_enough_and_broken_by_an_assertion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def case(number: int, rng: np.random.Generator) -> int:
+        assert number != 1, "two\nlines"
+        if number == 2:
+            raise Unavailable("no file system")
+        return 3
+
+    row = Promise("all is well", lambda _: case, "times", wanted=9, share=1)
+    monkeypatch.setattr("benchmarks.soak.promises.table.PROMISES", {"well": row})
+    cases = [case for case in run_promise("well", tmp_path, 0) if case[1] != "begun"]
+    kept = [(number, "kept", "3") for number in (0, 3, 4)]
+    assert cases == [kept[0], (1, "broken", "two lines"), (2, "skipped", "no file system"), *kept[1:]]
+    assert len(list(run_promise("well", tmp_path, 0, wanted=3))) == 2
+    assert len(list(run_promise("well", tmp_path, 0, seconds=0.0))) == 2
+    assert main(["--only", "YAML", "--count", "2"]) == 0
+    assert "| YAML | 2 files |  | 0 |" in capsys.readouterr().out
+
+
+def test_what_a_training_has_written_is_compared_but_for_its_seconds(tmp_path: Path) -> None:
+    def digests(seconds: float, weight: float) -> dict[str, str]:
+        torch.save({"step": 2, "seconds": seconds, "network": {"weight": torch.tensor([weight])}}, out / "a.pt")
+        return written("train tools", tmp_path)
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "events.out.tfevents.7").touch()
+    (out / ".imagerestore-7.part").touch()
+    (tmp_path / "tmp").mkdir()
+    assert digests(1.0, 0.5) == digests(2.0, 0.5) != digests(1.0, 0.25)
+    assert digests(1.0, 0.5).keys() == {"a.pt", "events"}
+    assert left(tmp_path) == ["out/.imagerestore-7.part"]
