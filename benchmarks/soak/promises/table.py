@@ -48,7 +48,7 @@ PROMISES: Mapping[str, Promise] = MappingProxyType(
             of_commands(interrupting.kills),
             "kills",
             200,
-            42,
+            60,
         ),
         "signals": Promise(
             "SIGINT and SIGTERM: one line, exit code 130 or 143, a checkpoint, and the run goes on from it",
