@@ -27,7 +27,7 @@ class Colours:
     In shadows and lights noise is clipped, which shifts the mean: there a restoration shifts it back.
 
     Args:
-        image: float32 RGB ``(1, 3, H, W)``.
+        image: float RGB ``(1, 3, H, W)``.
         borders: of its tiles, down and across: pixels, from 0 to the whole length.
     """
 
@@ -45,7 +45,7 @@ class Colours:
         """
         tiles = []
         for packed, top, bottom in zip(self._midtones, self._rows[:-1], self._rows[1:], strict=True):
-            pixels = image[0, :, top:bottom]
+            pixels = image[0, :, top:bottom].float()
             inside = torch.from_numpy(np.unpackbits(packed, axis=-1, count=image.shape[3])).bool()
             clipped = ((pixels <= 0) | (pixels >= 1)) & inside
             kinds = inside, pixels.clamp(0, 1).mul_(inside).mul_(255), clipped
@@ -73,7 +73,7 @@ class Colours:
 def _midtones(image: Tensor, top: int, bottom: int) -> npt.NDArray[np.bool_]:
     """Where colours are compared in some rows of an image ``(1, 3, H, W)``: ``(3, rows, W)``."""
     first = max(0, top - NEIGHBOURHOOD // 2)
-    band = image[0, :, first : bottom + NEIGHBOURHOOD // 2].numpy()
+    band = image[0, :, first : bottom + NEIGHBOURHOOD // 2].float().numpy()
     sums, ones = [_summed(channel) for channel in band], _summed(np.ones(band.shape[1:], np.float32))
     means = (np.stack(sums) / ones)[:, top - first : bottom - first]
     return np.asarray((means > MIDTONES[0]) & (means < MIDTONES[1]))

@@ -176,7 +176,7 @@ def apply_tools(
     Args:
         toolbox: its same-size tools are chosen from.
         chosen: action of each tile, ``(rows, columns)``; ``stop`` leaves it as it is.
-        image: float32 ``(1, 3, H, W)``.
+        image: float ``(1, 3, H, W)``.
         grid: the tiles.
         device: where tools run.
         progress: called with a tool's name and the completed share of the step.

@@ -286,7 +286,7 @@ class Restorer:
             restored = with_result(photo, working, scale)
         seconds = time.perf_counter() - started
         episode.working = episode.working[:0]  # frees memory for the comparison
-        float_image = np.ascontiguousarray(working[0].permute(1, 2, 0).numpy()) if keep_float else None
+        float_image = np.ascontiguousarray(working[0].float().permute(1, 2, 0).numpy()) if keep_float else None
         del working
         psnr_before = psnr_after = None
         if reference is not None:

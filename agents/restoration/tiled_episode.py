@@ -19,6 +19,7 @@ from agents.restoration.pipeline import Pipeline
 from agents.restoration.regions import TileAxis, TileGrid, apply_tools
 from restore_env.episodes.observation import observe, observed_patch
 from restore_env.episodes.transition import Actions, StepRules
+from restore_env.images import samples
 from restore_env.images.arrays import Pixels
 from restore_env.images.tiling import apply_tool, tile_starts, to_pixels, upscale_bicubic
 from restore_env.policy import ScoringPolicy
@@ -29,9 +30,6 @@ Progress = Callable[[str, float], None]
 
 BATCH_SIZE = 256
 """Tiles per call of the policy."""
-IN_PLACE = 2**24
-"""Pixels of an image that is too large for a second one in memory: tools work in place, and to take one back the
-others run again on the input. Where tiles chose different tools there is a second one all the same."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class TiledEpisode:
 
     Args:
         pipeline: policy and toolbox.
-        image: float32 RGB ``(1, 3, H, W)``.
+        image: float RGB ``(1, 3, H, W)``.
         scale: upscale factor of the result.
         device: of tools and policy; the image stays in main memory.
         progress: called after each batch of tiles, and during each tool.
@@ -171,7 +169,7 @@ class TiledEpisode:
         stage = to_pixels(self.result()) if self._keep_stages else None
         in_place = self._again is not None and len(self._applied) == len(self.steps)
         in_place = in_place and all(each.scale == 1 for each in [*self._applied, tool])
-        in_place = in_place and self.working[0, 0].numel() > IN_PLACE
+        in_place = in_place and self.working[0, 0].numel() > samples.LARGE
 
         def report(share: float) -> None:
             self._progress(name, share)
@@ -331,9 +329,11 @@ class TiledEpisode:
         """The observed images of tiles, ``(N, P, P, 3)``; an image smaller than a patch is padded."""
         size = self._pipeline.patch_size
         missing = [max(0, size - length) for length in self.working.shape[-2:]]
-        padded = F.pad(self.working, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else self.working
+        padded = self.working
+        if any(missing):
+            padded = F.pad(padded.float(), (0, missing[1], 0, missing[0]), mode="replicate")
         patches = torch.cat([padded[:, :, row : row + size, column : column + size] for row, column in tiles])
-        return observed_patch(patches, self._pipeline.policy_input.observe)
+        return observed_patch(patches.float(), self._pipeline.policy_input.observe)
 
     def _lay_tiles(self) -> TileGrid:
         """The tiles of the working image."""

@@ -17,6 +17,11 @@ from restore_env.images.decoding import Photo, as_rgb8
 from restore_env.images.profiles import ColourSpace, colour_space
 from restore_env.images.tiling import to_pixels, to_tensor
 
+LARGE = 2**24
+"""Pixels; of a larger image memory holds no second one: tools work in place, and to take one back the others run again
+on the input (where tiles chose different tools there is a second one all the same). One of 8 bits is held as float16.
+"""
+
 
 def tool_input(photo: Photo) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
     """The colours that tools restore, RGB ``(H, W, 3)``: uint8, or float32 in [0, 1] of a photo of more than 8 bits.
@@ -28,8 +33,14 @@ def tool_input(photo: Photo) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
 
 
 def working_image(photo: Photo) -> Tensor:
-    """What tools restore, float32 ``(1, 3, H, W)``: the colours of :func:`tool_input`, with about sRGB's tones."""
-    image = torch.empty(1, 3, *photo.pixels.shape[:2])
+    """What tools restore, ``(1, 3, H, W)``: the colours of :func:`tool_input`, with about sRGB's tones.
+
+    It is float32; of a photo of 8 bits and more than :data:`LARGE` pixels float16, whose error in [0, 1] is at most a
+    sixteenth of a grey level of 255.
+    """
+    height, width = photo.pixels.shape[:2]
+    half = height * width > LARGE and photo.colours.dtype == np.uint8
+    image = torch.empty(1, 3, height, width, dtype=torch.float16 if half else torch.float32)
     for top, band in _working_bands(photo):
         image[:, :, top : top + BAND] = band
     return image
@@ -39,7 +50,7 @@ def mix_in(photo: Photo, image: Tensor, strength: float) -> None:
     """Make an image, in place, the mean of itself and of what :func:`working_image` gives, its share ``strength``."""
     for top, band in _working_bands(photo):
         part = image[:, :, top : top + BAND]
-        part.copy_(torch.lerp(band, part, strength))
+        part.copy_(torch.lerp(band, part.float(), strength))
 
 
 def _working_bands(photo: Photo) -> Iterator[tuple[int, Tensor]]:
@@ -102,6 +113,6 @@ def _rounded(image: Tensor, dtype: np.dtype[Any], space: ColourSpace | None) -> 
     """Float ``(1, 3, H, W)``, with the tones of a space if there is one, clipped, as ``(H, W, 3)`` of a type."""
     result = np.empty((*image.shape[2:], 3), dtype=dtype)
     for top in range(0, image.shape[2], BAND):
-        band = image[0, :, top : top + BAND].permute(1, 2, 0).cpu().numpy()
+        band = image[0, :, top : top + BAND].float().permute(1, 2, 0).cpu().numpy()
         result[top : top + BAND] = of_type(band if space is None else space.with_own_tones(band), dtype)
     return result

@@ -52,7 +52,7 @@ def to_pixels(image: Tensor) -> Pixels:
     _, _, height, width = image.shape
     pixels = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, BAND):
-        pixels[top : top + BAND] = quantized(image[0, :, top : top + BAND]).permute(1, 2, 0).cpu().numpy()
+        pixels[top : top + BAND] = quantized(image[0, :, top : top + BAND].float()).permute(1, 2, 0).cpu().numpy()
     return pixels
 
 
@@ -76,7 +76,8 @@ def apply_tool(
 
     Args:
         tool: the tool.
-        image: float32 ``(1, 3, H, W)``; it may stay in main memory while the tool runs elsewhere.
+        image: float32 ``(1, 3, H, W)``; it may stay in main memory while the tool runs elsewhere. Of float16, so is
+            the result; the tool gets float32 all the same.
         device: where the tool runs.
         tile: side of a tile in pixels; None: by device. Narrow images get longer tiles of the same area.
         progress: called after each tile with the completed share.
@@ -100,11 +101,16 @@ def apply_tool(
     beyond = [math.ceil(halo / min(end - first for first, end in cuts)) for cuts in (rows, columns)]
     delay = beyond[0] * len(columns) + beyond[1] if in_place else 0
     waiting: deque[tuple[Tensor, Tensor]] = deque()
+    if in_place:  # one block: results among the activations would keep freed memory from being used again
+        largest = [max(end - first for first, end in cuts) for cuts in (rows, columns)]
+        kept = result.new_empty(min(delay + 1, len(tiles)), 3, *largest)
     with retained_memory() if len(tiles) > 1 and device.type == "cpu" else contextlib.nullcontext():
         for done, (down, across) in enumerate(tiles, 1):
             inside = apply_within(tool, image, down, across, device)
             part = result[:, :, down[0] * scale : down[1] * scale, across[0] * scale : across[1] * scale]
-            waiting.append((part, inside.clone() if in_place else inside))
+            if in_place:
+                inside = kept[done % len(kept), None, :, : part.shape[2], : part.shape[3]].copy_(inside)
+            waiting.append((part, inside))
             while len(waiting) > (delay if done < len(tiles) else 0):
                 written, values = waiting.popleft()
                 written.copy_(values)
@@ -138,7 +144,7 @@ def apply_within(
     if margin is not None:
         first_row, first_column = (max(0, start - margin) // _GRID * _GRID for start in (top, left))
         last_row, last_column = bottom + margin, right + margin
-    piece = image[:, :, first_row:last_row, first_column:last_column].to(device).contiguous()
+    piece = image[:, :, first_row:last_row, first_column:last_column].to(device).float().contiguous()
     output = call_tool(tool, piece, channels=3)
     inside = output[:, :, (top - first_row) * scale :, (left - first_column) * scale :]
     return inside[:, :, : (bottom - top) * scale, : (right - left) * scale]

@@ -18,7 +18,7 @@ from restore_env.images.decoding import ImageError, Photo, decode_image, read_im
 from restore_env.images.encoding import write_image
 from restore_env.images.formats import FORMATS as EVERY
 from restore_env.images.formats import WRITTEN
-from restore_env.images.samples import tool_input, with_result
+from restore_env.images.samples import tool_input, with_result, working_image
 from restore_env.images.tiling import to_tensor
 from tests.support.image_files import ALPHA, GREY, RGB, Array, deep_png, encode, exif_of, tiff, to16, to_float
 
@@ -31,6 +31,19 @@ IPTC = b"\x1c\x02\x50\x00\x06Photog"
 def unchanged(photo: Photo) -> Photo:
     """The photo as a chain without tools leaves it."""
     return with_result(photo, to_tensor(tool_input(photo)), 1)
+
+
+def test_large_photos_of_8_bits_are_held_in_half_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no tool changes is the same; deeper photos keep their depth."""
+    monkeypatch.setattr("restore_env.images.samples.LARGE", RGB[..., 0].size - 1)
+    levels = np.arange(RGB.size).astype(np.uint8).reshape(RGB.shape)
+    half = working_image(Photo(levels))
+    assert half.dtype == torch.float16
+    np.testing.assert_array_equal(with_result(Photo(levels), half, 1).pixels, levels)
+    deep = Photo(RGB, exact=to16(RGB))
+    assert working_image(deep).dtype == torch.float32
+    monkeypatch.setattr("restore_env.images.samples.LARGE", RGB[..., 0].size)
+    assert working_image(Photo(levels)).dtype == torch.float32
 
 
 BITS = Image.fromarray(GREY).convert("1")
