@@ -13,7 +13,17 @@ from sr_models.super_resolver import STAGES, read_generator
 from sr_models.training.crops import CROPS
 from tools_zoo.training.cards import write_card
 
-_LOSSES = ("discriminator", "width", "semantic", "pixel", "perceptual", "adversarial", "category", "adversarial_loss")
+_LOSSES = (
+    "discriminator",
+    "width",
+    "semantic",
+    "pixel",
+    "artefact",
+    "perceptual",
+    "adversarial",
+    "category",
+    "adversarial_loss",
+)
 _FROZEN = ("prior", "features", "semantics")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +24,33 @@ from sr_models.extractors.extractor import Extractor
 from sr_models.generators import UPSCALE
 from sr_models.losses.perceptual import PerceptualDistance
 from sr_models.training.blind_distortion import Distortion
+from sr_models.training.drawings import drawing
 from sr_models.training.teacher import TeacherOutputs
 from tools_zoo.training.losses import as_tensor
 
 CONTEXT = 16
 """Pixels around a crop that are distorted with it, where the photograph has them."""
+DRAWING = "a drawing"
+"""Identity of crops that are not of photographs."""
 CROPS = 12
 """Crops of the validation."""
 GRID_ROWS, GRID_GAP = 6, 4
 """Crops in the picture at most, and pixels between them."""
+
+
+class _Crops(CropSampler):
+    """Draws crops of photographs and of drawings."""
+
+    def __init__(self, *arguments: Any, drawing_share: float, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._drawing_share = drawing_share
+
+    def draw(self, rng: np.random.Generator) -> Crop:
+        """Draw a crop."""
+        if not self._drawing_share or rng.random() >= self._drawing_share:
+            return super().draw(rng)
+        page = drawing(self._size + 2 * CONTEXT, rng)
+        return Crop(page, DRAWING, 1.0, 1, self._size, CONTEXT, CONTEXT)
 
 
 class SrPairSampler(PairSampler):
@@ -43,7 +62,8 @@ class SrPairSampler(PairSampler):
         crop_size: pixels of the target, a multiple of 4.
         distortion: makes the low-resolution image.
         teacher: gives further targets, behind the photographs' channels: ``(N, H, W, 6)``. Crops then start at
-            multiples of 4, where the whole photograph's low-resolution pixels do.
+            multiples of 4, where the whole photograph's low-resolution pixels do. Drawings have no teacher.
+        drawing_share: how many crops are of :func:`sr_models.training.drawings.drawing` instead.
 
     Raises:
         ValueError: the crop's size is not a multiple of 4, or no image is as large as a crop.
@@ -56,16 +76,21 @@ class SrPairSampler(PairSampler):
         crop_size: int,
         distortion: Distortion,
         teacher: TeacherOutputs | None = None,
+        drawing_share: float = 0.0,
     ) -> None:
         if crop_size % UPSCALE:
             raise ValueError(f"a crop of {crop_size} pixels is no multiple of {UPSCALE}")
-        super().__init__(CropSampler(source, crop_size, indices=indices, step=1 if teacher is None else UPSCALE))
+        step = 1 if teacher is None else UPSCALE
+        super().__init__(_Crops(source, crop_size, indices=indices, step=step, drawing_share=drawing_share))
         self._distortion, self._teacher = distortion, teacher
 
     def target(self, crop: Crop) -> Pixels:
         """The crop of the photograph, and the teacher's output for it, if there is one."""
         clean = crop.target()
-        return clean if self._teacher is None else np.concatenate([clean, self._teacher.patch(crop)], axis=2)
+        if self._teacher is None:
+            return clean
+        taught = clean if crop.identity == DRAWING else self._teacher.patch(crop)
+        return np.concatenate([clean, taught], axis=2)
 
     def distort(self, crop: Crop, rng: np.random.Generator) -> Pixels:
         """The crop at a quarter of its size, distorted together with its context."""

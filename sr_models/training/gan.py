@@ -13,6 +13,7 @@ from sr_models.discriminators import DISCRIMINATORS
 from sr_models.extractors.extractor import Extractor
 from sr_models.generators import UPSCALE
 from sr_models.losses.adversarial import ADVERSARIAL_LOSSES, category_loss
+from sr_models.losses.artefact import artefact_loss
 from sr_models.losses.perceptual import PerceptualLoss
 from sr_models.prior.categories import BACKGROUND
 from sr_models.prior.semantic_prior import Prior
@@ -45,6 +46,8 @@ class GANConfig:
     """A key of :data:`sr_models.losses.adversarial.ADVERSARIAL_LOSSES`."""
     width: int = 64
     """Of the discriminator's first layer; 64 is published."""
+    artefact: float = 50.0
+    """Weight of the artefact loss."""
 
     def __post_init__(self) -> None:
         DISCRIMINATORS[self.discriminator](32 if self.semantic else None, 1)  # raises if it takes no semantics
@@ -78,12 +81,13 @@ class GAN(nn.Module):
         self._config = config
         self._frozen = perceptual, extractor, prior  # in a tuple: neither trained nor part of the state
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor, before: Tensor | None = None) -> Tensor:
         """Compute the sum of the generator's and the discriminator's loss.
 
         Args:
             outputs: the generator's, ``(N, 3, H, W)`` float RGB.
             targets: the same shape, in [0, 1].
+            before: what the generator gave at the start of this stage, for the artefact loss.
         """
         config, discriminator = self._config, self.discriminator
         perceptual, extractor, prior = self._frozen
@@ -99,6 +103,8 @@ class GAN(nn.Module):
         loss: Tensor = config.perceptual * perceptual(outputs, targets) + config.adversarial * generator_loss
         if config.pixel:
             loss = loss + config.pixel * F.l1_loss(outputs, targets)
+        if config.artefact and before is not None:
+            loss = loss + config.artefact * artefact_loss(outputs, targets, before)
         if categories is not None:
             loss = loss + config.category * category_loss(fake.categories, categories)
         real, fake = discriminator(targets, context), discriminator(outputs.detach(), context)

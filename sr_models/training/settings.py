@@ -39,7 +39,7 @@ MODELS: Mapping[str, Model] = MappingProxyType(
     {
         "sft": Model(
             "sft",
-            GANConfig("vgg", semantic=False, pixel=0.0, perceptual=1.0, adversarial=5e-3, category=5e-3),
+            GANConfig("vgg", semantic=False, pixel=1.0, perceptual=1.0, adversarial=5e-3, category=5e-3),
             VGG19_CONV5_4,
             faster="condition",
         ),
@@ -50,7 +50,8 @@ MODELS: Mapping[str, Model] = MappingProxyType(
         ),
     }
 )
-"""The two models (Wang et al., 2018, section 3.4; Li et al., 2024, section 4.1)."""
+"""The two models (Wang et al., 2018, section 3.4; Li et al., 2024, section 4.1). Added to what is published are the
+artefact loss and, for SFT-GAN, the mean absolute error: without them it invents patterns on flat ground."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ class SrTraining(PhotographSettings, NetworkTraining):
         None, "folder of a better network's outputs, as further targets of the PSNR stage", recorded=False
     )
     teacher_share: float = option(0.5, "of them in the loss", values="share", recorded=False)
+    drawing_share: float = option(0.1, "crops of rendered text and line art, of all", values="share")
     crop_size: int = option(96, "pixels of the targets", values="positive")
     batch_size: int = option(8, "crops in a batch", values="positive")
     learning_rate: float | None = option(
@@ -82,6 +84,12 @@ class SrTraining(PhotographSettings, NetworkTraining):
     clip: Path | None = option(None, "CLIP RN50's weights: the semantics of SeD as published", recorded=False)
     discriminator: Literal["vgg", "patch", "pixel"] | None = option(None, "in place of the model's", recorded=False)
     adversarial_loss: Literal["vanilla", "relativistic"] = option("vanilla", "of the GAN stage", recorded=False)
+    pixel_weight: float | None = option(
+        None, "of the GAN stage's mean absolute error (default: the model's)", recorded=False
+    )
+    artefact_weight: float | None = option(
+        None, "of the GAN stage's loss of artefacts (default: the model's)", recorded=False
+    )
     semantics: bool = option(True, "the same discriminator without semantics", recorded=False)
     discriminator_width: int = option(64, "channels of its first layer", values="positive", recorded=False)
 
@@ -120,6 +128,8 @@ class SrTraining(PhotographSettings, NetworkTraining):
             semantic=own.semantic and self.semantics,
             perceptual=PIXEL_PERCEPTUAL if name == "pixel" and own.semantic else own.perceptual,
             category=own.category if name == "vgg" else 0.0,
+            pixel=own.pixel if self.pixel_weight is None else self.pixel_weight,
+            artefact=own.artefact if self.artefact_weight is None else self.artefact_weight,
             adversarial_loss=self.adversarial_loss,
             width=self.discriminator_width,
         )

@@ -94,27 +94,29 @@ def _train_stage(
         vgg = isinstance(frozen.features, VGG19)
         loss = PerceptualLoss(frozen.features, MODELS[settings.model].vgg_depths if vgg else SQUEEZENET_DEPTHS)
         gan = GAN(generator, settings.gan, loss, frozen.semantics, frozen.prior)
-
+    start = copy.deepcopy(generator).to(settings.device).eval().requires_grad_(False)
     teacher = TeacherOutputs(settings.teacher) if settings.teacher is not None and gan is None else None
 
-    def upscale(images: Tensor) -> Tensor:
+    def upscale(images: Tensor, network: nn.Module = generator) -> Tensor:
         with torch.no_grad():
             maps = [frozen.prior(images)] if getattr(generator, "takes_maps", False) else []
-        upscaled: Tensor = generator(images, *maps)
+        upscaled: Tensor = network(images, *maps)
         return upscaled
 
     def objective(batch: Batch) -> Tensor:
         inputs, targets = (as_tensor(side, settings.device) for side in batch)
         outputs = upscale(inputs).float()
         if gan is not None:
-            return gan.loss(outputs, targets)
+            with torch.no_grad():
+                before = upscale(inputs, start).float() if settings.gan.artefact else None
+            return gan.loss(outputs, targets, before)
         clean, taught = targets[:, :3], targets[:, 3:]
         loss = F.l1_loss(outputs, clean)
         return loss if teacher is None else torch.lerp(loss, F.l1_loss(outputs, taught), settings.teacher_share)
 
     kept, held_out = split_images(len(source))
     distortion = DISTORTIONS[settings.distortion]
-    sampler = SrPairSampler(source, kept, settings.crop_size, distortion, teacher)
+    sampler = SrPairSampler(source, kept, settings.crop_size, distortion, teacher, settings.drawing_share)
     largest = max(min(source.size(index)) for index in held_out)
     held = SrPairSampler(source, held_out, min(VALIDATION_SIZE, largest // UPSCALE * UPSCALE), distortion)
     crops = ValidationCrops(held, frozen.distance, settings.seed, settings.device)
