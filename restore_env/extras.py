@@ -12,6 +12,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "app": ("gradio", "matplotlib"),
         "heif": ("pillow_heif",),
+        "judges": ("flip_evaluator", "ssimulacra2"),
         "ncnn": ("ncnn",),
         "onnx": ("onnx", "onnxscript", "onnxruntime"),
         "plots": ("matplotlib",),
@@ -25,6 +26,11 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 class MissingExtraError(ImageRestoreError, ImportError):
     """A package of an extra is not installed; the message says how to install it."""
+
+
+def has_extra(extra: str) -> bool:
+    """Whether the packages of an extra, a key of :data:`EXTRAS`, are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in EXTRAS[extra])
 
 
 def require_extra(extra: str, what: str, error: type[Exception] = MissingExtraError) -> None:

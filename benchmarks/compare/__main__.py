@@ -18,10 +18,18 @@ from pathlib import Path
 
 from agents.command_line import OneLineParser, positive_int, run_guarded
 from agents.rollout import draw_starts
-from benchmarks.baselines.catalog import CLEAN, find_baseline
+from benchmarks.baselines.catalog import CLEAN
 from benchmarks.compare.distortions import NAMES, distortion_of
 from benchmarks.compare.figures import draw_comparison, draw_crops
-from benchmarks.compare.methods import METHODS, ON_REQUEST, SUPER_RESOLVERS, Setting, make_method, usual_methods
+from benchmarks.compare.methods import (
+    METHODS,
+    ON_REQUEST,
+    Setting,
+    add_weights,
+    make_method,
+    named_weights,
+    usual_methods,
+)
 from benchmarks.compare.metrics import metrics_of
 from benchmarks.compare.photographs import COST_SIDE, draw_photographs
 from benchmarks.compare.results import Comparison, Failure, Results, make_cache
@@ -94,12 +102,7 @@ def setting_of(arguments: argparse.Namespace) -> Setting:
     Raises:
         ValueError: a ``--weights`` that is not NAME=FILE, or names nothing that has weights.
     """
-    weights = {}
-    for text in arguments.weights:
-        name, separator, path = text.partition("=")
-        if not (separator and path):
-            raise ValueError(f"--weights takes NAME=FILE, got {text!r}")
-        weights[name if name in SUPER_RESOLVERS else find_baseline(name).name] = Path(path)
+    weights = named_weights(arguments.weights)
     others = {name: getattr(arguments, name) for name in vars(Setting()) if name not in ("factor", "weights")}
     return Setting(factor=TASKS[arguments.task][0], weights=weights, **others)
 
@@ -205,15 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--policy", help="of the method agent: shipped name or file (default: the toolbox's own)")
     parser.add_argument("--published", type=Path, metavar="DIR", help="what imagerestore import-rl-restore wrote")
     parser.add_argument("--owan", type=Path, metavar="FILE", help="OWAN's published weights, model_best.pth")
-    parser.add_argument("--peers", type=Path, metavar="DIR", help="published weights of RFDN and CARN-M, for x4")
-    parser.add_argument(
-        "--weights",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=FILE",
-        help="of baselines and super-resolvers (default: shipped ones)",
-    )
+    add_weights(parser)
     parser.add_argument("--squeezenet", type=Path, help="weights (.npz) for the distance (default: the prior's trunk)")
     parser.add_argument("--search-images", type=Path, help="to search chains on (default: embedded photographs)")
     parser.add_argument("--search-patches", type=positive_int, default=32)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import argparse
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from agents.agent import DEFAULT, load_policy, policy_of
 from agents.policies.heuristics import FixedChain, RandomPolicy, best_chains
 from agents.policies.oracles import ExhaustiveOracle, GreedyOracle
 from agents.restoration.restorer import Restorer
 from agents.rollout import draw_starts, play
-from benchmarks.baselines.catalog import BASELINES
+from benchmarks.baselines.catalog import BASELINES, find_baseline
 from benchmarks.baselines.complexity import parameter_count
 from benchmarks.baselines.owan import read_published
 from benchmarks.baselines.published_x4 import PUBLISHED, load_published
@@ -23,7 +26,7 @@ from benchmarks.baselines.weights import SHIPPED, BaselineWeights, Training, as_
 from benchmarks.compare.method import Method
 from benchmarks.compare.upscaling import ThenUpscale, UpscalingRequired
 from restore_env import Task
-from restore_env.toolbox import BICUBIC_X4, Tool, Toolbox
+from restore_env.toolbox import BICUBIC_X4, FunctionTool, Tool, Toolbox
 from sr_models import load_super_resolver
 from tools_zoo import load_toolbox, toolbox_names
 from tools_zoo.training.losses import as_tensor
@@ -74,6 +77,18 @@ class Setting:
 def _input(name: str, setting: Setting) -> Method:
     toolbox = Toolbox([BICUBIC_X4], setting.device)
     return Method(name, name, FixedChain((), toolbox.stop), toolbox, 0)
+
+
+def _lanczos(name: str, setting: Setting) -> Method:
+    return _one_tool(name, "Lanczos", FunctionTool("lanczos_x4", lanczos_upscale, 4, 0.0, 3), setting)
+
+
+def lanczos_upscale(images: Tensor) -> Tensor:
+    """Upscale ``(N, 3, H, W)`` by 4 with Lanczos' kernel of three lobes, as Pillow does."""
+    height, width = images.shape[2:]
+    planes = images.detach().cpu().float().flatten(0, 1).numpy()
+    large = [Image.fromarray(plane).resize((4 * width, 4 * height), Image.Resampling.LANCZOS) for plane in planes]
+    return torch.from_numpy(np.stack([np.asarray(plane) for plane in large])).unflatten(0, images.shape[:2]).to(images)
 
 
 def _one_tool(name: str, title: str, tool: Tool, setting: Setting) -> Method:
@@ -192,6 +207,7 @@ METHODS: Mapping[int, Mapping[str, Callable[[str, Setting], Method]]] = MappingP
         },
         4: {
             "bicubic": _input,
+            "lanczos": _lanczos,
             **{name: _baseline for name, row in BASELINES.items() if row.factor == 4},
             **dict.fromkeys(PUBLISHED, _published_x4),
             **dict.fromkeys(SUPER_RESOLVERS, _super_resolver),
@@ -210,6 +226,34 @@ def make_method(name: str, setting: Setting) -> Method:
         ValueError: weights that are missing, damaged or of another method.
     """
     return METHODS[setting.factor][name](name, setting)
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where weights are."""
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="published weights of RFDN and CARN-M, for x4")
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=FILE",
+        help="of baselines and super-resolvers (default: shipped ones)",
+    )
+
+
+def named_weights(texts: Sequence[str]) -> dict[str, Path]:
+    """The files of ``NAME=FILE``, by the names of baselines and super-resolvers.
+
+    Raises:
+        ValueError: no ``NAME=FILE``, or nothing of that name has weights.
+    """
+    weights = {}
+    for text in texts:
+        name, separator, path = text.partition("=")
+        if not (separator and path):
+            raise ValueError(f"--weights takes NAME=FILE, got {text!r}")
+        weights[name if name in SUPER_RESOLVERS else find_baseline(name).name] = Path(path)
+    return weights
 
 
 def usual_methods(setting: Setting) -> list[str]:

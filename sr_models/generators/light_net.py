@@ -1,8 +1,8 @@
 """LightNet: a x4 generator for few operations, with or without semantic maps; both super-resolvers can use it.
 
-Gated residual blocks of plain 3x3 convolutions, all at low resolution, then one pixel-shuffle by 4. In training each
-convolution is a sum (:mod:`tools_zoo.merging`). Sources: gates without parameters, Wan et al., "Swift Parameter-free
-Attention Network" (SPAN), CVPR workshops 2024; the SFT layers, Wang et al., CVPR 2018, section 3.2.
+Residual blocks of plain 3x3 convolutions, all at low resolution, then one pixel-shuffle by 4. In training each
+convolution is a sum (:mod:`tools_zoo.merging`). Sources: Lim et al., "Enhanced Deep Residual Networks for Single Image
+Super-Resolution" (EDSR), CVPR workshops 2017; the SFT layers, Wang et al., CVPR 2018, section 3.2.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from tools_zoo.merging import MergedConvolution, merge
 from tools_zoo.networks import zeroed
 
 CONDITION_CHANNELS = 16
+SLOPE = 0.1
+"""Of leaky ReLUs. Features are small: an activation that is nearly linear there, such as SiLU, learns nothing more."""
 
 
-class GatedBlock(nn.Module):
-    """``x + r * sigmoid(x + r)``, where ``r`` are two 3x3 convolutions of ``x`` with a SiLU between."""
+class ResidualBlock(nn.Module):
+    """``x`` plus two 3x3 convolutions of ``x`` with a leaky ReLU between."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -33,8 +35,7 @@ class GatedBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Refine ``(N, C, H, W)``."""
-        inner = self.conv2(F.silu(self.conv1(features)))
-        refined: Tensor = features + inner * torch.sigmoid(features + inner)
+        refined: Tensor = features + self.conv2(F.leaky_relu(self.conv1(features), SLOPE))
         return refined
 
 
@@ -53,13 +54,13 @@ class Modulation(nn.Module):
 
 
 class LightNet(nn.Module):
-    """Conv to ``channels``, gated blocks, conv, a skip around them, conv to 48, pixel-shuffle by 4.
+    """Conv to ``channels``, residual blocks, conv, a skip around them, conv to 48, pixel-shuffle by 4.
 
     The result is added to the bicubically upscaled input. With maps, every second block's input is modulated by them.
 
     Args:
         channels: width.
-        blocks: gated blocks.
+        blocks: residual blocks.
         takes_maps: whether it has SFT layers.
     """
 
@@ -68,16 +69,16 @@ class LightNet(nn.Module):
         self.takes_maps = takes_maps
         self.receptive_radius = 2 * blocks + 3
         self.head = nn.Conv2d(3, channels, 3, padding=1)
-        self.blocks = nn.ModuleList([GatedBlock(channels) for _ in range(blocks)])
+        self.blocks = nn.ModuleList([ResidualBlock(channels) for _ in range(blocks)])
         self.join = MergedConvolution(channels, channels)
         self.tail = zeroed(nn.Conv2d(channels, 3 * UPSCALE**2, 3, padding=1))
         arguments = [torch.zeros(1, 3, 8, 8)]
         if takes_maps:
             self.condition = nn.Sequential(
                 nn.Conv2d(len(CATEGORIES), 2 * CONDITION_CHANNELS, 1),
-                nn.LeakyReLU(0.1),
+                nn.LeakyReLU(SLOPE),
                 nn.Conv2d(2 * CONDITION_CHANNELS, CONDITION_CHANNELS, 1),
-                nn.LeakyReLU(0.1),
+                nn.LeakyReLU(SLOPE),
             )
             self.condition_layers = nn.ModuleList([Modulation(channels) for _ in range(0, blocks, 2)])
             arguments.append(torch.zeros(1, len(CATEGORIES), 8 * UPSCALE, 8 * UPSCALE))

@@ -32,8 +32,13 @@ Colour = tuple[int, int, int]
 Draw = Callable[[ImageDraw.ImageDraw, int, Colour, np.random.Generator], None]
 
 
-def drawing(size: int, rng: np.random.Generator) -> Pixels:
-    """Draw a square of text, lines or tables: uint8 RGB ``(size, size, 3)``.
+def drawing(size: int, rng: np.random.Generator, kind: str | None = None) -> Pixels:
+    """Draw a square of text, lines or a table: uint8 RGB ``(size, size, 3)``.
+
+    Args:
+        size: pixels along a side.
+        rng: what is drawn, in which colours.
+        kind: a key of :data:`KINDS`; None draws one of them.
 
     Raises:
         ValueError: a size below 1.
@@ -43,7 +48,7 @@ def drawing(size: int, rng: np.random.Generator) -> Pixels:
     ink, ground = _colours(rng)
     large = size * OVERSAMPLING
     canvas = Image.new("RGB", (large, large), ground)
-    kind = list(KINDS)[int(rng.integers(len(KINDS)))]
+    kind = kind or list(KINDS)[int(rng.integers(len(KINDS)))]
     KINDS[kind](ImageDraw.Draw(canvas), large, ink, rng)
     return np.asarray(canvas.resize((size, size), Image.Resampling.BOX))
 
