@@ -1,8 +1,8 @@
 """x4 networks by what an image shows: ``python -m benchmarks.contents``.
 
 Text, line art, a table, bricks, grass, gravel, a face, sky and flat colours, each reduced bicubically and upscaled by
-every method: perceptual distance and two judges without a network. A network that is worse than Lanczos on any of them
-is marked. On flat colours, where every structure is invented, the strongest frequency of what a method adds is measured.
+every method: perceptual distance and two judges without a network. What is worse than Lanczos is marked. On flat
+colours, where every structure is invented, the strongest frequency of what a method adds is measured.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 import torch
-from skimage import data
 from torch import Tensor
 
 from agents.command_line import OneLineParser, run_guarded
@@ -44,22 +44,25 @@ def _drawn(kind: str) -> Pixels:
     return drawings.drawing(SIDE, np.random.default_rng(SEED), kind)
 
 
-def _part(image: Pixels, top: int = 0, left: int = 0, side: int = SIDE) -> Pixels:
-    grey = image.ndim == 2
+def _photographed(name: str, top: int = 0, left: int = 0, side: int = SIDE) -> Pixels:
+    """A part of one of scikit-image's pictures, RGB."""
+    from skimage import data
+
+    image = np.asarray(getattr(data, name)())
     part = image[top : top + side, left : left + side]
-    return np.ascontiguousarray(np.repeat(part[..., None], 3, axis=2) if grey else part[..., :3])
+    return np.ascontiguousarray(np.repeat(part[..., None], 3, axis=2) if image.ndim == 2 else part[..., :3])
 
 
 CONTENTS: Mapping[str, Callable[[], Pixels]] = MappingProxyType(
     {
-        "text": lambda: _drawn("text"),
-        "line art": lambda: _drawn("lines"),
-        "table": lambda: _drawn("table"),
-        "brick": lambda: _part(data.brick()),
-        "grass": lambda: _part(data.grass()),
-        "gravel": lambda: _part(data.gravel()),
-        "face": lambda: _part(data.astronaut(), 0, 120, 256),
-        "sky": lambda: _part(data.rocket(), 0, 0, 200),
+        "text": partial(_drawn, "text"),
+        "line art": partial(_drawn, "lines"),
+        "table": partial(_drawn, "table"),
+        "brick": partial(_photographed, "brick"),
+        "grass": partial(_photographed, "grass"),
+        "gravel": partial(_photographed, "gravel"),
+        "face": partial(_photographed, "astronaut", 0, 120, 256),
+        "sky": partial(_photographed, "rocket", 0, 0, 200),
     }
 )
 """What is shown, by name: uint8 RGB ``(H, W, 3)``."""

@@ -88,7 +88,8 @@ def lanczos_upscale(images: Tensor) -> Tensor:
     height, width = images.shape[2:]
     planes = images.detach().cpu().float().flatten(0, 1).numpy()
     large = [Image.fromarray(plane).resize((4 * width, 4 * height), Image.Resampling.LANCZOS) for plane in planes]
-    return torch.from_numpy(np.stack([np.asarray(plane) for plane in large])).unflatten(0, images.shape[:2]).to(images)
+    upscaled = torch.from_numpy(np.stack([np.asarray(plane) for plane in large]))
+    return upscaled.view(*images.shape[:2], 4 * height, 4 * width).to(images)
 
 
 def _one_tool(name: str, title: str, tool: Tool, setting: Setting) -> Method:
