@@ -64,11 +64,19 @@ def sweep_folders() -> None:
         return
     for folder in Path(tempfile.gettempdir()).glob(_FOLDER):
         with contextlib.suppress(OSError):
-            status = folder.lstat()
-            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+            if _is_own_folder(folder.lstat()):
                 with _unlocked(folder / _LOCK) as free:
                     if free:
                         shutil.rmtree(folder, ignore_errors=True)
+    for folder in Path(tempfile.gettempdir()).glob(f".{_FOLDER}"):  # just made, or never locked
+        with contextlib.suppress(OSError):
+            status = folder.lstat()
+            if _is_own_folder(status) and time.time() - status.st_mtime > YOUNG:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own_folder(status: os.stat_result) -> bool:
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
 
 
 def sweep_parts(folder: Path) -> None:

@@ -83,6 +83,16 @@ def test_young_files_may_not_be_locked_yet(place: Path, monkeypatch: pytest.Monk
     assert not list(place.iterdir())
 
 
+def test_a_folder_whose_process_died_before_it_was_locked_is_swept(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / ".imagerestore-0123").mkdir()
+    monkeypatch.setattr(leftovers, "YOUNG", 60.0)
+    assert sweep(place) == [".imagerestore-0123"]
+    os.utime(place / ".imagerestore-0123", (0, 0))
+    assert sweep(place) == []
+
+
 def test_what_cannot_be_deleted_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "Permission denied", str(path))
