@@ -11,7 +11,10 @@ class ImageRestoreError(ValueError):
         super().__init__(one_line(message))
 
 
-_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "insufficient memory", "bad_alloc")
+_NO_MEMORY = (
+    *("allocate memory", "not enough memory", "out of memory", "insufficient memory", "bad_alloc"),
+    *("could not create a primitive", "could not execute a primitive"),  # oneDNN's, whatever it lacks
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

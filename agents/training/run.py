@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,9 @@ class Run:
         state |= {"policy": policy.state_dict(), "optimizer": policy.optimizer.state_dict()}
         state["collected"] = self._resumption.save(model)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, lambda file: torch.save(state, file))
+        buffer = io.BytesIO()
+        torch.save(state, buffer)  # into a file, it would not say that a disk is full
+        write_atomically(self.path, buffer.getvalue())
         self._resumption.saved()
 
     def resume(self, model: BaseAlgorithm) -> None:

@@ -339,8 +339,7 @@ def create(path: Path, manifest: Manifest) -> dict[str, Array]:
         (path / DATABASE).unlink(missing_ok=True)  # of a set that was here
         try:
             for name, (shape, dtype) in manifest.arrays().items():
-                np.lib.format.open_memmap(path / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape).flush()
-                _reserve(path / f"{name}.npy")
+                _reserve(path / f"{name}.npy", shape, dtype)
             write_atomically(file, described.encode())
         except BaseException:
             for name in manifest.arrays():
@@ -349,8 +348,12 @@ def create(path: Path, manifest: Manifest) -> dict[str, Array]:
     return {name: _mapped(path / f"{name}.npy", "r+") for name in manifest.arrays()}
 
 
-def _reserve(path: Path) -> None:
-    """Let a file take its room on the disk now: later a full disk would end the process without a word."""
+def _reserve(path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    """Make an array's file, which takes its room on the disk now: later a full one would end the process mutely."""
+    try:
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape).flush()
+    except OSError as error:
+        raise LevelError(f"{path}: {error.strerror or error}") from None
     if not hasattr(os, "posix_fallocate"):
         return
     try:

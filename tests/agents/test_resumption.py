@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,22 @@ def test_a_checkpoint_of_an_earlier_version_and_a_damaged_one(algorithm: Algorit
     torch.save({name: value for name, value in state.items() if name not in ("collected", "validated")}, path)
     _, progress = train_agent(longer)
     assert progress.steps >= 80
+
+
+def test_a_full_disk_is_an_error_that_names_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    @contextmanager
+    def part_file(folder: Path) -> Iterator[Any]:
+        yield folder / "part", Full()
+
+    monkeypatch.setattr("agents.training.run.save_policy", lambda *_: None)
+    monkeypatch.setattr("restore_env.images.files.part_file", part_file)
+    with pytest.raises(OSError, match="No space left") as error:
+        train_agent(settings(tmp_path, "ppo"))
+    assert str(error.value.filename).endswith("checkpoint.pt")
 
 
 def test_the_output_may_be_deleted_meanwhile(tmp_path: Path) -> None:

@@ -75,6 +75,29 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     assert all(torch.equal(value, killed[key]) for key, value in whole.items())
 
 
+def test_a_network_with_dropout_resumes_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools_zoo.training.trainer.CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("tools_zoo.training.trainer.REPORT_SECONDS", -1.0)
+
+    def train(out: str, report: Callable[[Progress], None] = lambda _: None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.Dropout(0.5), torch.nn.Conv2d(8, 3, 1))
+        return train_network(
+            NetworkTraining(out=tmp_path / out, steps=4),
+            "network",
+            network,
+            lambda step: torch.full((1, 3, 4, 4), step / 2),
+            lambda batch: network(batch).square().mean(),
+            Validation(lambda: {"psnr/output": 1.0}, 60.0),
+            report=report,
+        )[0].state
+
+    whole = train("whole")
+    with pytest.raises(KilledError):
+        train("killed", kill_at(2))
+    assert all(torch.equal(value, whole[key]) for key, value in train("killed").items())
+
+
 def test_a_card_says_where_validation_is_on_photographs_that_were_not_trained_on(tmp_path: Path) -> None:
     many = open_images(photographs(25, 40, 40), min_size=16)
     assert isinstance(many, ImageSource)

@@ -1,9 +1,9 @@
 """Gradient descent by a budget: resumable to the bit, with EMA, live progress and an end on the clock.
 
-Every batch is a function of its step's number, so nothing but the networks, the optimizer and the step has to be kept:
-a run that was killed and resumed equals one that was not. :func:`train_network` is what every training of a network
-calls: tools, joint training, super-resolution, prior and baselines. Several processes can share the batches of a run
-(:mod:`tools_zoo.training.distributed`).
+Every batch, and all that is random in a step, is a function of the step's number, so nothing but the networks, the
+optimizer and that number has to be kept: a run that was killed and resumed equals one that was not.
+:func:`train_network` is what every training of a network calls: tools, joint training, super-resolution, prior and
+baselines. Several processes can share the batches of a run (:mod:`tools_zoo.training.distributed`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -222,6 +223,7 @@ class _Run:
     ) -> Tensor:
         for group, speed in zip(self.optimizer.param_groups, self.speeds, strict=True):
             group["lr"] = rate * speed
+        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, self.step]).generate_state(1, np.uint64)[0]))
         kind = next(self.network.parameters()).device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
             loss = objective(batch)

@@ -206,6 +206,7 @@ def test_a_tiffs_strips_bound_what_it_can_declare(compression: int) -> None:
         MemoryError("Unable to allocate 412. MiB for an array"),
         cv2.error("OpenCV(4.9.0) error: (-4:Insufficient memory) Failed to allocate 324000000 bytes"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        RuntimeError("could not create a primitive"),
     ],
 )
 def test_a_lack_of_memory_is_no_damage(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

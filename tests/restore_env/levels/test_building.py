@@ -43,11 +43,14 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(tmp_path: Path, monkeypa
     assert same(whole, parts)
 
 
-def test_a_full_disk_is_found_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+@pytest.mark.parametrize("place", ["os.posix_fallocate", "numpy.lib.format.open_memmap"])
+def test_a_full_disk_is_found_before_anything_is_computed(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.posix_fallocate", refuse, raising=False)
+    monkeypatch.setattr(place, refuse, raising=False)
     with pytest.raises(LevelError, match=r"set/.*\.npy: No space left on device"):
         build_levels(level_task(), tmp_path / "set", count=2, depth=0)
     assert not (tmp_path / "set").exists()
