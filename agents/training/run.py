@@ -201,11 +201,12 @@ class BudgetCallback(BaseCallback):
             self._interruption.go_on()
 
     def _validate(self) -> None:
-        """Run the validation episodes."""
+        """Run the validation episodes; a run that is repeated at its end does so again."""
         policy = self.model.policy
         assert isinstance(policy, AgentPolicy)
-        agent = policy.to_agent(self._run.tools)
-        results = play(agent, self._task, self.starts)
+        with torch.random.fork_rng(devices=[]):  # the training's random numbers do not depend on it
+            agent = policy.to_agent(self._run.tools)
+            results = play(agent, self._task, self.starts)
         self._validation_gain = results.value
         self.logger.record("validation/gain_db", results.gain)
         self.logger.record("validation/return", results.value)

@@ -73,7 +73,8 @@ def outcome(folder: Path) -> dict[str, torch.Tensor]:
         for number, values in state["optimizer"]["state"].items()
         for key, value in values.items()
     }
-    return {**state["policy"], **optimizer, **{f"best {name}": value for name, value in written.items()}}
+    best = {f"best {name}": value for name, value in written.items()}
+    return {**state["policy"], **optimizer, **best, "random": state["collected"]["random"]["torch"]}
 
 
 @each_algorithm
@@ -90,6 +91,10 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(algorithm: AlgorithmName
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == sorted(
         path.name for path in (tmp_path / "killed").iterdir()
     )
+    (tmp_path / "killed" / "README.md").unlink()  # as if it had been killed just before its end
+    train_agent(settings(tmp_path / "killed", algorithm))
+    again = outcome(tmp_path / "killed")
+    assert all(torch.equal(value, again[key]) for key, value in whole.items())
 
 
 def test_a_run_that_is_told_to_stop_saves_itself_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
