@@ -45,7 +45,12 @@ def best_action(values: Floats, mask: npt.NDArray[np.int8], caution: float) -> i
 
 
 def choose_tools(
-    values: Floats, mask: npt.NDArray[np.int8], chains: npt.NDArray[np.int64], grid: tuple[int, int], caution: float
+    values: Floats,
+    mask: npt.NDArray[np.int8],
+    chains: npt.NDArray[np.int64],
+    grid: tuple[int, int],
+    caution: float,
+    of_parts: npt.NDArray[np.int8] | None = None,
 ) -> Actions:
     """Choose each tile's action by its own and its neighbours' predicted gains.
 
@@ -62,11 +67,12 @@ def choose_tools(
         chains: a number for what was done to each tile so far ``(tiles,)``, negative if it has stopped.
         grid: rows and columns of the tiles.
         caution: smallest predicted gain for which a tool is applied.
+        of_parts: actions that parts of a region may get ``(actions,)``; None: all that are allowed.
 
     Returns:
         ``(tiles,)``.
     """
-    stop, tiles, allowed = len(mask) - 1, len(values), np.flatnonzero(mask)
+    stop, tiles, allowed = len(mask) - 1, len(values), np.flatnonzero(mask if of_parts is None else of_parts)
     gains, nearby = np.full(values.shape, -np.inf), np.full(values.shape, -np.inf)
     gains[:, allowed] = values[:, allowed].clip(min=LEAST_GAIN)
     nearby[:, allowed] = means_nearby(gains[:, allowed], chains, grid)
@@ -83,7 +89,8 @@ def choose_tools(
         for label in np.unique(labels[region]):
             part = region & (labels == label)
             divided[part] = gains[part].mean(0).argmax()
-        more = np.take_along_axis(gains, divided[:, None], 1)[region, 0] - gains[region, first]
+        undivided = gains[region, first] if first in allowed else values[region, first].clip(min=LEAST_GAIN)
+        more = np.take_along_axis(gains, divided[:, None], 1)[region, 0] - undivided
         least = (LEAST_BENEFIT_OF_UNTOUCHED if first == stop else LEAST_BENEFIT) if alike else LEAST_FURTHER_BENEFIT
         if more.sum() / tiles >= least:
             actions[region] = divided[region]

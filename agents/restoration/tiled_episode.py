@@ -97,6 +97,8 @@ class TiledEpisode:
         self.gmacs = 0.0
         self.taken_back: list[str] = []
         """Names of the tools that were taken back: they changed colours as no restoration would."""
+        self._whole_only: list[str] = []
+        """Names of the tools that were taken back from a part of an undivided image: all of it may still get them."""
         self._checked = pipeline.policy_input.decide == "values"
         self.stages: list[Pixels] = []
         """The image before each tool, at the result's size; empty unless stages are kept."""
@@ -161,6 +163,7 @@ class TiledEpisode:
             numbers = np.unique(pairs, return_inverse=True)[1].reshape(pairs.shape)
             self._history = np.where((self._history >= 0) & (actions != stop), numbers, -1)
             self._chains.append(actions)
+        self.taken_back += [name for name in self._whole_only if name not in self.toolchain]
 
     def _apply(self, tool: Tool) -> bool:
         """Apply a tool, or take it back and return False if it changed colours as no restoration would."""
@@ -201,8 +204,12 @@ class TiledEpisode:
         )
         self.gmacs += gmacs
         if changed := self._differs(working, actions):
-            self.taken_back += [tool.name for tool in tools if self._toolbox.action(tool.name) in changed]
+            divided = (self._history != self._history[0]).any()
+            refused = self.taken_back if divided else self._whole_only
+            refused += [tool.name for tool in tools if self._toolbox.action(tool.name) in changed]
             return False
+        self.taken_back += self._whole_only
+        self._whole_only = []
         self._keep(working, tuple(tool.name for tool in tools), stage)
         return True
 
@@ -289,7 +296,9 @@ class TiledEpisode:
         """Each tile's action by the gains that are predicted nearby, or the votes there: ``(tiles,)``."""
         if values is None:
             return choose_by_votes(chosen, mask, self._history, self._grid.shape)
-        return choose_tools(values, mask, self._history, self._grid.shape, self._caution)
+        of_parts = mask.copy()
+        of_parts[[self._toolbox.action(name) for name in self._whole_only]] = 0
+        return choose_tools(values, mask, self._history, self._grid.shape, self._caution, of_parts)
 
     def _choose(self, mask: npt.NDArray[np.int8]) -> tuple[Actions, npt.NDArray[np.float32] | None]:
         """Ask the policy for the action and scores of each tile that has not stopped, and update the states.

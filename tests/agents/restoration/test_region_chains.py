@@ -222,6 +222,22 @@ def test_a_tool_that_changes_the_colours_of_its_region_is_taken_back() -> None:
     assert len(result.votes) == 1
 
 
+def test_a_tool_that_is_taken_back_from_a_part_can_still_be_for_the_whole_image() -> None:
+    """What is left to divide with is worth less than one chain of all tools."""
+    tools = Toolbox(
+        [
+            FunctionTool("fine", lambda images: images + 0.001, receptive_radius=0),
+            FunctionTool("lights", lambda images: images + 2.9 / 255 * (images > 0.5), receptive_radius=0),
+        ]
+    )
+    image = np.maximum(halves(), 80)  # colours are compared in both halves
+    for gain, chains, taken_back in ((2.0, {("lights",)}, ()), (-4.0, {("fine",), ()}, ("lights",))):
+        tables = ((100, [[3.0, gain]]), (256, [[-3.0, 3.0]]))
+        result, _ = restored(*tables, image=image, tools=tools, max_steps=1)
+        assert {region.toolchain for region in result.regions} == chains
+        assert result.taken_back == taken_back
+
+
 # What it says --------------------------------------------------------------------------------------------------------
 
 
