@@ -58,19 +58,27 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"unknown row {unknown[0]!r}: choose from {', '.join(SHARES)}")
     if arguments.worker:
         return _work(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        tallies = _all_rows(arguments, folder)
+    print(_table(tallies))
+    return 1 if any(tally.faults for tally in tallies.values()) else 0
+
+
+def _all_rows(arguments: argparse.Namespace, folder: str) -> dict[str, Tally]:
+    """Run the rows one after the other, each in a folder within this one."""
     names, ends = arguments.only or list(SHARES), time.monotonic() + arguments.seconds
     tallies = {}
     for place, name in enumerate(names):
         left = max(0.1, ends - time.monotonic())
-        tally = _in_a_process(name, arguments, left * SHARES[name] / sum(SHARES[each] for each in names[place:]))
+        share = SHARES[name] / sum(SHARES[each] for each in names[place:])
+        tally = _in_a_process(name, arguments, folder, left * share)
         tallies[name] = tally
         print(f"{name}: {sum(tally.outcomes.values())} cases, {_words(tally.outcomes)}", flush=True)
         for fault in tally.faults[:SHOWN]:
             print(f"  {fault}", flush=True)
         for reason in dict.fromkeys(tally.skipped):
             print(f"  skipped: {reason}", flush=True)
-    print(_table(tallies))
-    return 1 if any(tally.faults for tally in tallies.values()) else 0
+    return tallies
 
 
 def _table(tallies: Mapping[str, Tally]) -> str:
@@ -88,11 +96,11 @@ def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
-def _in_a_process(name: str, arguments: argparse.Namespace, seconds: float) -> Tally:
+def _in_a_process(name: str, arguments: argparse.Namespace, folder: str, seconds: float) -> Tally:
     """Run a target's cases, starting again behind a case that ends the process."""
     tally, first, began = Tally(), arguments.first, time.monotonic()
     while True:
-        words = [sys.executable, "-m", PROGRAM, "--worker", "--only", name, "--seed", str(arguments.seed)]
+        words = [sys.executable, "-m", PROGRAM, "--worker", folder, "--only", name, "--seed", str(arguments.seed)]
         left = seconds - (time.monotonic() - began)
         words += ["--first", str(first), "--seconds", str(max(left, 0.1))]
         words += ["--count", str(arguments.count - (first - arguments.first))] if arguments.count else []
@@ -124,7 +132,7 @@ def _in_a_process(name: str, arguments: argparse.Namespace, seconds: float) -> T
 def _work(arguments: argparse.Namespace) -> int:
     (name,) = arguments.only
     bounds = {each: getattr(arguments, each) for each in ("seed", "first", "count", "seconds")}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=arguments.worker) as folder:
         place = Path(folder)
         if name in PROMISES:
             cases = run_promise(name, place, **bounds, wanted=arguments.wanted)
@@ -144,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of all cases (default 0)")
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="number of the first case (default 0)")
     parser.add_argument("--wanted", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", metavar="DIR", help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
     return run_guarded(lambda: run(parsed), PROGRAM)
 

@@ -111,7 +111,8 @@ def test_a_target_that_is_at_fault_is_found(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the rows are measured on Linux alone")
 @pytest.mark.parametrize("name", PROMISES)
 def test_a_case_of_each_promise(name: str, tmp_path: Path) -> None:
-    cases = list(run_promise(name, tmp_path, seed=5, first=len(COMMANDS) - 1, count=1))
+    (tmp_path / "row").mkdir()
+    cases = list(run_promise(name, tmp_path / "row", seed=5, first=len(COMMANDS) - 1, count=1))
     assert [outcome for _, outcome, _ in cases] in (["begun", "kept"], ["begun", "skipped"]), cases
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -56,15 +57,19 @@ class Whole:
 
 
 class Bench:
-    """Inputs, and what each command makes of them undisturbed; used as a context.
+    """Inputs, and what each command makes of them undisturbed.
 
     Args:
-        folder: to work in.
+        folder: to work in; one that another bench has worked in holds what that one knew.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.forks = folder, Forks(folder / "printed")
-        self._whole: dict[str, Whole] = {}
+        folder.mkdir(exist_ok=True)
+        self.folder, self.forks, self._kept = folder, Forks(folder / "printed"), folder / "whole.json"
+        if self._kept.exists():
+            self._whole = {name: Whole(**row) for name, row in json.loads(self._kept.read_text()).items()}
+            return
+        self._whole = {}
         write_photographs(folder / "photographs")
         write_toolbox(folder / "tools")
         torch.manual_seed(0)
@@ -74,6 +79,7 @@ class Bench:
         write_labels(folder / "labels")
         built = self.forks.run(words("levels build", "levels", "."), folder)
         assert built.code == 0, built
+        self._kept.write_text("{}")
 
     def whole(self, name: str) -> Whole:
         """What a command does that nothing disturbs."""
@@ -85,6 +91,7 @@ class Bench:
             assert not strays, f"{name} leaves {strays}"
             size = sum(path.stat().st_size for path in (place / OUT).rglob("*") if path.is_file())
             self._whole[name] = Whole(ended.seconds, files, size)
+            self._kept.write_text(json.dumps({each: asdict(whole) for each, whole in self._whole.items()}))
         return self._whole[name]
 
     def place(self, name: str = "case") -> Path:

@@ -1,11 +1,13 @@
 """Commands in forks of a process that has imported everything, so that one costs no start of Python and PyTorch.
 
 ``python -m benchmarks.soak.promises.forks`` is that process: :class:`Forks` talks to it in lines of JSON. A fork
-becomes the command: it ends as any process does.
+becomes the command and ends as any process does, but for the teardown of modules, when nothing of a command is left.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -20,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from agents.signals import SIGNALS, stop_at_once
 
 MODULES = (
     *(
@@ -60,6 +64,11 @@ class Ended:
     out: str
     err: str
     seconds: float
+
+    @property
+    def messages(self) -> list[str]:
+        """The lines on standard error, but for progress and the counts at the end."""
+        return [line for line in self.err.splitlines() if "restored, " not in line and not line.startswith("levels: ")]
 
 
 @dataclass(frozen=True)
@@ -139,9 +148,11 @@ def _serve() -> dict[str, Any] | None:
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
         if "words" in request:
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the fork is the command
             process = os.fork()
             if not process:
                 return dict(request)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             print(process, flush=True)
         else:
             print(_reaped(request["wait"]), flush=True)
@@ -178,6 +189,15 @@ def _become(request: Mapping[str, Any]) -> None:
         limit = pages * resource.getpagesize() + request["memory"]
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     sys.argv[1:] = request["words"]
+    stop_at_once("imagerestore")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _end(code: int) -> None:
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
@@ -189,10 +209,11 @@ if __name__ == "__main__":
     for name in MODULES:
         importlib.import_module(name)
     Image.init()
+    gc.freeze()  # no collection copies what forks share
     for place, value in SHORTER.items():
         module, _, attribute = place.partition(":")
         setattr(importlib.import_module(module), attribute, value)
     asked = _serve()
     if asked is not None:
         _become(asked)
-        sys.exit(main())
+        _end(main())

@@ -14,9 +14,11 @@ from benchmarks.soak.targets import write_photographs, write_toolbox
 from restore_env import FunctionTool, ImageRestoreVectorEnv, Task
 from restore_env.levels.building import build_levels
 
-SLOTS = 50
+SLOTS = 500
 PORTION = 50_000
 """Steps of a case."""
+STOPS = 0.01
+"""Share of the actions that stop."""
 GROWTH = 8 * 2**20
 """Bytes by which the memory may grow after the first case."""
 ENVIRONMENTS = 50
@@ -46,12 +48,12 @@ def level_set(folder: Path) -> Case:
 
 def _playing(env: ImageRestoreVectorEnv) -> Case:
     env.reset(seed=0)
-    base = 0
+    base, stop = 0, len(env.toolbox)
 
     def play(number: int, rng: np.random.Generator) -> int:
         nonlocal base
         for _ in range(PORTION // SLOTS):
-            env.step(rng.integers(0, env.single_action_space.n, SLOTS))  # type: ignore[attr-defined]
+            env.step(np.where(rng.random(SLOTS) < STOPS, stop, rng.integers(0, stop, SLOTS)))
         gc.collect()
         memory = _status("VmRSS")
         base = base or memory

@@ -13,7 +13,6 @@ import numpy as np
 
 from benchmarks.soak.promises.commands import COMMANDS, INPUTS, OUT, Bench, chosen, left, words, written
 from benchmarks.soak.promises.forks import Ended
-from benchmarks.soak.promises.interrupting import PROGRESS
 
 DISK = "disk"
 """Folder of a case that is a small file system."""
@@ -106,7 +105,7 @@ KINDS = {
 
 def _check_line(ended: Ended, name: str, wanted: tuple[str, ...], place: str = "") -> None:
     """A command that has failed says so in one line, which names what is wrong; ``restore`` in one for each file."""
-    lines = [line for line in ended.err.splitlines() if "restored, " not in line and not line.startswith(PROGRESS)]
+    lines = ended.messages
     named = all(line.startswith("imagerestore: error: ") and any(word in line for word in wanted) for line in lines)
     named = named and all(place in line for line in lines)
     several = name == "restore" and len(lines) > 0

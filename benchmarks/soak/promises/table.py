@@ -36,8 +36,8 @@ class Promise:
 
 
 def of_commands(case: Callable[[Bench, int, np.random.Generator], int]) -> Callable[[Path], Case]:
-    """What prepares a case of commands."""
-    return lambda folder: partial(case, Bench(folder))
+    """What prepares a case of commands; the rows of a soak share a bench beside their folders."""
+    return lambda folder: partial(case, Bench(folder.parent / "bench"))
 
 
 PROMISES: Mapping[str, Promise] = MappingProxyType(
@@ -48,14 +48,14 @@ PROMISES: Mapping[str, Promise] = MappingProxyType(
             of_commands(interrupting.kills),
             "kills",
             200,
-            60,
+            45,
         ),
         "signals": Promise(
             "SIGINT and SIGTERM: one line, exit code 130 or 143, a checkpoint, and the run goes on from it",
             of_commands(interrupting.signals),
             "signals",
             40,
-            16,
+            20,
         ),
         "two processes": Promise(
             "of two processes with one output the second is told, and nothing is lost",
@@ -69,10 +69,10 @@ PROMISES: Mapping[str, Promise] = MappingProxyType(
             of_commands(scarcity.scarcity),
             "runs",
             64,
-            20,
+            28,
         ),
-        "trivial tools": Promise("memory stays flat", lasting.trivial_tools, "steps", 10**6, 9),
-        "level set": Promise("memory stays flat in a level set", lasting.level_set, "steps", 10**5, 1),
+        "trivial tools": Promise("memory stays flat", lasting.trivial_tools, "steps", 10**6, 14),
+        "level set": Promise("memory stays flat in a level set", lasting.level_set, "steps", 10**5, 3),
         "making and closing": Promise(
             "closed environments leave no thread, open file or folder",
             lasting.making_and_closing,
@@ -85,7 +85,7 @@ PROMISES: Mapping[str, Promise] = MappingProxyType(
             equality.equal_bits,
             "tasks",
             24,
-            9,
+            13,
         ),
     }
 )
