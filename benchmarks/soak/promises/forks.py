@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class Running:
 
 
 class Forks:
-    """Starts commands of ``imagerestore`` in forks; used as a context.
+    """Starts commands of ``imagerestore`` in forks.
 
     Args:
         scratch: folder for what commands print.
@@ -101,12 +102,7 @@ class Forks:
         self._server = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=Path.cwd()
         )
-
-    def __enter__(self) -> Forks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.communicate()
+        weakref.finalize(self, self._server.communicate)
 
     def start(self, words: Sequence[str], folder: Path, *, memory: int | None = None) -> Running:
         """Start a command.
