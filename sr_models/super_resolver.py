@@ -29,11 +29,13 @@ from tools_zoo.merging import merge
 from tools_zoo.weight_files import load_state, read_weights, recipe_of, write_weights
 
 STAGES = ("psnr", "gan")
-"""The stages of training; each super-resolver has weights of both."""
+"""The stages of training, in order."""
 MAX_PIXELS = 192 * 192
 """Input pixels that go through a network at once; more go in tiles or smaller batches."""
 SUPER_RESOLVERS = ("sft_gan", "sed")
 """The super-resolvers of the default toolbox, in the order of their actions."""
+BY_NAME = (*SUPER_RESOLVERS, "light")
+"""All that are shipped; "light" has the PSNR stage alone."""
 GENERATORS: Mapping[str, Callable[[], nn.Module]] = MappingProxyType(
     {
         "sft": SFTNet,
@@ -172,17 +174,22 @@ def read_generator(path: str | os.PathLike[str]) -> GeneratorWeights:
     return GeneratorWeights(name, metadata.get("stage", ""), state, recipe_of(metadata, path, SuperResolverError))
 
 
-def generator_path(name_or_folder: str | os.PathLike[str], stage: str) -> Path:
+def generator_path(name_or_folder: str | os.PathLike[str], stage: str | None = None) -> Path:
     """The weights file of a shipped super-resolver, or of one in a folder that training wrote.
+
+    Without a stage it is the last one that the folder has.
 
     Raises:
         SuperResolverError: no such super-resolver, or stage.
     """
-    folder = SHIPPED / name_or_folder if str(name_or_folder) in SUPER_RESOLVERS else Path(name_or_folder)
+    folder = SHIPPED / name_or_folder if str(name_or_folder) in BY_NAME else Path(name_or_folder)
     if not folder.is_dir():
         raise SuperResolverError(
-            f"{name_or_folder}: no super-resolver; expected {', '.join(SUPER_RESOLVERS)}, a weights file or its folder"
+            f"{name_or_folder}: no super-resolver; expected {', '.join(BY_NAME)}, a weights file or its folder"
         )
+    if stage is None:
+        there = [each for each in STAGES if (folder / f"{each}.safetensors").is_file()]
+        stage = there[-1] if there else STAGES[0]
     if stage not in STAGES:
         raise SuperResolverError(f"no stage {stage!r}: choose from {', '.join(STAGES)}")
     return folder / f"{stage}.safetensors"
@@ -205,15 +212,15 @@ def load_super_resolver(
     name_or_path: str | os.PathLike[str],
     device: str | torch.device = "cpu",
     *,
-    stage: str | float = "gan",
+    stage: str | float | None = None,
     prior: Prior | None = None,
 ) -> SuperResolver:
-    """Load a super-resolver by its shipped name ("sft_gan", "sed"), or from what training wrote.
+    """Load a super-resolver by its shipped name ("sft_gan", "sed", "light"), or from what training wrote.
 
     Args:
-        name_or_path: shipped name, folder of both stages' weights, or weights file.
+        name_or_path: shipped name, folder of the stages' weights, or weights file.
         device: where it runs.
-        stage: where there are both: "psnr", "gan", or the GAN stage's share, from 0 to 1, to mix the two.
+        stage: "psnr", "gan", or the GAN stage's share, from 0 to 1, to mix the two; None: the last that there is.
         prior: makes the maps; by default the shipped one, if the network takes maps.
 
     Raises:
@@ -224,11 +231,14 @@ def load_super_resolver(
     path = Path(name_or_path)
     name, files = path.name, [path]
     if path.is_file() or path.suffix == ".safetensors":
-        name, stage = path.resolve().parent.name if path.stem in STAGES else path.stem, ""
+        name = path.resolve().parent.name if path.stem in STAGES else path.stem
+    elif isinstance(stage, (int, float)):
+        files = [generator_path(path, each) for each in STAGES]
     else:
-        files = [generator_path(path, each) for each in ((stage,) if isinstance(stage, str) else STAGES)]
+        files = [generator_path(path, stage)]
     weights = [read_generator(file) for file in files]
-    state = weights[0].state if isinstance(stage, str) else interpolate(weights[0], weights[1], stage)
+    mixed = len(files) > 1 and isinstance(stage, (int, float))
+    state = interpolate(weights[0], weights[1], float(stage or 0)) if mixed else weights[0].state
     network = GENERATORS[weights[0].network]()
     network.load_state_dict(dict(state))
     if prior is None and getattr(network, "takes_maps", False):

@@ -133,7 +133,7 @@ def add_restorer(parser: argparse.ArgumentParser, *, chain: bool = False) -> Non
     tools.add_argument(
         "--super-resolver",
         metavar="NAME|FILE",
-        help="upscales: sft_gan, sed, bicubic_x4, or a file (default: the agent's choice, else sft_gan)",
+        help="upscales: sft_gan, sed, light, bicubic_x4, or a file (default: the agent's choice, else sft_gan)",
     )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")

@@ -115,9 +115,9 @@ def chain_pipeline(
     Raises:
         ValueError: a name of no tool, or tools that upscale more than the scale.
     """
-    from sr_models.super_resolver import SUPER_RESOLVERS
+    from sr_models.super_resolver import BY_NAME
 
-    every = tuple(dict.fromkeys([*tools.names, *SUPER_RESOLVERS, BICUBIC_X4.name]))
+    every = tuple(dict.fromkeys([*tools.names, *BY_NAME, BICUBIC_X4.name]))
     known = {tool.name: tool for tool in tools}
     remaining = scale
     for name in names:

@@ -36,6 +36,7 @@ SUPER_RESOLVERS = {
     "sft_gan": ("SFT-GAN", "sft_gan", "gan"),
     "sed_psnr": ("SeD's generator, PSNR stage", "sed", "psnr"),
     "sed": ("SeD", "sed", "gan"),
+    "light": ("LightNet, PSNR stage", "light", "psnr"),
 }
 """The super-resolvers alone: title in tables, shipped name, and stage of training."""
 CHAINS_X4 = {f"default_{name}": name for name in ("sft_gan", "sed")}

@@ -26,6 +26,7 @@ from agents.rollout import draw_starts, play
 from agents.training.settings import AgentTraining
 from benchmarks.baselines.weights import as_tool, read_baseline
 from benchmarks.compare.upscaling import UpscalingRequired
+from benchmarks.contents import worst_lattice
 from restore_env import Task
 from restore_env.distortions.protocol import Levels, distort
 from restore_env.images.decoding import read_image
@@ -38,7 +39,7 @@ from restore_env.toolbox import bicubic_upscale
 from sr_models import load_super_resolver, with_super_resolvers
 from sr_models.losses.perceptual import perceptual_quality
 from sr_models.prior.semantic_prior import SHIPPED
-from sr_models.super_resolver import STAGES, SUPER_RESOLVERS
+from sr_models.super_resolver import BY_NAME, STAGES, SUPER_RESOLVERS, SuperResolverError
 from sr_models.training.blind_distortion import DISTORTIONS
 from tools_zoo import TOOLS, load_toolbox, toolbox_names
 from tools_zoo.training.losses import as_tensor
@@ -54,7 +55,7 @@ def test_a_shipped_toolbox_is_the_table_and_has_its_own_agent(name: str) -> None
 
 def test_weights_are_small_and_have_cards_that_name_no_ones_folders() -> None:
     toolboxes = [tools_zoo.toolboxes.SHIPPED / name for name in toolbox_names()]
-    folders = [*toolboxes, *(SHIPPED / name for name in SUPER_RESOLVERS)]
+    folders = [*toolboxes, *(SHIPPED / name for name in BY_NAME)]
     for folder in (*folders, agents.agent.SHIPPED, benchmarks.baselines.weights.SHIPPED):
         assert (folder / "README.md").read_text().startswith("# ")
     for folder in toolboxes:
@@ -159,6 +160,22 @@ def test_a_super_resolver_errs_less_in_one_stage_and_looks_better_in_the_other(n
     assert error["psnr"] > error["bicubic"] + 0.5
     assert error["gan"] > error["psnr"] - 3
     assert look["gan"] > look["psnr"] > look["bicubic"]
+
+
+def test_the_light_super_resolver_has_the_psnr_stage_alone() -> None:
+    fur = next(path for path in embedded_paths() if path.stem == "chelsea")
+    target = read_image(fur).pixels[24:276, 99:351]
+    small, large = to_tensor(DISTORTIONS["bicubic"](target, np.random.default_rng(0))), to_tensor(target)
+    with torch.inference_mode():
+        light, others = (
+            load_super_resolver("light"),
+            [load_super_resolver(name, stage="psnr") for name in SUPER_RESOLVERS],
+        )
+        assert float(psnr(light(small), large)) > max(float(psnr(other(small), large)) for other in others)
+    assert light.macs_per_pixel < 400_000
+    assert worst_lattice(light) < 0.5
+    with pytest.raises(SuperResolverError, match=r"gan\.safetensors"):
+        load_super_resolver("light", stage="gan")
 
 
 def test_the_demo_gains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
