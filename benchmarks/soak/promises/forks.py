@@ -171,7 +171,7 @@ def _become(request: Mapping[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(request["folder"])
-    os.environ["TMPDIR"] = tempfile.tempdir = f"{request['folder']}/tmp"
+    os.environ["TMPDIR"] = tempfile.tempdir = str(Path(request["folder"]) / "tmp")
     for number, name, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, request["out"], os.O_WRONLY | os.O_CREAT),

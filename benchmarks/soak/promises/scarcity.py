@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.soak.promises.commands import COMMANDS, INPUTS, OUT, Bench, chosen, left, words, written
 from benchmarks.soak.promises.forks import Ended
 
+MOUNT, UNMOUNT = (shutil.which(name) or f"/bin/{name}" for name in ("mount", "umount"))
 DISK = "disk"
 """Folder of a case that is a small file system."""
 WORK = "work"
@@ -45,7 +46,7 @@ def full_disk(bench: Bench, name: str, rng: np.random.Generator) -> None:
         assert not left(place), f"{name} leaves {left(place)}"
         if not ended.code:
             assert found.keys() == bench.whole(name).files.keys(), f"{name} ended well with {sorted(found)}"
-        subprocess.run(["mount", "-o", "remount,size=1g", str(place / DISK)], check=True)
+        subprocess.run([MOUNT, "-o", "remount,size=1g", str(place / DISK)], check=True)
         bench.check(name, place, out)
 
 
@@ -54,7 +55,7 @@ def read_only(bench: Bench, name: str, rng: np.random.Generator) -> None:
     place, out = bench.place(), f"{DISK}/{OUT}"
     with file_system(place / DISK, "size=1g"):
         moment = float(rng.uniform(-0.3, 1)) * bench.whole(name).seconds
-        remount = ["mount", "-o", "remount,ro", str(place / DISK)]
+        remount = [MOUNT, "-o", "remount,ro", str(place / DISK)]
         if moment < 0:
             subprocess.run(remount, check=True)
         running = bench.forks.start(words(name, out), place)
@@ -64,7 +65,7 @@ def read_only(bench: Bench, name: str, rng: np.random.Generator) -> None:
             done = not subprocess.run(remount, check=False, stderr=subprocess.DEVNULL).returncode
         ended = bench.forks.wait(running)
         _check_line(ended, name, ("Read-only", "cannot"), DISK)
-        subprocess.run(["mount", "-o", "remount,rw", str(place / DISK)], check=True)
+        subprocess.run([MOUNT, "-o", "remount,rw", str(place / DISK)], check=True)
         bench.check(name, place, out)
 
 
@@ -121,12 +122,14 @@ def file_system(folder: Path, options: str) -> Iterator[None]:
         Unavailable: this process may not mount one.
     """
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
+    mount = [MOUNT, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise Unavailable(f"no file system can be mounted here ({error})") from None
     if done.returncode:
         raise Unavailable(f"no file system can be mounted here ({done.stderr.strip()})")
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        subprocess.run([UNMOUNT, "-l", str(folder)], check=True)
