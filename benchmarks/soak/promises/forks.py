@@ -81,9 +81,15 @@ class Running:
     err: Path
     began: float
 
-    def send(self, number: int) -> None:
-        """Send a signal: the process waits to be reaped even if it has ended."""
+    def send(self, number: int) -> bool:
+        """Send a signal, which also a process that has ended can get, since it waits to be reaped.
+
+        Returns:
+            Whether it had ended.
+        """
+        ended = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
         os.kill(self.process, number)
+        return ended
 
 
 class Forks:

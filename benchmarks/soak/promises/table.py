@@ -71,7 +71,7 @@ PROMISES: Mapping[str, Promise] = MappingProxyType(
             64,
             28,
         ),
-        "trivial tools": Promise("memory stays flat", lasting.trivial_tools, "steps", 10**6, 14),
+        "trivial tools": Promise("memory stays flat", lasting.trivial_tools, "steps", 10**6, 20),
         "level set": Promise("memory stays flat in a level set", lasting.level_set, "steps", 10**5, 3),
         "making and closing": Promise(
             "closed environments leave no thread, open file or folder",
