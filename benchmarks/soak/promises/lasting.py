@@ -68,8 +68,11 @@ def making_and_closing(folder: Path) -> Case:
     write_photographs(folder / "photographs")
     write_toolbox(folder / "tools")
     base: list[Any] = []
+    temporary = folder / "tmp"
+    temporary.mkdir()
 
     def make(number: int, rng: np.random.Generator) -> int:
+        before, tempfile.tempdir = tempfile.tempdir, str(temporary)  # in that of all other programs make folders, too
         for each in range(ENVIRONMENTS):
             env = ImageRestoreVectorEnv(
                 2 + 6 * (each % 2), images=str(folder / "photographs"), toolbox=str(folder / "tools"), patch_size=40
@@ -79,16 +82,14 @@ def making_and_closing(folder: Path) -> Case:
             env.close()
         del env
         gc.collect()
-        now = [_status("Threads"), len(list(Path("/proc/self/fd").iterdir())), _temporary()]
+        tempfile.tempdir = before
+        left = sorted(path.name for path in temporary.iterdir())
+        now = [_status("Threads"), len(list(Path("/proc/self/fd").iterdir())), left]
         base[:] = base or now
         assert now == base, f"threads, open files and temporary folders were {base} and are {now}"
         return ENVIRONMENTS
 
     return make
-
-
-def _temporary() -> list[str]:
-    return sorted(path.name for path in Path(tempfile.gettempdir()).glob("imagerestore-*"))
 
 
 def _status(name: str) -> int:
