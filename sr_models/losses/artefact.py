@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 WINDOW = 7
 """Pixels along a side, over which the local variance is computed; as published."""
+RAMP = 0.01
+"""Growth of an error from which it counts in full. Published is a step at 0, where rounding decides."""
 GLOBAL_POWER = 0.2
 """Of the variance of an image's whole residual; as published."""
 
@@ -31,7 +33,7 @@ def artefact_weights(outputs: Tensor, targets: Tensor, before: Tensor) -> Tensor
         mean, square = (F.avg_pool2d(values, WINDOW, stride=1) for values in (padded, padded.square()))
         local = (square - mean.square()).clamp(min=0)
         whole = residual.var(dim=(1, 2, 3), keepdim=True) ** GLOBAL_POWER
-        return torch.where(residual > reference, whole * local, 0.0)
+        return whole * local * ((residual - reference) / RAMP).clamp(0, 1)
 
 
 def artefact_loss(outputs: Tensor, targets: Tensor, before: Tensor) -> Tensor:

@@ -76,7 +76,11 @@ def test_a_chain_of_a_grey_photo_stays_grey() -> None:
 @pytest.mark.parametrize(
     ("chain", "scale", "message"),
     [
-        (("conjure",), 1, "no tool 'conjure': choose from brighten, dim, invert, nearest_x4, sft_gan, sed, bicubic_x4"),
+        (
+            ("conjure",),
+            1,
+            "no tool 'conjure': choose from brighten, dim, invert, nearest_x4, sft_gan, sed, light, bicubic_x4",
+        ),
         (("nearest_x4",), 1, "nearest_x4 is a super-resolver: it needs a scale of 2 or 4"),
         (("sed",), 1, "sed is a super-resolver: it needs a scale of 2 or 4"),
         (("nearest_x4", "bicubic_x4"), 4, "the chain nearest_x4, bicubic_x4 upscales more than 4 times"),
