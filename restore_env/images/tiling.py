@@ -24,6 +24,8 @@ TILE_CPU, TILE_GPU = 256, 1024
 LARGE_RADIUS, TILE_LARGE_RADIUS = 32, 640
 """On CPUs a same-size tool whose receptive radius is larger than this gets tiles of this side: overlaps are computed
 twice, and such tools work at lower resolutions, where 640x640 is not large."""
+TILE_IN_PLACE = 512
+"""On CPUs the largest side of a tile where memory counts: 170 MiB less than 640, an eighth more time."""
 
 _GRID = 8  # cuts lie on multiples of it, for tools that work on blocks of 2, 4 or 8 pixels
 _SSIM_CONTEXT = 10
@@ -94,7 +96,9 @@ def apply_tool(
     if tool.receptive_radius is None:
         rows, columns = [(0, height)], [(0, width)]
     else:
-        rows, columns = _cuts_of(height, width, tile or tile_side(tool, device))
+        side = tile_side(tool, device)
+        side = min(side, TILE_IN_PLACE) if in_place and device.type == "cpu" else side
+        rows, columns = _cuts_of(height, width, tile or side)
     tiles, halo = list(itertools.product(rows, columns)), margin_of(tool) or 0
     result = image if in_place else image.new_empty(1, 3, height * scale, width * scale)
     # a result is written when no tile needs what it overwrites: in place those are later tiles within the halo
