@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,12 @@ from agents.evaluation import Evaluation, evaluate
 from agents.sb3_env import RestoreVecEnv
 from benchmarks.agents.algorithms import Algorithm
 from restore_env.episodes.observation import observation_keys
-from restore_env.episodes.spectrum import COMPACT_SIZE, decoded
+from restore_env.episodes.spectrum import COMPACT_SIZE, decoded, transposed_places
 from restore_env.levels.store import LevelSet, open_levels
 from restore_env.policy import Policy
 
+Compact: TypeAlias = "npt.NDArray[np.float32]"
+"""Compact observations, ``(..., 257)``."""
 FITTED_LEVELS = 1000
 """Levels by whose observations others are standardized."""
 SPECTRUM = "spectrum"
@@ -116,17 +118,22 @@ class Standardizer:
         numbers = decoded(levels.arrays[SPECTRUM][::every, : max(1, levels.tree.inner)].reshape(-1, COMPACT_SIZE))
         self.mean, self.deviation = numbers.mean(0), numbers.std(0) + 1e-3
 
-    def __call__(self, observation: Any, noise: Callable[[Any], Any] = lambda values: values) -> Any:
-        """Standardize observations ``(..., D)`` or a Dict of them, and pass the standardized numbers through noise."""
+    def __call__(self, observation: Any) -> Any:
+        """Standardize observations ``(..., D)`` or a Dict of them."""
+        return self.change(observation, self.standardized)
+
+    def standardized(self, numbers: Compact) -> Compact:
+        """Standardize compact observations."""
+        return np.asarray((numbers - self.mean) / self.deviation)
+
+    def change(self, observation: Any, changed: Callable[[Compact], Compact]) -> Any:
+        """Change the compact numbers of observations ``(..., D)`` or of a Dict of them."""
         if not self.used:
             return observation
         if isinstance(observation, dict):
-            return {**observation, SPECTRUM: self._standardized(observation[SPECTRUM], noise)}
-        compact = self._standardized(observation[..., :COMPACT_SIZE], noise)
+            return {**observation, SPECTRUM: changed(observation[SPECTRUM])}
+        compact = changed(observation[..., :COMPACT_SIZE])
         return np.concatenate([compact, observation[..., COMPACT_SIZE:]], axis=-1)
-
-    def _standardized(self, values: npt.NDArray[np.float32], noise: Callable[[Any], Any]) -> Any:
-        return noise((values - self.mean) / self.deviation)
 
     def policy(self, model: Any) -> Policy:
         """A model that was trained on standardized observations, as a policy for others."""
@@ -139,40 +146,55 @@ class Standardizer:
 
 
 class TrainingEnv(VecEnvWrapper):
-    """Standardizes observations and adds noise to them, and raises rewards to a floor.
+    """Standardizes observations, adds noise to them, and raises rewards to a floor.
+
+    With ``transposed`` in half of the episodes, drawn at random, the compact observation is that of the transposed
+    patch, which tools restore as well.
 
     Args:
         venv: the environments.
         standardizer: of their observations.
-        noise: standard deviation of the noise.
-        floor: least reward.
-        seed: of the noise.
+        algorithm: says how much noise, the least reward, and whether patches are transposed.
+        seed: of what is drawn.
     """
 
-    def __init__(self, venv: VecEnv, standardizer: Standardizer, noise: float, floor: float, seed: int) -> None:
+    def __init__(self, venv: VecEnv, standardizer: Standardizer, algorithm: Algorithm, seed: int) -> None:
         super().__init__(venv)
-        self._standardizer, self._noise, self._floor = standardizer, np.float32(noise), floor
+        self._standardizer, self._algorithm = standardizer, algorithm
         self._rng = np.random.default_rng(seed)
+        self._transposed = np.zeros(venv.num_envs, dtype=np.bool_)
 
     def reset(self) -> VecEnvObs:
         """Start an episode in every environment."""
-        observations: VecEnvObs = self._observed(self.venv.reset())
+        self._draw(np.ones(self.num_envs, dtype=np.bool_))
+        observations: VecEnvObs = self._observed(self.venv.reset(), self._transposed)
         return observations
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step; ``terminal_observation`` is standardized, too."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        for info in infos:
+        for slot, info in enumerate(infos):
             if "terminal_observation" in info:
-                info["terminal_observation"] = self._observed(info["terminal_observation"])
-        return self._observed(observations), np.maximum(rewards, self._floor), dones, infos
+                info["terminal_observation"] = self._observed(info["terminal_observation"], self._transposed[slot])
+        self._draw(dones)
+        observed = self._observed(observations, self._transposed)
+        return observed, np.maximum(rewards, self._algorithm.floor), dones, infos
 
-    def _observed(self, observation: Any) -> Any:
-        return self._standardizer(observation, self._with_noise if self._noise else lambda values: values)
+    def _draw(self, slots: npt.NDArray[np.bool_]) -> None:
+        """Draw for which new episodes patches are transposed."""
+        drawn = self._rng.random(self.num_envs) < 0.5
+        self._transposed = np.where(slots, drawn & self._algorithm.transposed, self._transposed)
 
-    def _with_noise(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        drawn = self._rng.standard_normal(values.shape, dtype=np.float32)
-        return np.asarray(values + self._noise * drawn, np.float32)
+    def _observed(self, observation: Any, transposed: Any) -> Any:
+        def changed(numbers: Compact) -> Compact:
+            turned = np.where(np.asarray(transposed)[..., None], numbers[..., transposed_places()], numbers)
+            standardized = self._standardizer.standardized(turned)
+            if not self._algorithm.noise:
+                return standardized
+            drawn = self._rng.standard_normal(standardized.shape, dtype=np.float32)
+            return np.asarray(standardized + np.float32(self._algorithm.noise) * drawn, np.float32)
+
+        return self._standardizer.change(observation, changed)
 
 
 class _Curve(BaseCallback):
@@ -198,7 +220,7 @@ def reinforce(algorithm: Algorithm, setting: Setting, seed: int) -> Run:
     steps = max(1, round(setting.steps * algorithm.share))
     standardizer = Standardizer(setting.training_set, algorithm.observed)
     levels = RestoreVecEnv(algorithm.envs, levels=setting.train, max_steps=setting.depth, **algorithm.observed)
-    env = TrainingEnv(levels, standardizer, algorithm.noise, algorithm.floor, seed)
+    env = TrainingEnv(levels, standardizer, algorithm, seed)
     rate = algorithm.arguments["learning_rate"]
     arguments = {**algorithm.arguments, "learning_rate": lambda left: rate * left, "seed": seed, "device": "cpu"}
     model = algorithm.model(algorithm.policy, env, policy_kwargs=dict(algorithm.network), **arguments)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from agents.intervals import interquartile_mean
@@ -16,7 +17,7 @@ from benchmarks.agents import __main__ as benchmark
 from benchmarks.agents import reference, runs
 from benchmarks.agents.algorithms import ALGORITHMS, FLAT, SEPARATE, Algorithm
 from benchmarks.agents.training import Setting, Standardizer, TrainingEnv, digest, reinforce
-from restore_env.episodes.spectrum import COMPACT_SIZE
+from restore_env.episodes.spectrum import COMPACT_SIZE, transposed_places
 from restore_env.levels.building import build_levels
 from restore_env.levels.optima import optima
 from restore_env.levels.store import open_levels
@@ -204,13 +205,35 @@ class TestTrainingEnv:
         for noise in (0.0, 0.5):
             env = RestoreVecEnv(32, levels=sets[0], **FLAT)
             env.seed(0)
-            made.append(TrainingEnv(env, Standardizer(open_levels(sets[0]), FLAT), noise, -0.25, seed=0))
+            row = replace(ALGORITHMS["ppo"], noise=noise, floor=-0.25, transposed=False)
+            made.append(TrainingEnv(env, Standardizer(open_levels(sets[0]), FLAT), row, seed=0))
         exact, noisy = (np.asarray(env.reset()) for env in made)
         np.testing.assert_array_equal(exact[:, COMPACT_SIZE:], noisy[:, COMPACT_SIZE:])
         assert np.std((noisy - exact)[:, :COMPACT_SIZE]) == pytest.approx(0.5, rel=0.05)
         rewards = np.concatenate([made[0].step(np.arange(32) % 5)[1] for _ in range(4)])
         assert rewards.min() == -0.25
         assert rewards.max() > 0
+
+    def test_in_half_of_the_episodes_patches_are_transposed_from_start_to_end(self, sets: tuple[str, str]) -> None:
+        def seen(transposed: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any], list[Any]]:
+            env = RestoreVecEnv(32, levels=sets[0], **FLAT)
+            env.seed(0)
+            fitted_to = Standardizer(open_levels(sets[0]), FLAT)
+            fitted_to.mean, fitted_to.deviation = np.float32(0), np.float32(1)
+            made = TrainingEnv(env, fitted_to, replace(ALGORITHMS["ppo"], noise=0.0, transposed=transposed), seed=0)
+            first = np.asarray(made.reset())
+            second, _, _, infos = made.step(np.where(np.arange(32) < 16, 0, made.action_space.n - 1))  # type: ignore[attr-defined]
+            return first, np.asarray(second), [info.get("terminal_observation") for info in infos]
+
+        places = np.concatenate([transposed_places(), np.arange(COMPACT_SIZE, seen(False)[0].shape[1])])
+        turned = [
+            (one[:, places] == other).all(axis=1) for one, other in zip(seen(False)[:2], seen(True)[:2], strict=True)
+        ]
+        assert 8 <= turned[0].sum() <= 24
+        assert (turned[0] == turned[1])[:16].all()  # the same episodes
+        assert (turned[0] != turned[1])[16:].any()  # others, after "stop"
+        for was, plain, other in zip(turned[0][16:], seen(False)[2][16:], seen(True)[2][16:], strict=True):
+            assert ((plain[places] if was else plain) == other).all()
 
 
 class TestInterquartileMean:
