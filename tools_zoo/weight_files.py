@@ -40,6 +40,8 @@ def read_weights(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 - not a mapping
+    except UnicodeEncodeError:
+        raise error(f"{path}: weights need a path that is UTF-8: rename its file or folder") from None
     except FileNotFoundError:
         raise error(f"{path}: no such file" + (f"; expected {expected}" if expected else "")) from None
     except (SafetensorError, OSError) as reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def split_by_photograph(
 
     A photograph's name decides, so that it is held out from every set.
     """
-    names = [zlib.crc32(Path(name).name.encode()) for name in levels.manifest.photographs]
+    names = [zlib.crc32(os.fsencode(Path(name).name)) for name in levels.manifest.photographs]
     held_out = np.array(names, dtype=np.int64)[levels.arrays["photograph"]] % every == 0
     if held_out.all() or not held_out.any():
         held_out = np.ones(len(levels), dtype=bool)

@@ -122,7 +122,7 @@ def header_changed(data: bytes, rng: np.random.Generator) -> bytes:
         if rng.random() < 0.3:
             metadata[name] = str(_odd_value(rng))
         else:
-            changed = values_changed(metadata[name].encode(), rng)
+            changed = values_changed(str(metadata[name]).encode(errors="replace"), rng)
             metadata[name] = changed.decode("utf-8", "replace")
     else:
         header = _changed(header, rng)

@@ -296,4 +296,4 @@ def _file_key(path: Path) -> str:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise ImageError(f"{path}: {reason}") from None
     stamp = f"{path.resolve()}|{status.st_mtime_ns}|{status.st_size}"
-    return hashlib.sha1(stamp.encode(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(os.fsencode(stamp), usedforsecurity=False).hexdigest()

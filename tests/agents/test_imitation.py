@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,16 @@ def test_a_photograph_is_held_out_from_every_set_that_has_it(tmp_path: Path) -> 
         kept.append(set(paths[levels.arrays["photograph"][held_out.rows]]))
     assert kept[0]
     assert kept[0] == {name for name in kept[1] if int(name[4]) < 4}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
+def test_photographs_may_have_names_that_are_no_text(tmp_path: Path) -> None:
+    for number, photo in enumerate(photographs(2)):
+        Image.fromarray(photo).save(tmp_path / "photo.png")
+        (tmp_path / "photo.png").rename(tmp_path / f"\udcff{number}.png")
+    levels = built(tmp_path / "set", 4, upscale=(1,), images=tmp_path, depth=1)
+    assert len(levels) == 4
+    assert sum(map(len, split_by_photograph(open_levels(levels.path), 2))) >= 4
 
 
 @every_encoder

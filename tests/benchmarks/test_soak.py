@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import sys
 import time
 from functools import partial
@@ -53,8 +54,12 @@ def test_cases_depend_on_seed_and_number_alone(tmp_path: Path) -> None:
     assert outcomes(0, 9) != outcomes(0, 9, seed=1)
 
 
+ODD_HEADER = struct.pack("<Q", 41) + rb'{"__metadata__": {"a": 1, "b": "\udcff"}}'
+"""Of a safetensors file: metadata that are a number, and a text that is not Unicode."""
+
+
 @pytest.mark.parametrize("mutations", [OF_BYTES, OF_JSON, OF_SAFETENSORS])
-@pytest.mark.parametrize("data", [b"", b"{}", b'{"a": [1, {"b": "c"}]}', bytes(range(256))])
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"a": [1, {"b": "c"}]}', bytes(range(256)), ODD_HEADER])
 def test_any_bytes_can_be_mutated(data: bytes, mutations: Any) -> None:
     changed = [mutated(data, mutations, np.random.default_rng(seed)) for seed in range(50)]
     assert len(set(changed)) > 1 or not data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,3 +31,8 @@ def test_the_version_is_that_of_the_code_as_the_run_began(commit: list[str]) -> 
     assert cards.command_line("python -m x", ["--seed", "1"]) == "python -m x --seed 1"
     commit[0] = "bbb"
     assert cards.source_version().endswith(", commit aaa")
+
+
+def test_a_card_may_name_files_whose_names_are_no_text(tmp_path: Path) -> None:
+    cards.write_card(tmp_path / "README.md", "images: \udcff.png\n")
+    assert (tmp_path / "README.md").read_text() == "images: \\udcff.png\n"

@@ -79,6 +79,12 @@ def test_values_out_of_range(change: dict[str, Any], said: str) -> None:
         Example(out=Path("x"), **change)
 
 
+def test_weights_need_a_path_that_is_text() -> None:
+    with pytest.raises(ValueError, match="path that is UTF-8"):
+        parsed(Example, "--out", "a\udcff/b")
+    assert parsed(Example, "--out", "größer/好").out == Path("größer/好")
+
+
 def test_minutes_and_steps_exclude_each_other() -> None:
     with pytest.raises((argparse.ArgumentError, SystemExit)):
         parsed(TrainingSettings, "--minutes", "1", "--steps", "2")

@@ -14,8 +14,8 @@ from restore_env.images.files import write_atomically
 
 
 def write_card(card: Path, text: str) -> None:
-    """Write a model card, whole or not at all."""
-    write_atomically(card, f"{text.rstrip()}\n".encode())
+    """Write a model card, whole or not at all; of names of files that are not text, bytes are written as escapes."""
+    write_atomically(card, f"{text.rstrip()}\n".encode(errors="backslashreplace"))
 
 
 @cache

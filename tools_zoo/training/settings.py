@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -186,6 +187,8 @@ class TrainingSettings:
         check_settings(self)
         if self.minutes is not None and self.steps is not None:
             raise ValueError("give either minutes or steps, not both")
+        if os.fsencode(self.out).decode(errors="ignore") != str(self.out):
+            raise ValueError(f"out {self.out}: weights need a path that is UTF-8, choose another name")
 
     @property
     def budget(self) -> Budget:
