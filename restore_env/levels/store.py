@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -159,8 +158,8 @@ def _whole(least: int, most: int = 2**53) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and least <= value <= most
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+def _number(most: float) -> Callable[[Any], bool]:
+    return lambda value: type(value) in (int, float) and 0 <= value <= most
 
 
 def _text(value: Any) -> bool:
@@ -186,7 +185,7 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
         "seed": _whole(0),
         "tools": _list_of(_text),
         "scales": _list_of(_whole(1, 64)),
-        "macs_per_pixel": _list_of(_number),
+        "macs_per_pixel": _list_of(_number(1e12)),
         "fingerprint": _text,
         "photographs": _list_of(_text),
         "images": lambda value: value is None or _text(value) or _list_of(_text)(value),
@@ -195,7 +194,7 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
         **dict.fromkeys(("severity", "reward", "draws"), _text),
         "patch_size": _whole(1, 2**16),
         "upscale": _list_of(_whole(1, 64)),
-        "saturation_prob": lambda value: _number(value) and value <= 1,
+        "saturation_prob": _number(1),
         "format": _whole(FORMAT, FORMAT),
     }
 )

@@ -110,7 +110,9 @@ def test_a_damaged_manifest_is_one_line(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("field", "value"), [("depth", None), ("tools", 3), ("photographs", [])])
+@pytest.mark.parametrize(
+    ("field", "value"), [("depth", None), ("tools", 3), ("photographs", []), ("macs_per_pixel", [1e308])]
+)
 def test_a_damaged_field_is_one_line(tmp_path: Path, field: str, value: Any) -> None:
     built = build_levels(level_task(), tmp_path / "set", count=1, depth=0)
     file = built.path / "levels.json"
