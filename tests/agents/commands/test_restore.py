@@ -354,8 +354,9 @@ def test_the_command_line_starts_light_and_restores_without_the_training_librari
         "from agents.cli import build_parser, main\n"
         "build_parser()\n"
         "assert not {'torch', 'numpy', 'PIL', 'gymnasium'} & sys.modules.keys()\n"
-        f"assert main(['restore', 'a.png', '--max-steps', '1', *{model!r}]) == 0\n"
+        f"assert main(['restore', 'a.png', '--max-steps', '1', '--scale', '4', *{model!r}]) == 0\n"
         "heavy = {'stable_baselines3', 'sb3_contrib', 'albumentations', 'skimage', 'matplotlib', 'tensorboard'}\n"
+        "heavy |= {'torch._dynamo'}\n"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
     )
     done = run_python("-W", "error", "-c", program, folder=tmp_path)
