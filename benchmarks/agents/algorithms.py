@@ -50,7 +50,7 @@ class Algorithm:
     envs: int = 64
     noise: float = 0.0
     """Standard deviation of what is added to the standardized compact observation in training."""
-    transposed: bool = True
+    transposed: bool = False
     """Whether half of the episodes in training are of transposed patches, as far as the observation is compact."""
     floor: float = -float("inf")
     """Least reward in training, in the reward's unit: anything that is worse is equally bad. Rewards have a heavy tail
